@@ -1,0 +1,2 @@
+//! The one integration binary: everything that is tested from outside.
+#![cfg(test)]
