@@ -5,3 +5,4 @@
 //! whole; this is the map.
 //!
 
+pub mod mail;

@@ -1,0 +1,376 @@
+//! Delivery status notifications (RFC 3461, RFC 3464). Headers only; never the Subject of protected mail.
+
+use crate::mail::{
+    self, Domain, EnhancedStatus, QueueId,
+    header::{date, fold},
+    text::printable,
+};
+use jiff::Timestamp;
+use mail_builder::{
+    MessageBuilder,
+    headers::{address::Address, content_type::ContentType, raw::Raw},
+    mime::MimePart,
+};
+use std::borrow::Cow;
+
+/// What happened to a recipient (RFC 3464 §2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Will not be delivered.
+    Failed,
+    /// Still tried (`warn_after`).
+    Delayed,
+}
+/// One recipient of the report.
+#[derive(Debug, Clone)]
+pub struct DsnRecipient {
+    /// The recipient as it came in.
+    pub address: mail::Address,
+    /// What happened.
+    pub action: Action,
+    /// RFC 3463 status.
+    pub status: EnhancedStatus,
+    /// The remote host, if one answered.
+    pub remote_mta: Option<String>,
+    /// Its reply, or our own diagnostic; printable, bounded.
+    pub diagnostic: String,
+}
+/// What the report is about.
+#[derive(Debug, Clone)]
+pub struct Dsn<'a> {
+    /// Our host name (Reporting-MTA).
+    pub reporting: &'a Domain,
+    /// `From` of the report.
+    pub from: &'a mail::Address,
+    /// The original sender: where the report goes.
+    pub to: &'a mail::Address,
+    /// The queue id of the message reported on.
+    pub about: QueueId,
+    /// Its Message-ID, if it had one.
+    pub message_id: Option<&'a str>,
+    /// ENVID (RFC 3461 §4.4).
+    pub envelope_id: Option<&'a str>,
+    /// When it arrived.
+    pub arrived: Timestamp,
+    /// Now.
+    pub at: Timestamp,
+    /// When we stop trying, for delayed ones.
+    pub until: Option<Timestamp>,
+    /// Id of the report itself, for its Message-ID and boundaries.
+    pub id: QueueId,
+    /// Recipients reported.
+    pub recipients: Vec<DsnRecipient>,
+}
+impl Dsn<'_> {
+    /// The whole report as multipart/report (RFC 6522), CRLF line ends, 7bit (but for a UTF-8 address of the sender
+    /// itself, which only `To` can hold as it is).
+    pub fn to_message(&self) -> Vec<u8> {
+        let boundary = format!("=_report_{}", self.id);
+        let report = ContentType::new("multipart/report")
+            .attribute("report-type", "delivery-status")
+            .attribute("boundary", boundary);
+        let parts = vec![
+            MimePart::new("text/plain", self.words())
+                .header("Content-Description", Raw::new("Notification")),
+            plain_part("message/delivery-status", "Delivery report", self.status()),
+            // RFC 6522 §4 and RFC 3462: no more of the message than this; its Subject may say what was protected.
+            plain_part("text/rfc822-headers", "Undelivered message headers", self.headers()),
+        ];
+        let mut out = Vec::new();
+        MessageBuilder::new()
+            .from(Address::new_address(Some("Mail Delivery System"), self.from.to_string()))
+            .to(self.to.to_string())
+            .header("Subject", Raw::new(self.subject()))
+            .header("Date", Raw::new(date(self.at)))
+            .message_id(format!("{}@{}", self.id, self.reporting))
+            // RFC 3834 §5.
+            .header("Auto-Submitted", Raw::new("auto-replied"))
+            .header("MIME-Version", Raw::new("1.0"))
+            .body(MimePart::new(report, parts))
+            .serialize(&mut out);
+        out
+    }
+
+    fn with_action(&self, action: Action) -> impl Iterator<Item = &DsnRecipient> {
+        self.recipients.iter().filter(move |r| r.action == action)
+    }
+
+    fn subject(&self) -> &'static str {
+        if self.with_action(Action::Failed).next().is_some() {
+            "Your message could not be delivered"
+        } else {
+            "Your message has not been delivered yet"
+        }
+    }
+
+    /// The part for people.
+    fn words(&self) -> String {
+        let mut text = format!("This is the mail gateway {}.\r\n", self.reporting);
+        if self.with_action(Action::Failed).next().is_some() {
+            text.push_str("\r\nYour message could not be delivered to:\r\n");
+            self.with_action(Action::Failed).for_each(|r| describe(r, &mut text));
+            text.push_str(
+                "\r\nIt will not be tried again. If it matters, ask the recipient another way.\r\n",
+            );
+        }
+        if self.with_action(Action::Delayed).next().is_some() {
+            text.push_str("\r\nYour message has not been delivered yet to:\r\n");
+            self.with_action(Action::Delayed).for_each(|r| describe(r, &mut text));
+            text.push_str("\r\nYou need not do anything, nor send it again: we keep trying");
+            match self.until {
+                Some(until) => text.push_str(&format!("\r\nuntil {}.\r\n", date(until))),
+                None => text.push_str(".\r\n"),
+            }
+        }
+        text.push_str(&format!(
+            "\r\nThe message arrived here on {}.\r\nIf you ask for help, name its number: {}\r\n",
+            date(self.arrived),
+            self.about
+        ));
+        text
+    }
+
+    /// RFC 3464 §2: the part for programs.
+    fn status(&self) -> String {
+        let mut text = String::new();
+        if let Some(id) = self.envelope_id {
+            field(&mut text, "Original-Envelope-Id", &printable(id, MAX_ID));
+        }
+        field(&mut text, "Reporting-MTA", &format!("dns; {}", self.reporting));
+        field(&mut text, "Arrival-Date", &date(self.arrived));
+        field(&mut text, "X-Queue-Id", &self.about.to_string());
+        for recipient in &self.recipients {
+            text.push_str("\r\n");
+            field(&mut text, "Final-Recipient", &typed_address(&recipient.address));
+            let action = match recipient.action {
+                Action::Failed => "failed",
+                Action::Delayed => "delayed",
+            };
+            field(&mut text, "Action", action);
+            field(&mut text, "Status", &recipient.status.to_string());
+            if let Some(mta) = &recipient.remote_mta {
+                field(&mut text, "Remote-MTA", &format!("dns; {}", printable(mta, MAX_ID)));
+            }
+            // RFC 3464 §2.3.6: `smtp` is for what a server answered.
+            let kind = if recipient.remote_mta.is_some() { "smtp" } else { "x-restante" };
+            field(&mut text, "Diagnostic-Code", &format!("{kind}; {}", diagnostic(recipient)));
+            field(&mut text, "Last-Attempt-Date", &date(self.at));
+            if let Some(until) = self.until.filter(|_| recipient.action == Action::Delayed) {
+                field(&mut text, "Will-Retry-Until", &date(until));
+            }
+        }
+        text
+    }
+
+    fn headers(&self) -> String {
+        let mut text = String::new();
+        if let Some(id) = self.message_id {
+            field(&mut text, "Message-ID", &printable(id, MAX_ID));
+        }
+        field(&mut text, "Date", &date(self.arrived));
+        text
+    }
+}
+
+/// Characters of a diagnostic and of an id that are passed on.
+const MAX_DIAGNOSTIC: usize = 500;
+const MAX_ID: usize = 256;
+
+/// A 7bit part, written as it is.
+fn plain_part(kind: &'static str, description: &'static str, text: String) -> MimePart<'static> {
+    MimePart::new(kind, text.into_bytes())
+        .header("Content-Description", Raw::new(description))
+        .transfer_encoding("7bit")
+}
+
+fn field(text: &mut String, name: &str, value: &str) {
+    let words: Vec<Cow<'_, str>> = value.split_whitespace().map(Cow::from).collect();
+    text.push_str(&fold(&format!("{name}:"), &words));
+}
+
+fn diagnostic(recipient: &DsnRecipient) -> String {
+    printable(recipient.diagnostic.trim(), MAX_DIAGNOSTIC)
+}
+
+/// RFC 3464 §2.3.2; an address with UTF-8 in the 7bit form of RFC 6533 §3.
+fn typed_address(address: &mail::Address) -> String {
+    if !address.needs_smtputf8() {
+        return format!("rfc822; {address}");
+    }
+    let mut text = "utf-8; ".to_owned();
+    for c in address.to_string().chars() {
+        if c.is_ascii() && c != '\\' {
+            text.push(c);
+        } else {
+            text.push_str(&format!("\\x{{{:02X}}}", u32::from(c)));
+        }
+    }
+    text
+}
+
+fn describe(recipient: &DsnRecipient, text: &mut String) {
+    text.push_str(&format!("\r\n  {}\r\n    {}\r\n", recipient.address, meaning(recipient.status)));
+    let said = match &recipient.remote_mta {
+        Some(mta) => format!("What {} answered:", printable(mta, MAX_ID)),
+        None => "In detail:".to_owned(),
+    };
+    let detail = diagnostic(recipient);
+    let words: Vec<Cow<'_, str>> = detail.split_whitespace().map(Cow::from).collect();
+    let folded = fold(&format!("    {said}"), &words).replace("\r\n\t", "\r\n      ");
+    text.push_str(&folded);
+}
+
+/// A status (RFC 3463 §3) in the words of somebody who sent a letter.
+fn meaning(status: EnhancedStatus) -> &'static str {
+    match (status.subject(), status.detail()) {
+        (1, 2) => "There is no such mail domain. Check what stands behind the @.",
+        (1, 10) => "This domain takes no mail at all. Check what stands behind the @.",
+        (1, _) => "The address is not known there. Check its spelling.",
+        (2, 2) => "The recipient's mailbox is full.",
+        (2 | 3, 3 | 4) => "The message is too large for the recipient's server.",
+        (2, _) => "The recipient's mailbox does not take the message.",
+        (4, _) => "The recipient's server could not be reached.",
+        (6, 7) => "The recipient's server can't handle an address with letters beyond ASCII.",
+        (6, _) => "The recipient's server can't handle a message of this kind.",
+        (7, _) => "The message was refused, or the protection it needs could not be had.",
+        _ => "The recipient's server did not take the message.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{
+        header::Fields,
+        parts::{Indexer, PartIndex},
+    };
+    use proptest::prelude::*;
+
+    fn index(message: &[u8]) -> PartIndex {
+        let mut indexer = Indexer::default();
+        indexer.feed(message);
+        indexer.finish()
+    }
+
+    fn report(
+        recipients: Vec<DsnRecipient>,
+        message_id: Option<&str>,
+        envelope_id: Option<&str>,
+    ) -> String {
+        let dsn = Dsn {
+            reporting: &"gw.example.org".parse().unwrap(),
+            from: &"postmaster@example.org".parse().unwrap(),
+            to: &"jane@example.org".parse().unwrap(),
+            about: QueueId::from_bytes([1; 16]),
+            message_id,
+            envelope_id,
+            arrived: "2026-11-22T01:02:03Z".parse().unwrap(),
+            at: "2026-11-22T05:02:03Z".parse().unwrap(),
+            until: Some("2026-11-27T01:02:03Z".parse().unwrap()),
+            id: QueueId::from_bytes([2; 16]),
+            recipients,
+        };
+        assert_eq!(dsn.to_message(), dsn.to_message(), "the same each time");
+        String::from_utf8(dsn.to_message()).unwrap()
+    }
+
+    fn recipient(
+        address: &str,
+        action: Action,
+        remote: Option<&str>,
+        diagnostic: &str,
+    ) -> DsnRecipient {
+        DsnRecipient {
+            address: address.parse().unwrap(),
+            action,
+            status: EnhancedStatus::permanent(1, 1),
+            remote_mta: remote.map(str::to_owned),
+            diagnostic: diagnostic.to_owned(),
+        }
+    }
+
+    fn check_lines(message: &str) {
+        for line in message.split("\r\n") {
+            assert!(line.len() < 998 && !line.contains(['\r', '\n']), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_report() {
+        let message = report(
+            vec![
+                recipient(
+                    "bob@partner.example",
+                    Action::Failed,
+                    Some("mx.partner.example"),
+                    "550 5.1.1 no such user",
+                ),
+                recipient("eve@far.example", Action::Delayed, None, "connection timed out"),
+            ],
+            Some("<orig@example.org>"),
+            Some("QQ314159"),
+        );
+        check_lines(&message);
+        assert!(message.is_ascii());
+        let fields = Fields::parse(message.as_bytes());
+        assert_eq!(fields.first("Auto-Submitted").unwrap(), "auto-replied");
+        assert_eq!(fields.first("Date").unwrap(), "Sun, 22 Nov 2026 05:02:03 +0000");
+        assert!(fields.first("To").unwrap().contains("jane@example.org"));
+        assert!(fields.message_id().is_some());
+        assert!(fields.first("Content-Type").unwrap().contains("report-type"));
+        let index = index(message.as_bytes());
+        let types: Vec<_> = index.parts.iter().map(|p| p.content_type.as_str()).collect();
+        assert_eq!(
+            types,
+            ["multipart/report", "text/plain", "message/delivery-status", "text/rfc822-headers"]
+        );
+        let body = |i: usize| {
+            let body = &index.parts[i].body;
+            message.get(body.start as usize..body.end as usize).unwrap()
+        };
+        assert_eq!(
+            body(2).trim_end(),
+            "Original-Envelope-Id: QQ314159\r\nReporting-MTA: dns; gw.example.org\r\n\
+             Arrival-Date: Sun, 22 Nov 2026 01:02:03 +0000\r\nX-Queue-Id: 040g2081040g2081040g208104\r\n\r\n\
+             Final-Recipient: rfc822; bob@partner.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+             Remote-MTA: dns; mx.partner.example\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n\
+             Last-Attempt-Date: Sun, 22 Nov 2026 05:02:03 +0000\r\n\r\n\
+             Final-Recipient: rfc822; eve@far.example\r\nAction: delayed\r\nStatus: 5.1.1\r\n\
+             Diagnostic-Code: x-restante; connection timed out\r\n\
+             Last-Attempt-Date: Sun, 22 Nov 2026 05:02:03 +0000\r\n\
+             Will-Retry-Until: Fri, 27 Nov 2026 01:02:03 +0000"
+        );
+        assert_eq!(
+            body(3).trim_end(),
+            "Message-ID: <orig@example.org>\r\nDate: Sun, 22 Nov 2026 01:02:03 +0000"
+        );
+        for word in
+            ["bob@partner.example", "Check its spelling", "550 5.1.1 no such user", "keep trying"]
+        {
+            assert!(body(1).contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn addresses_beyond_ascii() {
+        let message = report(
+            vec![recipient("\u{fc}@b\u{fc}cher.example", Action::Failed, None, "x")],
+            None,
+            None,
+        );
+        assert!(message.contains("Final-Recipient: utf-8; \\x{FC}@xn--bcher-kva.example\r\n"));
+        assert!(message.is_ascii(), "the words are encoded");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_gets_out_of_its_field(evil in "(?s:.{0,700})", remote in "(?s:.{0,300})") {
+            let one = recipient("bob@partner.example", Action::Failed, Some(&remote), &evil);
+            let message = report(vec![one], Some(&evil), Some(&evil));
+            check_lines(&message);
+            prop_assert!(message.is_ascii());
+            prop_assert_eq!(index(message.as_bytes()).parts.len(), 4);
+            prop_assert_eq!(message.matches("\r\nDiagnostic-Code:").count(), 1);
+        }
+    }
+}

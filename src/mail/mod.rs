@@ -1,0 +1,16 @@
+//! The field's words as types: addresses, ids, statuses, headers, parts, reports and notices.
+//!
+//! Floor 1: no I/O, no clock, no randomness.
+
+pub mod address;
+pub mod dsn;
+pub mod header;
+pub mod id;
+pub mod notice;
+pub mod parts;
+pub mod status;
+mod text;
+
+pub use address::{Address, AddressError, Domain, ReversePath};
+pub use id::{GrantId, QueueId};
+pub use status::{EnhancedStatus, StatusClass};

@@ -1,0 +1,475 @@
+//! What Restante itself writes to recipients: the notice of a message waiting, and mailed codes. Rendered from
+//! templates (built in, overridable), with nothing of the message's content.
+
+use crate::mail::{Address, QueueId, header::date, text::one_line};
+use jiff::Timestamp;
+use mail_builder::{
+    MessageBuilder,
+    headers::{content_type::ContentType, raw::Raw},
+    mime::MimePart,
+};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use std::{collections::BTreeMap, fmt};
+
+/// Text and HTML templates of the notice and the code mail, strict about undefined names.
+#[derive(Debug)]
+pub struct Templates {
+    env: Environment<'static>,
+}
+/// A template that does not compile or render: its name and line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TemplateError(pub String);
+/// Organisation-wide words.
+#[derive(Debug, Clone)]
+pub struct Letterhead {
+    /// organization.name
+    pub organization: String,
+    /// organization.support
+    pub support: String,
+    /// notification.from
+    pub from: Address,
+    /// notification.subject, with `{organization}`
+    pub subject: String,
+}
+/// The notice of a message waiting at the portal (INTERFACE section 5).
+pub struct Waiting<'a> {
+    /// Who has mail.
+    pub recipient: &'a Address,
+    /// Who wrote: the From name as given, if any.
+    pub sender_name: Option<&'a str>,
+    /// Who wrote: the address.
+    pub sender: &'a Address,
+    /// `{portal.url}/m/TOKEN`
+    pub link: &'a str,
+    /// When key and body are destroyed.
+    pub expires: Timestamp,
+    /// Date of this notice.
+    pub at: Timestamp,
+    /// Its own id, for Message-ID and boundaries.
+    pub id: QueueId,
+}
+/// A code to type at the portal; holds no link.
+pub struct CodeMail<'a> {
+    /// To whom.
+    pub recipient: &'a Address,
+    /// Six digits.
+    pub code: &'a str,
+    /// Minutes it is valid.
+    pub minutes: u32,
+    /// Date.
+    pub at: Timestamp,
+    /// Its own id.
+    pub id: QueueId,
+}
+impl fmt::Debug for Waiting<'_> {
+    /// Without the link, whose token is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting")
+            .field("recipient", self.recipient)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+impl fmt::Debug for CodeMail<'_> {
+    /// Without the code.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodeMail")
+            .field("recipient", self.recipient)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Name and text of each template as built in.
+const BUILT_IN: [(&str, &str); 4] = [
+    ("notice.txt", include_str!("templates/notice.txt")),
+    ("notice.html", include_str!("templates/notice.html")),
+    ("code.txt", include_str!("templates/code.txt")),
+    ("code.html", include_str!("templates/code.html")),
+];
+
+/// Characters of a name that are shown.
+const MAX_NAME: usize = 100;
+/// Characters of a subject.
+const MAX_SUBJECT: usize = 200;
+
+impl Templates {
+    /// Built-in templates with those in `overrides` (file name → text) in their place. Names: `notice.txt`,
+    /// `notice.html`, `code.txt`, `code.html`. Every template is rendered once with sample values, so that a bad
+    /// override is refused at start.
+    ///
+    /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown), `link`, `site` (what
+    /// the link begins with) and `expires`; those of the code `recipient`, `code` and `minutes`; all of them
+    /// `organization` and `support`.
+    pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
+        if let Some(name) = overrides.keys().find(|name| BUILT_IN.iter().all(|(n, _)| n != name)) {
+            return Err(TemplateError(format!(
+                "template `{name}`: there is no such template; the names are {}",
+                BUILT_IN.map(|(n, _)| n).join(", ")
+            )));
+        }
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        for (name, built_in) in BUILT_IN {
+            let text = overrides.get(name).cloned().unwrap_or_else(|| built_in.to_owned());
+            env.add_template_owned(name, text).map_err(|e| explain(name, &e))?;
+        }
+        let templates = Self { env };
+        templates.try_all()?;
+        Ok(templates)
+    }
+
+    /// Renders everything with sample values.
+    fn try_all(&self) -> Result<(), TemplateError> {
+        let sample = |text: &str| text.parse::<Address>().map_err(|e| TemplateError(e.to_string()));
+        let (from, recipient) = (sample("secure@example.org")?, sample("jane@partner.example")?);
+        let (at, id) = (Timestamp::UNIX_EPOCH, QueueId::from_bytes([0; 16]));
+        let head = Letterhead {
+            organization: "Example".to_owned(),
+            support: "helpdesk@example.org".to_owned(),
+            from: from.clone(),
+            subject: "{organization}".to_owned(),
+        };
+        let link = "https://mail.example.org/m/sample";
+        // Both with and without a name: a template may treat them apart.
+        for sender_name in [Some("Bob Sample"), None] {
+            let waiting = Waiting {
+                recipient: &recipient,
+                sender_name,
+                sender: &from,
+                link,
+                expires: at,
+                at,
+                id,
+            };
+            self.waiting(&head, &waiting)?;
+        }
+        let code = CodeMail { recipient: &recipient, code: "123456", minutes: 15, at, id };
+        self.code(&head, &code).map(drop)
+    }
+
+    /// The whole notice, CRLF, ready to be sealed and queued.
+    pub fn waiting(&self, head: &Letterhead, w: &Waiting<'_>) -> Result<Vec<u8>, TemplateError> {
+        let site = w.link.split_once("/m/").map_or(w.link, |(site, _)| site);
+        let name = w.sender_name.map(|name| one_line(name, MAX_NAME)).unwrap_or_default();
+        let render = |file: &'static str, text: fn(&str) -> Value| {
+            let shown = self.render(
+                file,
+                context! {
+                    organization => one_line(&head.organization, MAX_NAME),
+                    support => one_line(&head.support, MAX_NAME),
+                    recipient => w.recipient.to_string(),
+                    sender => w.sender.to_string(),
+                    sender_name => name.as_str(),
+                    link => text(w.link),
+                    site => text(site),
+                    expires => w.expires.strftime("%-d %B %Y").to_string(),
+                },
+            )?;
+            require(file, &shown, &text(w.link).to_string(), "{{ link }}").map(|()| shown)
+        };
+        let (text, html) =
+            (render("notice.txt", |text| Value::from(text))?, render("notice.html", html_text)?);
+        let subject = with_organization(&head.subject, head);
+        Ok(message(head, w.recipient, subject, (w.at, w.id), text, html))
+    }
+
+    /// The whole code mail.
+    pub fn code(&self, head: &Letterhead, c: &CodeMail<'_>) -> Result<Vec<u8>, TemplateError> {
+        let render = |file: &'static str| {
+            let shown = self.render(
+                file,
+                context! {
+                    organization => one_line(&head.organization, MAX_NAME),
+                    support => one_line(&head.support, MAX_NAME),
+                    recipient => c.recipient.to_string(),
+                    code => c.code,
+                    minutes => c.minutes,
+                },
+            )?;
+            require(file, &shown, c.code, "{{ code }}")?;
+            // Who reads this mail must not come by the message with it: the link is in the notice alone.
+            if shown.contains("/m/") {
+                return Err(TemplateError(format!(
+                    "template `{file}`: a code mail holds no link (`/m/`)"
+                )));
+            }
+            Ok(shown)
+        };
+        let (text, html) = (render("code.txt")?, render("code.html")?);
+        // Not the code: subjects are shown on locked screens.
+        let subject = with_organization("Your code from {organization}", head);
+        Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
+    }
+
+    fn render(&self, file: &str, values: Value) -> Result<String, TemplateError> {
+        let template = self.env.get_template(file).map_err(|e| explain(file, &e))?;
+        template.render(values).map_err(|e| explain(file, &e))
+    }
+}
+
+/// Which template, which line, what.
+fn explain(file: &str, error: &minijinja::Error) -> TemplateError {
+    let name = error.name().unwrap_or(file);
+    let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    TemplateError(format!("template `{name}`{line}: {what}"))
+}
+
+fn require(file: &str, shown: &str, value: &str, name: &str) -> Result<(), TemplateError> {
+    if shown.contains(value) {
+        return Ok(());
+    }
+    Err(TemplateError(format!(
+        "template `{file}`: it does not show {name}: the mail would be of no use"
+    )))
+}
+
+/// Escaped for HTML but for the slashes, so that a link stays readable in the source too.
+fn html_text(text: &str) -> Value {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#x27;"),
+            _ => escaped.push(c),
+        }
+    }
+    Value::from_safe_string(escaped)
+}
+
+fn with_organization(subject: &str, head: &Letterhead) -> String {
+    one_line(&subject.replace("{organization}", &head.organization), MAX_SUBJECT)
+}
+
+/// An id in letters alone: digits in Message-ID or boundary could be taken for the code.
+fn letters(id: QueueId) -> String {
+    let nibbles = id.as_bytes().iter().flat_map(|b| [b >> 4, b & 0x0f]);
+    nibbles.map(|n| char::from(b'a' + n)).collect()
+}
+
+fn message(
+    head: &Letterhead,
+    to: &Address,
+    subject: String,
+    (at, id): (Timestamp, QueueId),
+    text: String,
+    html: String,
+) -> Vec<u8> {
+    let name = one_line(&head.organization, MAX_NAME);
+    let from =
+        mail_builder::headers::address::Address::new_address(Some(name), head.from.to_string());
+    let alternative = ContentType::new("multipart/alternative")
+        .attribute("boundary", format!("=_alternative_{}", letters(id)));
+    let parts = vec![MimePart::new("text/plain", text), MimePart::new("text/html", html)];
+    let mut out = Vec::new();
+    MessageBuilder::new()
+        .from(from)
+        .to(to.to_string())
+        .subject(subject)
+        .header("Date", Raw::new(date(at)))
+        .message_id(format!("{}@{}", letters(id), head.from.domain()))
+        // RFC 3834 §5: no vacation message answers it.
+        .header("Auto-Submitted", Raw::new("auto-generated"))
+        .header("MIME-Version", Raw::new("1.0"))
+        .body(MimePart::new(alternative, parts))
+        .serialize(&mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{
+        header::Fields,
+        parts::{Decoder, Indexer, Part, decode_charset},
+    };
+    use proptest::prelude::*;
+
+    const LINK: &str = "https://mail.example.org/m/AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE";
+
+    fn head(organization: &str) -> Letterhead {
+        Letterhead {
+            organization: organization.to_owned(),
+            support: "helpdesk@example.org".to_owned(),
+            from: "secure@example.org".parse().unwrap(),
+            subject: "You have a secure message from {organization}".to_owned(),
+        }
+    }
+
+    fn notice(templates: &Templates, head: &Letterhead, sender_name: Option<&str>) -> Vec<u8> {
+        let waiting = Waiting {
+            recipient: &"jane@partner.example".parse().unwrap(),
+            sender_name,
+            sender: &"bob@example.org".parse().unwrap(),
+            link: LINK,
+            expires: "2026-12-22T01:02:03Z".parse().unwrap(),
+            at: "2026-11-22T01:02:03Z".parse().unwrap(),
+            id: QueueId::from_bytes([0x12; 16]),
+        };
+        templates.waiting(head, &waiting).unwrap()
+    }
+
+    fn code(templates: &Templates, head: &Letterhead) -> Vec<u8> {
+        let code = CodeMail {
+            recipient: &"jane@partner.example".parse().unwrap(),
+            code: "314159",
+            minutes: 15,
+            at: "2026-11-22T01:02:03Z".parse().unwrap(),
+            id: QueueId::from_bytes([0x12; 16]),
+        };
+        templates.code(head, &code).unwrap()
+    }
+
+    /// Text and HTML, decoded.
+    fn bodies(message: &[u8]) -> (String, String) {
+        let mut indexer = Indexer::default();
+        indexer.feed(message);
+        let index = indexer.finish();
+        let types: Vec<_> = index.parts.iter().map(|p| p.content_type.as_str()).collect();
+        assert_eq!(types, ["multipart/alternative", "text/plain", "text/html"]);
+        let body = |part: &Part| {
+            let mut out = Vec::new();
+            let mut decoder = Decoder::new(part.encoding);
+            decoder.feed(&message[part.body.start as usize..part.body.end as usize], &mut out);
+            decoder.finish(&mut out);
+            decode_charset(part.charset.as_deref(), &out)
+        };
+        (body(index.text().unwrap()), body(index.html().unwrap()))
+    }
+
+    fn built_in() -> Templates {
+        Templates::new(&BTreeMap::new()).unwrap()
+    }
+
+    fn check_lines(message: &[u8]) {
+        for line in std::str::from_utf8(message).unwrap().split("\r\n") {
+            assert!(line.len() < 998 && !line.contains(['\r', '\n']), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_notice() {
+        let message = notice(&built_in(), &head("Example Health"), Some("Bob Example"));
+        assert_eq!(
+            message,
+            notice(&built_in(), &head("Example Health"), Some("Bob Example")),
+            "the same each time"
+        );
+        check_lines(&message);
+        let fields = Fields::parse(&message);
+        for (name, value) in [
+            ("From", "\"Example Health\" <secure@example.org>"),
+            ("To", "<jane@partner.example>"),
+            ("Subject", "You have a secure message from Example Health"),
+            ("Date", "Sun, 22 Nov 2026 01:02:03 +0000"),
+            ("Message-ID", "<bcbcbcbcbcbcbcbcbcbcbcbcbcbcbcbc@example.org>"),
+            ("Auto-Submitted", "auto-generated"),
+            ("MIME-Version", "1.0"),
+        ] {
+            assert_eq!(fields.all(name), [value], "{name}");
+        }
+        assert_eq!(fields.iter().count(), 8, "and Content-Type, no Reply-To");
+        let (text, html) = bodies(&message);
+        for body in [&text, &html] {
+            for word in
+                [LINK, "Bob Example", "bob@example.org", "22 December 2026", "helpdesk@example.org"]
+            {
+                assert!(body.contains(word), "{word}");
+            }
+        }
+        let nameless = bodies(&notice(&built_in(), &head("Example Health"), None));
+        assert!(nameless.0.contains("bob@example.org") && !nameless.0.contains("()"));
+    }
+
+    #[test]
+    fn a_code_stands_alone() {
+        let message = code(&built_in(), &head("Example Health"));
+        check_lines(&message);
+        let (text, html) = bodies(&message);
+        assert!(
+            text.contains("\n314159") && html.contains("\n314159") && text.contains("15 minutes")
+        );
+        let whole = String::from_utf8(message).unwrap();
+        assert!(!whole.contains("/m/") && !whole.contains("http"));
+        let digits: Vec<&str> =
+            whole.split(|c: char| !c.is_ascii_digit()).filter(|run| run.len() >= 6).collect();
+        assert_eq!(digits, ["314159", "314159"], "no other number could be taken for it");
+        assert!(!Fields::parse(whole.as_bytes()).first("Subject").unwrap().contains("314159"));
+    }
+
+    #[test]
+    fn nothing_remote_in_html() {
+        for (_, html) in [
+            bodies(&notice(&built_in(), &head("Example"), None)),
+            bodies(&code(&built_in(), &head("Example"))),
+        ] {
+            let html = html.replace(LINK, "").replace("https://mail.example.org", "");
+            for word in ["http", "src=", "url(", "<img", "<script", "<link", "@import"] {
+                assert!(!html.contains(word), "{word}");
+            }
+            assert!(html.contains("<html lang=\"en\">") && html.contains("<title>"));
+            assert_eq!(html.matches("<h1").count(), 1);
+        }
+    }
+
+    #[test]
+    fn names_are_text() {
+        let evil = "<b>\"A\"\r\nBcc: x@y\u{202e}</b>";
+        let message = notice(&built_in(), &head(evil), Some(evil));
+        let fields = Fields::parse(&message);
+        assert_eq!(fields.first("Bcc"), None);
+        assert_eq!(fields.from_name().unwrap(), "<b>\"A\" Bcc: x@y </b>");
+        let (text, html) = bodies(&message);
+        assert!(!html.contains("<b>") && html.contains("&lt;b&gt;") && !text.contains('\u{202e}'));
+        assert!(text.contains("<b>\"A\" Bcc: x@y </b>"), "text is not escaped");
+    }
+
+    #[test]
+    fn overrides() {
+        let one = |name: &str, text: &str| {
+            Templates::new(&BTreeMap::from([(name.to_owned(), text.to_owned())]))
+        };
+        let templates =
+            one("notice.txt", "Look: {{ link }} by {{ sender_name or sender }}").unwrap();
+        assert!(bodies(&notice(&templates, &head("E"), None)).0.contains("by bob@example.org"));
+        for (name, text, said, why) in [
+            ("notice.txt", "a\n{{ link", "`notice.txt`, line 2", "syntax"),
+            (
+                "notice.html",
+                "a\n\n{{ lnk }}{{ link }}",
+                "`notice.html`, line 3",
+                "an undefined name",
+            ),
+            (
+                "notice.txt",
+                "{% if sender_name %}{{ link }}{% else %}{{ x }}{% endif %}",
+                "line 1",
+                "in one branch",
+            ),
+            ("notice.html", "hello", "{{ link }}", "no link"),
+            ("code.txt", "hello", "{{ code }}", "no code"),
+            ("code.html", "{{ code }} <a href='/m/x'>", "/m/", "a link beside the code"),
+            ("code.txt", "{{ code }} {{ link }}", "line 1", "the link is not known there"),
+            ("notice.htm", "", "notice.html", "a wrong file name"),
+        ] {
+            let error = one(name, text).expect_err(why).to_string();
+            assert!(error.contains(said), "{why}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_is_injected(name in "(?s:.{0,150})", subject in "(?s:.{0,300})") {
+            let head = Letterhead { subject, ..head(&name) };
+            let message = notice(&built_in(), &head, Some(&name));
+            check_lines(&message);
+            prop_assert_eq!(Fields::parse(&message).iter().count(), 8);
+            bodies(&message);
+        }
+    }
+}
