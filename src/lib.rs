@@ -6,3 +6,5 @@
 //!
 
 pub mod mail;
+pub mod policy;
+pub mod seal;

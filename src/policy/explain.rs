@@ -1,0 +1,137 @@
+//! `policy explain`: which file and rule decide, without network.
+use crate::{
+    mail::Address,
+    policy::{
+        Level, NoRequireTls, Otherwise, Policy, PolicySet,
+        rules::{Rule, RuleAction},
+        toml_source::show_duration,
+    },
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// The answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// The recipient.
+    pub address: Address,
+    /// File that decides.
+    pub file: String,
+    /// Line.
+    pub line: u32,
+    /// Level asked.
+    pub level: Level,
+    /// When it can't be met.
+    pub otherwise: Otherwise,
+    /// In plain words, a sentence a line.
+    pub text: Vec<String>,
+}
+
+/// Explains the policy for an address.
+pub fn explain(set: &PolicySet, address: &Address, now: Timestamp) -> Explanation {
+    let domain = address.domain();
+    let policy = set.lookup(domain, now);
+    let mut text = vec![where_from(policy, domain.as_str()), asks(policy, domain.as_str())];
+    text.extend(way(policy));
+    text.extend(fallback(policy));
+    text.extend(set.rules.iter().filter_map(|rule| rule_says(rule, policy)));
+    let notes = [("Contact", &policy.contact), ("Note", &policy.note)];
+    text.extend(notes.into_iter().filter_map(|(k, v)| Some(format!("{k}: {}", v.as_ref()?))));
+    Explanation {
+        address: address.clone(),
+        file: policy.at.file.clone(),
+        line: policy.at.line,
+        level: policy.level,
+        otherwise: policy.otherwise,
+        text,
+    }
+}
+
+fn where_from(policy: &Policy, domain: &str) -> String {
+    let at = &policy.at;
+    match (policy.partner, at.line) {
+        (true, line) => format!("{domain} is a partner: the entry is {}:{line}.", at.file),
+        (false, 0) => format!(
+            "{domain} has no entry, and there is no default.toml: the built-in default applies."
+        ),
+        (false, line) => format!("{domain} has no entry: the default applies, {}:{line}.", at.file),
+    }
+}
+
+fn asks(policy: &Policy, domain: &str) -> String {
+    let wanted = if policy.names.is_empty() { None } else { Some(policy.names.join(" or ")) };
+    let level = policy.level;
+    let what = match level {
+        Level::Envelope => {
+            "every message is sealed, and its recipient gets a notification".to_owned()
+        }
+        Level::None => "messages go directly, without TLS".to_owned(),
+        Level::Opportunistic => {
+            "messages go directly, over TLS where it is offered, the certificate unchecked"
+                .to_owned()
+        }
+        Level::Encrypt => "messages go directly over TLS, the certificate unchecked".to_owned(),
+        Level::Verify => format!(
+            "messages go directly over TLS to a trusted certificate for {}",
+            wanted.unwrap_or_else(|| "the MX host".to_owned())
+        ),
+        Level::Secure => format!(
+            "messages go directly over TLS to a trusted certificate for {}",
+            wanted.unwrap_or_else(|| format!("{domain} or a name under it"))
+        ),
+        Level::Auto | Level::Dane | Level::DaneOnly | Level::Fingerprint | Level::MtaSts => {
+            "this version can't prove it, so nothing goes directly".to_owned()
+        }
+    };
+    format!("Level {level}: {what}.")
+}
+
+fn way(policy: &Policy) -> Vec<String> {
+    let tls13 = policy.min_tls13.then(|| "At least TLS 1.3 is asked.".to_owned());
+    let hop = policy
+        .next_hop
+        .as_ref()
+        .map(|hop| format!("The next hop is {hop} instead of the domain's MX."));
+    let anchor =
+        policy.ca_file.as_ref().map(|file| format!("Trusted are only the certificates of {file}."));
+    let mark = policy.mark.as_ref().map(|mark| format!("The header \"{mark}\" is added."));
+    [hop, tls13, anchor, mark].into_iter().flatten().collect()
+}
+
+fn fallback(policy: &Policy) -> Vec<String> {
+    if policy.level == Level::Envelope {
+        return Vec::new();
+    }
+    let then = match policy.otherwise {
+        Otherwise::Envelope => "the message is sealed for pickup",
+        Otherwise::Defer => "the message waits until delivery.give_up",
+        Otherwise::Bounce => "the message goes back to its sender",
+    };
+    let when = if policy.otherwise_after.is_zero() {
+        "Where that can't be met".to_owned()
+    } else {
+        format!("Where that can't be met for {}", show_duration(policy.otherwise_after))
+    };
+    let require_tls = match policy.no_require_tls {
+        NoRequireTls::Bounce => "goes back to its sender",
+        NoRequireTls::Envelope => "is sealed",
+    };
+    vec![
+        format!("{when}, {then}."),
+        format!(
+            "A message that asks REQUIRETLS {require_tls} where the next hop does not offer it."
+        ),
+    ]
+}
+
+/// Rules look at the message, which is not here: said is what they could change.
+fn rule_says(rule: &Rule, policy: &Policy) -> Option<String> {
+    let (file, line) = &rule.at;
+    match rule.action {
+        RuleAction::Reject => Some(format!("Rule {file}:{line} rejects what it matches.")),
+        RuleAction::Pass if !policy.partner => {
+            Some(format!("Rule {file}:{line} lets what it matches pass at level opportunistic."))
+        }
+        RuleAction::Pass | RuleAction::Protect => None,
+    }
+}

@@ -1,0 +1,177 @@
+//! Policy files: one whole, immutable set per load.
+use crate::{
+    mail::Domain,
+    policy::{Level, Problem, RuleFacts, RuleVerdict, SourceFile, read, rules::Rule},
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// What applies when a level can't be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Otherwise {
+    /// Back to the sender.
+    Bounce,
+    /// Wait until `give_up`.
+    Defer,
+    /// Sealed for pickup.
+    Envelope,
+}
+/// What applies when a message asks REQUIRETLS (RFC 8689) and no next hop offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoRequireTls {
+    /// Back to the sender, 5.7.30.
+    Bounce,
+    /// Sealed for pickup.
+    Envelope,
+}
+/// Where a policy was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRef {
+    /// File name, relative to the policy directory; `(built-in)` for the default that applies
+    /// without a file, `restante.toml` for `inside` and `notification`.
+    pub file: String,
+    /// Line of the `[[partner]]` or `[default]`, from 1; 0 where no line of a policy file decides.
+    pub line: u32,
+    /// Level it asks.
+    pub level: Level,
+    /// Hash of the whole set that was in force, 16 hex digits.
+    pub version: String,
+}
+/// A partner entry, or the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Where it stands.
+    pub at: PolicyRef,
+    /// Level asked.
+    pub level: Level,
+    /// Names that the certificate must bear; `.x` is any depth under x.
+    pub names: Vec<String>,
+    /// `min_tls = "1.3"`.
+    pub min_tls13: bool,
+    /// Private trust anchors: a path, absolute or relative to the policy directory.
+    pub ca_file: Option<String>,
+    /// Instead of MX: host (or bracketed host) and port.
+    pub next_hop: Option<NextHop>,
+    /// When the level can't be met.
+    pub otherwise: Otherwise,
+    /// How long it is retried first. Zero for the default.
+    pub otherwise_after: SignedDuration,
+    /// When REQUIRETLS is asked and not offered.
+    pub no_require_tls: NoRequireTls,
+    /// Header line added to directly delivered mail.
+    pub mark: Option<String>,
+    /// Whom to ask.
+    pub contact: Option<String>,
+    /// What the admin wants to remember.
+    pub note: Option<String>,
+    /// First moment at which the entry no longer counts: the end of its `expires` day, UTC.
+    pub ends: Option<Timestamp>,
+    /// True for a `[[partner]]` entry, false for the default.
+    pub partner: bool,
+}
+impl Policy {
+    /// The default that applies without `default.toml`: always sealed.
+    pub(crate) fn built_in(version: &str) -> Self {
+        let level = Level::Envelope;
+        let file = "(built-in)".to_owned();
+        Self::of(PolicyRef { file, line: 0, level, version: version.to_owned() })
+    }
+
+    /// A default at a place, with nothing said beyond its level.
+    pub(crate) fn of(at: PolicyRef) -> Self {
+        Self {
+            level: at.level,
+            at,
+            names: Vec::new(),
+            min_tls13: false,
+            ca_file: None,
+            next_hop: None,
+            otherwise: Otherwise::Envelope,
+            otherwise_after: SignedDuration::ZERO,
+            no_require_tls: NoRequireTls::Bounce,
+            mark: None,
+            contact: None,
+            note: None,
+            ends: None,
+            partner: false,
+        }
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        self.ends.is_none_or(|ends| now < ends)
+    }
+}
+/// A next hop given by configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Host name or address literal without brackets.
+    pub host: String,
+    /// True if MX of `host` are looked up (no brackets).
+    pub mx: bool,
+    /// Port.
+    pub port: Option<u16>,
+}
+/// All policies of one load. Cheap to share (`Arc`).
+#[derive(Debug, Clone)]
+pub struct PolicySet {
+    pub(super) version: String,
+    pub(super) policies: Vec<Policy>,
+    /// Domain, or leading dot and domain, to its entry.
+    pub(super) names: HashMap<String, usize>,
+    pub(super) default: Policy,
+    pub(super) rules: Vec<Rule>,
+}
+impl Default for PolicySet {
+    /// No file at all: everything is sealed.
+    fn default() -> Self {
+        let version = read::version(&[]);
+        let default = Policy::built_in(&version);
+        Self { version, policies: Vec::new(), names: HashMap::new(), default, rules: Vec::new() }
+    }
+}
+impl PolicySet {
+    /// Parses all files: the set and its warnings, or every problem (then the whole set is
+    /// refused).
+    pub fn parse(
+        files: &[SourceFile],
+        now: Timestamp,
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        read::read(files, now)
+    }
+
+    /// Hash over all files, 16 hex digits.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The policy for a recipient's domain: exact name, then the longest `.suffix`, then the
+    /// default. Entries past `expires` do not count.
+    pub fn lookup(&self, domain: &Domain, now: Timestamp) -> &Policy {
+        let name = domain.as_str();
+        let entry = |key: &str| {
+            let policy = self.policies.get(*self.names.get(key)?)?;
+            policy.holds(now).then_some(policy)
+        };
+        let below = || name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
+        entry(name).or_else(|| below().find_map(entry)).unwrap_or(&self.default)
+    }
+
+    /// Number of partner entries.
+    pub fn partners(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// The message rules in order.
+    pub fn judge(&self, facts: &RuleFacts<'_>) -> RuleVerdict {
+        crate::policy::rules::judge(&self.rules, facts)
+    }
+
+    /// The private trust anchors that entries name, and where: whoever loads the set sees that they
+    /// can be read.
+    pub fn ca_files(&self) -> impl Iterator<Item = (&str, &PolicyRef)> {
+        self.policies.iter().filter_map(|p| Some((p.ca_file.as_deref()?, &p.at)))
+    }
+}

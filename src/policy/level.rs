@@ -1,0 +1,142 @@
+//! TLS levels (INTERFACE section 3).
+use crate::policy::toml_source::{choice, hint};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a connection must prove before content goes over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// The best of `dane-only` and `mta-sts` that the domain publishes.
+    Auto,
+    /// Usable TLSA records match; none published: as `encrypt`.
+    Dane,
+    /// Usable TLSA records match.
+    DaneOnly,
+    /// TLS, certificate unchecked.
+    Encrypt,
+    /// Never directly.
+    Envelope,
+    /// A pinned certificate or public key.
+    Fingerprint,
+    /// An enforced MTA-STS policy.
+    MtaSts,
+    /// Plaintext, always.
+    None,
+    /// TLS where offered.
+    Opportunistic,
+    /// Chain and a name that unsigned DNS did not give.
+    Secure,
+    /// Chain and the MX host's name.
+    Verify,
+}
+
+impl Level {
+    /// Every level, in the order of the manual.
+    pub const ALL: [Self; 11] = [
+        Self::Envelope,
+        Self::None,
+        Self::Opportunistic,
+        Self::Encrypt,
+        Self::Fingerprint,
+        Self::Verify,
+        Self::Secure,
+        Self::Dane,
+        Self::DaneOnly,
+        Self::MtaSts,
+        Self::Auto,
+    ];
+
+    /// Its name in policy files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Dane => "dane",
+            Self::DaneOnly => "dane-only",
+            Self::Encrypt => "encrypt",
+            Self::Envelope => "envelope",
+            Self::Fingerprint => "fingerprint",
+            Self::MtaSts => "mta-sts",
+            Self::None => "none",
+            Self::Opportunistic => "opportunistic",
+            Self::Secure => "secure",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// True if this version can prove it.
+    pub const fn in_force(self) -> bool {
+        match self {
+            Self::Encrypt | Self::Envelope | Self::Opportunistic | Self::Secure | Self::Verify => {
+                true
+            }
+            Self::Auto
+            | Self::Dane
+            | Self::DaneOnly
+            | Self::Fingerprint
+            | Self::MtaSts
+            | Self::None => false,
+        }
+    }
+
+    /// True if it judges the certificate, so that names and trust anchors matter.
+    pub const fn checks_certificate(self) -> bool {
+        match self {
+            Self::Secure | Self::Verify => true,
+            Self::Auto
+            | Self::Dane
+            | Self::DaneOnly
+            | Self::Encrypt
+            | Self::Envelope
+            | Self::Fingerprint
+            | Self::MtaSts
+            | Self::None
+            | Self::Opportunistic => false,
+        }
+    }
+
+    /// Reads a level that is in force; the error says what to write instead.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(|level| (level.as_str(), level));
+        let level = choice(text, &names)
+            .map_err(|_| format!("unknown level `{text}`{}", hint(text, &names.map(|n| n.0))))?;
+        if level.in_force() {
+            return Ok(level);
+        }
+        let now: Vec<&str> =
+            Self::ALL.iter().filter(|l| l.in_force()).map(|l| l.as_str()).collect();
+        Err(format!("level `{text}` is not yet supported: write one of {}", now.join(", ")))
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_agree_with_json() {
+        for level in Level::ALL {
+            let json = serde_json::to_string(&level).unwrap();
+            assert_eq!(json, format!("\"{level}\""));
+        }
+    }
+
+    #[test]
+    fn only_levels_in_force_are_read() {
+        for level in Level::ALL {
+            match Level::read(level.as_str()) {
+                Ok(read) => assert!(level.in_force() && read == level),
+                Err(text) => assert!(!level.in_force() && text.contains("not yet"), "{text}"),
+            }
+        }
+        for (wrong, near) in [("verfy", "verify"), ("Secure", "secure"), ("may", "known here")] {
+            assert!(Level::read(wrong).unwrap_err().contains(near), "{wrong}");
+        }
+    }
+}

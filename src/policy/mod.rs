@@ -1,0 +1,27 @@
+//! The rules of the house: partner files, message rules, levels, and the one decision.
+//!
+//! Floor 1: pure. Files are read and DNS is asked elsewhere; here texts and facts come in, reasons
+//! go out.
+
+pub mod check;
+pub mod decide;
+pub mod explain;
+pub mod file;
+mod judge;
+pub mod level;
+mod next_hop;
+mod read;
+pub mod rules;
+#[cfg(test)]
+mod tests;
+pub(crate) mod toml_source;
+
+pub use check::{Problem, Severity, SourceFile};
+pub use decide::{
+    Clearance, Facts, HostTrouble, MxFacts, MxHost, Need, PeerFacts, Question, Reason, Requirement,
+    Route, StartTls, TlsFacts, TlsUse, Trouble, Why, decide,
+};
+pub use explain::{Explanation, explain};
+pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
+pub use level::Level;
+pub use rules::{RuleAction, RuleFacts, RuleVerdict};

@@ -1,0 +1,103 @@
+//! The self-describing header of a sealed body: enough to bring back queue and vault from the
+//! bodies alone.
+
+use crate::{
+    mail::{Address, GrantId, QueueId, ReversePath},
+    policy::RuleVerdict,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// What a sealed body is, and so which channel may carry it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// A customer's message: goes out with a clearance only.
+    Protected,
+    /// The notice of a waiting message, made by us: the open channel takes it.
+    Notice,
+    /// A mailed code, made by us.
+    Code,
+    /// A delivery status notification, made by us.
+    Report,
+}
+/// What is known of a message when it has arrived; stands in its row and, sealed, before its body.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageFacts {
+    /// Queue id.
+    pub id: QueueId,
+    /// Class.
+    pub class: Class,
+    /// Reverse-path.
+    pub sender: ReversePath,
+    /// Time of arrival.
+    pub arrived: Timestamp,
+    /// Message-ID, for `trace`.
+    pub message_id: Option<String>,
+    /// Client: EHLO name, address, protocol (`ESMTPS`) and inbound TLS (`TLSv1.3
+    /// TLS13_AES_256_GCM_SHA384`).
+    pub client: Option<ClientFacts>,
+    /// MAIL parameters and what the content needs.
+    pub needs: Needs,
+    /// ENVID (RFC 3461), decoded.
+    pub envelope_id: Option<String>,
+    /// The name in the From field, for the notice.
+    #[serde(default)]
+    pub sender_name: Option<String>,
+    /// The grant that a notice tells of.
+    #[serde(default)]
+    pub grant: Option<GrantId>,
+    /// What the rules said on arrival.
+    pub rule: RuleVerdict,
+}
+
+impl MessageFacts {
+    /// Facts of a message of our own: null reverse-path (RFC 3834 section 3.3: what answers by itself must not be
+    /// answered), made here, judged by no rule.
+    pub fn own(id: QueueId, class: Class, arrived: Timestamp, needs: Needs) -> Self {
+        Self {
+            id,
+            class,
+            sender: None,
+            arrived,
+            message_id: None,
+            client: None,
+            needs,
+            envelope_id: None,
+            sender_name: None,
+            grant: None,
+            rule: RuleVerdict::protected(),
+        }
+    }
+}
+/// Who handed the message in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientFacts {
+    /// EHLO argument.
+    pub helo: String,
+    /// Address.
+    pub address: IpAddr,
+    /// RFC 3848 protocol.
+    pub with: String,
+    /// Inbound TLS, if any.
+    pub tls: Option<String>,
+}
+/// What a next hop must offer to carry the message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// BODY=8BITMIME was declared, or the content has bytes above 127.
+    pub eight_bit: bool,
+    /// SMTPUTF8 was declared.
+    pub smtputf8: bool,
+    /// REQUIRETLS (RFC 8689) was asked.
+    pub require_tls: bool,
+}
+/// What is sealed before the content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedHeader {
+    /// The message.
+    pub facts: MessageFacts,
+    /// Its recipients.
+    pub recipients: Vec<Address>,
+}
