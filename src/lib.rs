@@ -8,3 +8,4 @@
 pub mod mail;
 pub mod policy;
 pub mod seal;
+pub mod smtp;

@@ -1,2 +1,4 @@
 //! The one integration binary: everything that is tested from outside.
 #![cfg(test)]
+
+mod dialogues;
