@@ -5,7 +5,11 @@
 //! whole; this is the map.
 //!
 
+pub mod clock;
 pub mod mail;
+pub mod policies;
 pub mod policy;
 pub mod seal;
 pub mod smtp;
+pub mod store;
+pub mod wire;

@@ -2,3 +2,4 @@
 #![cfg(test)]
 
 mod dialogues;
+mod store_contract;

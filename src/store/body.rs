@@ -1,0 +1,57 @@
+//! Sealed bodies too large for the queue's own commit: write-once, opaque.
+use crate::{mail::QueueId, store::StoreError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Where a sealed body lies. Only its backend reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Locator {
+    /// In memory (tests).
+    Memory,
+    /// In a segment file.
+    Segment {
+        /// Segment number.
+        segment: u32,
+        /// Offset.
+        offset: u64,
+        /// Length.
+        length: u64,
+    },
+    /// A file of its own.
+    File {
+        /// Length.
+        length: u64,
+    },
+    /// Destroyed.
+    Gone,
+}
+/// Sealed bytes as they are read.
+#[async_trait]
+pub trait BodyReader: Send + Sync {
+    /// The next bytes; empty at the end.
+    async fn next(&mut self) -> Result<Bytes, StoreError>;
+}
+/// Keeps sealed bodies.
+#[async_trait]
+pub trait BodyStore: Send + Sync + std::fmt::Debug {
+    /// Begins a large body.
+    async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError>;
+    /// Reads from that byte on.
+    async fn open(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        from: u64,
+    ) -> Result<Box<dyn BodyReader>, StoreError>;
+    /// Destroys the wrapped key in the prelude, then frees the bytes. Idempotent.
+    async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError>;
+}
+/// A large body being written. Dropping it before `seal` removes it.
+#[async_trait]
+pub trait BodyWriter: Send + Sync {
+    /// Appends; awaiting it is the back pressure.
+    async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError>;
+    /// Durable when it returns.
+    async fn seal(self: Box<Self>) -> Result<Locator, StoreError>;
+}

@@ -1,0 +1,517 @@
+//! Everything in memory: for tests, and the contract's second witness. It shares no bookkeeping
+//! with the embedded store: plain maps, scanned afresh for every question.
+
+use crate::{
+    mail::{Address, Domain, GrantId, QueueId},
+    seal::TokenHash,
+    store::{
+        Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, GrantState, Health, Locator,
+        MessageRow, NewBody, NewMessage, Outcome, PeopleStore, QueueStore, RecipientRow,
+        RecipientState, Session, Settle, StoreError, Totals,
+        body::BodyReader,
+        queue::{ATTEMPTS_KEPT, SMALL},
+    },
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// Bytes handed out at once by a reader: small enough that readers meet piece borders in tests.
+const PIECE: usize = 256 * 1024;
+
+/// A store that forgets everything when it is dropped. Clones share one memory.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    book: Arc<Mutex<Book>>,
+    arrivals: Arc<Notify>,
+}
+#[derive(Debug)]
+struct Book {
+    messages: BTreeMap<QueueId, Entry>,
+    bodies: HashMap<QueueId, Bytes>,
+    leases: HashMap<u64, Lease>,
+    last_token: u64,
+    grants: HashMap<GrantId, Grant>,
+    accounts: BTreeMap<Address, Account>,
+    sessions: HashMap<TokenHash, Session>,
+    health: Health,
+}
+#[derive(Debug)]
+struct Entry {
+    row: MessageRow,
+    recipients: Vec<RecipientRow>,
+    attempts: HashMap<u16, Vec<Attempt>>,
+}
+#[derive(Debug)]
+struct Lease {
+    id: QueueId,
+    domain: Domain,
+    indexes: BTreeSet<u16>,
+    until: Timestamp,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        let book = Book {
+            messages: BTreeMap::new(),
+            bodies: HashMap::new(),
+            leases: HashMap::new(),
+            last_token: 0,
+            grants: HashMap::new(),
+            accounts: BTreeMap::new(),
+            sessions: HashMap::new(),
+            health: Health::Ok,
+        };
+        Self { book: Arc::new(Mutex::new(book)), arrivals: Arc::new(Notify::new()) }
+    }
+    /// Feigns trouble: a full store refuses new mail, a broken one everything that writes to the
+    /// queue.
+    pub fn set_health(&self, health: Health) {
+        self.book().health = health;
+    }
+    /// The sealed bytes of a message as they are kept, to look for what must not be there.
+    pub fn sealed_bytes(&self, id: QueueId) -> Option<Bytes> {
+        self.book().bodies.get(&id).cloned()
+    }
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn writable(&self) -> Result<(), StoreError> {
+        match &self.health {
+            Health::Ok | Health::Full => Ok(()),
+            Health::Broken(why) => Err(StoreError::Fatal(why.clone())),
+        }
+    }
+    fn accept(&mut self, message: NewMessage) -> Result<(), StoreError> {
+        let id = message.facts.id;
+        if self.messages.contains_key(&id) {
+            return Ok(());
+        }
+        self.acceptable(&message)?;
+        let row = MessageRow::accepted(&message, Locator::Memory);
+        if let NewBody::Small(bytes) = message.body {
+            self.bodies.insert(id, bytes);
+        }
+        let recipients = (0u16..)
+            .zip(message.recipients)
+            .map(|(index, address)| RecipientRow::new(index, address, message.due))
+            .collect();
+        self.messages.insert(id, Entry { row, recipients, attempts: HashMap::new() });
+        Ok(())
+    }
+    fn acceptable(&self, message: &NewMessage) -> Result<(), StoreError> {
+        match &message.body {
+            NewBody::Small(bytes) if bytes.len() > SMALL => {
+                Err(StoreError::Corrupt("a small body that is not small".to_owned()))
+            }
+            NewBody::At(_) if !self.bodies.contains_key(&message.facts.id) => {
+                Err(StoreError::NotFound)
+            }
+            NewBody::Small(_) | NewBody::At(_) => Ok(()),
+        }
+    }
+    /// Units of work by the time at which they can be claimed: due recipients, or the end of the
+    /// lease over them.
+    fn units(&self) -> BTreeMap<(QueueId, Domain), Timestamp> {
+        let mut units: BTreeMap<(QueueId, Domain), Timestamp> = BTreeMap::new();
+        for (id, entry) in &self.messages {
+            for recipient in &entry.recipients {
+                let Some(next) = recipient.state.due() else { continue };
+                let at = units.entry((*id, recipient.address.domain().clone())).or_insert(next);
+                *at = next.min(*at);
+            }
+        }
+        for lease in self.leases.values() {
+            if let Some(at) = units.get_mut(&(lease.id, lease.domain.clone())) {
+                *at = lease.until;
+            }
+        }
+        units
+    }
+    fn claim(&mut self, now: Timestamp, max: usize, until: Timestamp) -> Vec<Claim> {
+        self.leases.retain(|_, lease| lease.until > now);
+        let mut due: Vec<_> = self.units().into_iter().filter(|(_, at)| *at <= now).collect();
+        due.sort_by_key(|(_, at)| *at);
+        due.truncate(max);
+        let mut claims = Vec::new();
+        for ((id, domain), _) in due {
+            let Some(entry) = self.messages.get(&id) else { continue };
+            let recipients: Vec<_> = entry
+                .recipients
+                .iter()
+                .filter(|r| *r.address.domain() == domain)
+                .filter(|r| r.state.due().is_some_and(|next| next <= now))
+                .cloned()
+                .collect();
+            let message = entry.row.clone();
+            self.last_token += 1;
+            let indexes = recipients.iter().map(|r| r.index).collect();
+            let lease = Lease { id, domain: domain.clone(), indexes, until };
+            self.leases.insert(self.last_token, lease);
+            claims.push(Claim { token: self.last_token, message, domain, recipients });
+        }
+        claims
+    }
+    fn settle(&mut self, settle: Settle) -> Result<(), StoreError> {
+        self.check(&settle)?;
+        let Settle { token, id, outcomes, spawn } = settle;
+        for message in spawn {
+            self.accept(message)?;
+        }
+        for outcome in outcomes {
+            if let Some(grant) = &outcome.grant {
+                self.grants.entry(grant.id).or_insert_with(|| grant.clone());
+            }
+            let entry = self.messages.get_mut(&id).ok_or(StoreError::NotFound)?;
+            entry.take(&outcome);
+        }
+        self.leases.remove(&token);
+        Ok(())
+    }
+    /// Everything that could refuse a settle, before anything of it is written.
+    fn check(&self, settle: &Settle) -> Result<(), StoreError> {
+        let lease = self.leases.get(&settle.token).ok_or(StoreError::Fenced)?;
+        let entry = self.messages.get(&settle.id).ok_or(StoreError::Fenced)?;
+        let mut seen = BTreeSet::new();
+        for outcome in &settle.outcomes {
+            let waiting = entry
+                .recipients
+                .iter()
+                .any(|r| r.index == outcome.index && r.state.due().is_some());
+            let ours = lease.id == settle.id && lease.indexes.contains(&outcome.index);
+            if !waiting || !ours || !seen.insert(outcome.index) {
+                return Err(StoreError::Fenced);
+            }
+            let granted = matches!(outcome.state, RecipientState::Granted { .. });
+            if granted != outcome.grant.is_some() {
+                return Err(StoreError::Corrupt("a grant and its outcome differ".to_owned()));
+            }
+        }
+        settle.spawn.iter().try_for_each(|message| self.acceptable(message))
+    }
+    fn live_grants(&self, id: QueueId) -> usize {
+        let of = self.grants.values().filter(|g| g.message == id);
+        of.filter(|g| g.state == GrantState::Live).count()
+    }
+    fn doomed(&mut self, now: Timestamp, max: usize) -> Vec<(QueueId, Locator)> {
+        for grant in self.grants.values_mut() {
+            if grant.state == GrantState::Live && grant.expires <= now {
+                grant.state = GrantState::Expired;
+            }
+        }
+        let messages = self.messages.iter();
+        messages
+            .filter(|(_, e)| e.row.body != Locator::Gone && e.row.done.is_some())
+            .filter(|(id, _)| self.live_grants(**id) == 0)
+            .map(|(id, e)| (*id, e.row.body.clone()))
+            .take(max)
+            .collect()
+    }
+    fn totals(&self) -> Totals {
+        let mut t = Totals::default();
+        for (id, entry) in &self.messages {
+            for recipient in &entry.recipients {
+                match recipient.state {
+                    RecipientState::Waiting { .. } if recipient.attempts == 0 => t.active += 1,
+                    RecipientState::Waiting { .. } => t.deferred += 1,
+                    RecipientState::Held { .. } => t.held += 1,
+                    RecipientState::Delivered { .. }
+                    | RecipientState::Granted { .. }
+                    | RecipientState::Bounced { .. }
+                    | RecipientState::Expired { .. }
+                    | RecipientState::Removed { .. } => {}
+                }
+            }
+            if entry.recipients.iter().any(|r| r.state.due().is_some()) {
+                let arrived = entry.row.facts.arrived;
+                t.oldest = Some(t.oldest.map_or(arrived, |o| o.min(arrived)));
+            }
+            let live = self.live_grants(*id);
+            if live > 0 {
+                t.vault_messages += 1;
+                t.grants += live as u64;
+                t.vault_bytes += self.bodies.get(id).map_or(0, |b| b.len() as u64);
+            }
+        }
+        t
+    }
+    /// Ids of messages whose record may go: body gone, recipients and grants at an end before that
+    /// time.
+    fn purgeable(&self, before: Timestamp, max: usize) -> Vec<QueueId> {
+        let over = |id: &QueueId| {
+            self.grants.values().filter(|g| g.message == *id).all(|g| g.expires < before)
+        };
+        let gone = self.messages.iter().filter(|(_, e)| e.row.body == Locator::Gone);
+        gone.filter(|(id, e)| e.row.done.is_some_and(|d| d < before) && over(id))
+            .map(|(id, _)| *id)
+            .take(max)
+            .collect()
+    }
+}
+impl Entry {
+    fn take(&mut self, outcome: &Outcome) {
+        let Some(row) = self.recipients.iter_mut().find(|r| r.index == outcome.index) else {
+            return;
+        };
+        row.apply(outcome);
+        let attempts = self.attempts.entry(outcome.index).or_default();
+        attempts.extend(outcome.attempts.iter().cloned());
+        let surplus = attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        attempts.drain(..surplus);
+        let ends: Option<Vec<_>> = self.recipients.iter().map(|r| r.state.ended()).collect();
+        self.row.done = ends.and_then(|ends| ends.into_iter().max());
+    }
+}
+
+#[async_trait]
+impl QueueStore for MemoryStore {
+    async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.writable()?;
+        if book.health == Health::Full {
+            return Err(StoreError::Full);
+        }
+        book.accept(message)?;
+        self.arrivals.notify_one();
+        Ok(())
+    }
+    async fn claim(
+        &self,
+        now: Timestamp,
+        max: usize,
+        lease: SignedDuration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut book = self.book();
+        book.writable()?;
+        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        Ok(book.claim(now, max, until))
+    }
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.book().units().into_values().min())
+    }
+    fn arrivals(&self) -> Arc<Notify> {
+        Arc::clone(&self.arrivals)
+    }
+    async fn settle(&self, settle: Settle) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.writable()?;
+        book.settle(settle)?;
+        self.arrivals.notify_one();
+        Ok(())
+    }
+    async fn release(&self, token: u64) -> Result<(), StoreError> {
+        if self.book().leases.remove(&token).is_some() {
+            self.arrivals.notify_one();
+        }
+        Ok(())
+    }
+    async fn message(
+        &self,
+        id: QueueId,
+    ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError> {
+        Ok(self.book().messages.get(&id).map(|e| (e.row.clone(), e.recipients.clone())))
+    }
+    async fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
+        let book = self.book();
+        Ok(book.messages.get(&id).and_then(|e| e.attempts.get(&index)).cloned().unwrap_or_default())
+    }
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<QueueId>,
+        max: usize,
+    ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError> {
+        let book = self.book();
+        let rest = book.messages.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+        Ok(rest
+            .filter(|(_, e)| filter.matches(&e.row, &e.recipients))
+            .map(|(_, e)| (e.row.clone(), e.recipients.clone()))
+            .take(max)
+            .collect())
+    }
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        Ok(self.book().totals())
+    }
+    async fn doomed(
+        &self,
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+        Ok(self.book().doomed(now, max))
+    }
+    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
+        let mut book = self.book();
+        let needed = book.live_grants(id) > 0;
+        let row = &mut book.messages.get_mut(&id).ok_or(StoreError::NotFound)?.row;
+        if row.key.is_some() && (needed || row.done.is_none()) {
+            return Err(StoreError::Fenced);
+        }
+        row.key = None;
+        Ok(())
+    }
+    async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.messages.get_mut(&id).ok_or(StoreError::NotFound)?.row.body = Locator::Gone;
+        Ok(())
+    }
+    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        let mut book = self.book();
+        let ids = book.purgeable(before, max);
+        for id in &ids {
+            book.messages.remove(id);
+            book.grants.retain(|_, g| g.message != *id);
+        }
+        Ok(ids.len())
+    }
+    fn health(&self) -> Health {
+        self.book().health.clone()
+    }
+}
+
+/// A body being gathered.
+struct MemoryWriter {
+    id: QueueId,
+    book: Arc<Mutex<Book>>,
+    sealed: Vec<u8>,
+}
+/// A body being read.
+struct MemoryReader {
+    rest: Bytes,
+}
+
+#[async_trait]
+impl BodyStore for MemoryStore {
+    async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError> {
+        let book = self.book();
+        book.writable()?;
+        if book.health == Health::Full {
+            return Err(StoreError::Full);
+        }
+        Ok(Box::new(MemoryWriter { id, book: Arc::clone(&self.book), sealed: Vec::new() }))
+    }
+    async fn open(
+        &self,
+        id: QueueId,
+        _at: &Locator,
+        from: u64,
+    ) -> Result<Box<dyn BodyReader>, StoreError> {
+        let whole = self.book().bodies.get(&id).cloned().ok_or(StoreError::NotFound)?;
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(whole.len());
+        Ok(Box::new(MemoryReader { rest: whole.slice(from..) }))
+    }
+    async fn delete(&self, id: QueueId, _at: &Locator) -> Result<(), StoreError> {
+        self.book().bodies.remove(&id);
+        Ok(())
+    }
+}
+#[async_trait]
+impl BodyWriter for MemoryWriter {
+    async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
+        self.sealed.extend_from_slice(&sealed);
+        Ok(())
+    }
+    async fn seal(self: Box<Self>) -> Result<Locator, StoreError> {
+        let Self { id, book, sealed } = *self;
+        let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.bodies.insert(id, Bytes::from(sealed));
+        Ok(Locator::Memory)
+    }
+}
+#[async_trait]
+impl BodyReader for MemoryReader {
+    async fn next(&mut self) -> Result<Bytes, StoreError> {
+        let length = self.rest.len().min(PIECE);
+        Ok(self.rest.split_to(length))
+    }
+}
+
+#[async_trait]
+impl PeopleStore for MemoryStore {
+    async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
+        Ok(self.book().grants.values().find(|g| g.token == *token).cloned())
+    }
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
+        Ok(self.book().grants.get(&id).cloned())
+    }
+    async fn grants(
+        &self,
+        recipient: Option<&Address>,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let book = self.book();
+        let mut all: Vec<_> =
+            book.grants.values().filter(|g| recipient.is_none_or(|r| g.recipient == *r)).collect();
+        all.sort_by_key(|g| Reverse((g.sealed, g.id)));
+        let skip = match after {
+            None => 0,
+            Some(id) => all.iter().position(|g| g.id == id).map_or(all.len(), |at| at + 1),
+        };
+        Ok(all.into_iter().skip(skip).take(max).cloned().collect())
+    }
+    async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
+        let mut book = self.book();
+        let kept = book.grants.get_mut(&grant.id).ok_or(StoreError::NotFound)?;
+        kept.update(grant);
+        Ok(())
+    }
+    async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+        Ok(self.book().accounts.get(address).cloned())
+    }
+    async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
+        self.book().accounts.insert(account.address.clone(), account.clone());
+        Ok(())
+    }
+    async fn remove_account(&self, address: &Address) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.accounts.remove(address);
+        book.sessions.retain(|_, s| !s.is_of(address));
+        Ok(())
+    }
+    async fn accounts(
+        &self,
+        after: Option<&Address>,
+        max: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let book = self.book();
+        let rest = book.accounts.iter().filter(|(a, _)| after.is_none_or(|after| *a > after));
+        Ok(rest.map(|(_, account)| account.clone()).take(max).collect())
+    }
+    async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
+        Ok(self.book().sessions.get(id).cloned())
+    }
+    async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
+        self.book().sessions.insert(session.id, session.clone());
+        Ok(())
+    }
+    async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {
+        self.book().sessions.remove(id);
+        Ok(())
+    }
+    async fn remove_sessions(
+        &self,
+        account: Option<&Address>,
+        keep: Option<&TokenHash>,
+        before: Option<Timestamp>,
+    ) -> Result<usize, StoreError> {
+        let mut book = self.book();
+        let count = book.sessions.len();
+        book.sessions.retain(|id, s| !s.ends_with(account, before) || keep == Some(id));
+        Ok(count - book.sessions.len())
+    }
+}

@@ -1,0 +1,354 @@
+//! The queue: what is due, by recipient.
+use crate::{
+    mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
+    policy::{TlsFacts, Why},
+    seal::{WrappedKey, header::MessageFacts},
+    store::{Health, Locator, StoreError, people::Grant},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Sealed bodies up to this many sealed bytes travel in [`NewBody::Small`] and are laid beside
+/// their row in one commit.
+pub const SMALL: usize = 256 * 1024;
+
+/// A message to accept.
+#[derive(Debug)]
+pub struct NewMessage {
+    /// What is known of it.
+    pub facts: MessageFacts,
+    /// Recipients (at most 1,000; without repeats).
+    pub recipients: Vec<Address>,
+    /// Its sealed body.
+    pub body: NewBody,
+    /// Wrapped data key.
+    pub key: WrappedKey,
+    /// Content size in bytes (plaintext).
+    pub size: u64,
+    /// Length of the sealed header's plaintext, to find frames.
+    pub header_len: u32,
+    /// When its recipients are first due (usually now).
+    pub due: Timestamp,
+}
+/// Where the sealed body is.
+#[derive(Debug)]
+pub enum NewBody {
+    /// At most [`SMALL`] bytes, laid down by `accept` itself.
+    Small(Bytes),
+    /// Already durable.
+    At(Locator),
+}
+/// A message in the queue or in the vault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageRow {
+    /// What is known of it.
+    pub facts: MessageFacts,
+    /// Content size.
+    pub size: u64,
+    /// See [`NewMessage::header_len`].
+    pub header_len: u32,
+    /// Where its sealed body is.
+    pub body: Locator,
+    /// Wrapped data key; `None` once destroyed.
+    pub key: Option<WrappedKey>,
+    /// When the last recipient came to an end.
+    pub done: Option<Timestamp>,
+}
+/// One recipient.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecipientRow {
+    /// Number within the message, from 0.
+    pub index: u16,
+    /// Address.
+    pub address: Address,
+    /// State.
+    pub state: RecipientState,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the direct way first failed.
+    pub first_failed: Option<Timestamp>,
+    /// True once a delay warning has gone to the sender.
+    pub warned: bool,
+    /// The last decision.
+    pub why: Option<Why>,
+}
+/// A recipient's state owns only what is true in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum RecipientState {
+    /// Waiting for its time.
+    Waiting {
+        /// When.
+        next: Timestamp,
+    },
+    /// Held by an operator.
+    Held {
+        /// When it would be due.
+        next: Timestamp,
+    },
+    /// Handed to the next hop.
+    Delivered {
+        /// When.
+        at: Timestamp,
+        /// Its reply.
+        reply: String,
+    },
+    /// Sealed for pickup.
+    Granted {
+        /// When.
+        at: Timestamp,
+        /// Grant.
+        grant: GrantId,
+    },
+    /// Reported back to the sender (or dropped, where the sender is null).
+    Bounced {
+        /// When.
+        at: Timestamp,
+        /// Status.
+        status: EnhancedStatus,
+    },
+    /// Ran out of time, reported back.
+    Expired {
+        /// When.
+        at: Timestamp,
+    },
+    /// Removed by an operator.
+    Removed {
+        /// When.
+        at: Timestamp,
+    },
+}
+/// One attempt on one host, for `trace`. Texts are bounded to 512 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When.
+    pub at: Timestamp,
+    /// MX host.
+    pub mx: Option<String>,
+    /// Address and port.
+    pub address: Option<String>,
+    /// TLS as seen.
+    pub tls: Option<TlsFacts>,
+    /// True if the level's demands on the certificate were met.
+    pub verified: bool,
+    /// Reply of the peer.
+    pub reply: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+/// Work that is due: recipients of one message in one domain, leased to the caller.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Fencing token; `settle` checks it.
+    pub token: u64,
+    /// The message.
+    pub message: MessageRow,
+    /// Domain.
+    pub domain: Domain,
+    /// Recipients, all waiting and due.
+    pub recipients: Vec<RecipientRow>,
+}
+/// What becomes of one recipient.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Which.
+    pub index: u16,
+    /// New state.
+    pub state: RecipientState,
+    /// Decision.
+    pub why: Option<Why>,
+    /// Attempts made now.
+    pub attempts: Vec<Attempt>,
+    /// See [`RecipientRow`].
+    pub first_failed: Option<Timestamp>,
+    /// See [`RecipientRow`].
+    pub warned: bool,
+    /// The grant that [`RecipientState::Granted`] speaks of.
+    pub grant: Option<Grant>,
+}
+/// A message of ours that comes into being with the outcome (notice, report), in the same commit.
+/// Always small.
+pub type Spawn = NewMessage;
+/// All outcomes of a claim and what they bring forth: one commit.
+#[derive(Debug)]
+pub struct Settle {
+    /// The claim's token.
+    pub token: u64,
+    /// Message.
+    pub id: QueueId,
+    /// Outcomes of the claim's recipients (each exactly once).
+    pub outcomes: Vec<Outcome>,
+    /// Notices and reports.
+    pub spawn: Vec<Spawn>,
+}
+/// Which messages.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only with a recipient waiting or held.
+    pub open: bool,
+    /// Sender.
+    pub sender: Option<Address>,
+    /// A recipient.
+    pub recipient: Option<Address>,
+    /// A recipient's domain.
+    pub domain: Option<Domain>,
+    /// Message-ID.
+    pub message_id: Option<String>,
+}
+/// Counts for `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Recipients due or leased, never tried.
+    pub active: u64,
+    /// Recipients waiting after an attempt.
+    pub deferred: u64,
+    /// Recipients held.
+    pub held: u64,
+    /// Arrival of the oldest message with a recipient waiting.
+    pub oldest: Option<Timestamp>,
+    /// Messages with a live grant.
+    pub vault_messages: u64,
+    /// Live grants.
+    pub grants: u64,
+    /// Sealed bytes kept for them.
+    pub vault_bytes: u64,
+}
+impl MessageRow {
+    /// The row of a message that has just been accepted and whose body lies at `body`.
+    pub fn accepted(message: &NewMessage, body: Locator) -> Self {
+        Self {
+            facts: message.facts.clone(),
+            size: message.size,
+            header_len: message.header_len,
+            body,
+            key: Some(message.key.clone()),
+            done: None,
+        }
+    }
+}
+impl RecipientState {
+    /// True until the recipient has come to an end: it waits, or an operator holds it.
+    pub const fn is_open(&self) -> bool {
+        self.ended().is_none()
+    }
+    /// When the recipient came to its end, if it has.
+    pub const fn ended(&self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting { .. } | Self::Held { .. } => None,
+            Self::Delivered { at, .. }
+            | Self::Granted { at, .. }
+            | Self::Bounced { at, .. }
+            | Self::Expired { at }
+            | Self::Removed { at } => Some(*at),
+        }
+    }
+    /// When it is due, if it waits.
+    pub const fn due(&self) -> Option<Timestamp> {
+        match self {
+            Self::Waiting { next } => Some(*next),
+            Self::Held { .. }
+            | Self::Delivered { .. }
+            | Self::Granted { .. }
+            | Self::Bounced { .. }
+            | Self::Expired { .. }
+            | Self::Removed { .. } => None,
+        }
+    }
+}
+impl RecipientRow {
+    /// A recipient that nobody has tried yet.
+    pub const fn new(index: u16, address: Address, next: Timestamp) -> Self {
+        Self {
+            index,
+            address,
+            state: RecipientState::Waiting { next },
+            attempts: 0,
+            first_failed: None,
+            warned: false,
+            why: None,
+        }
+    }
+    /// Takes over what became of it. Each outcome counts as one attempt, however many hosts were
+    /// asked.
+    pub fn apply(&mut self, outcome: &Outcome) {
+        self.state = outcome.state.clone();
+        self.attempts = self.attempts.saturating_add(1);
+        self.first_failed = outcome.first_failed;
+        self.warned = outcome.warned;
+        if let Some(why) = &outcome.why {
+            self.why = Some(why.clone());
+        }
+    }
+}
+impl Filter {
+    /// True if the message is one of those asked for.
+    pub fn matches(&self, row: &MessageRow, recipients: &[RecipientRow]) -> bool {
+        let any = |test: &dyn Fn(&RecipientRow) -> bool| recipients.iter().any(test);
+        (!self.open || any(&|r| r.state.is_open()))
+            && self.sender.as_ref().is_none_or(|s| row.facts.sender.as_ref() == Some(s))
+            && self.recipient.as_ref().is_none_or(|a| any(&|r| r.address == *a))
+            && self.domain.as_ref().is_none_or(|d| any(&|r| r.address.domain() == d))
+            && self.message_id.as_ref().is_none_or(|i| row.facts.message_id.as_ref() == Some(i))
+    }
+}
+/// Attempts kept of one recipient; older ones are dropped.
+pub const ATTEMPTS_KEPT: usize = 50;
+/// The queue.
+#[async_trait]
+pub trait QueueStore: Send + Sync + std::fmt::Debug {
+    /// Durable when it returns (the commit point of 250). A second `accept` of an id does nothing.
+    async fn accept(&self, message: NewMessage) -> Result<(), StoreError>;
+    /// At most `max` pieces of due work, leased until `now + lease`. A caller that drops this
+    /// future before it is ready loses what it would have got until the lease ends.
+    async fn claim(
+        &self,
+        now: Timestamp,
+        max: usize,
+        lease: SignedDuration,
+    ) -> Result<Vec<Claim>, StoreError>;
+    /// When the next work is due, if any waits; and a signal that fires when earlier work may have
+    /// come.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Wakes whoever waits for new work.
+    fn arrivals(&self) -> std::sync::Arc<tokio::sync::Notify>;
+    /// Writes outcomes, grants and spawned messages in one commit. A message whose recipients all
+    /// came to an end and that has no live grant becomes doomed. [`StoreError::Fenced`] if the
+    /// lease was lost.
+    async fn settle(&self, settle: Settle) -> Result<(), StoreError>;
+    /// Gives a claim back unchanged (shutdown).
+    async fn release(&self, token: u64) -> Result<(), StoreError>;
+    /// A message and its recipients.
+    async fn message(
+        &self,
+        id: QueueId,
+    ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError>;
+    /// All attempts of a recipient, oldest first.
+    async fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError>;
+    /// Messages after that id, in order of arrival.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<QueueId>,
+        max: usize,
+    ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError>;
+    /// Counts.
+    async fn totals(&self) -> Result<Totals, StoreError>;
+    /// At most `max` messages that are doomed: all recipients at an end, no live grant at `now`
+    /// (expired grants are ended by this call), body not yet gone.
+    async fn doomed(
+        &self,
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(QueueId, Locator)>, StoreError>;
+    /// Destroys the wrapped key of a doomed message (durable), before its body is deleted.
+    /// [`StoreError::Fenced`] if somebody still needs it.
+    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError>;
+    /// Its body is gone: locator becomes [`Locator::Gone`].
+    async fn forget_body(&self, id: QueueId) -> Result<(), StoreError>;
+    /// Drops records of messages whose body is gone and that ended before `before`.
+    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
+    /// How the store is.
+    fn health(&self) -> Health;
+}

@@ -1,0 +1,351 @@
+//! The book: rows under ordered keys in one sled tree, so that one batch is one commit, whatever it
+//! touches.
+//!
+//! | key | value |
+//! |---|---|
+//! | `h` | the head: that this is a book, and of which version |
+//! | `m` message | [`MessageRow`](crate::store::MessageRow) |
+//! | `r` message, index | [`RecipientRow`](crate::store::RecipientRow) |
+//! | `a` message, index, number | [`Attempt`](crate::store::Attempt) |
+//! | `e` time of its end, message | nothing: a message whose body is gone |
+//! | `g` grant | [`Grant`](crate::store::Grant) |
+//! | `t` token's hash | grant |
+//! | `q` message, grant | nothing |
+//! | `p` address NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
+//! | `u` address | [`Account`](crate::store::Account) |
+//! | `s` cookie's hash | [`Session`](crate::store::Session) |
+//!
+//! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
+
+use crate::{
+    mail::{Address, GrantId, QueueId},
+    seal::TokenHash,
+    store::StoreError,
+};
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{cell::OnceCell, collections::BTreeMap, ops::Bound, ops::Range};
+
+/// Largest value. A leaf of sled's holds up to 17 of them and must stay below a quarter of its
+/// segment (2 MiB), or it becomes a blob, which sled never syncs.
+pub(super) const LARGEST: usize = 30_000;
+/// First byte of a value that holds a row: its encoding.
+const JSON: u8 = 1;
+
+pub(super) type Key = Vec<u8>;
+pub(super) type Pair = (Key, Vec<u8>);
+
+/// Rows, with what the current group is about to write laid over them.
+#[derive(Debug)]
+pub(super) struct Book {
+    db: ::sled::Db,
+    pending: BTreeMap<Key, Option<Vec<u8>>>,
+    failed: OnceCell<String>,
+}
+/// Rows to write or remove together. Nothing of it counts before [`Book::take`].
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    rows: Vec<(Key, Option<Vec<u8>>)>,
+}
+impl Changes {
+    /// A row.
+    pub(super) fn put<T: Serialize>(&mut self, key: Key, row: &T) -> Result<(), StoreError> {
+        let mut value = vec![JSON];
+        serde_json::to_writer(&mut value, row)
+            .map_err(|e| StoreError::Corrupt(format!("a row cannot be written: {e}")))?;
+        self.put_raw(key, value)
+    }
+    /// The only place where a value comes in: none may be so large that sled would make it a blob.
+    pub(super) fn put_raw(&mut self, key: Key, value: Vec<u8>) -> Result<(), StoreError> {
+        if key.len() + value.len() > LARGEST {
+            let length = value.len();
+            return Err(StoreError::Corrupt(format!("a row of {length} bytes; {LARGEST} at most")));
+        }
+        self.rows.push((key, Some(value)));
+        Ok(())
+    }
+    pub(super) fn remove(&mut self, key: Key) {
+        self.rows.push((key, None));
+    }
+}
+
+impl Book {
+    pub(super) const fn new(db: ::sled::Db) -> Self {
+        Self { db, pending: BTreeMap::new(), failed: OnceCell::new() }
+    }
+    fn fail(&self, e: &::sled::Error) -> StoreError {
+        let why = self.failed.get_or_init(|| format!("the book: {e}"));
+        StoreError::Fatal(why.clone())
+    }
+    /// Lays changes over the rows; [`Book::commit`] writes them.
+    pub(super) fn take(&mut self, changes: Changes) {
+        self.pending.extend(changes.rows);
+    }
+    pub(super) fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(pending) = self.pending.get(key) {
+            return Ok(pending.clone());
+        }
+        let value = self.db.get(key).map_err(|e| self.fail(&e))?;
+        Ok(value.map(|v| v.to_vec()))
+    }
+    pub(super) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.raw(key)?.is_some())
+    }
+    pub(super) fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.raw(key)?.map(|value| decode(&value)).transpose()
+    }
+    /// The first `max` pairs of a range; its last ones, last first, if `backwards`.
+    pub(super) fn page(
+        &self,
+        range: Range<Key>,
+        backwards: bool,
+        max: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        let mut pairs = Vec::new();
+        let mut rows = self.db.range(range.clone());
+        while pairs.len() < max {
+            let Some(row) = (if backwards { rows.next_back() } else { rows.next() }) else { break };
+            let (key, value) = row.map_err(|e| self.fail(&e))?;
+            if !self.pending.contains_key(key.as_ref()) {
+                pairs.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
+        let pending = self.pending.range::<Key, _>(bounds);
+        pairs.extend(pending.filter_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone()))));
+        pairs.sort();
+        if backwards {
+            pairs.reverse();
+        }
+        pairs.truncate(max);
+        Ok(pairs)
+    }
+    /// All rows under a prefix, of which there are few.
+    pub(super) fn rows<T: DeserializeOwned>(&self, prefix: Key) -> Result<Vec<T>, StoreError> {
+        let pairs = self.page(under(prefix), false, usize::MAX)?;
+        pairs.iter().map(|(_, value)| decode(value)).collect()
+    }
+    /// Goes through all rows of a kind, once, at start.
+    pub(super) fn each<T: DeserializeOwned>(
+        &self,
+        kind: u8,
+        mut visit: impl FnMut(&[u8], T),
+    ) -> Result<(), StoreError> {
+        for row in self.db.scan_prefix([kind]) {
+            let (key, value) = row.map_err(|e| self.fail(&e))?;
+            let row = decode(&value).map_err(|e| {
+                StoreError::Corrupt(format!("row {}: {e}", data_encoding::HEXLOWER.encode(&key)))
+            })?;
+            visit(&key, row);
+        }
+        Ok(())
+    }
+    /// Makes an empty store a book.
+    pub(super) fn put_head(&mut self) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        changes.put(HEAD.to_vec(), &VERSION)?;
+        self.take(changes);
+        self.commit()
+    }
+    /// Writes everything pending as one batch and waits until it is on the disk.
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        if let Some(why) = self.failed.get() {
+            return Err(StoreError::Fatal(why.clone()));
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut batch = ::sled::Batch::default();
+        for (key, value) in std::mem::take(&mut self.pending) {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        let written = self.db.apply_batch(batch).and_then(|()| self.db.flush());
+        written.map(drop).map_err(|e| self.fail(&e))
+    }
+}
+
+/// Reads a row.
+pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, StoreError> {
+    match value.split_first() {
+        Some((&JSON, json)) => serde_json::from_slice(json)
+            .map_err(|e| StoreError::Corrupt(format!("a row of the book: {e}"))),
+        Some(_) | None => Err(StoreError::Corrupt("a row of unknown encoding".to_owned())),
+    }
+}
+/// Keys that begin with `prefix`, which ends in a byte below 255 somewhere (all kinds do).
+pub(super) fn under(prefix: Key) -> Range<Key> {
+    let mut end = prefix.clone();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            break;
+        }
+    }
+    prefix..end
+}
+/// The least key after `key`.
+pub(super) fn after(mut key: Key) -> Key {
+    key.push(0);
+    key
+}
+/// Sorts as the times do.
+fn time(at: Timestamp) -> [u8; 16] {
+    (at.as_nanosecond() ^ i128::MIN).to_be_bytes()
+}
+fn key(kind: u8, parts: &[&[u8]]) -> Key {
+    let mut key = vec![kind];
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// Key of the head. sled takes a file in which it recognises nothing for an empty one; a book
+/// without a head is none.
+pub(super) const HEAD: &[u8] = b"h";
+/// What the head says: the version of the rows.
+pub(super) const VERSION: u32 = 1;
+pub(super) const MESSAGES: u8 = b'm';
+pub(super) const RECIPIENTS: u8 = b'r';
+pub(super) const ENDED: u8 = b'e';
+pub(super) const GRANTS: u8 = b'g';
+pub(super) const BY_TIME: u8 = b'v';
+pub(super) const ACCOUNTS: u8 = b'u';
+pub(super) const SESSIONS: u8 = b's';
+
+pub(super) fn message(id: QueueId) -> Key {
+    key(MESSAGES, &[id.as_bytes()])
+}
+pub(super) fn recipients(id: QueueId) -> Key {
+    key(RECIPIENTS, &[id.as_bytes()])
+}
+pub(super) fn recipient(id: QueueId, index: u16) -> Key {
+    key(RECIPIENTS, &[id.as_bytes(), &index.to_be_bytes()])
+}
+/// The message that a key of kind `m`, `r`, `e` or `q` speaks of.
+pub(super) fn message_of(key: &[u8]) -> Option<QueueId> {
+    let id = match key.first()? {
+        &ENDED => key.get(17..33)?,
+        _ => key.get(1..17)?,
+    };
+    Some(QueueId::from_bytes(id.try_into().ok()?))
+}
+pub(super) fn all_attempts(id: QueueId) -> Key {
+    key(b'a', &[id.as_bytes()])
+}
+pub(super) fn attempts(id: QueueId, index: u16) -> Key {
+    key(b'a', &[id.as_bytes(), &index.to_be_bytes()])
+}
+pub(super) fn attempt(id: QueueId, index: u16, number: u32) -> Key {
+    key(b'a', &[id.as_bytes(), &index.to_be_bytes(), &number.to_be_bytes()])
+}
+/// The number at the end of an attempt's key.
+pub(super) fn number_of(key: &[u8]) -> u32 {
+    key.last_chunk().map_or(0, |b| u32::from_be_bytes(*b))
+}
+pub(super) fn ended(at: Timestamp, id: QueueId) -> Key {
+    key(ENDED, &[&time(at), id.as_bytes()])
+}
+/// Keys of messages that ended before that time.
+pub(super) fn ended_before(at: Timestamp) -> Range<Key> {
+    vec![ENDED]..key(ENDED, &[&time(at)])
+}
+pub(super) fn grant(id: GrantId) -> Key {
+    key(GRANTS, &[id.as_bytes()])
+}
+pub(super) fn token(token: &TokenHash) -> Key {
+    key(b't', &[token.as_bytes()])
+}
+pub(super) fn grants_of(id: QueueId) -> Key {
+    key(b'q', &[id.as_bytes()])
+}
+pub(super) fn grant_of(id: QueueId, grant: GrantId) -> Key {
+    key(b'q', &[id.as_bytes(), grant.as_bytes()])
+}
+/// The grant whose id ends a key.
+pub(super) fn grant_at(key: &[u8]) -> Option<GrantId> {
+    key.last_chunk().map(|id| GrantId::from_bytes(*id))
+}
+pub(super) fn grants_for(recipient: &Address) -> Key {
+    key(b'p', &[recipient.to_string().as_bytes(), &[0]])
+}
+pub(super) fn grant_for(recipient: &Address, at: Timestamp, id: GrantId) -> Key {
+    let mut key = grants_for(recipient);
+    key.extend_from_slice(&time(at));
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+pub(super) fn grant_by_time(at: Timestamp, id: GrantId) -> Key {
+    key(BY_TIME, &[&time(at), id.as_bytes()])
+}
+pub(super) fn account(address: &Address) -> Key {
+    key(ACCOUNTS, &[address.to_string().as_bytes()])
+}
+pub(super) fn session(id: &TokenHash) -> Key {
+    key(SESSIONS, &[id.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book() -> Book {
+        Book::new(::sled::Config::new().temporary(true).open().unwrap())
+    }
+    fn raw(book: &mut Book, key: &[u8], value: Option<&[u8]>) {
+        let mut changes = Changes::default();
+        match value {
+            Some(value) => changes.put_raw(key.to_vec(), value.to_vec()).unwrap(),
+            None => changes.remove(key.to_vec()),
+        }
+        book.take(changes);
+    }
+    #[test]
+    fn what_is_pending_is_read_before_it_is_written() {
+        let mut book = book();
+        for k in [b"x1", b"x2", b"x4"] {
+            raw(&mut book, k, Some(b"old"));
+        }
+        book.commit().unwrap();
+        raw(&mut book, b"x2", None);
+        raw(&mut book, b"x3", Some(b"new"));
+        raw(&mut book, b"x4", Some(b"new"));
+        let read = |book: &Book, backwards, max| {
+            let pairs = book.page(under(b"x".to_vec()), backwards, max).unwrap();
+            pairs
+                .into_iter()
+                .map(|(k, v)| format!("{}{}", k[1] as char, v[0] as char))
+                .collect::<Vec<_>>()
+        };
+        for step in ["pending", "committed"] {
+            assert_eq!(read(&book, false, 9), ["1o", "3n", "4n"], "{step}");
+            assert_eq!(read(&book, false, 2), ["1o", "3n"], "{step}");
+            assert_eq!(read(&book, true, 2), ["4n", "3n"], "{step}");
+            assert!(!book.has(b"x2").unwrap(), "{step}");
+            book.commit().unwrap();
+        }
+    }
+    #[test]
+    fn no_value_can_become_a_blob() {
+        const { assert!(LARGEST * 17 < super::super::layout::BOOK_SEGMENT / 4) };
+        let mut changes = Changes::default();
+        assert!(changes.put_raw(vec![1], vec![0; LARGEST - 1]).is_ok());
+        assert!(matches!(changes.put_raw(vec![1], vec![0; LARGEST]), Err(StoreError::Corrupt(_))));
+        assert!(changes.put(vec![1], &"x".repeat(LARGEST)).is_err());
+    }
+    #[test]
+    fn keys_sort_as_what_they_name() {
+        let at = |s: i64| Timestamp::from_second(s).unwrap();
+        let id = GrantId::from_bytes([9; 16]);
+        assert!(grant_by_time(at(-1), id) < grant_by_time(at(0), id), "before 1970");
+        assert!(grant_by_time(at(1), id) < grant_by_time(at(256), id));
+        let end = under(vec![b'q', 0xff, 0xff]).end;
+        assert_eq!(end, [b'r'], "a prefix that ends in 255");
+    }
+}

@@ -1,0 +1,232 @@
+//! Large sealed bodies: a file each, written as it comes in, in place only when it is whole and on
+//! the disk.
+
+use super::{
+    layout::{Layout, body_error, is_full, make_dir, private, sync_dir},
+    segments,
+    space::Watch,
+};
+use crate::{
+    mail::QueueId,
+    seal::stream::Prelude,
+    store::{BodyWriter, Health, Locator, StoreError, body::BodyReader},
+};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Frames are gathered into writes of this size; readers read as much at once.
+const PIECE: usize = 1024 * 1024;
+/// The file is synced that often while it is written, so that the last sync, which a client waits
+/// for, is short.
+const SYNC_EVERY: u64 = 32 * 1024 * 1024;
+
+/// Runs file work away from the tasks that wait for it.
+pub(super) async fn off<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(StoreError::Fatal(format!("a worker thread ended: {e}"))),
+    }
+}
+
+/// A file that does not open breaks nothing yet: there may be too many open ones.
+fn open_error(path: &Path, e: &io::Error) -> StoreError {
+    let error = body_error(path, e);
+    if !matches!(error, StoreError::Fatal(_)) {
+        return error;
+    }
+    tracing::warn!(%error, "a body's file does not open");
+    StoreError::Busy
+}
+
+/// A large body being written.
+pub(super) struct FileWriter {
+    id: QueueId,
+    layout: Layout,
+    watch: Arc<Watch>,
+    buffer: BytesMut,
+    /// `None` after an error: the rest is refused.
+    open: Option<Unfinished>,
+}
+/// A file in `body/tmp`, removed unless it gets its place.
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+    length: u64,
+    unsynced: u64,
+    placed: bool,
+}
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+impl Unfinished {
+    fn begin(path: PathBuf) -> io::Result<Self> {
+        let file = private().truncate(true).open(&path)?;
+        Ok(Self { file, path, length: 0, unsynced: 0, placed: false })
+    }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+    /// Syncs it, moves it into its place and syncs that directory.
+    fn place(&mut self, to: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        let dir = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        make_dir(dir)?;
+        fs::rename(&self.path, to)?;
+        self.placed = true;
+        sync_dir(dir)
+    }
+}
+
+impl FileWriter {
+    pub(super) async fn begin(
+        id: QueueId,
+        layout: Layout,
+        watch: Arc<Watch>,
+    ) -> Result<Self, StoreError> {
+        match watch.health() {
+            Health::Ok => {}
+            Health::Full => return Err(StoreError::Full),
+            Health::Broken(why) => return Err(StoreError::Fatal(why)),
+        }
+        let path = layout.tmp().join(id.to_string());
+        let begun = off(move || Unfinished::begin(path.clone()).map_err(|e| open_error(&path, &e)));
+        let open = Some(begun.await?);
+        Ok(Self { id, layout, watch, buffer: BytesMut::with_capacity(PIECE), open })
+    }
+    /// Does `work` on the file with what is buffered; after an error the file is gone.
+    async fn step(
+        &mut self,
+        work: impl FnOnce(&mut Unfinished, Bytes) -> io::Result<()> + Send + 'static,
+    ) -> Result<u64, StoreError> {
+        let Some(mut open) = self.open.take() else {
+            return Err(StoreError::Fatal("writing went on after an error".to_owned()));
+        };
+        let bytes = self.buffer.split().freeze();
+        let watch = Arc::clone(&self.watch);
+        let open = off(move || match work(&mut open, bytes) {
+            Ok(()) => Ok(open),
+            Err(e) => {
+                let error = body_error(&open.path, &e);
+                if is_full(&e) {
+                    watch.ran_full();
+                } else {
+                    watch.break_down(&error.to_string());
+                }
+                Err(error)
+            }
+        });
+        let open = open.await?;
+        let length = open.length;
+        self.open = Some(open);
+        Ok(length)
+    }
+}
+#[async_trait]
+impl BodyWriter for FileWriter {
+    async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
+        self.buffer.extend_from_slice(&sealed);
+        if self.buffer.len() >= PIECE {
+            self.step(|open, bytes| open.write(&bytes)).await?;
+        }
+        Ok(())
+    }
+    async fn seal(mut self: Box<Self>) -> Result<Locator, StoreError> {
+        let place = self.layout.message(self.id);
+        let length = self
+            .step(move |open, bytes| {
+                open.write(&bytes)?;
+                open.place(&place)
+            })
+            .await?;
+        Ok(Locator::File { length })
+    }
+}
+
+/// A body being read, from a file of its own or out of a segment.
+#[derive(Debug)]
+pub(super) struct FileReader {
+    file: Arc<File>,
+    path: PathBuf,
+    at: u64,
+    end: u64,
+}
+impl FileReader {
+    pub(super) async fn open(
+        layout: &Layout,
+        id: QueueId,
+        at: &Locator,
+        from: u64,
+    ) -> Result<Self, StoreError> {
+        let (path, start, length) = match at {
+            Locator::Segment { segment, offset, length } => {
+                (segments::path(&layout.segments(), *segment), *offset, *length)
+            }
+            Locator::File { length } => (layout.message(id), 0, *length),
+            Locator::Gone => return Err(StoreError::NotFound),
+            Locator::Memory => {
+                return Err(StoreError::Corrupt("a locator of another store".to_owned()));
+            }
+        };
+        let opening = path.clone();
+        let file = off(move || File::open(&opening).map_err(|e| open_error(&opening, &e))).await?;
+        let end = start.saturating_add(length);
+        Ok(Self { file: Arc::new(file), path, at: start.saturating_add(from).min(end), end })
+    }
+}
+#[async_trait]
+impl BodyReader for FileReader {
+    async fn next(&mut self) -> Result<Bytes, StoreError> {
+        let length = usize::try_from(self.end - self.at).map_or(PIECE, |rest| rest.min(PIECE));
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let (file, at, path) = (Arc::clone(&self.file), self.at, self.path.clone());
+        let bytes = off(move || {
+            let mut bytes = vec![0; length];
+            match file.read_exact_at(&mut bytes, at) {
+                Ok(()) => Ok(Bytes::from(bytes)),
+                Err(e) => Err(StoreError::Corrupt(format!("{}: {e}", path.display()))),
+            }
+        });
+        let bytes = bytes.await?;
+        self.at += bytes.len() as u64;
+        Ok(bytes)
+    }
+}
+
+/// Zeroes the wrapped key in a body's prelude, then removes its file. Again: nothing happens.
+pub(super) fn destroy(path: &Path) -> Result<(), StoreError> {
+    let zeroed = || -> io::Result<()> {
+        let file = private().create(false).open(path)?;
+        let end = file.metadata()?.len().min(Prelude::SLOT.end as u64);
+        let start = Prelude::SLOT.start as u64;
+        let zeros = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
+        file.write_all_at(&zeros, start)?;
+        file.sync_data()?;
+        fs::remove_file(path)
+    };
+    match zeroed() {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(body_error(path, &e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

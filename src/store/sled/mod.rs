@@ -1,0 +1,478 @@
+//! The embedded default: a book of rows in sled, sealed bodies as files beside it.
+//!
+//! sled holds only what is small: it would keep large values in memory, and does not sync values
+//! that become blobs. Every call of sled's is made by one thread (`committer`); the cure for its
+//! `flush()` is in [`durability`].
+
+mod agenda;
+mod book;
+mod committer;
+pub mod durability;
+mod files;
+mod layout;
+mod people;
+mod queue;
+pub mod rebuild;
+mod segments;
+mod space;
+mod tally;
+
+pub use rebuild::{RebuildError, RebuildReport, rebuild};
+
+use crate::{
+    mail::{Address, GrantId, QueueId},
+    seal::TokenHash,
+    store::{
+        Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, Health, Locator, MessageRow,
+        NewBody, NewMessage, PeopleStore, QueueStore, RecipientRow, Session, Settle, StoreError,
+        Totals, body::BodyReader,
+    },
+};
+use agenda::Agenda;
+use async_trait::async_trait;
+use book::Book;
+use committer::{Committer, State};
+use files::{FileReader, FileWriter};
+use jiff::{SignedDuration, Timestamp};
+use layout::Layout;
+use segments::Segments;
+use space::Watch;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tally::Tally;
+use tokio::sync::Notify;
+
+/// Sizes and limits; the defaults suit a server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Length of a segment of small bodies.
+    pub segment_size: u64,
+    /// Blocks laid aside to relieve a full disk; 0: none.
+    pub reserve: u64,
+    /// No new mail below that much free space,
+    pub min_free: u64,
+    /// nor below that many hundredths of the disk.
+    pub min_free_percent: u8,
+    /// Bodies without a row are removed at start when they are older than this.
+    pub orphan_age: Duration,
+    /// sled's cache in bytes.
+    pub cache: u64,
+}
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_size: 64 << 20,
+            reserve: 64 << 20,
+            min_free: 1 << 30,
+            min_free_percent: 5,
+            orphan_age: Duration::from_hours(7 * 24),
+            cache: 64 << 20,
+        }
+    }
+}
+/// Why a vault does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{}: another process has this vault open", .0.display())]
+    Locked(PathBuf),
+    /// What sled writes would not reach the disk.
+    #[error(
+        "the filter that makes the book durable (sync_file_range answers ENOSYS) is not in force: \
+         {0}; run on a kernel with seccomp and let no sandbox forbid seccomp(2) or prctl(2)"
+    )]
+    NotDurable(String),
+    /// The book cannot be read.
+    #[error(
+        "the vault's book is damaged or lost ({0}); the sealed messages are not: stop the server \
+         and run `restante vault rebuild`"
+    )]
+    Damaged(String),
+    /// Not a vault, or one of another version.
+    #[error("{0}")]
+    Format(String),
+    /// sled needs space even to open.
+    #[error("{}: no space left to open the vault", .0.display())]
+    Full(PathBuf),
+    /// A file.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+impl OpenError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        if layout::is_full(&source) {
+            Self::Full(path.to_owned())
+        } else {
+            Self::Io { path: path.to_owned(), source }
+        }
+    }
+}
+
+/// The embedded store: queue, bodies and people in one directory.
+#[derive(Debug)]
+pub struct SledStore {
+    committer: Committer,
+    layout: Layout,
+    watch: Arc<Watch>,
+    arrivals: Arc<Notify>,
+}
+impl SledStore {
+    /// Opens the vault in `dir`, or makes it. Installs [`durability`]'s filter and refuses to open
+    /// where it is not in force. Blocks: call it before the first task runs, or off the runtime.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let layout = Layout::new(dir);
+        let lock = layout.prepare()?;
+        layout.mark()?;
+        durability::install()?;
+        durability::check()?;
+        layout.empty_tmp().map_err(|e| OpenError::io(&layout.tmp(), e))?;
+        let watch = Arc::new(Watch::new(&layout, &options));
+        let mut book = Book::new(open_book(&layout, &options)?);
+        check_head(&mut book, &layout)?;
+        let state = load(&layout, &options, book, lock)?;
+        if watch.has_room(options.reserve)
+            && let Err(e) = layout.lay_reserve(options.reserve)
+        {
+            tracing::warn!(error = %e, "no space could be laid aside");
+        }
+        let arrivals = Arc::new(Notify::new());
+        let committer = Committer::start(state, Arc::clone(&watch), Arc::clone(&arrivals));
+        let committer = committer.map_err(|e| OpenError::io(dir, e))?;
+        Ok(Self { committer, layout, watch, arrivals })
+    }
+}
+
+fn damaged(e: StoreError) -> OpenError {
+    OpenError::Damaged(e.to_string())
+}
+/// A new vault gets the head of its book; beside sealed bodies a book without one is a lost book.
+fn check_head(book: &mut Book, layout: &Layout) -> Result<(), OpenError> {
+    match book.get::<u32>(book::HEAD).map_err(damaged)? {
+        Some(book::VERSION) => Ok(()),
+        Some(version) => Err(OpenError::Format(format!(
+            "{}: the book is of version {version}; this program reads version {}",
+            layout.meta().display(),
+            book::VERSION
+        ))),
+        None if layout.has_bodies().map_err(|e| OpenError::io(layout.root(), e))? => {
+            Err(OpenError::Damaged("it is empty beside sealed messages".to_owned()))
+        }
+        None => book.put_head().map_err(damaged),
+    }
+}
+/// Opens sled. A full disk gets one more try without the reserve.
+fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
+    match try_open_book(layout, options) {
+        Err(OpenError::Full(path)) => {
+            if std::fs::remove_file(layout.reserve()).is_err() {
+                return Err(OpenError::Full(path));
+            }
+            try_open_book(layout, options)
+        }
+        other => other,
+    }
+}
+fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
+    let meta = layout.meta();
+    let old = meta.exists();
+    let config = ::sled::Config::new()
+        .path(&meta)
+        .segment_size(layout::BOOK_SEGMENT)
+        .cache_capacity(options.cache)
+        .flush_every_ms(Some(500));
+    // sled panics on a damaged file.
+    let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+    let db = match opened {
+        Ok(Ok(db)) => db,
+        Ok(Err(::sled::Error::Io(e))) if layout::is_full(&e) => {
+            return Err(OpenError::Full(meta));
+        }
+        Ok(Err(::sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
+            return Err(OpenError::Locked(layout.root().to_owned()));
+        }
+        Ok(Err(e)) => return Err(OpenError::Damaged(e.to_string())),
+        Err(_) => return Err(OpenError::Damaged("it cannot be read".to_owned())),
+    };
+    if !old {
+        sync_new_book(layout).map_err(|e| OpenError::io(&meta, e))?;
+    }
+    Ok(db)
+}
+/// sled syncs neither its directories nor its configuration.
+fn sync_new_book(layout: &Layout) -> io::Result<()> {
+    let meta = layout.meta();
+    for path in [meta.join("db"), meta.join("conf"), meta.join("blobs"), meta.clone()] {
+        if path.exists() {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    layout::sync_dir(layout.root())
+}
+/// Reads the book once: what is due, what counts, which bodies live.
+fn load(layout: &Layout, options: &Options, book: Book, lock: File) -> Result<State, OpenError> {
+    let (mut tally, mut agenda) = (Tally::default(), Agenda::default());
+    let (mut live, mut files) = (BTreeMap::<u32, HashSet<u64>>::new(), HashSet::new());
+    book.each(book::MESSAGES, |_, row: MessageRow| {
+        tally.keep(row.facts.id, &row.body);
+        match row.body {
+            Locator::Segment { segment, offset, .. } => {
+                live.entry(segment).or_default().insert(offset);
+            }
+            Locator::File { .. } => {
+                files.insert(row.facts.id);
+            }
+            Locator::Memory | Locator::Gone => {}
+        }
+    })
+    .map_err(damaged)?;
+    book.each(book::RECIPIENTS, |key, row: RecipientRow| {
+        let Some(id) = book::message_of(key) else { return };
+        tally.add(id, &row);
+        if let Some(next) = row.state.due() {
+            agenda.wait(id, row.address.domain(), row.index, next);
+        }
+    })
+    .map_err(damaged)?;
+    book.each(book::GRANTS, |_, grant: Grant| tally.grant(&grant)).map_err(damaged)?;
+    let segments = Segments::open(layout, options, live).and_then(|segments| {
+        segments.sweep(layout, options.orphan_age)?;
+        sweep_files(layout, &files, options.orphan_age)?;
+        Ok(segments)
+    });
+    let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
+    Ok(State { book, agenda, tally, segments, arrived: false, _lock: lock })
+}
+/// Removes bodies that got no row: their senders were never answered with 250.
+fn sweep_files(layout: &Layout, known: &HashSet<QueueId>, age: Duration) -> io::Result<()> {
+    for (id, path) in layout.message_files()? {
+        if known.contains(&id) {
+            continue;
+        }
+        if layout.age(&path)? >= age {
+            tracing::warn!(%id, "removing an old sealed body that no message owns");
+            std::fs::remove_file(path)?;
+        } else {
+            let what =
+                "a sealed body has no message: a crash came before 250, or the book lost rows";
+            tracing::warn!(%id, what);
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl QueueStore for SledStore {
+    async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
+        let weight = weight(&message);
+        self.committer.run(weight, move |s| s.accept(message)).await.inspect_err(|e| self.note(e))
+    }
+    async fn claim(
+        &self,
+        now: Timestamp,
+        max: usize,
+        lease: SignedDuration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        self.committer.run(0, move |s| s.claim(now, max, until)).await
+    }
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.committer.run(0, |s| Ok(s.agenda.next())).await
+    }
+    fn arrivals(&self) -> Arc<Notify> {
+        Arc::clone(&self.arrivals)
+    }
+    async fn settle(&self, settle: Settle) -> Result<(), StoreError> {
+        let weight = settle.spawn.iter().map(weight).sum();
+        self.committer.run(weight, move |s| s.settle(settle)).await.inspect_err(|e| self.note(e))
+    }
+    async fn release(&self, token: u64) -> Result<(), StoreError> {
+        self.committer
+            .run(0, move |s| {
+                s.arrived |= s.agenda.release(token);
+                Ok(())
+            })
+            .await
+    }
+    async fn message(
+        &self,
+        id: QueueId,
+    ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError> {
+        self.committer.run(0, move |s| s.message(id)).await
+    }
+    async fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
+        self.committer.run(0, move |s| s.attempts(id, index)).await
+    }
+    async fn list(
+        &self,
+        filter: &Filter,
+        mut after: Option<QueueId>,
+        max: usize,
+    ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError> {
+        let mut found = Vec::new();
+        while found.len() < max {
+            let (filter, left) = (filter.clone(), max - found.len());
+            let slice = self.committer.run(0, move |s| s.list(&filter, after, left));
+            let (more, next) = slice.await?;
+            found.extend(more);
+            if next.is_none() {
+                break;
+            }
+            after = next;
+        }
+        Ok(found)
+    }
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        self.committer.run(0, |s| s.totals()).await
+    }
+    async fn doomed(
+        &self,
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+        self.committer.run(0, move |s| s.doomed(now, max)).await
+    }
+    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
+        self.committer.run(0, move |s| s.destroy_key(id)).await
+    }
+    async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
+        self.committer.run(0, move |s| s.forget_body(id)).await
+    }
+    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        self.committer.run(0, move |s| s.purge(before, max)).await
+    }
+    fn health(&self) -> Health {
+        self.watch.health()
+    }
+}
+impl SledStore {
+    /// Mail is refused for a while after the disk was found full.
+    fn note(&self, e: &StoreError) {
+        match e {
+            StoreError::Full => self.watch.ran_full(),
+            StoreError::Busy
+            | StoreError::NotFound
+            | StoreError::Corrupt(_)
+            | StoreError::Fenced
+            | StoreError::Fatal(_) => {}
+        }
+    }
+}
+/// Sealed bytes that travel with a message.
+fn weight(message: &NewMessage) -> usize {
+    match &message.body {
+        NewBody::Small(sealed) => sealed.len(),
+        NewBody::At(_) => 0,
+    }
+}
+
+#[async_trait]
+impl BodyStore for SledStore {
+    async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError> {
+        let writer = FileWriter::begin(id, self.layout.clone(), Arc::clone(&self.watch)).await?;
+        Ok(Box::new(writer))
+    }
+    async fn open(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        from: u64,
+    ) -> Result<Box<dyn BodyReader>, StoreError> {
+        Ok(Box::new(FileReader::open(&self.layout, id, at, from).await?))
+    }
+    async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
+        match at.clone() {
+            Locator::Segment { segment, offset, length } => {
+                self.committer.run(0, move |s| s.segments.erase(segment, offset, length)).await
+            }
+            Locator::File { .. } => {
+                let path = self.layout.message(id);
+                files::off(move || files::destroy(&path)).await
+            }
+            Locator::Memory | Locator::Gone => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl PeopleStore for SledStore {
+    async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
+        let token = *token;
+        self.committer.run(0, move |s| s.grant_by_token(&token)).await
+    }
+    async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
+        self.committer.run(0, move |s| s.grant(id)).await
+    }
+    async fn grants(
+        &self,
+        recipient: Option<&Address>,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let recipient = recipient.cloned();
+        self.committer.run(0, move |s| s.grants(recipient.as_ref(), after, max)).await
+    }
+    async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
+        let grant = grant.clone();
+        self.committer.run(0, move |s| s.update_grant(&grant)).await
+    }
+    async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+        let address = address.clone();
+        self.committer.run(0, move |s| s.account(&address)).await
+    }
+    async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
+        let account = account.clone();
+        self.committer.run(0, move |s| s.put_account(&account)).await
+    }
+    async fn remove_account(&self, address: &Address) -> Result<(), StoreError> {
+        let address = address.clone();
+        self.committer.run(0, move |s| s.remove_account(&address)).await
+    }
+    async fn accounts(
+        &self,
+        after: Option<&Address>,
+        max: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let after = after.cloned();
+        self.committer.run(0, move |s| s.accounts(after.as_ref(), max)).await
+    }
+    async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
+        let id = *id;
+        self.committer.run(0, move |s| s.session(&id)).await
+    }
+    async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.committer.run(0, move |s| s.put_session(&session)).await
+    }
+    async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {
+        let id = *id;
+        self.committer
+            .run(0, move |s| {
+                s.remove_session(&id);
+                Ok(())
+            })
+            .await
+    }
+    async fn remove_sessions(
+        &self,
+        account: Option<&Address>,
+        keep: Option<&TokenHash>,
+        before: Option<Timestamp>,
+    ) -> Result<usize, StoreError> {
+        let (account, keep) = (account.cloned(), keep.copied());
+        self.committer
+            .run(0, move |s| s.remove_sessions(account.as_ref(), keep.as_ref(), before))
+            .await
+    }
+}

@@ -1,0 +1,122 @@
+//! Grants, accounts and sessions in the book. Runs on the committer's thread.
+
+use super::{
+    book::{self, Changes},
+    committer::State,
+};
+use crate::{
+    mail::{Address, GrantId},
+    seal::TokenHash,
+    store::{Account, Grant, Session, StoreError},
+};
+use jiff::Timestamp;
+
+/// Sessions looked at in one piece, to bound memory.
+const SLICE: usize = 1000;
+
+impl State {
+    pub(super) fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
+        let id = self.book.raw(&book::token(token))?.and_then(|id| book::grant_at(&id));
+        id.map_or(Ok(None), |id| self.grant(id))
+    }
+    pub(super) fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
+        self.book.get(&book::grant(id))
+    }
+    pub(super) fn grants(
+        &self,
+        recipient: Option<&Address>,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let mut range =
+            book::under(recipient.map_or_else(|| vec![book::BY_TIME], book::grants_for));
+        if let Some(id) = after {
+            let Some(last) = self.grant(id)? else { return Ok(Vec::new()) };
+            let end = recipient.map_or_else(
+                || book::grant_by_time(last.sealed, id),
+                |recipient| book::grant_for(recipient, last.sealed, id),
+            );
+            range.end = range.end.min(end);
+        }
+        let keys = self.book.page(range, true, max)?;
+        let ids = keys.iter().filter_map(|(key, _)| book::grant_at(key));
+        ids.filter_map(|id| self.grant(id).transpose()).collect()
+    }
+    pub(super) fn update_grant(&mut self, new: &Grant) -> Result<(), StoreError> {
+        let old = self.grant(new.id)?.ok_or(StoreError::NotFound)?;
+        let mut grant = old.clone();
+        grant.update(new);
+        let mut changes = Changes::default();
+        changes.put(book::grant(grant.id), &grant)?;
+        self.book.take(changes);
+        self.tally.ungrant(&old);
+        self.tally.grant(&grant);
+        Ok(())
+    }
+
+    pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+        self.book.get(&book::account(address))
+    }
+    pub(super) fn put_account(&mut self, account: &Account) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        changes.put(book::account(&account.address), account)?;
+        self.book.take(changes);
+        Ok(())
+    }
+    pub(super) fn remove_account(&mut self, address: &Address) -> Result<(), StoreError> {
+        self.remove_sessions(Some(address), None, None)?;
+        let mut changes = Changes::default();
+        changes.remove(book::account(address));
+        self.book.take(changes);
+        Ok(())
+    }
+    pub(super) fn accounts(
+        &self,
+        after: Option<&Address>,
+        max: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let mut range = book::under(vec![book::ACCOUNTS]);
+        if let Some(address) = after {
+            range.start = book::after(book::account(address));
+        }
+        self.book.page(range, false, max)?.iter().map(|(_, value)| book::decode(value)).collect()
+    }
+
+    pub(super) fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
+        self.book.get(&book::session(id))
+    }
+    pub(super) fn put_session(&mut self, session: &Session) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        changes.put(book::session(&session.id), session)?;
+        self.book.take(changes);
+        Ok(())
+    }
+    pub(super) fn remove_session(&mut self, id: &TokenHash) {
+        let mut changes = Changes::default();
+        changes.remove(book::session(id));
+        self.book.take(changes);
+    }
+    pub(super) fn remove_sessions(
+        &mut self,
+        account: Option<&Address>,
+        keep: Option<&TokenHash>,
+        before: Option<Timestamp>,
+    ) -> Result<usize, StoreError> {
+        let mut range = book::under(vec![book::SESSIONS]);
+        let mut removed = 0;
+        loop {
+            let pairs = self.book.page(range.clone(), false, SLICE)?;
+            let Some((last, _)) = pairs.last() else { return Ok(removed) };
+            range.start = book::after(last.clone());
+            let mut changes = Changes::default();
+            for (key, value) in pairs {
+                let session: Session = book::decode(&value)?;
+                if session.ends_with(account, before) && keep != Some(&session.id) {
+                    changes.remove(key);
+                    removed += 1;
+                }
+            }
+            self.book.take(changes);
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The queue's intents as changes to book, agenda and tally. Each first gathers everything that
+//! could fail, and only then takes effect. Runs on the committer's thread.
+
+use super::{
+    book::{self, Changes},
+    committer::State,
+};
+use crate::{
+    mail::{GrantId, QueueId},
+    store::{
+        Attempt, Claim, Filter, Grant, GrantState, Locator, MessageRow, NewBody, NewMessage,
+        Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
+        queue::{ATTEMPTS_KEPT, SMALL},
+    },
+};
+use jiff::Timestamp;
+use std::collections::{BTreeSet, HashSet};
+
+/// Messages looked at by one request of a listing, so that a long one does not hold up commits.
+const SLICE: usize = 256;
+/// Grants ended by one round.
+const ENDED_AT_ONCE: usize = 1000;
+/// Longest text kept of a peer's words.
+const TEXT: usize = 512;
+/// Certificate names kept of an attempt.
+const NAMES: usize = 16;
+
+pub(super) type Listed = (MessageRow, Vec<RecipientRow>);
+/// A message whose rows are ready to be taken.
+struct Ready {
+    row: MessageRow,
+    recipients: Vec<RecipientRow>,
+}
+
+impl State {
+    pub(super) fn accept(&mut self, message: NewMessage) -> Result<(), StoreError> {
+        if self.book.has(&book::message(message.facts.id))? {
+            return Ok(());
+        }
+        let mut changes = Changes::default();
+        let ready = self.ready(message, &mut changes)?;
+        self.book.take(changes);
+        self.enter(&ready);
+        Ok(())
+    }
+    /// Lays down the body and gathers the rows of a new message.
+    fn ready(&mut self, message: NewMessage, changes: &mut Changes) -> Result<Ready, StoreError> {
+        let id = message.facts.id;
+        if message.recipients.len() > usize::from(u16::MAX) {
+            return Err(StoreError::Corrupt("too many recipients for one message".to_owned()));
+        }
+        let body = match &message.body {
+            NewBody::Small(sealed) if sealed.len() > SMALL => {
+                return Err(StoreError::Corrupt("a small body that is not small".to_owned()));
+            }
+            NewBody::Small(sealed) => self.segments.append(id, sealed)?,
+            NewBody::At(at) => at.clone(),
+        };
+        let row = MessageRow::accepted(&message, body);
+        let ready = Ready { recipients: waiting(message), row };
+        let mut put = || {
+            changes.put(book::message(id), &ready.row)?;
+            let mut rows = ready.recipients.iter();
+            rows.try_for_each(|r| changes.put(book::recipient(id, r.index), r))
+        };
+        if let Err(e) = put() {
+            self.discard(&ready.row.body)?;
+            return Err(e);
+        }
+        Ok(ready)
+    }
+    /// Gives up the body of a message that will have no row.
+    fn discard(&mut self, body: &Locator) -> Result<(), StoreError> {
+        match body {
+            Locator::Segment { segment, offset, length } => {
+                self.segments.erase(*segment, *offset, *length)
+            }
+            Locator::File { .. } | Locator::Memory | Locator::Gone => Ok(()),
+        }
+    }
+    fn enter(&mut self, ready: &Ready) {
+        let id = ready.row.facts.id;
+        self.tally.keep(id, &ready.row.body);
+        for row in &ready.recipients {
+            self.enter_recipient(id, row);
+        }
+        self.arrived = true;
+    }
+    /// Counts a recipient in and, if it waits, puts it on the agenda.
+    pub(super) fn enter_recipient(&mut self, id: QueueId, row: &RecipientRow) {
+        self.tally.add(id, row);
+        if let Some(next) = row.state.due() {
+            self.agenda.wait(id, row.address.domain(), row.index, next);
+        }
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        now: Timestamp,
+        max: usize,
+        until: Timestamp,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut claims = Vec::new();
+        for leased in self.agenda.claim(now, max, until) {
+            let id = leased.id;
+            match self.unit(id, &leased.indexes) {
+                Ok((message, recipients)) => {
+                    let (token, domain) = (leased.token, leased.domain);
+                    claims.push(Claim { token, message, domain, recipients });
+                }
+                Err(StoreError::Fatal(why)) => return Err(StoreError::Fatal(why)),
+                Err(e) => {
+                    // One bad row must not hold up all others; the next start reads it again.
+                    tracing::error!(%id, error = %e, "a message cannot be read and is left out");
+                    for index in &leased.indexes {
+                        self.agenda.leave(id, &leased.domain, *index);
+                    }
+                    self.agenda.release(leased.token);
+                }
+            }
+        }
+        Ok(claims)
+    }
+    fn unit(&self, id: QueueId, indexes: &[u16]) -> Result<Listed, StoreError> {
+        let message = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        let rows = indexes.iter().map(|index| self.recipient(id, *index));
+        Ok((message, rows.collect::<Result<_, _>>()?))
+    }
+    fn recipient(&self, id: QueueId, index: u16) -> Result<RecipientRow, StoreError> {
+        self.book.get(&book::recipient(id, index))?.ok_or(StoreError::NotFound)
+    }
+
+    pub(super) fn settle(&mut self, settle: Settle) -> Result<(), StoreError> {
+        let before = self.check(&settle)?;
+        let Settle { token, id, outcomes, spawn } = settle;
+        let mut changes = Changes::default();
+        let mut after = Vec::new();
+        let mut grants = Vec::new();
+        for (row, outcome) in before.iter().zip(outcomes) {
+            after.push(self.change(id, row.clone(), &outcome, &mut changes)?);
+            if let Some(grant) = outcome.grant
+                && !self.book.has(&book::grant(grant.id))?
+            {
+                put_grant(&grant, &mut changes)?;
+                grants.push(grant);
+            }
+        }
+        self.end(id, &after, &mut changes)?;
+        let spawned = self.spawn(spawn, &mut changes)?;
+        // From here on nothing fails.
+        self.book.take(changes);
+        self.agenda.release(token);
+        for grant in &grants {
+            self.tally.grant(grant);
+        }
+        for (before, after) in before.iter().zip(&after) {
+            self.agenda.leave(id, before.address.domain(), before.index);
+            self.tally.remove(id, before);
+            self.enter_recipient(id, after);
+        }
+        for ready in &spawned {
+            self.enter(ready);
+        }
+        self.arrived = true;
+        Ok(())
+    }
+    /// The rows that the outcomes speak of; an error if anything about them forbids the settle.
+    fn check(&self, settle: &Settle) -> Result<Vec<RecipientRow>, StoreError> {
+        let ours = self.agenda.held(settle.token, settle.id)?;
+        let mut seen = BTreeSet::new();
+        let mut rows = Vec::new();
+        for outcome in &settle.outcomes {
+            if !ours.contains(&outcome.index) || !seen.insert(outcome.index) {
+                return Err(StoreError::Fenced);
+            }
+            let row = self.recipient(settle.id, outcome.index)?;
+            if row.state.due().is_none() {
+                return Err(StoreError::Fenced);
+            }
+            let granted = matches!(outcome.state, RecipientState::Granted { .. });
+            if granted != outcome.grant.is_some() {
+                return Err(StoreError::Corrupt("a grant and its outcome differ".to_owned()));
+            }
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+    /// Gathers a recipient's new row and its attempts.
+    fn change(
+        &self,
+        id: QueueId,
+        mut row: RecipientRow,
+        outcome: &Outcome,
+        changes: &mut Changes,
+    ) -> Result<RecipientRow, StoreError> {
+        row.apply(outcome);
+        if let RecipientState::Delivered { reply, .. } = &mut row.state {
+            clip(reply);
+        }
+        if let Some(why) = &mut row.why {
+            clip(&mut why.text);
+        }
+        changes.put(book::recipient(id, row.index), &row)?;
+        let kept = self.book.page(book::under(book::attempts(id, row.index)), false, usize::MAX)?;
+        let skip = outcome.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        let surplus = (kept.len() + outcome.attempts.len() - skip).saturating_sub(ATTEMPTS_KEPT);
+        let mut number = kept.last().map_or(0, |(key, _)| book::number_of(key).saturating_add(1));
+        for (key, _) in kept.into_iter().take(surplus) {
+            changes.remove(key);
+        }
+        for attempt in outcome.attempts.iter().skip(skip) {
+            let attempt = bounded(attempt.clone());
+            changes.put(book::attempt(id, row.index, number), &attempt)?;
+            number = number.saturating_add(1);
+        }
+        Ok(row)
+    }
+    /// Notes the time when these were the last recipients to come to an end.
+    fn end(
+        &self,
+        id: QueueId,
+        after: &[RecipientRow],
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let ended: Vec<_> = after.iter().filter_map(|row| row.state.ended()).collect();
+        if ended.is_empty() || self.tally.open(id) > ended.len() {
+            return Ok(());
+        }
+        let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        let others: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
+        row.done = others.iter().filter_map(|r| r.state.ended()).chain(ended).max();
+        changes.put(book::message(id), &row)
+    }
+    /// Readies spawned messages; if one cannot be, the bodies of those before it are given up.
+    fn spawn(
+        &mut self,
+        spawn: Vec<NewMessage>,
+        changes: &mut Changes,
+    ) -> Result<Vec<Ready>, StoreError> {
+        let (mut ready, mut seen) = (Vec::<Ready>::new(), HashSet::new());
+        for message in spawn {
+            let id = message.facts.id;
+            if !seen.insert(id) || self.book.has(&book::message(id))? {
+                continue;
+            }
+            match self.ready(message, changes) {
+                Ok(one) => ready.push(one),
+                Err(e) => {
+                    ready.iter().try_for_each(|one| self.discard(&one.row.body))?;
+                    return Err(e);
+                }
+            }
+        }
+        Ok(ready)
+    }
+
+    pub(super) fn message(&self, id: QueueId) -> Result<Option<Listed>, StoreError> {
+        let Some(row) = self.book.get(&book::message(id))? else { return Ok(None) };
+        Ok(Some((row, self.book.rows(book::recipients(id))?)))
+    }
+    /// One slice of a listing: what matched, and where to go on, if there is more.
+    pub(super) fn list(
+        &self,
+        filter: &Filter,
+        after: Option<QueueId>,
+        max: usize,
+    ) -> Result<(Vec<Listed>, Option<QueueId>), StoreError> {
+        let all = book::under(vec![book::MESSAGES]);
+        let start = after.map_or(all.start, |id| book::after(book::message(id)));
+        let (mut found, mut last) = (Vec::new(), None);
+        let pairs = self.book.page(start..all.end, false, SLICE)?;
+        let more = pairs.len() == SLICE;
+        for (key, value) in pairs {
+            let Some(id) = book::message_of(&key) else { continue };
+            let row: MessageRow = book::decode(&value)?;
+            let recipients: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
+            last = Some(id);
+            if filter.matches(&row, &recipients) {
+                found.push((row, recipients));
+                if found.len() == max {
+                    return Ok((found, None));
+                }
+            }
+        }
+        Ok((found, last.filter(|_| more)))
+    }
+    pub(super) fn totals(&self) -> Result<Totals, StoreError> {
+        let mut totals = self.tally.totals();
+        if let Some(id) = self.tally.oldest() {
+            let row: Option<MessageRow> = self.book.get(&book::message(id))?;
+            totals.oldest = row.map(|row| row.facts.arrived);
+        }
+        Ok(totals)
+    }
+
+    pub(super) fn doomed(
+        &mut self,
+        now: Timestamp,
+        max: usize,
+    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+        for id in self.tally.over(now, ENDED_AT_ONCE) {
+            let mut grant: Grant = self.book.get(&book::grant(id))?.ok_or(StoreError::NotFound)?;
+            self.tally.ungrant(&grant);
+            grant.state = GrantState::Expired;
+            let mut changes = Changes::default();
+            changes.put(book::grant(id), &grant)?;
+            self.book.take(changes);
+        }
+        let mut doomed = Vec::new();
+        for id in self.tally.doomed(max) {
+            let row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+            doomed.push((id, row.body));
+        }
+        Ok(doomed)
+    }
+    pub(super) fn destroy_key(&mut self, id: QueueId) -> Result<(), StoreError> {
+        let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        if row.key.is_some() && !self.tally.is_doomed(id) {
+            return Err(StoreError::Fenced);
+        }
+        row.key = None;
+        let mut changes = Changes::default();
+        changes.put(book::message(id), &row)?;
+        self.book.take(changes);
+        Ok(())
+    }
+    pub(super) fn forget_body(&mut self, id: QueueId) -> Result<(), StoreError> {
+        let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        if row.body == Locator::Gone {
+            return Ok(());
+        }
+        row.body = Locator::Gone;
+        let grants = self.grants_of(id)?;
+        let end = grants.iter().map(|g| g.expires).chain(row.done).max();
+        let mut changes = Changes::default();
+        changes.put(book::message(id), &row)?;
+        changes.put_raw(book::ended(end.unwrap_or(row.facts.arrived), id), Vec::new())?;
+        self.book.take(changes);
+        self.tally.forget(id);
+        Ok(())
+    }
+    fn grants_of(&self, id: QueueId) -> Result<Vec<Grant>, StoreError> {
+        let keys = self.book.page(book::under(book::grants_of(id)), false, usize::MAX)?;
+        let ids: Vec<GrantId> = keys.iter().filter_map(|(key, _)| book::grant_at(key)).collect();
+        let grants = ids.iter().filter_map(|id| self.book.get(&book::grant(*id)).transpose());
+        grants.collect()
+    }
+    pub(super) fn purge(&mut self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        let ended = self.book.page(book::ended_before(before), false, max)?;
+        let mut changes = Changes::default();
+        for (key, _) in &ended {
+            if let Some(id) = book::message_of(key) {
+                for prefix in [book::recipients(id), book::all_attempts(id), book::grants_of(id)] {
+                    let rows = self.book.page(book::under(prefix), false, usize::MAX)?;
+                    rows.into_iter().for_each(|(key, _)| changes.remove(key));
+                }
+                for grant in self.grants_of(id)? {
+                    remove_grant(&grant, &mut changes);
+                }
+                changes.remove(book::message(id));
+            }
+            changes.remove(key.clone());
+        }
+        self.book.take(changes);
+        Ok(ended.len())
+    }
+    pub(super) fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
+        self.book.rows(book::attempts(id, index))
+    }
+}
+
+fn waiting(message: NewMessage) -> Vec<RecipientRow> {
+    let numbered = (0..=u16::MAX).zip(message.recipients);
+    numbered.map(|(index, address)| RecipientRow::new(index, address, message.due)).collect()
+}
+fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
+    let id = grant.id;
+    changes.put(book::grant(id), grant)?;
+    changes.put_raw(book::token(&grant.token), id.as_bytes().to_vec())?;
+    changes.put_raw(book::grant_of(grant.message, id), Vec::new())?;
+    changes.put_raw(book::grant_for(&grant.recipient, grant.sealed, id), Vec::new())?;
+    changes.put_raw(book::grant_by_time(grant.sealed, id), Vec::new())
+}
+fn remove_grant(grant: &Grant, changes: &mut Changes) {
+    let id = grant.id;
+    changes.remove(book::grant(id));
+    changes.remove(book::token(&grant.token));
+    changes.remove(book::grant_for(&grant.recipient, grant.sealed, id));
+    changes.remove(book::grant_by_time(grant.sealed, id));
+}
+/// Cuts a peer's words at [`TEXT`] bytes, on a character's border.
+fn clip(text: &mut String) {
+    text.truncate(text.floor_char_boundary(TEXT));
+}
+/// An attempt whose row is small whatever the peer said: a certificate may bear hundreds of names.
+fn bounded(mut attempt: Attempt) -> Attempt {
+    for text in [&mut attempt.mx, &mut attempt.address, &mut attempt.reply, &mut attempt.error] {
+        text.iter_mut().for_each(clip);
+    }
+    if let Some(tls) = &mut attempt.tls {
+        tls.names.truncate(NAMES);
+        tls.names.iter_mut().for_each(clip);
+        tls.chain_error.iter_mut().for_each(clip);
+    }
+    attempt
+}

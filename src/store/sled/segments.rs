@@ -1,0 +1,351 @@
+//! Small sealed bodies, one after another in segment files: a whole group of them is one write and
+//! one sync.
+//!
+//! A record is a head (magic, length, message id, check), then the sealed body, which authenticates
+//! itself. Files are laid out with zeros ahead of their use, so that a sync has no metadata to
+//! write, and so that the first head that is none ends the walk. Each start begins a new file: what
+//! a crash tore at the end of the last is never written over.
+
+use super::{
+    Options,
+    layout::{Layout, body_error, is_full, private, sync_dir, write_zeros},
+};
+use crate::{
+    mail::QueueId,
+    seal::stream::Prelude,
+    store::{Locator, StoreError},
+};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+const MAGIC: [u8; 4] = *b"RSG1";
+/// Magic, length, id, check.
+pub(super) const HEAD: u64 = 4 + 4 + 16 + 4;
+/// A file is laid out in strides of this length.
+const STRIDE: u64 = 4 * 1024 * 1024;
+
+/// All segments, and what the current group is about to write to them.
+#[derive(Debug)]
+pub(super) struct Segments {
+    dir: PathBuf,
+    size: u64,
+    /// Offsets of bodies that a row still speaks of.
+    live: BTreeMap<u32, HashSet<u64>>,
+    next: u32,
+    active: Option<Active>,
+    writes: Vec<Write>,
+    dead: Vec<u32>,
+}
+#[derive(Debug)]
+struct Active {
+    number: u32,
+    file: Arc<File>,
+    end: u64,
+    laid: u64,
+}
+#[derive(Debug)]
+struct Write {
+    number: u32,
+    file: Arc<File>,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+/// A record found by a walk.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) id: QueueId,
+    pub(super) at: Locator,
+    pub(super) sealed: Vec<u8>,
+}
+
+impl Segments {
+    /// Takes over what lies there. `live` holds the bodies that rows speak of.
+    pub(super) fn open(
+        layout: &Layout,
+        options: &Options,
+        live: BTreeMap<u32, HashSet<u64>>,
+    ) -> io::Result<Self> {
+        let dir = layout.segments();
+        let last = numbers(&dir)?.last().copied().max(live.last_key_value().map(|(n, _)| *n));
+        let next = last.map_or(0, |n| n.saturating_add(1));
+        let size = options.segment_size;
+        Ok(Self { dir, size, live, next, active: None, writes: Vec::new(), dead: Vec::new() })
+    }
+    /// Removes files in which nothing lives any more and nothing has been written for that long.
+    pub(super) fn sweep(&self, layout: &Layout, age: std::time::Duration) -> io::Result<()> {
+        for number in numbers(&self.dir)? {
+            let path = path(&self.dir, number);
+            if !self.live.contains_key(&number) && layout.age(&path)? >= age {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+    /// Appends a sealed body; it is on the disk after [`Segments::commit`].
+    pub(super) fn append(&mut self, id: QueueId, sealed: &Bytes) -> Result<Locator, StoreError> {
+        let length = sealed.len() as u64;
+        let active = self.room(HEAD + length)?;
+        let (number, offset) = (active.number, active.end + HEAD);
+        let mut record = head(id, length)?.to_vec();
+        record.extend_from_slice(sealed);
+        let start = std::mem::replace(&mut active.end, offset + length);
+        let file = Arc::clone(&active.file);
+        match self.writes.last_mut() {
+            Some(w) if w.number == number && w.offset + w.bytes.len() as u64 == start => {
+                w.bytes.append(&mut record);
+            }
+            Some(_) | None => {
+                self.writes.push(Write { number, file, offset: start, bytes: record })
+            }
+        }
+        self.live.entry(number).or_default().insert(offset);
+        Ok(Locator::Segment { segment: number, offset, length })
+    }
+    /// The active segment, with that much room laid out.
+    fn room(&mut self, length: u64) -> Result<&mut Active, StoreError> {
+        let fits = self.active.as_ref().is_some_and(|a| a.end == 0 || a.end + length <= self.size);
+        if !fits {
+            let opened = self.begin()?;
+            if let Some(old) = self.active.replace(opened) {
+                self.bury(old.number);
+            }
+        }
+        let dir = &self.dir;
+        let active = self.active.as_mut().ok_or(StoreError::Busy)?;
+        active.lay(length, self.size).map_err(|e| body_error(&path(dir, active.number), &e))?;
+        Ok(active)
+    }
+    fn begin(&mut self) -> Result<Active, StoreError> {
+        let number = self.next;
+        let path = path(&self.dir, number);
+        let begun = private().create_new(true).open(&path).and_then(|file| {
+            sync_dir(&self.dir)?;
+            Ok(file)
+        });
+        let file = Arc::new(begun.map_err(|e| body_error(&path, &e))?);
+        self.next = number.checked_add(1).ok_or(StoreError::Full)?;
+        Ok(Active { number, file, end: 0, laid: 0 })
+    }
+    /// Zeroes the wrapped key in a body's prelude and counts the body out. Again: nothing happens.
+    pub(super) fn erase(
+        &mut self,
+        number: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), StoreError> {
+        if !self.live.get_mut(&number).is_some_and(|live| live.remove(&offset)) {
+            return Ok(());
+        }
+        let path = path(&self.dir, number);
+        let file = match private().create(false).open(&path) {
+            Ok(file) => Arc::new(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(body_error(&path, &e)),
+        };
+        let slot = Prelude::SLOT.start as u64..(Prelude::SLOT.end as u64).min(length);
+        let bytes = vec![0; usize::try_from(slot.end.saturating_sub(slot.start)).unwrap_or(0)];
+        self.writes.push(Write { number, file, offset: offset + slot.start, bytes });
+        self.bury(number);
+        Ok(())
+    }
+    /// Marks a segment for removal if nothing lives in it.
+    fn bury(&mut self, number: u32) {
+        let active = self.active.as_ref().is_some_and(|a| a.number == number);
+        if !active && self.live.get(&number).is_none_or(HashSet::is_empty) {
+            self.live.remove(&number);
+            self.dead.push(number);
+        }
+    }
+    /// Writes and syncs everything pending, then removes dead segments. After an error nothing may
+    /// be relied on.
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        let mut touched: BTreeMap<u32, Arc<File>> = BTreeMap::new();
+        for Write { number, file, offset, bytes } in std::mem::take(&mut self.writes) {
+            let written = file.write_all_at(&bytes, offset);
+            written.map_err(|e| fatal(&path(&self.dir, number), &e))?;
+            touched.insert(number, file);
+        }
+        for (number, file) in touched {
+            file.sync_data().map_err(|e| fatal(&path(&self.dir, number), &e))?;
+        }
+        for number in std::mem::take(&mut self.dead) {
+            match fs::remove_file(path(&self.dir, number)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(fatal(&path(&self.dir, number), &e));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+impl Active {
+    /// Lays zeros ahead, for `length` more bytes at least.
+    fn lay(&mut self, length: u64, size: u64) -> io::Result<()> {
+        let need = self.end + length;
+        if need <= self.laid {
+            return Ok(());
+        }
+        let goal = need.max((self.laid + STRIDE).min(size));
+        let mut file = &*self.file;
+        file.seek(SeekFrom::Start(self.laid))?;
+        let laid = write_zeros(&mut file, goal - self.laid).and_then(|()| self.file.sync_all());
+        if let Err(e) = laid {
+            if is_full(&e) {
+                self.file.set_len(self.laid)?;
+            }
+            return Err(e);
+        }
+        self.laid = goal;
+        Ok(())
+    }
+}
+
+/// A failed write or sync is the end: the kernel may have dropped what it could not write.
+fn fatal(path: &Path, e: &io::Error) -> StoreError {
+    StoreError::Fatal(format!("{}: {e}", path.display()))
+}
+pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:04}"))
+}
+/// Numbers of the segments there, in order.
+pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for file in fs::read_dir(dir)? {
+        numbers.extend(file?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+fn head(id: QueueId, length: u64) -> Result<[u8; HEAD as usize], StoreError> {
+    let length =
+        u32::try_from(length).map_err(|_| StoreError::Corrupt("no small body".to_owned()))?;
+    let parts: [&[u8]; 3] = [&MAGIC, &length.to_be_bytes(), id.as_bytes()];
+    let mut head = [0; HEAD as usize];
+    let check = Sha256::digest(parts.concat());
+    for (to, from) in head.iter_mut().zip(parts.concat().iter().chain(check.iter())) {
+        *to = *from;
+    }
+    Ok(head)
+}
+/// Reads a head; `None` where none is.
+fn parse_head(bytes: &[u8; HEAD as usize]) -> Option<(QueueId, u64)> {
+    let length = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
+    let id = QueueId::from_bytes(bytes.get(8..24)?.try_into().ok()?);
+    (head(id, u64::from(length)).ok()? == *bytes).then_some((id, u64::from(length)))
+}
+/// Goes through the records of a segment up to its end or to where it is torn.
+pub(super) fn walk(
+    dir: &Path,
+    segment: u32,
+    mut visit: impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = File::open(path(dir, segment))?;
+    let size = file.metadata()?.len();
+    let mut file = BufReader::with_capacity(256 * 1024, file);
+    let mut offset = HEAD;
+    while offset <= size {
+        let mut bytes = [0; HEAD as usize];
+        file.read_exact(&mut bytes)?;
+        let Some((id, length)) = parse_head(&bytes).filter(|(_, length)| offset + length <= size)
+        else {
+            return Ok(());
+        };
+        let mut sealed = vec![0; usize::try_from(length).unwrap_or(0)];
+        file.read_exact(&mut sealed)?;
+        visit(Record { id, at: Locator::Segment { segment, offset, length }, sealed })?;
+        offset += length + HEAD;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> QueueId {
+        QueueId::from_bytes([n; 16])
+    }
+    fn open(dir: &Path, size: u64) -> Segments {
+        let layout = Layout::new(dir);
+        for dir in [layout.segments(), layout.messages()] {
+            super::super::layout::make_dir(&dir).unwrap();
+        }
+        let options = Options { segment_size: size, ..Options::default() };
+        Segments::open(&layout, &options, BTreeMap::new()).unwrap()
+    }
+    fn walked(s: &Segments, number: u32) -> Vec<(QueueId, usize)> {
+        let mut found = Vec::new();
+        let mut visit = |r: Record| {
+            found.push((r.id, r.sealed.len()));
+            Ok(())
+        };
+        walk(&s.dir, number, &mut visit).unwrap();
+        found
+    }
+    #[test]
+    fn a_walk_finds_what_was_committed_and_stops_where_it_is_torn() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut s = open(dir.path(), 1 << 20);
+        for n in 1..=3 {
+            s.append(id(n), &Bytes::from(vec![n; 300 * usize::from(n)])).unwrap();
+        }
+        s.commit().unwrap();
+        assert_eq!(walked(&s, 0), [(id(1), 300), (id(2), 600), (id(3), 900)]);
+        let file = fs::OpenOptions::new().write(true).open(path(&s.dir, 0)).unwrap();
+        file.write_all_at(b"X", HEAD + 300 + HEAD + 600 + 5).unwrap();
+        assert_eq!(walked(&s, 0), [(id(1), 300), (id(2), 600)], "a torn head");
+        file.set_len(HEAD + 300 + HEAD + 599).unwrap();
+        assert_eq!(walked(&s, 0), [(id(1), 300)], "a torn body");
+        file.set_len(10).unwrap();
+        assert_eq!(walked(&s, 0), [], "a torn first head");
+    }
+    #[test]
+    fn a_segment_goes_when_nothing_lives_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut s = open(dir.path(), 1000);
+        let mut at = Vec::new();
+        for n in 1..=3 {
+            let Locator::Segment { segment, offset, length } =
+                s.append(id(n), &Bytes::from(vec![n; 400])).unwrap()
+            else {
+                panic!("not in a segment")
+            };
+            at.push((segment, offset, length));
+        }
+        s.commit().unwrap();
+        assert_eq!(at.iter().map(|(s, ..)| *s).collect::<Vec<_>>(), [0, 0, 1]);
+        s.erase(at[0].0, at[0].1, at[0].2).unwrap();
+        s.commit().unwrap();
+        assert!(path(&s.dir, 0).exists(), "the second still lives");
+        let mut slot = [9; Prelude::SLOT.end];
+        File::open(path(&s.dir, 0)).unwrap().read_exact_at(&mut slot, HEAD).unwrap();
+        assert!(slot[Prelude::SLOT].iter().all(|b| *b == 0), "the key is gone");
+        assert!(slot[..Prelude::SLOT.start].iter().all(|b| *b == 1), "and nothing before it");
+        for _ in 0..2 {
+            s.erase(at[1].0, at[1].1, at[1].2).unwrap();
+            s.erase(at[2].0, at[2].1, at[2].2).unwrap();
+            s.commit().unwrap();
+        }
+        assert!(!path(&s.dir, 0).exists());
+        assert!(path(&s.dir, 1).exists(), "the active one stays");
+    }
+    #[test]
+    fn every_start_begins_a_new_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..3 {
+            let mut s = open(dir.path(), 1000);
+            s.append(id(1), &Bytes::from_static(b"sealed")).unwrap();
+            s.commit().unwrap();
+            assert_eq!(numbers(&s.dir).unwrap().len(), n + 1);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Counts in memory, kept with every change and rebuilt at start: for `status`, and to know what
+//! may be destroyed.
+
+use crate::{
+    mail::{GrantId, QueueId},
+    store::{Grant, GrantState, Locator, RecipientRow, RecipientState, Totals},
+};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Messages whose body is still there.
+    kept: HashMap<QueueId, Kept>,
+    /// Those of them without an open recipient and without a live grant.
+    doomed: BTreeSet<QueueId>,
+    /// Recipients waiting, by message; ids begin with their time, so the first is the oldest.
+    waiting: BTreeMap<QueueId, u32>,
+    /// Live grants by the end of their time.
+    expiry: BTreeSet<(Timestamp, GrantId)>,
+    totals: Totals,
+}
+#[derive(Debug, Default, Clone, Copy)]
+struct Kept {
+    open: u32,
+    grants: u32,
+    bytes: u64,
+}
+
+impl Tally {
+    /// A message whose body is there.
+    pub(super) fn keep(&mut self, id: QueueId, body: &Locator) {
+        let bytes = match body {
+            Locator::Segment { length, .. } | Locator::File { length } => *length,
+            Locator::Memory => 0,
+            Locator::Gone => return,
+        };
+        self.kept.insert(id, Kept { bytes, ..Kept::default() });
+        self.judge(id);
+    }
+    /// Its body is gone.
+    pub(super) fn forget(&mut self, id: QueueId) {
+        self.kept.remove(&id);
+        self.doomed.remove(&id);
+    }
+    fn judge(&mut self, id: QueueId) {
+        if self.kept.get(&id).is_some_and(|kept| kept.open == 0 && kept.grants == 0) {
+            self.doomed.insert(id);
+        } else {
+            self.doomed.remove(&id);
+        }
+    }
+    /// Counts a recipient in.
+    pub(super) fn add(&mut self, id: QueueId, row: &RecipientRow) {
+        if let Some(counter) = self.counter(row) {
+            *counter += 1;
+        }
+        if row.state.due().is_some() {
+            *self.waiting.entry(id).or_default() += 1;
+        }
+        if let Some(kept) = self.kept.get_mut(&id).filter(|_| row.state.is_open()) {
+            kept.open += 1;
+        }
+        self.judge(id);
+    }
+    /// Counts a recipient out again, as it was when it was counted in.
+    pub(super) fn remove(&mut self, id: QueueId, row: &RecipientRow) {
+        if let Some(counter) = self.counter(row) {
+            *counter = counter.saturating_sub(1);
+        }
+        if let Some(count) = self.waiting.get_mut(&id).filter(|_| row.state.due().is_some()) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.waiting.remove(&id);
+            }
+        }
+        if let Some(kept) = self.kept.get_mut(&id).filter(|_| row.state.is_open()) {
+            kept.open = kept.open.saturating_sub(1);
+        }
+        self.judge(id);
+    }
+    const fn counter(&mut self, row: &RecipientRow) -> Option<&mut u64> {
+        match row.state {
+            RecipientState::Waiting { .. } if row.attempts == 0 => Some(&mut self.totals.active),
+            RecipientState::Waiting { .. } => Some(&mut self.totals.deferred),
+            RecipientState::Held { .. } => Some(&mut self.totals.held),
+            RecipientState::Delivered { .. }
+            | RecipientState::Granted { .. }
+            | RecipientState::Bounced { .. }
+            | RecipientState::Expired { .. }
+            | RecipientState::Removed { .. } => None,
+        }
+    }
+    /// Counts a grant in, if it is live.
+    pub(super) fn grant(&mut self, grant: &Grant) {
+        if grant.state != GrantState::Live || !self.expiry.insert((grant.expires, grant.id)) {
+            return;
+        }
+        self.totals.grants += 1;
+        if let Some(kept) = self.kept.get_mut(&grant.message) {
+            kept.grants += 1;
+            if kept.grants == 1 {
+                self.totals.vault_messages += 1;
+                self.totals.vault_bytes += kept.bytes;
+            }
+        }
+        self.judge(grant.message);
+    }
+    /// Counts a grant out again, as it was when it was counted in.
+    pub(super) fn ungrant(&mut self, grant: &Grant) {
+        if !self.expiry.remove(&(grant.expires, grant.id)) {
+            return;
+        }
+        self.totals.grants = self.totals.grants.saturating_sub(1);
+        if let Some(kept) = self.kept.get_mut(&grant.message) {
+            kept.grants = kept.grants.saturating_sub(1);
+            if kept.grants == 0 {
+                self.totals.vault_messages = self.totals.vault_messages.saturating_sub(1);
+                self.totals.vault_bytes = self.totals.vault_bytes.saturating_sub(kept.bytes);
+            }
+        }
+        self.judge(grant.message);
+    }
+    /// At most `max` live grants whose time is over.
+    pub(super) fn over(&self, now: Timestamp, max: usize) -> Vec<GrantId> {
+        let over = self.expiry.iter().take_while(|(expires, _)| *expires <= now);
+        over.map(|(_, id)| *id).take(max).collect()
+    }
+    /// At most `max` doomed messages.
+    pub(super) fn doomed(&self, max: usize) -> Vec<QueueId> {
+        self.doomed.iter().copied().take(max).collect()
+    }
+    /// Recipients of a message that have not come to an end.
+    pub(super) fn open(&self, id: QueueId) -> usize {
+        self.kept.get(&id).map_or(0, |kept| kept.open as usize)
+    }
+    /// True if the message is doomed.
+    pub(super) fn is_doomed(&self, id: QueueId) -> bool {
+        self.doomed.contains(&id)
+    }
+    /// The oldest message with a recipient waiting.
+    pub(super) fn oldest(&self) -> Option<QueueId> {
+        self.waiting.first_key_value().map(|(id, _)| *id)
+    }
+    /// The counts, but for [`Totals::oldest`], which needs its row.
+    pub(super) fn totals(&self) -> Totals {
+        self.totals.clone()
+    }
+}

@@ -1,0 +1,63 @@
+//! The ports to the network: what services ask of sockets and TLS. The adapter is `net`; tests bring their own.
+use crate::{
+    policy::{HostTrouble, PeerFacts, Requirement},
+    smtp::{ClientTransaction, RecipientReply},
+    store::Attempt,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream, plain or TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Content to send, piece by piece; `None` at its authenticated end. An error means: do not complete the transaction.
+#[async_trait]
+pub trait Source: Send {
+    /// The next piece.
+    async fn next(&mut self) -> Result<Option<Bytes>, String>;
+}
+/// Opens connections to next hops.
+#[async_trait]
+pub trait Connector: Send + Sync + std::fmt::Debug {
+    /// Connects, greets, starts TLS as the requirement asks, greets again, and says what it saw. `if-offered` falls back
+    /// to plaintext on a new connection by itself. Trouble comes with the attempt's record.
+    async fn connect(
+        &self,
+        host: &str,
+        address: SocketAddr,
+        requirement: &Requirement,
+    ) -> Result<Box<dyn Peer>, (HostTrouble, Box<Attempt>)>;
+}
+/// A connection ready for MAIL.
+#[async_trait]
+pub trait Peer: Send {
+    /// What it proved.
+    fn facts(&self) -> &PeerFacts;
+    /// Carries a transaction out. `Err`: the connection was lost; the text says where, `after_content` if the whole content
+    /// had been sent (the one case that may have delivered).
+    async fn send(
+        &mut self,
+        transaction: ClientTransaction,
+        content: &mut dyn Source,
+    ) -> Result<Vec<RecipientReply>, SendError>;
+    /// QUIT and close.
+    async fn quit(self: Box<Self>);
+}
+/// A lost transaction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct SendError {
+    /// What happened.
+    pub text: String,
+    /// The final dot had been sent and no reply came.
+    pub after_content: bool,
+}
+/// Starts TLS on an accepted connection.
+#[async_trait]
+pub trait TlsAccept: Send + Sync + std::fmt::Debug {
+    /// Handshake as server; the stream and its description (`TLSv1.3 TLS13_AES_256_GCM_SHA384`).
+    async fn accept(&self, plain: Box<dyn Stream>) -> std::io::Result<(Box<dyn Stream>, String)>;
+}
