@@ -6,7 +6,9 @@
 //!
 
 pub mod clock;
+pub mod dns;
 pub mod mail;
+pub mod net;
 pub mod policies;
 pub mod policy;
 pub mod seal;

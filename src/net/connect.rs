@@ -1,0 +1,353 @@
+//! Connecting to a next hop: TCP, greeting, STARTTLS as the requirement asks, the second EHLO, and what was seen.
+
+use crate::{
+    clock::Clock,
+    mail::Domain,
+    net::{
+        bounded,
+        peer::{Link, Session, Stop},
+        trust::{Handshake, TrustAnchors},
+    },
+    policy::{HostTrouble, PeerFacts, Requirement, StartTls, TlsFacts, Trouble, decide::TlsUse},
+    smtp::{Client, ClientAction, ClientError},
+    store::Attempt,
+    wire::{Connector, Peer, Stream},
+};
+use async_trait::async_trait;
+use ipnet::IpNet;
+use rustls::pki_types::ServerName;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tokio::{net::TcpStream, time::timeout};
+
+/// How long each step may take (RFC 5321 §4.5.3.2 gives the least).
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// TCP connection.
+    pub connect: Duration,
+    /// Greeting and EHLO.
+    pub greeting: Duration,
+    /// TLS handshake.
+    pub handshake: Duration,
+    /// Reply to MAIL, RCPT and DATA (sent together where PIPELINING is offered).
+    pub command: Duration,
+    /// A block of content.
+    pub block: Duration,
+    /// Reply to the final dot. Too short a wait makes duplicates (RFC 1047).
+    pub dot: Duration,
+    /// QUIT.
+    pub quit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            greeting: Duration::from_secs(300),
+            handshake: Duration::from_secs(60),
+            command: Duration::from_secs(300),
+            block: Duration::from_secs(180),
+            dot: Duration::from_secs(600),
+            quit: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What every connection has in common.
+#[derive(Debug, Clone)]
+pub struct DialerSettings {
+    /// Name in EHLO.
+    pub hostname: Domain,
+    /// `delivery.trust_anchors`
+    pub anchors: TrustAnchors,
+    /// Time-outs.
+    pub timeouts: Timeouts,
+    /// `delivery.refuse_networks`
+    pub refuse_networks: Vec<IpNet>,
+    /// Where a policy's relative `ca_file` lies: the policy folder.
+    pub ca_dir: PathBuf,
+}
+
+/// Private anchors as read: the file's time of change, and what it held.
+type CaFiles = HashMap<PathBuf, (SystemTime, TrustAnchors)>;
+
+/// Opens connections.
+#[derive(Debug)]
+pub struct Dialer {
+    settings: DialerSettings,
+    clock: Arc<dyn Clock>,
+    last: AtomicU64,
+    ca_files: Mutex<CaFiles>,
+}
+
+/// Why a host did not come to be a peer.
+struct Failure {
+    trouble: Trouble,
+    detail: String,
+    reply: Option<String>,
+    tls: Option<TlsFacts>,
+    /// TLS was refused or failed: `if-offered` may try plaintext on a new connection.
+    fall_back: bool,
+}
+
+impl Failure {
+    fn new(trouble: Trouble, detail: impl AsRef<str>) -> Self {
+        let detail = bounded(detail.as_ref());
+        Self { trouble, detail, reply: None, tls: None, fall_back: false }
+    }
+
+    fn or_plaintext(self) -> Self {
+        Self { fall_back: true, ..self }
+    }
+}
+
+/// A stop before TLS, or after it: the host is out of reach.
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        let text = stop.text();
+        match stop {
+            Stop::Client(ClientError::Greeting(reply) | ClientError::Ehlo(reply)) => {
+                let reply = Some(bounded(&reply.to_string()));
+                Self { reply, ..Self::new(Trouble::Unreachable, text) }
+            }
+            Stop::Client(ClientError::StartTls(reply)) => {
+                let reply = Some(bounded(&reply.to_string()));
+                Self { reply, ..Self::new(Trouble::StartTlsRefused, text) }.or_plaintext()
+            }
+            // Somebody put words into the plaintext: nothing more goes to this host now, in no way.
+            Stop::Client(ClientError::Injection) => Self::new(Trouble::Handshake, text),
+            Stop::Client(ClientError::Protocol(_) | ClientError::Closed(_))
+            | Stop::TimedOut(_)
+            | Stop::Unexpected => Self::new(Trouble::Unreachable, text),
+        }
+    }
+}
+
+impl Dialer {
+    /// A dialer; connections are numbered from 1.
+    pub fn new(settings: DialerSettings, clock: Arc<dyn Clock>) -> Self {
+        Self { settings, clock, last: AtomicU64::new(0), ca_files: Mutex::default() }
+    }
+
+    async fn dial(
+        &self,
+        host: &str,
+        address: SocketAddr,
+        requirement: &Requirement,
+    ) -> Result<Link, Failure> {
+        if let Some(failure) = self.refused(address.ip()) {
+            return Err(failure);
+        }
+        match self.once(host, address, requirement, requirement.tls).await {
+            Err(failure) if failure.fall_back && requirement.tls == TlsUse::IfOffered => {
+                tracing::info!(host, %address, error = failure.detail,
+                    "TLS failed; plaintext on a new connection, as the level allows");
+                self.once(host, address, requirement, TlsUse::Never).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// `delivery.refuse_networks` keeps the gateway off this address.
+    fn refused(&self, ip: IpAddr) -> Option<Failure> {
+        let ip = ip.to_canonical();
+        let network = self.settings.refuse_networks.iter().find(|network| network.contains(&ip))?;
+        Some(Failure::new(
+            Trouble::NoAddress,
+            format!("{ip} lies in {network} of delivery.refuse_networks"),
+        ))
+    }
+
+    async fn once(
+        &self,
+        host: &str,
+        address: SocketAddr,
+        requirement: &Requirement,
+        tls: TlsUse,
+    ) -> Result<Link, Failure> {
+        let stream = tcp(address, self.settings.timeouts.connect).await?;
+        let client = Client::new(self.settings.hostname.clone());
+        let mut session = Session::new(client, stream, self.settings.timeouts);
+        ready(&mut session).await?;
+        let offered = session.client.extensions().starttls;
+        let (session, tls) = match tls {
+            TlsUse::Never => (session, StartTls::NotTried),
+            TlsUse::IfOffered if !offered => (session, StartTls::NotOffered),
+            TlsUse::Always if !offered => {
+                session.quit().await;
+                return Err(Failure::new(Trouble::NoStartTls, "STARTTLS is not offered"));
+            }
+            TlsUse::IfOffered | TlsUse::Always => {
+                self.secure(session, host, address, requirement).await?
+            }
+        };
+        let facts = self.facts(&session, host, address, tls);
+        Ok(Link { session, facts })
+    }
+
+    /// RFC 3207: STARTTLS, the handshake, and all that was said before it forgotten.
+    async fn secure(
+        &self,
+        mut session: Session,
+        host: &str,
+        address: SocketAddr,
+        requirement: &Requirement,
+    ) -> Result<(Session, StartTls), Failure> {
+        let handshake = self.handshake(requirement).await?;
+        session.client.start_tls();
+        match session.step(self.settings.timeouts.command, "STARTTLS").await? {
+            ClientAction::StartTls => {}
+            ClientAction::Ready
+            | ClientAction::Send(_)
+            | ClientAction::SendContent
+            | ClientAction::Done(_)
+            | ClientAction::Failed(_) => return Err(Stop::Unexpected.into()),
+        }
+        let (client, plain, timeouts) = session.into_parts();
+        let running = handshake.run(plain, server_name(host, address));
+        let (stream, facts) = match timeout(timeouts.handshake, running).await {
+            Ok(Ok(secured)) => secured,
+            Ok(Err(error)) => {
+                let detail = format!("TLS handshake: {error}");
+                return Err(Failure::new(Trouble::Handshake, detail).or_plaintext());
+            }
+            Err(_) => {
+                let detail = "TLS handshake: no answer in time";
+                return Err(Failure::new(Trouble::Handshake, detail).or_plaintext());
+            }
+        };
+        let mut session = Session::new(client, Box::new(stream), timeouts);
+        session.client.tls_started();
+        if let Err(failure) = ready(&mut session).await {
+            // TLS stood: what breaks now is no reason for plaintext.
+            return Err(Failure { tls: Some(facts), fall_back: false, ..Failure::from(failure) });
+        }
+        Ok((session, StartTls::Done(facts)))
+    }
+
+    async fn handshake(&self, requirement: &Requirement) -> Result<Handshake, Failure> {
+        let anchors = match &requirement.ca_file {
+            Some(path) => self.private_anchors(&self.settings.ca_dir.join(path)).await?,
+            None => self.settings.anchors.clone(),
+        };
+        Handshake::new(&anchors, requirement.min_tls13, Arc::clone(&self.clock))
+            .map_err(|error| Failure::new(Trouble::Handshake, error.to_string()))
+    }
+
+    /// Anchors of a policy's `ca_file`, read again when the file has changed. A file that can't be used proves nothing
+    /// about anybody, so the host stays unproven.
+    async fn private_anchors(&self, path: &Path) -> Result<TrustAnchors, Failure> {
+        let unusable = |error: String| Failure::new(Trouble::Unproven, format!("ca_file {error}"));
+        let changed = tokio::fs::metadata(path).await.and_then(|data| data.modified());
+        let changed =
+            changed.map_err(|e| unusable(format!("{}: cannot be read: {e}", path.display())))?;
+        let known = {
+            let files = self.ca_files.lock().unwrap_or_else(PoisonError::into_inner);
+            files.get(path).filter(|(when, _)| *when == changed).map(|(_, a)| a.clone())
+        };
+        if let Some(anchors) = known {
+            return Ok(anchors);
+        }
+        let anchors = TrustAnchors::load(Some(path)).map_err(|e| unusable(e.to_string()))?;
+        let mut files = self.ca_files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(path.to_owned(), (changed, anchors.clone()));
+        Ok(anchors)
+    }
+
+    fn facts(
+        &self,
+        session: &Session,
+        host: &str,
+        address: SocketAddr,
+        tls: StartTls,
+    ) -> PeerFacts {
+        let offered = session.client.extensions();
+        PeerFacts {
+            connection: self.last.fetch_add(1, Ordering::Relaxed) + 1,
+            host: host.to_owned(),
+            address,
+            tls,
+            eight_bit: offered.eight_bit,
+            smtputf8: offered.smtputf8,
+            require_tls: offered.require_tls,
+            size: offered.size,
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for Dialer {
+    async fn connect(
+        &self,
+        host: &str,
+        address: SocketAddr,
+        requirement: &Requirement,
+    ) -> Result<Box<dyn Peer>, (HostTrouble, Box<Attempt>)> {
+        let at = self.clock.now();
+        match self.dial(host, address, requirement).await {
+            Ok(link) => Ok(Box::new(link)),
+            Err(failure) => {
+                let attempt = Attempt {
+                    at,
+                    mx: Some(host.to_owned()),
+                    address: Some(address.to_string()),
+                    tls: failure.tls,
+                    verified: false,
+                    reply: failure.reply,
+                    error: Some(failure.detail.clone()),
+                };
+                let trouble = HostTrouble {
+                    host: host.to_owned(),
+                    trouble: failure.trouble,
+                    detail: failure.detail,
+                };
+                Err((trouble, Box::new(attempt)))
+            }
+        }
+    }
+}
+
+async fn tcp(address: SocketAddr, limit: Duration) -> Result<Box<dyn Stream>, Failure> {
+    match timeout(limit, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => {
+            let _ = stream.set_nodelay(true);
+            Ok(Box::new(stream))
+        }
+        Ok(Err(error)) => Err(Failure::new(Trouble::Unreachable, format!("{address}: {error}"))),
+        Err(_) => {
+            Err(Failure::new(Trouble::Unreachable, format!("{address}: no connection in time")))
+        }
+    }
+}
+
+/// Greeting and EHLO are done, or the EHLO inside TLS.
+async fn ready(session: &mut Session) -> Result<(), Stop> {
+    let limit = session.greeting_limit();
+    match session.step(limit, "greeting or EHLO").await? {
+        ClientAction::Ready => Ok(()),
+        ClientAction::StartTls
+        | ClientAction::Send(_)
+        | ClientAction::SendContent
+        | ClientAction::Done(_)
+        | ClientAction::Failed(_) => Err(Stop::Unexpected),
+    }
+}
+
+/// The name for SNI; a host that is an address, or no DNS name, gets none.
+fn server_name(host: &str, address: SocketAddr) -> ServerName<'static> {
+    match ServerName::try_from(host.to_owned()) {
+        Ok(name) => name,
+        Err(_) => ServerName::from(address.ip()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
