@@ -14,4 +14,5 @@ pub mod policy;
 pub mod seal;
 pub mod smtp;
 pub mod store;
+pub mod vault;
 pub mod wire;

@@ -3,3 +3,4 @@
 
 mod dialogues;
 mod store_contract;
+mod vectors;

@@ -1,0 +1,191 @@
+//! Deposit: a message is sealed while it streams in.
+
+use super::{Vault, VaultError, random_secret};
+use crate::{
+    mail::{Address, parts::PartIndex},
+    seal::{
+        DataKey, MessageFacts, SealedHeader, Sealer, WrappedKey,
+        stream::{CHUNK, HEADER_MAX, INDEX_MAX},
+    },
+    store::{BodyWriter, NewMessage, queue::NewBody, queue::SMALL},
+};
+use bytes::Bytes;
+use serde::Serialize;
+use std::{fmt, mem};
+use zeroize::Zeroizing;
+
+/// Sealed bytes gathered for one write of a large body.
+const GATHER: usize = 1024 * 1024;
+
+/// A message on its way in: seals as it streams. Dropping it discards what was written.
+pub struct Deposit {
+    vault: Vault,
+    facts: MessageFacts,
+    recipients: Vec<Address>,
+    envelope: Envelope,
+    /// Sealed bytes that are still here.
+    sealed: Vec<u8>,
+    /// Where they go once they are too many for the row's own commit.
+    writer: Option<Box<dyn BodyWriter>>,
+    /// False from the moment bytes left for the store until it has taken them: neither an error nor
+    /// a call given up half-way leaves a gap that a later call would seal over.
+    whole: bool,
+}
+
+/// What a finished deposit knows of the message (for rules), before it is committed.
+#[derive(Debug)]
+pub struct Finished {
+    /// Ready for `QueueStore::accept`.
+    pub message: NewMessage,
+}
+
+/// A begun sealing and what the row must know of it.
+struct Envelope {
+    sealer: Sealer,
+    key: WrappedKey,
+    header_len: u32,
+}
+
+impl fmt::Debug for Deposit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deposit")
+            .field("id", &self.facts.id)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Vault {
+    /// Opens a deposit. `facts` and `recipients` are sealed before the content as its header.
+    pub fn deposit(
+        &self,
+        facts: MessageFacts,
+        recipients: Vec<Address>,
+    ) -> Result<Deposit, VaultError> {
+        let (header, mut sealed) = (SealedHeader { facts, recipients }, Vec::new());
+        let envelope = self.seal_header(&header, &mut sealed)?;
+        let SealedHeader { facts, recipients } = header;
+        let (vault, writer, whole) = (self.clone(), None, true);
+        Ok(Deposit { vault, facts, recipients, envelope, sealed, writer, whole })
+    }
+
+    /// A message of ours (report, code), sealed small, not yet accepted. One whose sealed form is
+    /// larger than [`SMALL`] is refused.
+    pub fn seal_own(
+        &self,
+        facts: MessageFacts,
+        recipients: Vec<Address>,
+        message: &[u8],
+    ) -> Result<NewMessage, VaultError> {
+        let (header, mut sealed) = (SealedHeader { facts, recipients }, Vec::new());
+        let mut envelope = self.seal_header(&header, &mut sealed)?;
+        envelope.sealer.feed(message, &mut sealed);
+        let size = envelope.sealer.size();
+        envelope.sealer.finish(&index_text(&PartIndex::default())?, &mut sealed);
+        if sealed.len() > SMALL {
+            return Err(VaultError::Refused("a message of our own must be small"));
+        }
+        let SealedHeader { facts, recipients } = header;
+        let Envelope { key, header_len, .. } = envelope;
+        let (body, due) = (NewBody::Small(Bytes::from(sealed)), self.clock.now());
+        Ok(NewMessage { facts, recipients, body, key, size, header_len, due })
+    }
+
+    fn seal_header(
+        &self,
+        header: &SealedHeader,
+        out: &mut Vec<u8>,
+    ) -> Result<Envelope, VaultError> {
+        let text = to_json(header)?;
+        let header_len = u32::try_from(text.len())
+            .ok()
+            .filter(|_| text.len() <= HEADER_MAX)
+            .ok_or(VaultError::Refused("the envelope is too large to be sealed"))?;
+        let id = header.facts.id;
+        let key = DataKey::from_random(random_secret());
+        let wrapped = self.ring.wrap(&key, id, rand::random());
+        let sealer = Sealer::new(key, id, &wrapped, &text, out);
+        Ok(Envelope { sealer, key: wrapped, header_len })
+    }
+}
+
+impl Deposit {
+    /// Content as it arrives. After an error, and after a call that was given up, the deposit takes
+    /// no more.
+    pub async fn write(&mut self, content: &[u8]) -> Result<(), VaultError> {
+        self.check()?;
+        // In portions: what is held stays bounded whatever the caller brings at once.
+        for piece in content.chunks(CHUNK) {
+            self.envelope.sealer.feed(piece, &mut self.sealed);
+            let room = if self.writer.is_some() { GATHER } else { SMALL };
+            if self.sealed.len() > room {
+                self.hand_over().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Content bytes so far.
+    pub fn size(&self) -> u64 {
+        self.envelope.sealer.size()
+    }
+
+    /// The content has ended: seals the index, makes a large body durable.
+    pub async fn finish(mut self, index: &PartIndex) -> Result<Finished, VaultError> {
+        self.check()?;
+        let size = self.size();
+        let text = index_text(index)?;
+        let Envelope { sealer, key, header_len } = self.envelope;
+        sealer.finish(&text, &mut self.sealed);
+        let mut writer = self.writer;
+        if writer.is_none() && self.sealed.len() > SMALL {
+            writer = Some(self.vault.bodies.create(self.facts.id).await?);
+        }
+        let body = match writer {
+            None => NewBody::Small(Bytes::from(self.sealed)),
+            Some(mut writer) => {
+                writer.write(Bytes::from(self.sealed)).await?;
+                NewBody::At(writer.seal().await?)
+            }
+        };
+        let (facts, recipients, due) = (self.facts, self.recipients, self.vault.clock.now());
+        let message = NewMessage { facts, recipients, body, key, size, header_len, due };
+        Ok(Finished { message })
+    }
+
+    fn check(&self) -> Result<(), VaultError> {
+        if self.whole {
+            return Ok(());
+        }
+        Err(VaultError::Refused("a part of the message did not reach the store"))
+    }
+
+    async fn hand_over(&mut self) -> Result<(), VaultError> {
+        self.whole = false;
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(self.vault.bodies.create(self.facts.id).await?),
+        };
+        let gathered = mem::replace(&mut self.sealed, Vec::with_capacity(GATHER + 2 * CHUNK));
+        writer.write(Bytes::from(gathered)).await?;
+        self.whole = true;
+        Ok(())
+    }
+}
+
+/// The index as it is sealed. One beyond all bounds shrinks to the message itself: it can still be
+/// read whole, and nothing is refused for it.
+fn index_text(index: &PartIndex) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let text = to_json(index)?;
+    if text.len() <= INDEX_MAX {
+        return Ok(text);
+    }
+    let parts = index.parts.iter().take(1).cloned().collect();
+    to_json(&PartIndex { parts, truncated: true })
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    serde_json::to_vec(value)
+        .map(Zeroizing::new)
+        .map_err(|_| VaultError::Refused("the envelope can't be written as JSON"))
+}

@@ -1,0 +1,60 @@
+//! Ending: what is over loses its key first, then its body, later its record.
+
+use super::{Vault, VaultError};
+use crate::{
+    mail::QueueId,
+    store::{Locator, StoreError},
+};
+use jiff::SignedDuration;
+
+/// How long the record of a message that came to its end is kept for `trace`.
+pub const HISTORY: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How long a session may rest.
+const SESSION_REST: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Messages in one question to the store.
+const BATCH: usize = 100;
+
+impl Vault {
+    /// One round of ending: expired grants, destroyed keys, freed bodies, purged records and
+    /// sessions. Returns how many bodies were freed. One message's trouble does not keep others
+    /// from ending; the first trouble is the answer.
+    pub async fn sweep(&self) -> Result<usize, VaultError> {
+        let now = self.clock.now();
+        let ended = self.end_doomed().await;
+        // Before 1970 nothing was stored: a clock that cannot look back purges nothing.
+        if let Ok(before) = now.checked_sub(HISTORY) {
+            while self.queue.purge(before, BATCH).await? >= BATCH {}
+        }
+        if let Ok(before) = now.checked_sub(SESSION_REST) {
+            self.people.remove_sessions(None, None, Some(before)).await?;
+        }
+        Ok(ended?)
+    }
+
+    async fn end_doomed(&self) -> Result<usize, StoreError> {
+        let mut freed = 0;
+        loop {
+            let doomed = self.queue.doomed(self.clock.now(), BATCH).await?;
+            let (found, mut trouble) = (doomed.len(), None);
+            for (id, at) in doomed {
+                match self.end(id, &at).await {
+                    Ok(()) => freed += 1,
+                    Err(error) => trouble = trouble.or(Some(error)),
+                }
+            }
+            // With trouble the same messages would be named again at once.
+            match trouble {
+                Some(error) => return Err(error),
+                None if found < BATCH => return Ok(freed),
+                None => {}
+            }
+        }
+    }
+
+    /// The key first: from then on the message can't be opened, even if the rest fails.
+    async fn end(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
+        self.queue.destroy_key(id).await?;
+        self.bodies.delete(id, at).await?;
+        self.queue.forget_body(id).await
+    }
+}

@@ -1,0 +1,87 @@
+//! Granting: a recipient gets leave to open, and a notice that says so.
+
+use super::{Vault, VaultError, random_secret};
+use crate::{
+    mail::{Address, GrantId, notice::Waiting},
+    policy::Why,
+    seal::{Class, LinkToken, MessageFacts, header::Needs},
+    store::{Grant, GrantState, MessageRow, NewMessage},
+};
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+impl Vault {
+    /// Grants a message to a recipient: the grant and the sealed notice, to go into one `settle`.
+    /// It takes the decision's reason because there is no grant without one; the reason itself is
+    /// kept with the recipient's row.
+    pub fn grant(
+        &self,
+        message: &MessageRow,
+        recipient: &Address,
+        _why: &Why,
+    ) -> Result<(Grant, NewMessage), VaultError> {
+        if message.key.is_none() {
+            return Err(VaultError::Gone);
+        }
+        let now = self.clock.now();
+        let token = LinkToken::from_random(random_secret());
+        let grant = Grant {
+            id: GrantId::from_bytes(rand::random()),
+            message: message.facts.id,
+            recipient: recipient.clone(),
+            token: token.hash(),
+            sealed: now,
+            expires: now.checked_add(self.notices.retention).unwrap_or(Timestamp::MAX),
+            opened: None,
+            state: GrantState::Live,
+        };
+        let notice = self.notice(message, &grant, &token)?;
+        Ok((grant, notice))
+    }
+
+    fn notice(
+        &self,
+        message: &MessageRow,
+        grant: &Grant,
+        token: &LinkToken,
+    ) -> Result<NewMessage, VaultError> {
+        let settings = &self.notices;
+        let base = settings.portal_url.trim_end_matches('/');
+        let link = Zeroizing::new(format!("{base}/m/{}", token.expose()));
+        let id = self.new_id();
+        let waiting = Waiting {
+            recipient: &grant.recipient,
+            sender_name: message.facts.sender_name.as_deref(),
+            // A report has no sender to name: the house itself stands in.
+            sender: message.facts.sender.as_ref().unwrap_or(&settings.head.from),
+            link: &link,
+            expires: grant.expires,
+            at: grant.sealed,
+            id,
+        };
+        let text = Zeroizing::new(settings.templates.waiting(&settings.head, &waiting)?);
+        let needs = Needs {
+            eight_bit: !text.is_ascii(),
+            smtputf8: grant.recipient.needs_smtputf8(),
+            require_tls: false,
+        };
+        let mut facts = MessageFacts::own(id, Class::Notice, grant.sealed, needs);
+        facts.grant = Some(grant.id);
+        self.seal_own(facts, vec![grant.recipient.clone()], &text)
+    }
+
+    /// Takes grants back; returns how many were live until now. The next sweep destroys the keys of
+    /// messages that nobody else may open.
+    pub async fn recall(&self, grants: &[GrantId]) -> Result<usize, VaultError> {
+        let mut recalled = 0;
+        for id in grants {
+            let Some(mut grant) = self.people.grant(*id).await? else { continue };
+            if grant.state == GrantState::Live {
+                grant.state = GrantState::Recalled;
+                self.people.update_grant(&grant).await?;
+                recalled += 1;
+            }
+        }
+        Ok(recalled)
+    }
+}

@@ -1,0 +1,108 @@
+//! The verbs of sealed mail: deposit, open, grant, expire. The only room that joins keys and stored
+//! bytes.
+//!
+//! Content comes out by three doors and no other: [`Vault::open_cleared`] takes a proven
+//! connection, [`Vault::read`] a recipient's proven access, and [`Vault::open_notice`] gives only
+//! what we wrote ourselves.
+
+mod deposit;
+mod expire;
+mod grant;
+mod open;
+#[cfg(test)]
+mod tests;
+
+pub use deposit::{Deposit, Finished};
+pub use expire::HISTORY;
+pub use open::{Access, AccessAnswer, Content};
+
+use crate::{
+    clock::Clock,
+    mail::{
+        QueueId,
+        notice::{Letterhead, Templates},
+    },
+    seal::{DataKey, KeyRing, RingError, SealError},
+    store::{BodyStore, Locator, MessageRow, PeopleStore, QueueStore, StoreError},
+};
+use jiff::SignedDuration;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Words and times of notices.
+#[derive(Debug)]
+pub struct NoticeSettings {
+    /// Letterhead.
+    pub head: Letterhead,
+    /// Templates.
+    pub templates: Templates,
+    /// `portal.url`
+    pub portal_url: String,
+    /// `portal.retention`
+    pub retention: SignedDuration,
+}
+
+/// The vault.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    /// Rows and wrapped keys.
+    pub queue: Arc<dyn QueueStore>,
+    /// Sealed bodies.
+    pub bodies: Arc<dyn BodyStore>,
+    /// Grants and accounts.
+    pub people: Arc<dyn PeopleStore>,
+    /// What wraps the data keys.
+    pub ring: Arc<KeyRing>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Words and times of notices.
+    pub notices: Arc<NoticeSettings>,
+}
+
+/// What the vault can answer instead.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Sealed bytes do not open.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The key does not open.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Key destroyed: expired, recalled or delivered to all.
+    #[error("the message's key has been destroyed")]
+    Gone,
+    /// A notice could not be written.
+    #[error(transparent)]
+    Template(#[from] crate::mail::notice::TemplateError),
+    /// A body asked for through the wrong door: a protected one over the open channel, or a
+    /// clearance for another connection. Also a message whose envelope can't be sealed.
+    #[error("refused: {0}")]
+    Refused(&'static str),
+}
+
+impl Vault {
+    /// The data key of a message, as long as there is one.
+    fn key_of(&self, message: &MessageRow) -> Result<DataKey, VaultError> {
+        let wrapped = message.key.as_ref().ok_or(VaultError::Gone)?;
+        if message.body == Locator::Gone {
+            return Err(VaultError::Gone);
+        }
+        Ok(self.ring.unwrap(wrapped, message.facts.id)?)
+    }
+
+    /// An id for a message that comes into being now.
+    fn new_id(&self) -> QueueId {
+        let millis = u64::try_from(self.clock.now().as_millisecond()).unwrap_or_default();
+        QueueId::new(millis, rand::random())
+    }
+}
+
+/// 32 bytes for a key or a token, from a generator fit for it.
+fn random_secret() -> Zeroizing<[u8; 32]> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    rand::fill(bytes.as_mut_slice());
+    bytes
+}
