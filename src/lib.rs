@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod dns;
+pub mod intake;
 pub mod mail;
 pub mod net;
 pub mod policies;

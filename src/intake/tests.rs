@@ -1,0 +1,524 @@
+//! Dialogues over a pipe in memory, into the store in memory.
+
+use super::*;
+use crate::{
+    clock::Clock,
+    mail::{
+        QueueId,
+        notice::{Letterhead, Templates},
+    },
+    policy::{PolicySet, SourceFile},
+    seal::KeyRing,
+    store::{
+        Attempt, Claim, Filter, Locator, MessageRow, NewMessage, RecipientRow, Settle, Totals,
+        memory::MemoryStore,
+    },
+    vault::NoticeSettings,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::{collections::BTreeMap, io, sync::Mutex};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, DuplexStream},
+    sync::Notify,
+    task::JoinHandle,
+};
+use zeroize::Zeroizing;
+
+#[derive(Debug)]
+struct Fixed;
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+}
+
+#[derive(Debug)]
+struct InForce(Arc<PolicySet>);
+impl Policies for InForce {
+    fn current(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// A queue whose `accept` waits for leave, or fails; everything else is not intake's to call.
+#[derive(Debug)]
+struct Gate {
+    store: MemoryStore,
+    asked: Notify,
+    leave: Notify,
+    error: Mutex<Option<StoreError>>,
+}
+
+#[async_trait]
+impl QueueStore for Gate {
+    async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
+        self.asked.notify_one();
+        self.leave.notified().await;
+        if let Some(error) = self.error.lock().unwrap().take() {
+            return Err(error);
+        }
+        self.store.accept(message).await
+    }
+    fn health(&self) -> Health {
+        self.store.health()
+    }
+    async fn claim(
+        &self,
+        _: Timestamp,
+        _: usize,
+        _: SignedDuration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        unreachable!()
+    }
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        unreachable!()
+    }
+    fn arrivals(&self) -> Arc<Notify> {
+        unreachable!()
+    }
+    async fn settle(&self, _: Settle) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn release(&self, _: u64) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn message(
+        &self,
+        _: QueueId,
+    ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError> {
+        unreachable!()
+    }
+    async fn attempts(&self, _: QueueId, _: u16) -> Result<Vec<Attempt>, StoreError> {
+        unreachable!()
+    }
+    async fn list(
+        &self,
+        _: &Filter,
+        _: Option<QueueId>,
+        _: usize,
+    ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError> {
+        unreachable!()
+    }
+    async fn totals(&self) -> Result<Totals, StoreError> {
+        unreachable!()
+    }
+    async fn doomed(&self, _: Timestamp, _: usize) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+        unreachable!()
+    }
+    async fn destroy_key(&self, _: QueueId) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn forget_body(&self, _: QueueId) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn purge(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
+        unreachable!()
+    }
+}
+
+/// Takes the stream for what the handshake would make of it.
+#[derive(Debug)]
+struct FeignedTls;
+#[async_trait]
+impl TlsAccept for FeignedTls {
+    async fn accept(&self, plain: Box<dyn Stream>) -> io::Result<(Box<dyn Stream>, String)> {
+        Ok((plain, "TLSv1.3 TLS_AES_128_GCM_SHA256".into()))
+    }
+}
+
+const RULES: &str = r#"
+[[rule]]
+when   = { subject = "[blocked]" }
+action = "reject"
+[[rule]]
+when   = { attachment = "*.dcm" }
+action = "pass"
+"#;
+
+struct House {
+    intake: Arc<Intake>,
+    store: MemoryStore,
+    stop: CancellationToken,
+}
+
+fn settings() -> IntakeSettings {
+    IntakeSettings {
+        hostname: "gw.example.org".parse().unwrap(),
+        clients: vec!["127.0.0.0/8".parse().unwrap()],
+        normalize: vec!["127.0.0.7/32".parse().unwrap()],
+        require_tls: false,
+        max_message_size: 10_000_000,
+        max_recipients: 10,
+        max_connections: 2,
+        max_errors: 20,
+        idle_timeout: SignedDuration::from_secs(20),
+    }
+}
+
+fn vault(store: &MemoryStore) -> Vault {
+    let notices = NoticeSettings {
+        head: Letterhead {
+            organization: "Example Health".into(),
+            support: "help@example.org".into(),
+            from: "secure@example.org".parse().unwrap(),
+            subject: "You have a secure message".into(),
+        },
+        templates: Templates::new(&BTreeMap::new()).unwrap(),
+        portal_url: "https://portal.example.org".into(),
+        retention: SignedDuration::from_hours(24),
+    };
+    Vault {
+        queue: Arc::new(store.clone()),
+        bodies: Arc::new(store.clone()),
+        people: Arc::new(store.clone()),
+        ring: Arc::new(KeyRing::generate(Zeroizing::new([7; 32]))),
+        clock: Arc::new(Fixed),
+        notices: Arc::new(notices),
+    }
+}
+
+fn house_with(settings: IntakeSettings, queue: Option<Arc<dyn QueueStore>>) -> House {
+    let store = MemoryStore::new();
+    let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
+    let set = PolicySet::parse(&[rules], Fixed.now()).unwrap().0;
+    let queue = queue.unwrap_or_else(|| Arc::new(store.clone()));
+    let policies = Arc::new(InForce(Arc::new(set)));
+    let intake = Intake::new(settings, vault(&store), queue, policies);
+    House { intake: Arc::new(intake), store, stop: CancellationToken::new() }
+}
+
+fn house() -> House {
+    house_with(settings(), None)
+}
+
+fn gated() -> (House, Arc<Gate>) {
+    let gate = Arc::new(Gate {
+        store: MemoryStore::new(),
+        asked: Notify::new(),
+        leave: Notify::new(),
+        error: Mutex::new(None),
+    });
+    (house_with(settings(), Some(gate.clone())), gate)
+}
+
+struct Talk {
+    stream: BufReader<DuplexStream>,
+    session: JoinHandle<()>,
+}
+
+impl House {
+    fn call_from(&self, client: &str, tls: bool) -> Talk {
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        let (intake, stop) = (Arc::clone(&self.intake), self.stop.clone());
+        let peer = SocketAddr::new(client.parse().unwrap(), 40_000);
+        let tls = tls.then(|| Arc::new(FeignedTls) as Arc<dyn TlsAccept>);
+        let session =
+            tokio::spawn(async move { intake.serve(Box::new(theirs), peer, tls, stop).await });
+        Talk { stream: BufReader::new(ours), session }
+    }
+
+    /// A client that may relay and has said EHLO.
+    async fn call(&self) -> Talk {
+        let mut talk = self.call_from("127.0.0.1", false);
+        talk.expect("220 gw.example.org").await;
+        talk.say("EHLO mta.example.org", "250").await;
+        talk
+    }
+
+    async fn queued(&self) -> usize {
+        self.store.list(&Filter::default(), None, 100).await.unwrap().len()
+    }
+}
+
+impl Talk {
+    /// The whole reply, which must begin so.
+    async fn expect(&mut self, start: &str) -> String {
+        let mut reply = String::new();
+        loop {
+            let from = reply.len();
+            let read = timeout(Duration::from_secs(20), self.stream.read_line(&mut reply));
+            assert!(read.await.unwrap().unwrap() > 0, "closed instead of {start}: {reply:?}");
+            if reply.as_bytes().get(from + 3) == Some(&b' ') {
+                break;
+            }
+        }
+        assert!(reply.starts_with(start), "{reply:?} is not {start}");
+        reply
+    }
+
+    async fn put(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    async fn say(&mut self, line: &str, start: &str) -> String {
+        self.put(format!("{line}\r\n")).await;
+        self.expect(start).await
+    }
+
+    /// MAIL, RCPT and DATA.
+    async fn open(&mut self) {
+        self.say("MAIL FROM:<ann@example.org>", "250").await;
+        self.say("RCPT TO:<bob@partner.test>", "250").await;
+        self.say("DATA", "354").await;
+    }
+
+    async fn send(&mut self, content: impl AsRef<[u8]>, start: &str) -> String {
+        self.open().await;
+        self.put(content).await;
+        self.put("\r\n.\r\n").await;
+        self.expect(start).await
+    }
+
+    async fn closed(mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+        self.session.await.unwrap();
+    }
+}
+
+fn id_in(reply: &str) -> QueueId {
+    reply.trim_end().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+const MAIL: &str = "Message-ID: <1@example.org>\r\nSubject: MARKER-SUBJECT\r\n\r\nMARKER-BODY";
+
+#[tokio::test]
+async fn a_message_is_sealed_committed_and_answered_with_its_id() {
+    let house = house();
+    let mut talk = house.call().await;
+    let reply = talk.send(MAIL, "250 2.0.0 Ok: queued as ").await;
+    let id = id_in(&reply);
+    let (row, recipients) = house.store.message(id).await.unwrap().unwrap();
+    assert_eq!(row.facts.message_id.as_deref(), Some("<1@example.org>"));
+    assert_eq!(row.facts.sender, Some("ann@example.org".parse().unwrap()));
+    let client = row.facts.client.unwrap();
+    assert_eq!((client.helo.as_str(), client.with.as_str()), ("mta.example.org", "ESMTP"));
+    assert_eq!(client.address, "127.0.0.1".parse::<IpAddr>().unwrap());
+    assert_eq!(row.size as usize, MAIL.len() + 2);
+    assert!(!row.facts.needs.eight_bit);
+    assert_eq!(recipients.len(), 1);
+    let sealed = house.store.sealed_bytes(id).unwrap();
+    assert!(!sealed.windows(6).any(|w| w == b"MARKER"));
+    // The session takes another.
+    let other = id_in(&talk.send(MAIL, "250").await);
+    assert_ne!(id, other);
+    talk.say("QUIT", "221").await;
+    talk.closed().await;
+    assert_eq!(house.queued().await, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_answered_before_the_commit() {
+    let (house, gate) = gated();
+    let mut talk = house.call().await;
+    talk.open().await;
+    talk.put(format!("{MAIL}\r\n.\r\n")).await;
+    gate.asked.notified().await;
+    let mut byte = [0];
+    let early = timeout(Duration::from_millis(50), talk.stream.read(&mut byte)).await;
+    assert!(early.is_err(), "answered before the commit");
+    gate.leave.notify_one();
+    talk.expect("250 2.0.0 Ok: queued as ").await;
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_put_off_and_the_session_goes_on() {
+    for (error, reply) in [
+        (StoreError::Full, "452 4.3.1"),
+        (StoreError::Busy, "451 4.3.0"),
+        (StoreError::Fatal("poisoned".into()), "451 4.3.0"),
+    ] {
+        let (house, gate) = gated();
+        let mut talk = house.call().await;
+        *gate.error.lock().unwrap() = Some(error);
+        gate.leave.notify_one();
+        let text = talk.send(MAIL, reply).await;
+        assert!(!text.contains("poisoned"), "{text}");
+        gate.leave.notify_one();
+        talk.send(MAIL, "250 2.0.0").await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_trouble_takes_no_mail() {
+    let house = house();
+    let mut talk = house.call().await;
+    for (health, reply) in
+        [(Health::Full, "452 4.3.1"), (Health::Broken("disk".into()), "451 4.3.0")]
+    {
+        house.store.set_health(health);
+        let text = talk.say("MAIL FROM:<ann@example.org>", reply).await;
+        assert!(!text.contains("disk"), "{text}");
+    }
+    house.store.set_health(Health::Ok);
+    talk.say("MAIL FROM:<ann@example.org>", "250").await;
+    talk.say("RCPT TO:<bob@partner.test>", "250").await;
+    house.store.set_health(Health::Full); // between MAIL and DATA
+    talk.say("DATA", "452 4.3.1").await;
+    house.store.set_health(Health::Ok);
+    talk.send(MAIL, "250 2.0.0").await;
+}
+
+#[tokio::test]
+async fn strangers_and_the_excess_are_turned_away() {
+    let house = house();
+    let mut stranger = house.call_from("192.0.2.66", false);
+    stranger.expect("220").await;
+    stranger.say("EHLO x.test", "250").await;
+    stranger.say("MAIL FROM:<a@b.test>", "554 5.7.1").await;
+    let second = house.call().await;
+    let mut third = house.call_from("127.0.0.1", false);
+    third.expect("421 4.7.0").await;
+    third.closed().await;
+    drop(second.stream);
+    second.session.await.unwrap();
+    house.call().await;
+}
+
+#[tokio::test]
+async fn clients_in_ipv6_clothes_are_who_they_are() {
+    let house = house();
+    let mut talk = house.call_from("::ffff:127.0.0.1", false);
+    talk.expect("220").await;
+    talk.say("EHLO x.test", "250").await;
+    talk.say("MAIL FROM:<a@b.test>", "250").await;
+}
+
+#[tokio::test]
+async fn refusals_at_the_end_of_content() {
+    let house = house();
+    let mut talk = house.call().await;
+    let hop = "Received: from a by b; Sun, 22 Nov 2026 12:00:00 +0000\r\n";
+    let looped = format!("{}{MAIL}", hop.repeat(51));
+    talk.send(looped, "554 5.4.6").await;
+    talk.send("Subject: a [blocked] thing\r\n\r\nx", "550 5.7.1").await;
+    talk.send("Subject: x\r\n\r\na bare\nline feed", "550 5.5.2").await;
+    assert_eq!(house.queued().await, 0);
+    talk.send(format!("{}{MAIL}", hop.repeat(50)), "250 2.0.0").await;
+    assert_eq!(house.queued().await, 1);
+}
+
+#[tokio::test]
+async fn old_devices_are_repaired_by_network() {
+    let house = house();
+    let mut talk = house.call_from("127.0.0.7", false);
+    talk.expect("220").await;
+    talk.say("EHLO scanner.example.org", "250").await;
+    talk.send("Subject: x\n\na bare\nline feed", "250 2.0.0").await;
+}
+
+#[tokio::test]
+async fn rules_read_attachments_and_high_bytes_are_seen() {
+    let house = house();
+    let mut talk = house.call().await;
+    let mail = "Subject: scan\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+                --b\r\nContent-Type: text/plain\r\n\r\nd\u{e9}j\u{e0} vu\r\n\
+                --b\r\nContent-Type: application/dicom\r\n\
+                Content-Disposition: attachment; filename=\"knee.dcm\"\r\n\r\nxxxx\r\n--b--";
+    let id = id_in(&talk.send(mail, "250").await);
+    let (row, _) = house.store.message(id).await.unwrap().unwrap();
+    assert_eq!(row.facts.rule.action, crate::policy::RuleAction::Pass);
+    assert_eq!(row.facts.rule.rule.unwrap().0, "rules.toml");
+    assert!(row.facts.needs.eight_bit);
+}
+
+#[tokio::test]
+async fn tls_is_noted_and_what_was_said_before_is_forgotten() {
+    let house = house();
+    let mut talk = house.call_from("127.0.0.1", true);
+    talk.expect("220").await;
+    assert!(talk.say("EHLO before.test", "250").await.contains("STARTTLS"));
+    talk.say("STARTTLS", "220").await;
+    talk.say("MAIL FROM:<ann@example.org>", "503").await;
+    assert!(!talk.say("EHLO after.test", "250").await.contains("STARTTLS"));
+    let id = id_in(&talk.send(MAIL, "250").await);
+    let client = house.store.message(id).await.unwrap().unwrap().0.facts.client.unwrap();
+    assert_eq!((client.helo.as_str(), client.with.as_str()), ("after.test", "ESMTPS"));
+    assert_eq!(client.tls.as_deref(), Some("TLSv1.3 TLS_AES_128_GCM_SHA256"));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_midst_has_sent_nothing() {
+    let house = house();
+    let mut talk = house.call().await;
+    talk.open().await;
+    talk.put("Subject: half\r\n\r\n").await;
+    talk.put("x".repeat(70).repeat(10_000)).await;
+    drop(talk.stream);
+    talk.session.await.unwrap();
+    assert_eq!(house.queued().await, 0);
+    assert_eq!(house.intake.budget.available_permits(), BUDGET);
+    assert_eq!(house.intake.connections.available_permits(), 2);
+}
+
+#[tokio::test]
+async fn silence_ends_a_session_in_commands_and_in_content() {
+    let idle_timeout = SignedDuration::from_millis(60);
+    let house = house_with(IntakeSettings { idle_timeout, ..settings() }, None);
+    let mut talk = house.call_from("127.0.0.1", false);
+    talk.expect("220").await;
+    talk.expect("421 4.4.2").await;
+    talk.closed().await;
+    let mut talk = house.call().await;
+    talk.open().await;
+    talk.put("Subject: half\r\n").await;
+    talk.expect("421 4.4.2").await;
+    talk.closed().await;
+    assert_eq!(house.queued().await, 0);
+}
+
+#[tokio::test]
+async fn content_that_never_ends_is_ended() {
+    let idle_timeout = SignedDuration::from_millis(30);
+    let house = house_with(IntakeSettings { idle_timeout, ..settings() }, None);
+    let mut talk = house.call().await;
+    talk.open().await;
+    let (mut read, mut write) = tokio::io::split(talk.stream);
+    let dripping = tokio::spawn(async move {
+        while write.write_all(b"x\r\n").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut reply = String::new();
+    timeout(Duration::from_secs(20), read.read_to_string(&mut reply)).await.unwrap().unwrap();
+    assert!(reply.starts_with("421 4.4.2") || reply.starts_with("552"), "{reply}");
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_message_in_transfer_arrive() {
+    let house = house();
+    let mut waiting = house.call().await;
+    let mut busy = house.call().await;
+    busy.open().await;
+    busy.put("Subject: half\r\n\r\n").await;
+    house.stop.cancel();
+    waiting.expect("421 4.3.2").await;
+    waiting.closed().await;
+    busy.put("the rest\r\n.\r\n").await;
+    busy.expect("250 2.0.0 Ok: queued as ").await;
+    busy.expect("421 4.3.2").await;
+    busy.closed().await;
+    assert_eq!(house.queued().await, 1);
+}
+
+#[tokio::test]
+async fn much_content_waits_for_memory() {
+    let house = house();
+    let all = house.intake.budget.acquire_many(BUDGET as u32).await.unwrap();
+    let mut talk = house.call().await;
+    talk.say("MAIL FROM:<ann@example.org> SIZE=1000", "250").await;
+    talk.say("RCPT TO:<bob@partner.test>", "250").await;
+    talk.put("DATA\r\n").await;
+    let mut byte = [0];
+    let early = timeout(Duration::from_millis(50), talk.stream.read(&mut byte)).await;
+    assert!(early.is_err(), "content was let in");
+    drop(all);
+    talk.expect("354").await;
+    assert_eq!(house.intake.budget.available_permits(), BUDGET - 1);
+    talk.put(format!("{MAIL}\r\n.\r\n")).await;
+    talk.expect("250").await;
+    assert_eq!(house.intake.budget.available_permits(), BUDGET);
+}
