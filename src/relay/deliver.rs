@@ -1,0 +1,290 @@
+//! One attempt: the way is found, and where it is a cleared connection the content streams over it.
+//! What arrives is the message as it came in, with one `Received` field before it, and nothing else
+//! unless policy asks it (`mark`, `strip`).
+
+use super::{
+    Relay, bounded,
+    outcome::{self, Fate, Lost, TEXT_MAX},
+    route::{Search, Way, asks_certificate, record},
+};
+use crate::{
+    mail::header::{Received, SubjectTagStrip},
+    policy::{Clearance, PeerFacts, Reason, Why},
+    seal::Class,
+    smtp::{ClientTransaction, RecipientReply},
+    store::{Attempt, Claim},
+    vault::{Content, VaultError},
+    wire::{Peer, SendError, Source},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// For each recipient of the claim, in order: its fate and the record of the attempt that
+    /// decided it.
+    pub(super) fates: Vec<(Fate, Option<Attempt>)>,
+    /// Attempts before that, common to all.
+    pub(super) attempts: Vec<Attempt>,
+}
+
+impl Verdict {
+    /// The same for every recipient.
+    pub(super) fn all(claim: &Claim, fate: &Fate, attempts: Vec<Attempt>) -> Self {
+        let fates = claim.recipients.iter().map(|_| (fate.clone(), None)).collect();
+        Self { fates, attempts }
+    }
+}
+
+/// Works one claim out: routes it, and delivers where that is the route.
+pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
+    let received = received(relay, claim);
+    let size = claim.message.size.saturating_add(u64::try_from(received.len()).unwrap_or(0));
+    let mut search = Search::new(relay, claim, size);
+    loop {
+        let fate = match search.way().await {
+            Way::Direct(clearance, peer) => {
+                let shipment = Shipment { relay, claim, clearance, received: &received };
+                match shipment.send(peer, &mut search).await {
+                    Sent::Done(fates) => return Verdict { fates, attempts: search.attempts },
+                    Sent::NextHost => continue,
+                    Sent::All(fate) => fate,
+                }
+            }
+            Way::Envelope(why) => sealed(claim, why),
+            Way::Defer(why) => Fate::deferred(why),
+            Way::Reject(why, status) => Fate::Failed { why, status },
+        };
+        return Verdict::all(claim, &fate, search.attempts);
+    }
+}
+
+/// Only a customer's message is sealed for pickup; a notice of a notice would be no help to
+/// anybody.
+fn sealed(claim: &Claim, why: Why) -> Fate {
+    match claim.message.facts.class {
+        Class::Protected => Fate::Sealed { why },
+        Class::Notice | Class::Code | Class::Report => {
+            Fate::ours(why.policy, "a message of our own was to be sealed for pickup")
+        }
+    }
+}
+
+/// The one trace field that a relay adds (RFC 5321 §4.4). Mail of our own came from nobody, and
+/// carries none. The recipient is named where this copy goes to one only, so that no copy tells of
+/// another recipient.
+fn received(relay: &Relay, claim: &Claim) -> String {
+    let facts = &claim.message.facts;
+    let Some(client) = &facts.client else { return String::new() };
+    let recipient = match claim.recipients.as_slice() {
+        [only] => Some(&only.address),
+        _ => None,
+    };
+    Received {
+        helo: &client.helo,
+        client: client.address,
+        by: &relay.settings().hostname,
+        with: &client.with,
+        tls: client.tls.as_deref(),
+        id: facts.id,
+        recipient,
+        at: facts.arrived,
+    }
+    .to_field()
+}
+
+enum Sent {
+    /// The peer answered for each recipient.
+    Done(Vec<(Fate, Option<Attempt>)>),
+    /// The host was lost before it could have taken the message.
+    NextHost,
+    /// One fate for all.
+    All(Fate),
+}
+
+/// A message with its clearance.
+struct Shipment<'a> {
+    relay: &'a Relay,
+    claim: &'a Claim,
+    clearance: Clearance,
+    received: &'a str,
+}
+
+impl Shipment<'_> {
+    async fn send(self, mut peer: Box<dyn Peer>, search: &mut Search<'_>) -> Sent {
+        let facts = peer.facts().clone();
+        let content = match self.open(&facts).await {
+            Ok(content) => content,
+            Err(error) => {
+                peer.quit().await;
+                return Sent::All(self.vault_trouble(&error));
+            }
+        };
+        let head = self.head();
+        let transaction = self.transaction(&head);
+        let strip = self.claim.message.facts.rule.strip.as_deref();
+        let mut wire = Wire::new(head, content, strip);
+        let sent = peer.send(transaction, &mut wire).await;
+        // Content that does not open is our trouble: the next host would not fare better.
+        if let Some(error) = wire.trouble {
+            return Sent::All(self.vault_trouble(&error));
+        }
+        match sent {
+            Ok(replies) => {
+                peer.quit().await;
+                self.answered(&facts, &replies, search)
+            }
+            Err(error) => self.lost(&facts, &error, search),
+        }
+    }
+
+    /// Protected content opens for this clearance and this connection only; mail of our own by the
+    /// other door.
+    async fn open(&self, peer: &PeerFacts) -> Result<Content, VaultError> {
+        let message = &self.claim.message;
+        let vault = &self.relay.ports().vault;
+        match message.facts.class {
+            Class::Protected => vault.open_cleared(message, &self.clearance, peer.connection).await,
+            Class::Notice | Class::Code | Class::Report => vault.open_notice(message).await,
+        }
+    }
+
+    /// What goes before the content: the trace field, and the policy's mark.
+    fn head(&self) -> Bytes {
+        let mut head = self.received.to_owned();
+        if let Some(mark) = self.clearance.mark() {
+            head.push_str(mark);
+            head.push_str("\r\n");
+        }
+        Bytes::from(head)
+    }
+
+    fn transaction(&self, head: &Bytes) -> ClientTransaction {
+        let message = &self.claim.message;
+        let facts = &message.facts;
+        // ENVID is the sender's (RFC 3461 §4.4); what stands there in mail of our own is our own
+        // note.
+        let envelope_id = match facts.class {
+            Class::Protected => facts.envelope_id.clone(),
+            Class::Notice | Class::Code | Class::Report => None,
+        };
+        ClientTransaction {
+            sender: facts.sender.clone(),
+            recipients: self.claim.recipients.iter().map(|r| r.address.clone()).collect(),
+            size: message.size.saturating_add(u64::try_from(head.len()).unwrap_or(0)),
+            eight_bit: facts.needs.eight_bit,
+            smtputf8: facts.needs.smtputf8,
+            require_tls: facts.needs.require_tls,
+            envelope_id,
+        }
+    }
+
+    fn vault_trouble(&self, error: &VaultError) -> Fate {
+        tracing::error!(id = %self.claim.message.facts.id, "message can't be opened: {error}");
+        outcome::of_vault(error, self.clearance.why().policy.clone())
+    }
+
+    fn answered(
+        &self,
+        peer: &PeerFacts,
+        replies: &[RecipientReply],
+        search: &mut Search<'_>,
+    ) -> Sent {
+        if outcome::speaks_of_host(replies) {
+            let text = replies.first().map(|r| r.reply.to_string()).unwrap_or_default();
+            search.leave(peer, crate::policy::Trouble::Unreachable, text);
+            return Sent::NextHost;
+        }
+        let why = self.clearance.why();
+        let base = record(peer, self.relay.now(), asks_certificate(why.policy.level));
+        let fates = (0..self.claim.recipients.len()).map(|i| match replies.get(i) {
+            Some(reply) => {
+                let text = bounded(reply.reply.to_string(), TEXT_MAX);
+                let attempt = Attempt { reply: Some(text), ..base.clone() };
+                (outcome::of_reply(reply, &peer.host, why), Some(attempt))
+            }
+            None => {
+                let text = "the session ended without an answer for this recipient";
+                let attempt = Attempt { error: Some(text.to_owned()), ..base.clone() };
+                (Fate::ours(why.policy.clone(), text), Some(attempt))
+            }
+        });
+        Sent::Done(fates.collect())
+    }
+
+    fn lost(&self, peer: &PeerFacts, error: &SendError, search: &mut Search<'_>) -> Sent {
+        let (lost, trouble) = outcome::of_lost(error);
+        search.leave(peer, trouble, error.text.clone());
+        match lost {
+            Lost::NextHost => Sent::NextHost,
+            Lost::Later => Sent::All(Fate::deferred(Why {
+                reason: Reason::Unreachable,
+                text: bounded(
+                    format!(
+                        "{} did not answer after the whole message; it may arrive twice: {}",
+                        peer.host, error.text
+                    ),
+                    TEXT_MAX,
+                ),
+                policy: self.clearance.why().policy.clone(),
+            })),
+        }
+    }
+}
+
+/// The wire's content: what goes before, then the opened message, without a rule's tag in its
+/// Subject where the rule asks that.
+struct Wire {
+    head: Option<Bytes>,
+    content: Content,
+    strip: Option<SubjectTagStrip>,
+    ended: bool,
+    trouble: Option<VaultError>,
+}
+
+impl Wire {
+    fn new(head: Bytes, content: Content, tag: Option<&str>) -> Self {
+        let head = Some(head).filter(|h| !h.is_empty());
+        Self { head, content, strip: tag.map(SubjectTagStrip::new), ended: false, trouble: None }
+    }
+
+    /// The next piece; empty where the filter holds everything back for now.
+    async fn piece(&mut self) -> Result<Option<Bytes>, VaultError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(piece) = self.content.next().await? else {
+            self.ended = true;
+            return Ok(self.strip.take().map(|strip| {
+                let mut rest = Vec::new();
+                strip.finish(&mut rest);
+                rest.into()
+            }));
+        };
+        let Some(strip) = &mut self.strip else { return Ok(Some(piece)) };
+        let mut kept = Vec::with_capacity(piece.len());
+        strip.feed(&piece, &mut kept);
+        Ok(Some(kept.into()))
+    }
+}
+
+#[async_trait]
+impl Source for Wire {
+    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        if let Some(head) = self.head.take() {
+            return Ok(Some(head));
+        }
+        loop {
+            match self.piece().await {
+                Ok(Some(piece)) if piece.is_empty() => {}
+                Ok(piece) => return Ok(piece),
+                Err(error) => {
+                    let text = error.to_string();
+                    self.trouble = Some(error);
+                    return Err(text);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Routing: finds out what [`decide()`] asks for, one fact after another, until it has a route.
+
+use super::{Relay, bounded, outcome::TEXT_MAX};
+use crate::{
+    dns::Addresses,
+    mail::Domain,
+    policy::{
+        Clearance, Facts, HostTrouble, Level, MxFacts, MxHost, Need, PeerFacts, PolicyRef,
+        PolicySet, Question, Reason, Requirement, Route, StartTls, Trouble, Why, decide,
+        file::NextHop,
+    },
+    seal::Class,
+    store::{Attempt, Claim},
+    wire::Peer,
+};
+use jiff::Timestamp;
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// Port where a next hop of configuration names none (RFC 5321 §4.5.4.2).
+const SMTP_PORT: u16 = 25;
+/// Hosts of one MX set that are tried in one attempt; a set may name any number.
+const HOSTS_MAX: usize = 16;
+/// Addresses of one host that are tried in one attempt.
+const ADDRESSES_MAX: usize = 4;
+/// Questions to `decide` in one attempt. Every host and address costs two at most.
+const QUESTIONS_MAX: usize = 4 + 3 * HOSTS_MAX * ADDRESSES_MAX;
+
+/// Where a claim's recipients go, for now.
+pub(super) enum Way {
+    /// Over this connection.
+    Direct(Clearance, Box<dyn Peer>),
+    /// Sealed for pickup.
+    Envelope(Why),
+    /// Not now.
+    Defer(Why),
+    /// Back to the sender.
+    Reject(Why, crate::mail::EnhancedStatus),
+}
+
+/// One attempt's search for a way. It stays between hosts, so that a connection lost in the
+/// transaction leads on to the next.
+pub(super) struct Search<'a> {
+    relay: &'a Relay,
+    claim: &'a Claim,
+    set: Arc<PolicySet>,
+    /// Bytes that will go over the wire, the added header field included.
+    size: u64,
+    port: u16,
+    mx: Option<MxFacts>,
+    hosts: VecDeque<MxHost>,
+    candidates: VecDeque<(String, IpAddr)>,
+    exhausted: bool,
+    tried: Vec<HostTrouble>,
+    questions: usize,
+    /// What is recorded of this attempt.
+    pub(super) attempts: Vec<Attempt>,
+}
+
+impl<'a> Search<'a> {
+    /// A search with nothing known yet, under the policies now in force.
+    pub(super) fn new(relay: &'a Relay, claim: &'a Claim, size: u64) -> Self {
+        Self {
+            relay,
+            claim,
+            set: relay.ports().policies.current(),
+            size,
+            port: relay.settings().port,
+            mx: None,
+            hosts: VecDeque::new(),
+            candidates: VecDeque::new(),
+            exhausted: false,
+            tried: Vec::new(),
+            questions: 0,
+            attempts: Vec::new(),
+        }
+    }
+
+    /// Asks and finds out until there is a way.
+    pub(super) async fn way(&mut self) -> Way {
+        let mut peer: Option<Box<dyn Peer>> = None;
+        while self.questions < QUESTIONS_MAX {
+            self.questions = self.questions.saturating_add(1);
+            match decide(&self.facts(peer.as_deref().map(|p| p.facts()))) {
+                Route::Need(Need::Mx(hop)) => self.look_up(hop).await,
+                Route::Need(Need::Peer(requirement)) => peer = self.connect(&requirement).await,
+                Route::Need(Need::NextHost(trouble, detail)) => {
+                    if let Some(left) = peer.take() {
+                        self.leave(left.facts(), trouble, detail);
+                        left.quit().await;
+                    }
+                }
+                Route::Direct(clearance) => match peer.take() {
+                    Some(peer) => return Way::Direct(clearance, peer),
+                    None => break,
+                },
+                end @ (Route::Envelope(_) | Route::Defer(_) | Route::Reject(..)) => {
+                    if let Some(left) = peer.take() {
+                        left.quit().await;
+                    }
+                    return self.ended(end);
+                }
+            }
+        }
+        self.lost_thread()
+    }
+
+    /// A route without a connection; what was decided without any attempt is recorded as one, so
+    /// that `trace` shows when DNS was asked.
+    fn ended(&mut self, route: Route) -> Way {
+        let (way, why) = match route {
+            Route::Envelope(why) => return Way::Envelope(why),
+            Route::Defer(why) => (Way::Defer(why.clone()), why),
+            Route::Reject(why, status) => (Way::Reject(why.clone(), status), why),
+            Route::Direct(_) | Route::Need(_) => return self.lost_thread(),
+        };
+        if self.attempts.is_empty() {
+            let at = self.relay.now();
+            self.attempts.push(Attempt { error: Some(bounded(why.text, TEXT_MAX)), ..blank(at) });
+        }
+        way
+    }
+
+    /// The rules did not come to an end: our fault, so the message waits.
+    fn lost_thread(&self) -> Way {
+        Way::Defer(Why {
+            reason: Reason::Ours,
+            text: "no route was found within the questions allowed".to_owned(),
+            policy: self.policy(),
+        })
+    }
+
+    /// The policy entry for this domain, for reasons that come before a decision.
+    pub(super) fn policy(&self) -> PolicyRef {
+        self.set.lookup(&self.claim.domain, self.relay.now()).at.clone()
+    }
+
+    fn facts<'b>(&'b self, peer: Option<&'b PeerFacts>) -> Facts<'b> {
+        let facts = &self.claim.message.facts;
+        Facts {
+            question: question(self.relay, self.claim),
+            set: &self.set,
+            domain: &self.claim.domain,
+            needs: facts.needs,
+            size: self.size,
+            now: self.relay.now(),
+            arrived: facts.arrived,
+            first_failed: self.claim.recipients.iter().filter_map(|r| r.first_failed).min(),
+            give_up: self.relay.settings().give_up,
+            mx: self.mx.as_ref(),
+            tried: &self.tried,
+            peer,
+            exhausted: self.exhausted,
+        }
+    }
+
+    /// The MX set of the domain, or of a next hop that configuration names. A hop without MX
+    /// look-up is a set of one host.
+    async fn look_up(&mut self, hop: Option<NextHop>) {
+        let inside = is_inside(self.relay, &self.claim.domain);
+        if let Some(hop) = &hop {
+            let otherwise = if inside { SMTP_PORT } else { self.relay.settings().port };
+            self.port = hop.port.unwrap_or(otherwise);
+        }
+        let found = match hop {
+            None => self.relay.ports().resolver.mx(&self.claim.domain).await,
+            Some(NextHop { host, mx: true, .. }) => match host.parse::<Domain>() {
+                Ok(domain) => self.relay.ports().resolver.mx(&domain).await,
+                Err(_) => MxFacts::NoDomain,
+            },
+            Some(NextHop { host, mx: false, .. }) => {
+                MxFacts::Hosts(vec![MxHost { name: host, preference: 0 }])
+            }
+        };
+        if let MxFacts::Hosts(hosts) = &found {
+            self.hosts = hosts.iter().take(HOSTS_MAX).cloned().collect();
+        }
+        self.mx = Some(found);
+    }
+
+    /// A connection to the next untried address. Without one: no peer, and the trouble is recorded.
+    async fn connect(&mut self, requirement: &Requirement) -> Option<Box<dyn Peer>> {
+        let Some((host, ip)) = self.candidate().await else {
+            self.exhausted = true;
+            return None;
+        };
+        let address = SocketAddr::new(ip, self.port);
+        match self.relay.ports().connector.connect(&host, address, requirement).await {
+            Ok(peer) => Some(peer),
+            Err((trouble, attempt)) => {
+                self.tried.push(trouble);
+                self.attempts.push(*attempt);
+                None
+            }
+        }
+    }
+
+    async fn candidate(&mut self) -> Option<(String, IpAddr)> {
+        loop {
+            if let Some(next) = self.candidates.pop_front() {
+                return Some(next);
+            }
+            let host = self.hosts.pop_front()?.name;
+            self.resolve(host).await;
+        }
+    }
+
+    /// Addresses of a host become candidates; a host without any is on the record.
+    async fn resolve(&mut self, host: String) {
+        let found = match literal(&host) {
+            Some(ip) => Addresses::Found(vec![ip]),
+            None => self.relay.ports().resolver.addresses(&host).await,
+        };
+        let (trouble, detail) = match found {
+            Addresses::Found(list) => {
+                let list = list.into_iter().take(ADDRESSES_MAX);
+                self.candidates.extend(list.map(|ip| (host.clone(), ip)));
+                return;
+            }
+            Addresses::None => (Trouble::NoAddress, "the host has no address".to_owned()),
+            Addresses::Trouble(detail) => (Trouble::Dns, detail),
+        };
+        let detail = bounded(detail, TEXT_MAX);
+        let at = self.relay.now();
+        self.attempts.push(Attempt {
+            mx: Some(host.clone()),
+            error: Some(detail.clone()),
+            ..blank(at)
+        });
+        self.tried.push(HostTrouble { host, trouble, detail });
+    }
+
+    /// This host does not do, or was lost: on the record, and the next may be tried.
+    pub(super) fn leave(&mut self, peer: &PeerFacts, trouble: Trouble, detail: String) {
+        let detail = bounded(detail, TEXT_MAX);
+        let record = record(peer, self.relay.now(), false);
+        self.attempts.push(Attempt { error: Some(detail.clone()), ..record });
+        self.tried.push(HostTrouble { host: peer.host.clone(), trouble, detail });
+    }
+}
+
+/// Whose mail the claim is. Mail for our own domains goes inside whatever its class.
+fn question<'a>(relay: &'a Relay, claim: &'a Claim) -> Question<'a> {
+    let settings = relay.settings();
+    if is_inside(relay, &claim.domain) {
+        return Question::Inside(&settings.inside, settings.inside_level);
+    }
+    match claim.message.facts.class {
+        Class::Protected => Question::Protected(&claim.message.facts.rule),
+        Class::Notice | Class::Code | Class::Report => {
+            Question::Notice(settings.notification_level)
+        }
+    }
+}
+
+fn is_inside(relay: &Relay, domain: &Domain) -> bool {
+    relay.settings().organization.contains(domain)
+}
+
+/// A host name that is an address, with or without the brackets of RFC 5321 §4.1.3.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.parse().ok().or_else(|| host.parse::<Domain>().ok()?.literal())
+}
+
+/// The record of a connection: what was seen there.
+pub(super) fn record(peer: &PeerFacts, at: Timestamp, verified: bool) -> Attempt {
+    let tls = match &peer.tls {
+        StartTls::Done(tls) => Some(tls.clone()),
+        StartTls::NotTried | StartTls::NotOffered => None,
+    };
+    Attempt {
+        mx: Some(peer.host.clone()),
+        address: Some(peer.address.to_string()),
+        verified: verified && tls.is_some(),
+        tls,
+        ..blank(at)
+    }
+}
+
+fn blank(at: Timestamp) -> Attempt {
+    let (mx, address, tls, reply, error) = (None, None, None, None, None);
+    Attempt { at, mx, address, tls, verified: false, reply, error }
+}
+
+/// True if the level asks something of the certificate: a clearance under it says that it was met.
+pub(super) fn asks_certificate(level: Level) -> bool {
+    match level {
+        Level::Fingerprint
+        | Level::Verify
+        | Level::Secure
+        | Level::Dane
+        | Level::DaneOnly
+        | Level::MtaSts
+        | Level::Auto => true,
+        Level::None | Level::Opportunistic | Level::Encrypt | Level::Envelope => false,
+    }
+}

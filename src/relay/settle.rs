@@ -1,0 +1,225 @@
+//! Settling: fates become outcomes, and with the notices and reports they bring forth they go into
+//! the queue in one commit.
+
+use super::{
+    Relay, bounded,
+    deliver::Verdict,
+    later, log,
+    outcome::{self, Fate, TEXT_MAX, Unsettled},
+    report,
+};
+use crate::{
+    mail::StatusClass,
+    policy::{Reason, Why},
+    store::{
+        Attempt, Claim, Grant, NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle,
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+/// Times that outcomes are written before the lease is left to run out: some ten minutes, because
+/// what has been delivered and is not written goes out again.
+const TRIES: u32 = 28;
+/// Wait before the second try; doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// The longest wait between tries.
+const LAST_WAIT: Duration = Duration::from_secs(30);
+/// Retry interval where the schedule is empty.
+const NO_SCHEDULE: SignedDuration = SignedDuration::from_mins(15);
+
+impl Relay {
+    /// Writes what became of a claim. Trouble with the store ends here: the claim's lease then runs
+    /// out, and the work is claimed anew.
+    pub(super) async fn settle(&self, claim: &Claim, verdict: Verdict) {
+        let verdict = self.judge(claim, verdict);
+        let (settle, fates) = self.compose(claim, verdict).await;
+        if self.write(claim, settle).await {
+            log::fates(claim, &fates, self.now());
+        }
+    }
+
+    /// Who is still deferred when the time to deliver is over has failed (`delivery.give_up`).
+    fn judge(&self, claim: &Claim, mut verdict: Verdict) -> Verdict {
+        let end = later(claim.message.facts.arrived, self.settings().give_up);
+        if self.now() >= end {
+            for (fate, _) in &mut verdict.fates {
+                run_out(fate);
+            }
+        }
+        verdict
+    }
+
+    async fn compose(&self, claim: &Claim, mut verdict: Verdict) -> (Settle, Vec<Entry>) {
+        let now = self.now();
+        let mut spawn = Vec::new();
+        match report::failures(self, claim, &verdict.fates, now).await {
+            Ok(reports) => spawn.extend(reports),
+            Err(error) => {
+                tracing::error!(id = %claim.message.facts.id, "no report could be made: {error}");
+                // A failure nobody hears of would be a loss: it waits until its report can be made.
+                verdict.fates.iter_mut().for_each(|(fate, _)| unreported(fate));
+            }
+        }
+        let warned = match report::delays(self, claim, &verdict.fates, now) {
+            Ok(report) => {
+                let made = report.is_some();
+                spawn.extend(report);
+                made
+            }
+            Err(error) => {
+                tracing::error!(id = %claim.message.facts.id, "no warning could be made: {error}");
+                false
+            }
+        };
+        let mut outcomes = Vec::new();
+        let mut entries = Vec::new();
+        for (row, (fate, own)) in claim.recipients.iter().zip(verdict.fates) {
+            let (fate, granted) = self.seal(claim, row, fate);
+            let warned = row.warned || (warned && report::warns(self, claim, row, &fate, now));
+            let mut attempts = verdict.attempts.clone();
+            attempts.extend(own);
+            entries.push(Entry { fate: fate.clone(), last: attempts.last().cloned() });
+            let grant = granted.map(|(grant, notice)| {
+                spawn.push(notice);
+                grant
+            });
+            outcomes.push(self.outcome(claim, row, fate, grant, attempts, warned));
+        }
+        let id = claim.message.facts.id;
+        (Settle { token: claim.token, id, outcomes, spawn }, entries)
+    }
+
+    /// The grant and its notice for who is sealed for pickup.
+    fn seal(
+        &self,
+        claim: &Claim,
+        row: &RecipientRow,
+        fate: Fate,
+    ) -> (Fate, Option<(Grant, NewMessage)>) {
+        let Fate::Sealed { why } = &fate else { return (fate, None) };
+        match self.ports().vault.grant(&claim.message, &row.address, why) {
+            Ok(granted) => (fate, Some(granted)),
+            Err(error) => {
+                tracing::error!(id = %claim.message.facts.id, "no grant could be made: {error}");
+                (outcome::of_vault(&error, why.policy.clone()), None)
+            }
+        }
+    }
+
+    fn outcome(
+        &self,
+        claim: &Claim,
+        row: &RecipientRow,
+        fate: Fate,
+        grant: Option<Grant>,
+        attempts: Vec<Attempt>,
+        warned: bool,
+    ) -> Outcome {
+        let at = self.now();
+        let why = fate.why().clone();
+        let mut first_failed = row.first_failed;
+        let state = match (fate, &grant) {
+            (Fate::Delivered { reply, .. }, _) => RecipientState::Delivered { at, reply },
+            (Fate::Sealed { .. }, Some(grant)) => RecipientState::Granted { at, grant: grant.id },
+            (Fate::Failed { .. }, _) if outcome::ran_out(why.reason) => {
+                RecipientState::Expired { at }
+            }
+            (Fate::Failed { status, .. }, _) => RecipientState::Bounced { at, status },
+            (Fate::Deferred { .. } | Fate::Sealed { .. }, _) => {
+                if outcome::tried_the_way(why.reason) {
+                    first_failed = first_failed.or(Some(at));
+                }
+                RecipientState::Waiting { next: self.next(claim, row, at) }
+            }
+        };
+        Outcome { index: row.index, state, why: Some(why), attempts, first_failed, warned, grant }
+    }
+
+    /// When to try again: by the schedule, a tenth more or less so that what failed together does
+    /// not come back together; and for the last time when the time to deliver is over.
+    fn next(&self, claim: &Claim, row: &RecipientRow, now: Timestamp) -> Timestamp {
+        let settings = self.settings();
+        let step = usize::try_from(row.attempts).unwrap_or(usize::MAX);
+        let wait = settings.retry.get(step).or_else(|| settings.retry.last()).copied();
+        let wait = wait.unwrap_or(NO_SCHEDULE).as_millis_f64() * rand::random_range(0.9..=1.1);
+        let wait = SignedDuration::from_secs_f64((wait / 1000.0).clamp(0.0, 1e9));
+        let next = later(now, wait);
+        let end = later(claim.message.facts.arrived, settings.give_up);
+        if now < end { next.min(end) } else { next }
+    }
+
+    /// True if the outcomes are in the queue.
+    async fn write(&self, claim: &Claim, settle: Settle) -> bool {
+        let id = claim.message.facts.id;
+        let mut wait = FIRST_WAIT;
+        for _ in 0..TRIES {
+            let Err(error) = self.ports().queue.settle(copy(&settle)).await else { return true };
+            match outcome::of_settle(&error) {
+                Unsettled::Again => tracing::warn!(%id, "outcome not yet written: {error}"),
+                Unsettled::Drop => {
+                    tracing::warn!(%id, "outcome dropped: {error}");
+                    return false;
+                }
+                Unsettled::Leave => break,
+            }
+            tokio::time::sleep(wait).await;
+            wait = wait.saturating_mul(2).min(LAST_WAIT);
+        }
+        tracing::error!(%id, "outcome not written; the message is taken up again after its lease");
+        false
+    }
+}
+
+/// What the log says of a recipient.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) fate: Fate,
+    pub(super) last: Option<Attempt>,
+}
+
+fn run_out(fate: &mut Fate) {
+    if let Fate::Deferred { why, status } = fate {
+        *fate = Fate::Failed {
+            status: status.with_class(StatusClass::Permanent),
+            why: Why {
+                reason: Reason::GaveUp,
+                text: bounded(format!("the time to deliver is over: {}", why.text), TEXT_MAX),
+                policy: why.policy.clone(),
+            },
+        };
+    }
+}
+
+fn unreported(fate: &mut Fate) {
+    if let Fate::Failed { why, .. } = fate {
+        let text = format!("failed, and waits until it can be reported: {}", why.text);
+        *fate = Fate::ours(why.policy.clone(), text);
+    }
+}
+
+/// The same outcomes again, grants and ids included, so that a second try of a commit is no second
+/// grant.
+fn copy(settle: &Settle) -> Settle {
+    Settle {
+        token: settle.token,
+        id: settle.id,
+        outcomes: settle.outcomes.clone(),
+        spawn: settle.spawn.iter().map(copy_message).collect(),
+    }
+}
+
+fn copy_message(message: &NewMessage) -> NewMessage {
+    NewMessage {
+        facts: message.facts.clone(),
+        recipients: message.recipients.clone(),
+        body: match &message.body {
+            NewBody::Small(bytes) => NewBody::Small(bytes.clone()),
+            NewBody::At(locator) => NewBody::At(locator.clone()),
+        },
+        key: message.key.clone(),
+        size: message.size,
+        header_len: message.header_len,
+        due: message.due,
+    }
+}
