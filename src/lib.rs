@@ -12,6 +12,7 @@ pub mod mail;
 pub mod net;
 pub mod policies;
 pub mod policy;
+pub mod portal;
 pub mod relay;
 pub mod seal;
 pub mod smtp;

@@ -1,0 +1,311 @@
+//! Attachments and the original, as streams: whatever the size, one piece is in memory at a time.
+use super::{Desk, Fault, read::attachment_name, session::Visitor};
+use crate::{
+    mail::parts::{Decoder, Part},
+    vault::{Access, Content, Vault, VaultError},
+};
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Path, State},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt::Write as _,
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
+use zip::{
+    CompressionMethod, ZipWriter,
+    write::{SimpleFileOptions, StreamWriter},
+};
+
+type Answer = Result<Response, Fault>;
+
+/// `GET /inbox/ID/attachments/N`
+pub(super) async fn attachment(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path((id, number)): Path<(String, String)>,
+) -> Answer {
+    let access = desk.leave(&visitor, &id).await?;
+    let (_, index) = desk.vault.index(&access).await?;
+    let none = Fault::Status(StatusCode::NOT_FOUND);
+    let Some(number) = number.parse::<usize>().ok().filter(|number| *number > 0) else {
+        return Err(none);
+    };
+    let Some(part) = index.attachments().nth(number - 1) else { return Err(none) };
+    let content = desk.vault.read(&access, part.body.clone()).await?;
+    let name = attachment_name(part, number);
+    let body = Body::from_stream(decoded(content, Some(Decoder::new(part.encoding))));
+    Ok(download(body, &name, "application/octet-stream"))
+}
+
+/// `GET /inbox/ID/original.eml`: the message as it came, byte for byte.
+pub(super) async fn original(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Answer {
+    let access = desk.leave(&visitor, &id).await?;
+    let (row, _) = desk.vault.index(&access).await?;
+    let content = desk.vault.read(&access, 0..row.size).await?;
+    let body = Body::from_stream(decoded(content, None));
+    let mut response = download(body, "message.eml", "message/rfc822");
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(row.size));
+    Ok(response)
+}
+
+/// `GET /inbox/ID/attachments.zip`
+pub(super) async fn zip(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Answer {
+    let access = desk.leave(&visitor, &id).await?;
+    let (_, index) = desk.vault.index(&access).await?;
+    let mut taken = HashSet::new();
+    let waiting: VecDeque<(String, Part)> = (1..)
+        .zip(index.attachments())
+        .map(|(number, part)| (unique(&attachment_name(part, number), &mut taken), part.clone()))
+        .collect();
+    if waiting.is_empty() {
+        return Err(Fault::Status(StatusCode::NOT_FOUND));
+    }
+    let packer = Packer::new(desk.vault.clone(), access, waiting);
+    Ok(download(Body::from_stream(packed(packer)), "attachments.zip", "application/zip"))
+}
+
+/// Never shown in place: saved under its name, and sandboxed should a browser show it all the same.
+fn download(body: Body, name: &str, kind: &'static str) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let sandbox = HeaderValue::from_static("sandbox; default-src 'none'; frame-ancestors 'none'");
+    headers.insert(CONTENT_SECURITY_POLICY, sandbox);
+    let disposition = HeaderValue::from_str(&disposition(name))
+        .unwrap_or_else(|_| HeaderValue::from_static("attachment"));
+    headers.insert(CONTENT_DISPOSITION, disposition);
+    response
+}
+
+/// RFC 6266: a plain name for everybody, and the true one in UTF-8 (RFC 8187).
+fn disposition(name: &str) -> String {
+    let plain: String =
+        name.chars()
+            .map(|c| {
+                if matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%' | '/') { c } else { '_' }
+            })
+            .collect();
+    let mut text = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''");
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+/// Pieces as they come out of the vault, decoded where there is a decoder. An error ends the
+/// connection, so that a cut download is never taken for a whole one.
+fn decoded(
+    content: Content,
+    decoder: Option<Decoder>,
+) -> impl Stream<Item = Result<Bytes, VaultError>> + Send {
+    stream::unfold(Some((content, decoder)), |state| async move {
+        let (mut content, mut decoder) = state?;
+        loop {
+            let piece = match content.next().await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    tracing::error!(%error, "portal: a download broke off");
+                    return Some((Err(error), None));
+                }
+            };
+            let ended = piece.is_none();
+            let out = match (piece, decoder.as_mut()) {
+                (Some(piece), None) => piece,
+                (None, None) => Bytes::new(),
+                (piece, Some(decoder)) => decode(decoder, piece),
+            };
+            if ended {
+                return (!out.is_empty()).then_some((Ok(out), None));
+            }
+            if !out.is_empty() {
+                return Some((Ok(out), Some((content, decoder))));
+            }
+        }
+    })
+}
+
+/// What a piece (or the end) decodes to.
+fn decode(decoder: &mut Decoder, piece: Option<Bytes>) -> Bytes {
+    let mut out = Vec::new();
+    match piece {
+        Some(piece) => decoder.feed(&piece, &mut out),
+        None => decoder.finish(&mut out),
+    }
+    out.into()
+}
+
+/// A name that no other file of the zip has, whatever the case, and that every system can write.
+fn unique(name: &str, taken: &mut HashSet<String>) -> String {
+    let bad = |c: char| {
+        c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
+    };
+    let name: String = name.chars().map(|c| if bad(c) { '_' } else { c }).collect();
+    let (stem, end) = match name.rsplit_once('.') {
+        Some((stem, end)) if !stem.is_empty() => (stem.to_owned(), format!(".{end}")),
+        Some(_) | None => (name.clone(), String::new()),
+    };
+    let others = (2_u32..).map(|number| format!("{stem} ({number}){end}"));
+    let free = std::iter::once(name.clone())
+        .chain(others)
+        .find(|candidate| taken.insert(candidate.to_lowercase()));
+    free.unwrap_or(name)
+}
+
+/// Where the zip's bytes gather until they are sent.
+#[derive(Debug, Clone, Default)]
+struct Outbox(Arc<Mutex<Vec<u8>>>);
+impl Outbox {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+impl Write for Outbox {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why a zip broke off.
+#[derive(Debug, thiserror::Error)]
+enum PackError {
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Zip(#[from] zip::result::ZipError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Packs attachments one piece at a time, as fast as they are fetched.
+struct Packer {
+    vault: Vault,
+    access: Access,
+    waiting: VecDeque<(String, Part)>,
+    current: Option<(Content, Decoder)>,
+    writer: Option<ZipWriter<StreamWriter<Outbox>>>,
+    outbox: Outbox,
+}
+impl Packer {
+    fn new(vault: Vault, access: Access, waiting: VecDeque<(String, Part)>) -> Self {
+        let outbox = Outbox::default();
+        let writer = Some(ZipWriter::new_stream(outbox.clone()));
+        Self { vault, access, waiting, current: None, writer, outbox }
+    }
+    /// Goes on until there is something to send; nothing more: `None`.
+    async fn next(&mut self) -> Result<Option<Bytes>, PackError> {
+        loop {
+            let ended = !self.step().await?;
+            let bytes = self.outbox.take();
+            if !bytes.is_empty() {
+                return Ok(Some(bytes.into()));
+            }
+            if ended {
+                return Ok(None);
+            }
+        }
+    }
+    /// One piece, one new file, or the end; false once the end has been written.
+    async fn step(&mut self) -> Result<bool, PackError> {
+        let Some(mut writer) = self.writer.take() else { return Ok(false) };
+        if let Some((mut content, mut decoder)) = self.current.take() {
+            let piece = content.next().await?;
+            let more = piece.is_some();
+            writer.write_all(&decode(&mut decoder, piece))?;
+            self.current = more.then_some((content, decoder));
+        } else if let Some((name, part)) = self.waiting.pop_front() {
+            let options = SimpleFileOptions::default()
+                .compression_method(CompressionMethod::Deflated)
+                .compression_level(Some(1));
+            writer.start_file(name, options)?;
+            let content = self.vault.read(&self.access, part.body.clone()).await?;
+            self.current = Some((content, Decoder::new(part.encoding)));
+        } else {
+            writer.finish()?;
+            return Ok(true);
+        }
+        self.writer = Some(writer);
+        Ok(true)
+    }
+}
+
+fn packed(packer: Packer) -> impl Stream<Item = Result<Bytes, PackError>> + Send {
+    stream::unfold(Some(packer), |packer| async move {
+        let mut packer = packer?;
+        match packer.next().await {
+            Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(packer))),
+            Err(error) => {
+                tracing::error!(%error, "portal: a download broke off");
+                Some((Err(error), None))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_travel_in_both_forms_and_break_no_header() {
+        let cases = [
+            ("a.pdf", "attachment; filename=\"a.pdf\"; filename*=UTF-8''a.pdf"),
+            ("a b.pdf", "attachment; filename=\"a b.pdf\"; filename*=UTF-8''a%20b.pdf"),
+            ("ü\".pdf", "attachment; filename=\"__.pdf\"; filename*=UTF-8''%C3%BC%22.pdf"),
+            ("a\r\nX: y", "attachment; filename=\"a__X: y\"; filename*=UTF-8''a%0D%0AX%3A%20y"),
+            (
+                "100%;'.txt",
+                "attachment; filename=\"100_;'.txt\"; filename*=UTF-8''100%25%3B%27.txt",
+            ),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(disposition(name), expected);
+        }
+    }
+    #[test]
+    fn names_in_the_zip_are_unique_whatever_the_case() {
+        let mut taken = HashSet::new();
+        let names =
+            ["a.pdf", "A.PDF", "a.pdf", "a (2).pdf", "noend", "noend", ".hidden", "../x", "c:\\y"];
+        let made: Vec<_> = names.iter().map(|name| unique(name, &mut taken)).collect();
+        let expected = [
+            "a.pdf",
+            "A (2).PDF",
+            "a (3).pdf",
+            "a (2) (2).pdf",
+            "noend",
+            "noend (2)",
+            ".hidden",
+            ".._x",
+            "c__y",
+        ];
+        assert_eq!(made, expected);
+    }
+}

@@ -1,0 +1,69 @@
+//! What ends a request early. Only the status reaches the visitor (as a plain page); detail goes to
+//! the log.
+use crate::{mail::notice::TemplateError, store::StoreError, vault::VaultError};
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// An answer that is in order: not found, gone, not signed in.
+    #[error("{0}")]
+    Status(StatusCode),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// A page could not be rendered.
+    #[error("a page could not be rendered: {0}")]
+    Page(#[from] minijinja::Error),
+    /// The code mail could not be written.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Work on another thread did not come back.
+    #[error("{0}")]
+    Work(&'static str),
+}
+
+impl Fault {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Status(status) => *status,
+            Self::Store(error) | Self::Vault(VaultError::Store(error)) => of_store(error),
+            Self::Vault(VaultError::Gone) => StatusCode::GONE,
+            Self::Vault(
+                VaultError::Seal(_)
+                | VaultError::Ring(_)
+                | VaultError::Template(_)
+                | VaultError::Refused(_),
+            )
+            | Self::Page(_)
+            | Self::Template(_)
+            | Self::Work(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+fn of_store(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::Full | StoreError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        StoreError::NotFound => StatusCode::NOT_FOUND,
+        StoreError::Corrupt(_) | StoreError::Fenced | StoreError::Fatal(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        if status.is_server_error() {
+            tracing::error!(error = %self, "portal: a request failed");
+        }
+        status.into_response()
+    }
+}

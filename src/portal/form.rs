@@ -1,0 +1,113 @@
+//! What forms send, and what is wrong with it.
+use super::Fault;
+use axum::{
+    extract::{FromRequest, Request},
+    response::IntoResponse,
+};
+use minijinja::{Value, context};
+use serde::{Deserialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
+
+/// A form of ours. What is none ends with the status that says why, as a plain page.
+#[derive(Debug)]
+pub(super) struct Form<T>(pub(super) T);
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = Fault;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
+        match axum::Form::<T>::from_request(request, state).await {
+            Ok(axum::Form(form)) => Ok(Self(form)),
+            Err(rejection) => Err(Fault::Status(rejection.into_response().status())),
+        }
+    }
+}
+
+/// A password as it was typed; zeroed after use.
+#[derive(Default, Deserialize)]
+#[serde(from = "String")]
+pub(super) struct Secret(Zeroizing<String>);
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+impl Secret {
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+    pub(super) fn into_inner(self) -> Zeroizing<String> {
+        self.0
+    }
+}
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// `POST /register`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Registration {
+    pub(super) token: String,
+    pub(super) first_name: String,
+    pub(super) last_name: String,
+    pub(super) password: Secret,
+    pub(super) password_confirm: Secret,
+    pub(super) accept_terms: String,
+}
+/// `POST /login`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SignIn {
+    pub(super) email: String,
+    pub(super) password: Secret,
+    pub(super) token: String,
+}
+/// `POST /verify`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Typed {
+    pub(super) code: String,
+}
+
+/// What is wrong, in the order of the form: field (empty: the form as a whole) and words.
+#[derive(Debug, Default)]
+pub(super) struct Errors(Vec<(&'static str, String)>);
+impl Errors {
+    pub(super) fn of(field: &'static str, text: impl Into<String>) -> Self {
+        let mut errors = Self::default();
+        errors.add(field, text);
+        errors
+    }
+    pub(super) fn add(&mut self, field: &'static str, text: impl Into<String>) {
+        self.0.push((field, text.into()));
+    }
+    pub(super) fn add_if(&mut self, field: &'static str, text: Option<&'static str>) {
+        if let Some(text) = text {
+            self.add(field, text);
+        }
+    }
+    pub(super) const fn none(&self) -> bool {
+        self.0.is_empty()
+    }
+    pub(super) fn to_value(&self) -> Value {
+        self.0.iter().map(|(field, text)| context! { field => *field, text => text }).collect()
+    }
+}
+
+/// Longest name, in characters.
+const MAX_NAME: usize = 100;
+
+/// What is wrong with a first or last name.
+pub(super) fn fault_of_name(name: &str, missing: &'static str) -> Option<&'static str> {
+    let name = name.trim();
+    if name.is_empty() {
+        Some(missing)
+    } else if name.chars().count() > MAX_NAME {
+        Some("Use at most 100 characters for a name.")
+    } else if name.chars().any(char::is_control) {
+        Some("Use letters only, please: there is a character in it that can't be shown.")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,182 @@
+//! What every request passes on its way in, and every answer on its way out.
+use super::{
+    Desk, Fault,
+    routes::{self, Access},
+    session::Visitor,
+};
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
+            STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        },
+    },
+    middleware::Next,
+    response::{IntoResponse, Redirect, Response},
+};
+use std::{any::Any, net::SocketAddr, sync::Arc};
+
+/// What a page may load and do: our own style sheet, our own forms, nothing else; no scripts
+/// anywhere.
+const CSP: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+     frame-ancestors 'none'; base-uri 'none'; frame-src 'self'";
+
+/// Finds out who visits, and turns away who may not pass: to `/login` for a GET, with 401 for all
+/// else.
+pub(super) async fn guard(
+    State(desk): State<Arc<Desk>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let visitor = match desk.visitor(request.headers(), client).await {
+        Ok(visitor) => visitor,
+        Err(error) => return Fault::from(error).into_response(),
+    };
+    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let access = routes::access(request.method(), request.uri().path(), pattern);
+    if access == Access::SignedIn && visitor.account.is_none() {
+        return turned_away(request.method());
+    }
+    request.extensions_mut().insert(visitor.clone());
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(visitor);
+    response
+}
+
+fn turned_away(method: &Method) -> Response {
+    if *method == Method::GET || *method == Method::HEAD {
+        Redirect::to("/login").into_response()
+    } else {
+        StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+/// Refuses what another site sent. Browsers say so in `Sec-Fetch-Site`; older ones name the
+/// `Origin`.
+pub(super) async fn same_site(
+    State(desk): State<Arc<Desk>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if safe || ours(request.headers(), &desk.settings.url) {
+        next.run(request).await
+    } else {
+        StatusCode::FORBIDDEN.into_response()
+    }
+}
+
+/// A request without both headers comes from no browser, so no visitor's cookie was borrowed for
+/// it.
+fn ours(headers: &HeaderMap, url: &str) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    origin == origin_of(url) || (host.is_some() && authority(origin) == host)
+}
+
+/// Scheme and authority of a URL.
+fn origin_of(url: &str) -> &str {
+    let after = url.find("://").map_or(0, |at| at + 3);
+    let end = url.get(after..).and_then(|rest| rest.find('/')).map_or(url.len(), |at| after + at);
+    url.get(..end).unwrap_or(url)
+}
+fn authority(origin: &str) -> Option<&str> {
+    origin.split_once("://").map(|(_, authority)| authority)
+}
+
+/// A handler that panicked is our fault, and only that request's.
+pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("portal: a handler panicked");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+/// Gives every answer its headers, and every bare error a page.
+pub(super) async fn dress(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+    let asset = request.uri().path().starts_with("/assets/");
+    let response = explain(&desk, next.run(request).await);
+    headers(response, asset, desk.https())
+}
+
+/// An error without words becomes a plain page.
+fn explain(desk: &Desk, mut response: Response) -> Response {
+    let status = response.status();
+    let error = status.is_client_error() || status.is_server_error();
+    let worded =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == super::pages::HTML);
+    if !error || worded {
+        return response;
+    }
+    let me = response.extensions().get::<Visitor>().and_then(Visitor::name);
+    let Ok(page) = desk.pages.problem(status, me.as_deref()) else { return response };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::pages::HTML));
+    response.headers_mut().remove("content-length");
+    *response.body_mut() = Body::from(page);
+    response
+}
+
+fn headers(mut response: Response, asset: bool, https: bool) -> Response {
+    let headers = response.headers_mut();
+    let mut default = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    default(CONTENT_SECURITY_POLICY, CSP);
+    default(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    default(REFERRER_POLICY, "no-referrer");
+    default(X_FRAME_OPTIONS, "DENY");
+    default(CACHE_CONTROL, if asset { "public, max-age=3600" } else { "no-store" });
+    default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    default(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    default(
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    );
+    if https {
+        default(STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn posts_from_elsewhere_are_told_apart() {
+        type Headers = &'static [(&'static str, &'static str)];
+        let cases: &[(Headers, bool, &str)] = &[
+            (&[], true, "no browser"),
+            (&[("sec-fetch-site", "same-origin")], true, "our form"),
+            (&[("sec-fetch-site", "none")], true, "typed by the user"),
+            (&[("sec-fetch-site", "cross-site")], false, "another site"),
+            (&[("sec-fetch-site", "same-site")], false, "another host of the same domain"),
+            (
+                &[("sec-fetch-site", "same-origin"), ("origin", "null")],
+                true,
+                "no-referrer hides it",
+            ),
+            (&[("origin", "https://portal.example")], true, "portal.url"),
+            (&[("origin", "https://portal.example:444")], false, "another port"),
+            (&[("origin", "http://portal.example")], false, "another scheme"),
+            (&[("origin", "null")], false, "a sandboxed frame"),
+            (&[("origin", "https://evil.example")], false, "another site"),
+            (&[("origin", "http://127.0.0.1:9"), ("host", "127.0.0.1:9")], true, "same host"),
+            (&[("origin", "http://evil.example"), ("host", "127.0.0.1:9")], false, "other host"),
+        ];
+        for (headers, expected, why) in cases {
+            let mut map = HeaderMap::new();
+            for (name, value) in *headers {
+                let name: HeaderName = name.parse().unwrap();
+                map.insert(name, value.parse().unwrap());
+            }
+            assert_eq!(ours(&map, "https://portal.example/x"), *expected, "{why}");
+        }
+    }
+}

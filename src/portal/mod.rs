@@ -1,0 +1,98 @@
+//! The portal: where people outside read what is kept for them (INTERFACE sections 6 and 7).
+//!
+//! Server-rendered pages without scripts. [`Portal::router`] is built from one table of routes,
+//! each with its demand on the visitor; what the table does not name needs a session. The root
+//! serves it; nothing here opens a socket. Reading goes through the vault alone.
+
+mod download;
+mod fault;
+mod form;
+mod guard;
+mod pages;
+mod password;
+mod read;
+mod routes;
+mod session;
+mod show;
+mod sign_in;
+#[cfg(test)]
+mod tests;
+mod throttle;
+
+use crate::{mail::notice::TemplateError, vault::Vault};
+use axum::Router;
+use fault::Fault;
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// What the portal shows and how it is reached.
+#[derive(Debug, Clone, Default)]
+pub struct PortalSettings {
+    /// `organization.name`
+    pub organization: String,
+    /// `organization.support`
+    pub support: String,
+    /// `portal.url`: what links start with. With `https` cookies are `Secure`, and browsers are
+    /// told to stay with it.
+    pub url: String,
+    /// Templates that stand in for built-in ones: file name → text. [`Portal::template_names`]
+    /// lists the names.
+    pub overrides: BTreeMap<String, String>,
+}
+
+/// The portal, ready to be served.
+#[derive(Debug, Clone)]
+pub struct Portal {
+    desk: Arc<Desk>,
+}
+
+/// What every handler works with.
+#[derive(Debug)]
+struct Desk {
+    settings: PortalSettings,
+    vault: Vault,
+    pages: pages::Pages,
+    passwords: password::Passwords,
+    /// Wrong passwords, by account and by client address.
+    sign_ins: throttle::Throttle,
+    /// Codes mailed, by mailbox: each is worth ten guesses.
+    codes: throttle::Throttle,
+    /// One code is checked at a time, so that parallel guesses can't share a try.
+    verifying: tokio::sync::Mutex<()>,
+}
+
+impl Portal {
+    /// Checks the templates by rendering each of them with sample values, so that a bad override is
+    /// found at start.
+    pub fn new(settings: PortalSettings, vault: Vault) -> Result<Self, TemplateError> {
+        let pages = pages::Pages::new(&settings)?;
+        let desk = Desk {
+            settings,
+            vault,
+            pages,
+            passwords: password::Passwords::default(),
+            sign_ins: throttle::Throttle::default(),
+            codes: throttle::Throttle::default(),
+            verifying: tokio::sync::Mutex::new(()),
+        };
+        Ok(Self { desk: Arc::new(desk) })
+    }
+    /// The routes with everything that stands before them. Serve it with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that wrong passwords are counted
+    /// by client address.
+    pub fn router(&self) -> Router {
+        routes::router(Arc::clone(&self.desk))
+    }
+    /// Names that [`PortalSettings::overrides`] may hold.
+    pub fn template_names() -> impl Iterator<Item = &'static str> {
+        pages::TEMPLATES.iter().map(|(name, _)| *name).chain([pages::STYLE])
+    }
+}
+impl Desk {
+    fn now(&self) -> Timestamp {
+        self.vault.clock.now()
+    }
+    fn https(&self) -> bool {
+        self.settings.url.starts_with("https://")
+    }
+}

@@ -1,0 +1,292 @@
+//! The pages: templates built into the program, each of which may be replaced.
+use super::{Fault, PortalSettings, form::Errors};
+use crate::mail::notice::TemplateError;
+use axum::{
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
+
+/// Content-Type of every page.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+/// Name of the style sheet among the overrides.
+pub(super) const STYLE: &str = "style.css";
+/// Built-in templates.
+pub(super) const TEMPLATES: &[(&str, &str)] = &[
+    ("page.html", include_str!("templates/page.html")),
+    ("form.html", include_str!("templates/form.html")),
+    ("front.html", include_str!("templates/front.html")),
+    ("login.html", include_str!("templates/login.html")),
+    ("register.html", include_str!("templates/register.html")),
+    ("verify.html", include_str!("templates/verify.html")),
+    ("inbox.html", include_str!("templates/inbox.html")),
+    ("message.html", include_str!("templates/message.html")),
+    ("plain.html", include_str!("templates/plain.html")),
+];
+
+/// All pages, ready to be filled.
+#[derive(Debug)]
+pub(super) struct Pages {
+    templates: Environment<'static>,
+    organization: String,
+    support: String,
+    style: String,
+}
+
+impl Pages {
+    /// Takes overrides in, and renders every template once.
+    pub(super) fn new(settings: &PortalSettings) -> Result<Self, TemplateError> {
+        let names: Vec<_> = super::Portal::template_names().collect();
+        if let Some(name) = settings.overrides.keys().find(|name| !names.contains(&name.as_str())) {
+            let known = names.join(", ");
+            return Err(TemplateError(format!(
+                "{name}: the portal has no such template; it has {known}"
+            )));
+        }
+        let chosen = |name: &str, text: &'static str| {
+            settings.overrides.get(name).cloned().unwrap_or_else(|| text.to_owned())
+        };
+        let mut templates = Environment::new();
+        templates.set_undefined_behavior(UndefinedBehavior::Strict);
+        templates.set_auto_escape_callback(|_| AutoEscape::Html);
+        for (name, text) in TEMPLATES {
+            templates.add_template_owned(*name, chosen(name, text)).map_err(|e| bad(&e))?;
+        }
+        let pages = Self {
+            templates,
+            organization: settings.organization.clone(),
+            support: settings.support.clone(),
+            style: chosen(STYLE, include_str!("assets/style.css")),
+        };
+        pages.try_all().map(|()| pages)
+    }
+    /// The style sheet.
+    pub(super) fn style(&self) -> &str {
+        &self.style
+    }
+    /// One page as text. `me` is who is signed in.
+    pub(super) fn text(
+        &self,
+        name: &str,
+        title: &str,
+        me: Option<&str>,
+        values: Value,
+    ) -> Result<String, minijinja::Error> {
+        let frame = context! {
+            organization => &self.organization,
+            support => &self.support,
+            title => title,
+            me => me.unwrap_or_default(),
+        };
+        self.templates.get_template(name)?.render(context! { ..frame, ..values })
+    }
+    /// One page as an answer.
+    pub(super) fn answer(
+        &self,
+        status: StatusCode,
+        name: &str,
+        title: &str,
+        me: Option<&str>,
+        values: Value,
+    ) -> Result<Response, Fault> {
+        Ok(html(status, self.text(name, title, me, values)?))
+    }
+    /// A plain page with a few words.
+    pub(super) fn plain(
+        &self,
+        title: &str,
+        text: &str,
+        me: Option<&str>,
+    ) -> Result<String, minijinja::Error> {
+        self.text("plain.html", title, me, context! { text => text })
+    }
+    /// The page of an error.
+    pub(super) fn problem(
+        &self,
+        status: StatusCode,
+        me: Option<&str>,
+    ) -> Result<String, minijinja::Error> {
+        let (title, text) = words(status);
+        self.plain(title, text, me)
+    }
+    /// Renders each template with every branch that values open.
+    fn try_all(&self) -> Result<(), TemplateError> {
+        for (name, title, values) in samples() {
+            for me in [None, Some("ann@clinic.example")] {
+                self.text(name, title, me, values.clone()).map_err(|e| bad(&e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An answer of HTML.
+pub(super) fn html(status: StatusCode, text: String) -> Response {
+    let mut response = (status, text).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
+    response
+}
+/// Says when to come back.
+pub(super) fn retry_after(mut response: Response, seconds: i64) -> Response {
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.unsigned_abs()));
+    response
+}
+
+fn bad(error: &minijinja::Error) -> TemplateError {
+    let place = match (error.name(), error.line()) {
+        (Some(name), Some(line)) => format!("{name}:{line}: "),
+        (Some(name), None) => format!("{name}: "),
+        (None, _) => String::new(),
+    };
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    TemplateError(format!("{place}{}{detail}", error.kind()))
+}
+
+/// Title and words of an error's page.
+fn words(status: StatusCode) -> (&'static str, &'static str) {
+    match status {
+        StatusCode::UNAUTHORIZED => ("Please sign in", "Sign in first, then try again."),
+        StatusCode::FORBIDDEN => (
+            "That did not come from this site",
+            "For your safety we only take what was sent from our own pages. Please go back to \
+             this site and try again there.",
+        ),
+        StatusCode::NOT_FOUND => (
+            "Nothing is here",
+            "There is no such page, or it is not meant for you. Please check the address, or \
+             open the link in the notice again.",
+        ),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("That can't be done here", "Please go back and try another way.")
+        }
+        StatusCode::GONE => (
+            "This message is no longer available",
+            "Its time is over, or its sender has taken it back. Please ask the sender if you \
+             still need it.",
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => ("That was too much", "Please send less at one time."),
+        StatusCode::TOO_MANY_REQUESTS => {
+            ("Too many tries", "Please wait a little, then try again.")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            ("We are very busy", "Please try again in a few minutes. Nothing is lost.")
+        }
+        other if other.is_server_error() => (
+            "Something went wrong on our side",
+            "Please try again in a few minutes. If it happens again, write to the address below.",
+        ),
+        _ => ("We did not understand that", "Please go back and try again."),
+    }
+}
+
+/// Sample values for each template, so that no branch waits for a recipient to find its mistake.
+fn samples() -> Vec<(&'static str, &'static str, Value)> {
+    let mut errors = Errors::of("", "sample");
+    for field in ["email", "password", "first_name", "accept_terms", "code"] {
+        errors.add(field, "sample");
+    }
+    let mut all = Vec::new();
+    for errors in [Errors::default().to_value(), errors.to_value()] {
+        for token in ["", "token"] {
+            let values =
+                context! { errors => &errors, token => token, email => "ann@clinic.example" };
+            all.push(("login.html", "Sign in", values));
+        }
+        let names = context! { first_name => "Ann", last_name => "Ode", accept_terms => true };
+        let values =
+            context! { errors => &errors, token => "token", address => "ann@clinic.example" };
+        all.push(("register.html", "Register", context! { ..values, ..names }));
+        for usable in [false, true] {
+            let values =
+                context! { errors => &errors, address => "ann@clinic.example", usable => usable };
+            all.push(("verify.html", "Code", values));
+        }
+    }
+    all.push(("front.html", "Welcome", context! {}));
+    all.push(("plain.html", "Sample", context! { text => "sample" }));
+    all.extend(sample_inboxes().into_iter().map(|values| ("inbox.html", "Inbox", values)));
+    all.extend(sample_messages().into_iter().map(|values| ("message.html", "Sample", values)));
+    all
+}
+fn sample_inboxes() -> [Value; 2] {
+    let row = |live: bool, opened: bool| {
+        context! {
+            id => "id", subject => "sample", sender => "sample", stamp => "2026-11-22",
+            date => "22 November 2026", expires => "1 January 2027", live => live, opened => opened,
+        }
+    };
+    let rows: Value = [row(true, true), row(true, false), row(false, true)].into_iter().collect();
+    let none: Value = Vec::<Value>::new().into_iter().collect();
+    [context! { messages => rows, older => "id" }, context! { messages => none, older => "" }]
+}
+fn sample_messages() -> [Value; 2] {
+    let of = |rich: bool| {
+        let some = |value: Value| -> Value { rich.then_some(value).into_iter().collect() };
+        context! {
+            id => "id", subject => "sample", from => "sample", to => "sample", stamp => "2026-11-22",
+            date => "22 November 2026", size => "1 kB", expires => "1 January 2027",
+            segments => some(context! { text => "sample", href => "https://example.org/" }),
+            cut => rich, html => rich, why => if rich { "sample" } else { "" },
+            attachments => some(context! { number => 1, name => "sample", size => "1 kB" }),
+        }
+    };
+    [of(true), of(false)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn settings(overrides: &[(&str, &str)]) -> PortalSettings {
+        let overrides = overrides
+            .iter()
+            .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
+            .collect::<BTreeMap<_, _>>();
+        PortalSettings {
+            organization: "Example <Health>".into(),
+            support: "help@example.org".into(),
+            url: "https://portal.example".into(),
+            overrides,
+        }
+    }
+
+    #[test]
+    fn every_template_has_a_sample_and_renders_as_a_whole_page() {
+        let pages = Pages::new(&settings(&[])).unwrap();
+        let sampled: BTreeSet<_> = samples().iter().map(|(name, _, _)| *name).collect();
+        let parts = BTreeSet::from(["page.html", "form.html"]);
+        let all: BTreeSet<_> = TEMPLATES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(&all - &parts, sampled);
+        for (name, title, values) in samples() {
+            for me in [None, Some("ann@clinic.example")] {
+                let text = pages.text(name, title, me, values.clone()).unwrap();
+                super::super::tests::assert_whole_page(&text, me.is_some());
+                assert!(text.contains("Example &lt;Health&gt;"), "{name} escapes");
+            }
+        }
+    }
+    #[test]
+    fn an_override_takes_the_place_of_the_built_in_one() {
+        let own = "{% extends \"page.html\" %}{% block main %}<h1>Ours {{ organization }}</h1>{% endblock %}";
+        let pages = Pages::new(&settings(&[("front.html", own), ("style.css", "p{}")])).unwrap();
+        let text = pages.text("front.html", "t", None, context! {}).unwrap();
+        assert!(text.contains("<h1>Ours Example &lt;Health&gt;</h1>"));
+        assert_eq!(pages.style(), "p{}");
+    }
+    #[test]
+    fn bad_overrides_are_refused_with_their_place() {
+        let cases = [
+            ("front.html", "a\n{{ nowhere }}", "front.html:2"),
+            ("login.html", "{% if %}", "login.html:1"),
+            ("frnt.html", "", "frnt.html: the portal has no such template; it has page.html"),
+        ];
+        for (name, text, expected) in cases {
+            let error = Pages::new(&settings(&[(name, text)])).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The front page, the inbox and the message.
+use super::{Desk, Fault, pages::html as html_answer, session::Visitor, show};
+use crate::{
+    mail::{
+        GrantId,
+        header::{Fields, HeaderScan},
+        parts::{Decoder, Part, PartIndex, TransferEncoding, decode_charset},
+    },
+    store::{Grant, MessageRow},
+    vault::{Access, AccessAnswer, Content, VaultError},
+};
+use axum::{
+    Extension,
+    extract::{Path, Query, State},
+    http::{
+        HeaderValue, Method, StatusCode,
+        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_FRAME_OPTIONS},
+    },
+    response::{IntoResponse, Response},
+};
+use minijinja::{Value, context};
+use serde::Deserialize;
+use std::{ops::Range, sync::Arc};
+use tokio::task::spawn_blocking;
+
+/// Decoded text shown at most.
+const MAX_TEXT: usize = 1024 * 1024;
+/// Messages on one page of the inbox.
+const PAGE: usize = 25;
+/// The message's own HTML: shown in a frame of ours, and may do nothing but look. Links open
+/// elsewhere.
+const FRAME_CSP: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
+     style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; \
+     frame-ancestors 'self'";
+
+type Answer = Result<Response, Fault>;
+
+/// `GET /`
+pub(super) async fn front(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+) -> Answer {
+    let me = visitor.name();
+    desk.pages.answer(StatusCode::OK, "front.html", "Welcome", me.as_deref(), context! {})
+}
+
+/// `GET /assets/style.css`
+pub(super) async fn style(State(desk): State<Arc<Desk>>) -> Response {
+    let text = desk.pages.style().to_owned();
+    ([(CONTENT_TYPE, "text/css; charset=utf-8")], text).into_response()
+}
+
+/// Where the inbox goes on.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct From {
+    after: Option<String>,
+}
+
+/// `GET /inbox`
+pub(super) async fn inbox(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Query(from): Query<From>,
+) -> Answer {
+    let account = visitor.signed_in()?;
+    let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
+    let people = &desk.vault.people;
+    let mut grants = people.grants(Some(&account.address), after, PAGE + 1).await?;
+    let more = grants.len() > PAGE;
+    grants.truncate(PAGE);
+    let older = if more { grants.last().map(|g| g.id.to_string()) } else { None };
+    let mut rows = Vec::new();
+    for grant in &grants {
+        rows.push(desk.row(&visitor, grant).await?);
+    }
+    let messages: Value = rows.into_iter().collect();
+    let values = context! { messages => messages, older => older.unwrap_or_default() };
+    desk.pages.answer(StatusCode::OK, "inbox.html", "Inbox", visitor.name().as_deref(), values)
+}
+
+impl Desk {
+    /// One line of the inbox. What is gone shows that it was there, and no more.
+    async fn row(&self, visitor: &Visitor, grant: &Grant) -> Result<Value, Fault> {
+        let heading = match self.leave(visitor, &grant.id.to_string()).await {
+            Ok(access) => Some(self.heading(&access).await?.1),
+            Err(Fault::Status(_)) => None,
+            Err(other) => return Err(other),
+        };
+        let live = heading.is_some();
+        let gone = || Heading { subject: "A message that is gone".to_owned(), from: String::new() };
+        let heading = heading.unwrap_or_else(gone);
+        Ok(context! {
+            id => grant.id.to_string(),
+            subject => heading.subject,
+            sender => heading.from,
+            stamp => grant.sealed.to_string(),
+            date => show::moment(grant.sealed),
+            expires => show::day(grant.expires),
+            live => live,
+            opened => grant.opened.is_some(),
+        })
+    }
+    /// Leave to read: 404 for what is not there or another's, 410 for the owner of what is over.
+    pub(super) async fn leave(&self, visitor: &Visitor, id: &str) -> Result<Access, Fault> {
+        let account = visitor.signed_in()?;
+        let none = Fault::Status(StatusCode::NOT_FOUND);
+        let Ok(id) = id.parse::<GrantId>() else { return Err(none) };
+        match self.vault.access_state(id, account).await? {
+            AccessAnswer::Granted(access) => Ok(access),
+            AccessAnswer::Over => Err(Fault::Status(StatusCode::GONE)),
+            AccessAnswer::NotYours => Err(none),
+        }
+    }
+    /// What stands above a message.
+    async fn heading(&self, access: &Access) -> Result<(MessageRow, Heading, PartIndex), Fault> {
+        let (row, index) = self.vault.index(access).await?;
+        let header = bounded(&index.header(), HeaderScan::LIMIT);
+        let content = self.vault.read(access, header).await?;
+        let (bytes, _) = gather(content, TransferEncoding::Identity, HeaderScan::LIMIT).await?;
+        let fields = Fields::parse(&bytes);
+        let some =
+            |name: &str| fields.first(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        let sender = || row.facts.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+        let heading = Heading {
+            subject: some("Subject").unwrap_or_else(|| "(no subject)".to_owned()),
+            from: some("From").unwrap_or_else(sender),
+        };
+        Ok((row, heading, index))
+    }
+    /// A text part, decoded as far as is shown, and whether more follows.
+    async fn text_of(&self, access: &Access, part: &Part) -> Result<(String, bool), Fault> {
+        // Encoded text is at most three times (and a little for line ends) as long as what it says.
+        let range = bounded(&part.body, MAX_TEXT * 4);
+        let short = range.end < part.body.end;
+        let content = self.vault.read(access, range).await?;
+        let (bytes, cut) = gather(content, part.encoding, MAX_TEXT).await?;
+        Ok((decode_charset(part.charset.as_deref(), &bytes), cut || short))
+    }
+    /// The message as text: its own, or else what its HTML says.
+    async fn readable(&self, access: &Access, index: &PartIndex) -> Result<(String, bool), Fault> {
+        if let Some(part) = index.text() {
+            let (text, cut) = self.text_of(access, part).await?;
+            if cut || !text.trim().is_empty() || index.html().is_none() {
+                return Ok((text, cut));
+            }
+        }
+        let Some(part) = index.html() else { return Ok((String::new(), false)) };
+        let (html, cut) = self.text_of(access, part).await?;
+        let text = work(move || mail_parser::decoders::html::html_to_text(&html)).await?;
+        Ok((text, cut))
+    }
+    /// The plain reason why the message came here, if its record still says so.
+    async fn why(&self, grant: &Grant) -> Result<String, Fault> {
+        let record = self.vault.queue.message(grant.message).await?;
+        let rows = record.map(|(_, rows)| rows).unwrap_or_default();
+        let own = rows.into_iter().find(|row| row.address == grant.recipient);
+        Ok(own.and_then(|row| row.why).map(|why| why.text).unwrap_or_default())
+    }
+}
+
+/// Subject and sender, as the message itself has them.
+struct Heading {
+    subject: String,
+    from: String,
+}
+
+/// `GET /inbox/ID`
+pub(super) async fn message(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    method: Method,
+) -> Answer {
+    let access = desk.leave(&visitor, &id).await?;
+    let (row, heading, index) = desk.heading(&access).await?;
+    let (text, cut) = desk.readable(&access, &index).await?;
+    let grant = access.grant();
+    let values = context! {
+        id => grant.id.to_string(),
+        subject => &heading.subject,
+        from => heading.from,
+        to => grant.recipient.to_string(),
+        stamp => row.facts.arrived.to_string(),
+        date => show::moment(row.facts.arrived),
+        size => show::size(row.size),
+        expires => show::day(grant.expires),
+        segments => segments(&text),
+        cut => cut,
+        html => index.html().is_some(),
+        attachments => attachments(&index),
+        why => desk.why(grant).await?,
+    };
+    let me = visitor.name();
+    let page = desk.pages.answer(
+        StatusCode::OK,
+        "message.html",
+        &heading.subject,
+        me.as_deref(),
+        values,
+    )?;
+    if method == Method::GET {
+        // The reading itself is what "opened" records; a HEAD reads nothing.
+        desk.vault.opened(&access).await?;
+    }
+    Ok(page)
+}
+
+fn segments(text: &str) -> Value {
+    let segments = show::segments(text.trim_end());
+    let value = |s: &show::Segment<'_>| {
+        context! { text => s.text, href => if s.link { s.text } else { "" } }
+    };
+    segments.iter().map(value).collect()
+}
+fn attachments(index: &PartIndex) -> Value {
+    let line = |(number, part): (usize, &Part)| {
+        let (name, size) = (attachment_name(part, number), show::size(decoded_size(part)));
+        context! { number => number, name => name, size => size }
+    };
+    (1..).zip(index.attachments()).map(line).collect()
+}
+/// An attachment's name; `attachment-N` for one without.
+pub(super) fn attachment_name(part: &Part, number: usize) -> String {
+    let name = part.name.as_deref().map(str::trim).filter(|n| !n.trim_matches('.').is_empty());
+    name.map_or_else(|| format!("attachment-{number}"), ToOwned::to_owned)
+}
+/// What a part will be when decoded, roughly: base64 has 57 bytes in a line of 76 and its CRLF (RFC
+/// 2045 §6.8).
+fn decoded_size(part: &Part) -> u64 {
+    let encoded = part.body.end.saturating_sub(part.body.start);
+    match part.encoding {
+        TransferEncoding::Identity | TransferEncoding::QuotedPrintable => encoded,
+        TransferEncoding::Base64 => encoded / 78 * 57 + encoded % 78 * 57 / 78,
+    }
+}
+
+/// `GET /inbox/ID/html`: the frame on the message page.
+pub(super) async fn html(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Answer {
+    let access = desk.leave(&visitor, &id).await?;
+    let (_, index) = desk.vault.index(&access).await?;
+    let Some(part) = index.html() else { return Err(Fault::Status(StatusCode::NOT_FOUND)) };
+    let (text, _) = desk.text_of(&access, part).await?;
+    let page = work(move || show::sandboxed(&text)).await?;
+    let mut response = html_answer(StatusCode::OK, page);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAME_CSP));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    Ok(response)
+}
+
+/// Work that may take a moment, away from the threads that serve everybody.
+async fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    spawn_blocking(work).await.map_err(|_| Fault::Work("a message could not be shown"))
+}
+
+fn bounded(range: &Range<u64>, most: usize) -> Range<u64> {
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    range.start..range.end.min(range.start.saturating_add(most))
+}
+
+/// Decoded content up to `most` bytes, and whether more would follow.
+async fn gather(
+    mut content: Content,
+    encoding: TransferEncoding,
+    most: usize,
+) -> Result<(Vec<u8>, bool), VaultError> {
+    let mut decoder = Decoder::new(encoding);
+    let mut bytes = Vec::new();
+    while bytes.len() <= most {
+        let Some(piece) = content.next().await? else {
+            decoder.finish(&mut bytes);
+            break;
+        };
+        decoder.feed(&piece, &mut bytes);
+    }
+    let cut = bytes.len() > most;
+    bytes.truncate(most);
+    Ok((bytes, cut))
+}

@@ -1,0 +1,140 @@
+//! The one table of routes. The router is built from it, and the guard asks it: a route that is not
+//! here does not exist, and a route without an access decision can't be written down.
+use super::{Desk, download, guard, read, sign_in};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, StatusCode},
+    middleware::from_fn_with_state,
+    routing::{MethodRouter, get, post},
+};
+use std::{sync::Arc, time::Duration};
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+
+/// Bytes of a form read at most.
+const MAX_FORM: usize = 64 * 1024;
+/// How long a page may take until its first byte (a download may then run on).
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who may take a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody.
+    Open,
+    /// Those with a session; what belongs to somebody is compared with it by the vault.
+    SignedIn,
+}
+/// What stands behind a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    Front,
+    Style,
+    Link,
+    Register,
+    VerifyForm,
+    Verify,
+    LoginForm,
+    Login,
+    Logout,
+    Inbox,
+    Message,
+    Html,
+    Attachment,
+    Zip,
+    Original,
+}
+/// Methods the portal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// GET, and HEAD with it: never changes anything but "opened" on the message page.
+    Get,
+    /// POST.
+    Post,
+}
+/// One line of the table.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) verb: Verb,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    pub(super) page: Page,
+}
+
+const fn open(verb: Verb, path: &'static str, page: Page) -> Route {
+    Route { verb, path, access: Access::Open, page }
+}
+const fn signed_in(verb: Verb, path: &'static str, page: Page) -> Route {
+    Route { verb, path, access: Access::SignedIn, page }
+}
+
+/// All routes.
+pub(super) const ROUTES: &[Route] = &[
+    open(Verb::Get, "/", Page::Front),
+    open(Verb::Get, "/assets/style.css", Page::Style),
+    open(Verb::Get, "/m/{token}", Page::Link),
+    open(Verb::Post, "/register", Page::Register),
+    open(Verb::Get, "/verify", Page::VerifyForm),
+    open(Verb::Post, "/verify", Page::Verify),
+    open(Verb::Get, "/login", Page::LoginForm),
+    open(Verb::Post, "/login", Page::Login),
+    signed_in(Verb::Post, "/logout", Page::Logout),
+    signed_in(Verb::Get, "/inbox", Page::Inbox),
+    signed_in(Verb::Get, "/inbox/{id}", Page::Message),
+    signed_in(Verb::Get, "/inbox/{id}/html", Page::Html),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}", Page::Attachment),
+    signed_in(Verb::Get, "/inbox/{id}/attachments.zip", Page::Zip),
+    signed_in(Verb::Get, "/inbox/{id}/original.eml", Page::Original),
+];
+
+/// What a request must show. `pattern` is the route that matched; none, or a method the table does
+/// not name: a session.
+pub(super) fn access(method: &Method, path: &str, pattern: Option<&str>) -> Access {
+    if path.starts_with("/assets/") {
+        return Access::Open;
+    }
+    let verb = if *method == Method::GET || *method == Method::HEAD {
+        Verb::Get
+    } else if *method == Method::POST {
+        Verb::Post
+    } else {
+        return Access::SignedIn;
+    };
+    ROUTES
+        .iter()
+        .find(|route| route.verb == verb && Some(route.path) == pattern)
+        .map_or(Access::SignedIn, |route| route.access)
+}
+
+fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
+    match page {
+        Page::Front => get(read::front),
+        Page::Style => get(read::style),
+        Page::Link => get(sign_in::link),
+        Page::Register => post(sign_in::register),
+        Page::VerifyForm => get(sign_in::verify_form),
+        Page::Verify => post(sign_in::verify),
+        Page::LoginForm => get(sign_in::login_form),
+        Page::Login => post(sign_in::login),
+        Page::Logout => post(sign_in::logout),
+        Page::Inbox => get(read::inbox),
+        Page::Message => get(read::message),
+        Page::Html => get(read::html),
+        Page::Attachment => get(download::attachment),
+        Page::Zip => get(download::zip),
+        Page::Original => get(download::original),
+    }
+}
+
+/// The router with its guards, outermost last.
+pub(super) fn router(desk: Arc<Desk>) -> Router {
+    ROUTES
+        .iter()
+        .fold(Router::new(), |router, route| router.route(route.path, handler(route.page)))
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(from_fn_with_state(Arc::clone(&desk), guard::guard))
+        .layer(from_fn_with_state(Arc::clone(&desk), guard::same_site))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(from_fn_with_state(Arc::clone(&desk), guard::dress))
+        .with_state(desk)
+}

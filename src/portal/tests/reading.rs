@@ -1,0 +1,178 @@
+//! What a message looks like, and what comes out of it.
+use super::{
+    assert_whole_page,
+    world::{Browser, Kept, World},
+};
+use data_encoding::BASE64;
+use std::io::{Cursor, Read};
+
+const ANN: &str = "ann@clinic.example";
+
+async fn opened<'a>(world: &'a World, message: &[u8]) -> (Browser<'a>, Kept) {
+    let kept = world.keep(ANN, message).await;
+    (world.registered(ANN, &kept).await, kept)
+}
+/// Lines of 76 characters, as mail programs write them.
+fn base64(bytes: &[u8]) -> String {
+    let text = BASE64.encode(bytes);
+    let lines: Vec<_> =
+        text.as_bytes().chunks(76).map(|l| std::str::from_utf8(l).unwrap()).collect();
+    lines.join("\r\n")
+}
+fn with_files(files: &[(&str, &[u8])]) -> String {
+    let mut text = "From: a@example.org\r\nSubject: Files\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n\
+         --b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nSee attached.\r\n"
+        .to_owned();
+    for (name, bytes) in files {
+        let named = if name.is_empty() { String::new() } else { format!("; filename=\"{name}\"") };
+        text += &format!(
+            "--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment{named}\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\n{}\r\n",
+            base64(bytes)
+        );
+    }
+    text + "--b--\r\n"
+}
+
+#[tokio::test]
+async fn nothing_in_a_message_acts_on_the_page() {
+    let world = World::new();
+    let evil = "From: \"<script>alert(1)</script>\" <x@example.org>\r\n\
+        Subject: </title><script>alert(2)</script><img src=x onerror=alert(3)>\r\n\
+        MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+        --b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n\
+        --c\r\nContent-Type: text/plain\r\n\r\n<script>alert(4)</script> https://a.example/\"onmouseover=\"alert(5)\r\n\
+        javascript:alert(6) {{ organization }} {% raw %}\r\n\
+        --c\r\nContent-Type: text/html\r\n\r\n<script>alert(7)</script><p onclick=alert(8)>Shown</p>\
+        <img src=\"https://track.example/x.gif\"><a href=\"javascript:alert(9)\">x</a>\r\n--c--\r\n\
+        --b\r\nContent-Type: text/html; name=\"<b>x.html\"\r\nContent-Disposition: attachment; filename=\"<b onclick=alert(10)>.html\"\r\n\r\n<script>alert(11)</script>\r\n--b--\r\n";
+    let (mut browser, kept) = opened(&world, evil.as_bytes()).await;
+    for path in ["/inbox".to_owned(), kept.page()] {
+        let page = browser.get(&path).await.text();
+        assert_whole_page(&page, true);
+        for never in ["<script", "<img", "<b onclick", "\"onmouseover=", "href=\"javascript"] {
+            assert!(!page.contains(never), "{path}: {never}");
+        }
+    }
+    let page = browser.get(&kept.page()).await.text();
+    assert!(page.contains("{{ organization }}"), "a message is no template");
+    let link =
+        "href=\"https:&#x2f;&#x2f;a.example&#x2f;\" target=\"_blank\" rel=\"noopener noreferrer\"";
+    assert!(page.contains(link), "{page}");
+
+    let frame = browser.get(&format!("{}/html", kept.page())).await;
+    assert!(frame.header("content-security-policy").unwrap().starts_with("sandbox"));
+    let html = frame.text();
+    assert!(html.contains("Shown"));
+    for never in ["<script", "alert(", "onclick", "track.example", "javascript:"] {
+        assert!(!html.contains(never), "{never}: {html}");
+    }
+    let file = browser.get(&format!("{}/attachments/1", kept.page())).await;
+    assert!(file.header("content-disposition").unwrap().starts_with("attachment; "));
+    assert_eq!(file.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(file.text(), "<script>alert(11)</script>");
+}
+
+#[tokio::test]
+async fn html_alone_is_read_as_text_and_long_text_is_cut() {
+    let world = World::new();
+    let html =
+        "Subject: s\r\nContent-Type: text/html\r\n\r\n<p>One &amp; two</p><style>p{}</style>\r\n";
+    let (mut browser, kept) = opened(&world, html.as_bytes()).await;
+    let page = browser.get(&kept.page()).await.text();
+    assert!(page.contains("One &amp; two") && page.contains("<iframe"), "{page}");
+    assert!(!page.contains("p{}"));
+    browser.post("/logout", &[]).await;
+
+    let mut long = "Subject: s\r\nContent-Type: text/plain\r\n\r\n".to_owned();
+    long += &"all work and no play\r\n".repeat(55_000);
+    let kept = world.keep(ANN, long.as_bytes()).await;
+    let form =
+        [("email", ANN), ("password", super::world::PASSWORD), ("token", kept.token.as_str())];
+    browser.post("/login", &form).await;
+    let page = browser.get(&kept.page()).await;
+    assert!(page.text().contains("longer than what is shown"));
+    assert!(page.body.len() < 1_200_000, "{}", page.body.len());
+    assert!(!page.text().contains("<iframe"), "no HTML, no frame");
+    assert_eq!(browser.get(&format!("{}/html", kept.page())).await.status, 404);
+    assert_eq!(browser.get(&format!("{}/attachments.zip", kept.page())).await.status, 404);
+}
+
+#[tokio::test]
+async fn attachments_come_out_whole_one_by_one_and_together() {
+    let world = World::new();
+    let large: Vec<u8> =
+        (0..200_001_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let files: [(&str, &[u8]); 5] = [
+        ("scan.pdf", &large),
+        ("SCAN.pdf", b"two"),
+        ("", b"three"),
+        ("scan.pdf", b"four"),
+        ("leer", b""),
+    ];
+    let message = with_files(&files);
+    let (mut browser, kept) = opened(&world, message.as_bytes()).await;
+    let page = browser.get(&kept.page()).await.text();
+    for name in
+        ["scan.pdf", "SCAN.pdf", "attachment-3", "leer", "/attachments/5\"", "attachments.zip"]
+    {
+        assert!(page.contains(name), "{name}");
+    }
+    for (number, (_, bytes)) in (1..).zip(files) {
+        let answer = browser.get(&format!("{}/attachments/{number}", kept.page())).await;
+        assert!(answer.whole && answer.body == bytes, "attachment {number}");
+    }
+    for number in ["0", "6", "-1", "x", "99999999999999999999"] {
+        let answer = browser.get(&format!("{}/attachments/{number}", kept.page())).await;
+        assert_eq!(answer.status, 404, "{number}");
+    }
+    let answer = browser.get(&format!("{}/attachments.zip", kept.page())).await;
+    assert!(answer.whole);
+    assert_eq!(answer.header("content-type"), Some("application/zip"));
+    let mut zip = zip::ZipArchive::new(Cursor::new(&answer.body)).unwrap();
+    let names = ["scan.pdf", "SCAN (2).pdf", "attachment-3", "scan (3).pdf", "leer"];
+    assert_eq!(zip.len(), names.len());
+    for (at, (name, (_, bytes))) in names.iter().zip(files).enumerate() {
+        let mut file = zip.by_index(at).unwrap();
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).unwrap();
+        assert_eq!(file.name(), *name);
+        assert!(content == bytes, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_original_is_byte_identical() {
+    let world = World::new();
+    let mut message = with_files(&[("a.bin", &[7; 300_000])]).into_bytes();
+    message.extend_from_slice(b"trailing \xff bytes after the end");
+    let (mut browser, kept) = opened(&world, &message).await;
+    let answer = browser.get(&format!("{}/original.eml", kept.page())).await;
+    assert!(answer.body == message);
+    assert_eq!(answer.header("content-length"), Some(message.len().to_string().as_str()));
+    assert!(answer.header("content-disposition").unwrap().contains("message.eml"));
+}
+
+#[tokio::test]
+async fn the_inbox_goes_on_over_pages() {
+    let world = World::new();
+    let first = world.keep(ANN, b"Subject: number 0\r\n\r\n\r\n").await;
+    let mut browser = world.registered(ANN, &first).await;
+    for number in 1..30 {
+        world.clock.forward(jiff::SignedDuration::from_secs(1));
+        world.keep(ANN, format!("Subject: number {number}\r\n\r\n\r\n").as_bytes()).await;
+    }
+    let page = browser.get("/inbox").await.text();
+    assert!(
+        page.contains("number 29") && page.contains("number 5<") && !page.contains("number 4<")
+    );
+    let (_, after) = page.split_once("/inbox?after=").unwrap();
+    let (after, _) = after.split_at(26);
+    let older = browser.get(&format!("/inbox?after={after}")).await.text();
+    assert!(
+        older.contains("number 4<") && older.contains("number 0<") && !older.contains("number 5<")
+    );
+    assert!(!older.contains("?after="), "the end");
+    assert_eq!(browser.get("/inbox?after=nonsense").await.status, 200);
+}

@@ -1,0 +1,360 @@
+//! A vault in memory with a served portal before it, and browsers that keep cookies.
+use super::super::{Portal, PortalSettings};
+use crate::{
+    clock::Clock,
+    mail::{
+        Address, GrantId, QueueId,
+        notice::{Letterhead, Templates},
+        parts::Indexer,
+    },
+    policy::{Level, PolicyRef, Reason, RuleVerdict, Why},
+    seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
+    store::{
+        Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientState, Settle,
+        memory::MemoryStore,
+    },
+    vault::{NoticeSettings, Vault},
+};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request},
+    middleware::{Next, from_fn},
+    response::Response,
+    serve::Listener,
+};
+use jiff::{SignedDuration, Timestamp};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    sync::mpsc,
+};
+use zeroize::Zeroizing;
+
+/// A clock that tests move.
+#[derive(Debug)]
+pub(super) struct Hands(Mutex<Timestamp>);
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+impl Hands {
+    pub(super) fn forward(&self, by: SignedDuration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+/// Connections made in memory.
+struct Pipes(mpsc::Receiver<DuplexStream>);
+impl Listener for Pipes {
+    type Io = DuplexStream;
+    type Addr = ();
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.recv().await {
+            Some(pipe) => (pipe, ()),
+            None => std::future::pending().await,
+        }
+    }
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) struct World {
+    pub(super) clock: Arc<Hands>,
+    pub(super) store: MemoryStore,
+    pub(super) vault: Vault,
+    dial: mpsc::Sender<DuplexStream>,
+}
+/// A message kept for somebody: the grant and the token of its link.
+pub(super) struct Kept {
+    pub(super) grant: GrantId,
+    pub(super) token: String,
+}
+impl Kept {
+    pub(super) fn link(&self) -> String {
+        format!("/m/{}", self.token)
+    }
+    pub(super) fn page(&self) -> String {
+        format!("/inbox/{}", self.grant)
+    }
+}
+
+pub(super) fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::at("http://portal.test")
+    }
+    pub(super) fn at(url: &str) -> Self {
+        let clock = Arc::new(Hands(Mutex::new("2026-11-22T10:00:00Z".parse().unwrap())));
+        let store = MemoryStore::new();
+        let head = Letterhead {
+            organization: "Example Health".into(),
+            support: "helpdesk@example.org".into(),
+            from: address("secure@example.org"),
+            subject: "A message from {organization}".into(),
+        };
+        let notices = NoticeSettings {
+            head,
+            templates: Templates::new(&BTreeMap::new()).unwrap(),
+            portal_url: url.into(),
+            retention: SignedDuration::from_hours(30 * 24),
+        };
+        let vault = Vault {
+            queue: Arc::new(store.clone()),
+            bodies: Arc::new(store.clone()),
+            people: Arc::new(store.clone()),
+            ring: Arc::new(KeyRing::generate(Zeroizing::new(rand::random()))),
+            clock: clock.clone(),
+            notices: Arc::new(notices),
+        };
+        let settings = PortalSettings {
+            organization: "Example Health".into(),
+            support: "helpdesk@example.org".into(),
+            url: url.into(),
+            overrides: BTreeMap::new(),
+        };
+        let router = Portal::new(settings, vault.clone()).unwrap().router();
+        Self { clock, store, vault, dial: serve(router) }
+    }
+    /// Keeps a message for somebody, as the relay would.
+    pub(super) async fn keep(&self, recipient: &str, message: &[u8]) -> Kept {
+        let id = QueueId::new(1_795_000_000_000, rand::random());
+        let facts = MessageFacts {
+            id,
+            class: Class::Protected,
+            sender: Some(address("nurse@example.org")),
+            arrived: self.clock.now(),
+            message_id: None,
+            client: None,
+            needs: Needs::default(),
+            envelope_id: None,
+            sender_name: None,
+            grant: None,
+            rule: RuleVerdict::protected(),
+        };
+        let recipient = address(recipient);
+        let mut deposit = self.vault.deposit(facts, vec![recipient.clone()]).unwrap();
+        let mut indexer = Indexer::default();
+        for piece in message.chunks(50_000) {
+            deposit.write(piece).await.unwrap();
+            indexer.feed(piece);
+        }
+        let finished = deposit.finish(&indexer.finish()).await.unwrap();
+        self.store.accept(finished.message).await.unwrap();
+        self.grant(id, recipient).await
+    }
+    async fn grant(&self, id: QueueId, recipient: Address) -> Kept {
+        let now = self.clock.now();
+        let claims = self.store.claim(now, 100, SignedDuration::from_mins(5)).await.unwrap();
+        let claim = claims.into_iter().find(|claim| claim.message.facts.id == id).unwrap();
+        let token = LinkToken::from_random(Zeroizing::new(rand::random()));
+        let grant = Grant {
+            id: GrantId::from_bytes(rand::random()),
+            message: id,
+            recipient,
+            token: token.hash(),
+            sealed: now,
+            expires: now + SignedDuration::from_hours(30 * 24),
+            opened: None,
+            state: GrantState::Live,
+        };
+        let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
+        let policy =
+            PolicyRef { file: "a".into(), line: 1, level: Level::Envelope, version: "v".into() };
+        let text = "All mail to this domain is sealed.".to_owned();
+        let outcome = Outcome {
+            index: 0,
+            state: RecipientState::Granted { at: now, grant: grant.id },
+            why: Some(Why { reason: Reason::PolicyEnvelope, text, policy }),
+            attempts: vec![],
+            first_failed: None,
+            warned: false,
+            grant: Some(grant),
+        };
+        let settle = Settle { token: claim.token, id, outcomes: vec![outcome], spawn: vec![] };
+        self.store.settle(settle).await.unwrap();
+        kept
+    }
+    /// Takes the newest code mail out of the queue, and reads the code in it.
+    pub(super) async fn mailed_code(&self, recipient: &str) -> Option<String> {
+        let filter = Filter { recipient: Some(address(recipient)), ..Filter::default() };
+        let all = self.store.list(&filter, None, 1000).await.unwrap();
+        let codes = all.into_iter().filter(|(row, _)| row.facts.class == Class::Code);
+        let (row, _) = codes.max_by_key(|(row, _)| row.facts.arrived)?;
+        let mut content = self.vault.open_notice(&row).await.unwrap();
+        let mut text = String::new();
+        while let Some(piece) = content.next().await.unwrap() {
+            text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        assert!(!text.contains("/m/"), "a code mail holds no link");
+        let body = text.split_once("\r\n\r\n").unwrap().1;
+        let word = |w: &&str| w.len() == 6 && w.bytes().all(|b| b.is_ascii_digit());
+        body.split(|c: char| !c.is_ascii_alphanumeric()).find(word).map(ToOwned::to_owned)
+    }
+    /// Everything that a request could change.
+    pub(super) fn snapshot(&self) -> String {
+        format!("{:?}", self.store)
+    }
+    pub(super) async fn grant_row(&self, kept: &Kept) -> Grant {
+        self.store.grant(kept.grant).await.unwrap().unwrap()
+    }
+    pub(super) fn browser(&self) -> Browser<'_> {
+        Browser { world: self, cookies: BTreeMap::new(), client: "192.0.2.1:999".into() }
+    }
+    /// A browser that has gone from the link to the message.
+    pub(super) async fn registered(&self, who: &str, kept: &Kept) -> Browser<'_> {
+        let mut browser = self.browser();
+        let sent = browser.post("/register", &registration(&kept.token)).await;
+        assert_eq!(
+            (sent.status, sent.header("location")),
+            (303, Some("/verify")),
+            "{}",
+            sent.text()
+        );
+        let code = self.mailed_code(who).await.unwrap();
+        let done = browser.post("/verify", &[("code", &code)]).await;
+        assert_eq!((done.status, done.header("location")), (303, Some(kept.page().as_str())));
+        browser
+    }
+}
+
+pub(super) const PASSWORD: &str = "a heron sleeps upright";
+pub(super) fn registration(token: &str) -> [(&'static str, &str); 6] {
+    [
+        ("token", token),
+        ("first_name", "Ann"),
+        ("last_name", "Ode"),
+        ("password", PASSWORD),
+        ("password_confirm", PASSWORD),
+        ("accept_terms", "yes"),
+    ]
+}
+
+fn serve(router: Router) -> mpsc::Sender<DuplexStream> {
+    let (dial, pipes) = mpsc::channel(8);
+    let router = router.layer(from_fn(from_client));
+    tokio::spawn(async move { axum::serve(Pipes(pipes), router).await });
+    dial
+}
+/// The address that a listener would tell.
+async fn from_client(mut request: Request, next: Next) -> Response {
+    let client = request.headers().get("x-test-client").and_then(|value| value.to_str().ok());
+    if let Some(client) = client.and_then(|text| text.parse::<SocketAddr>().ok()) {
+        request.extensions_mut().insert(ConnectInfo(client));
+    }
+    next.run(request).await
+}
+
+/// A browser: keeps cookies, follows nothing by itself.
+pub(super) struct Browser<'a> {
+    world: &'a World,
+    pub(super) cookies: BTreeMap<String, String>,
+    pub(super) client: String,
+}
+impl Browser<'_> {
+    pub(super) async fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+    pub(super) async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.send("POST", path, &[("sec-fetch-site", "same-origin")], &encoded(form)).await
+    }
+    pub(super) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut text =
+            format!("{method} {path} HTTP/1.1\r\nhost: portal.test\r\nconnection: close\r\n");
+        text += &format!("x-test-client: {}\r\ncontent-length: {}\r\n", self.client, body.len());
+        text += "content-type: application/x-www-form-urlencoded\r\n";
+        for (name, value) in headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        for (name, value) in &self.cookies {
+            text += &format!("cookie: {name}={value}\r\n");
+        }
+        let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+        self.world.dial.send(theirs).await.unwrap();
+        ours.write_all(format!("{text}\r\n{body}").as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        ours.read_to_end(&mut bytes).await.unwrap();
+        let answer = Answer::parse(&bytes);
+        self.take_cookies(&answer);
+        answer
+    }
+    fn take_cookies(&mut self, answer: &Answer) {
+        for (_, value) in answer.headers.iter().filter(|(name, _)| name == "set-cookie") {
+            let (name, rest) = value.split_once('=').unwrap();
+            match rest.split(';').next().unwrap() {
+                "" => self.cookies.remove(name),
+                value => self.cookies.insert(name.to_owned(), value.to_owned()),
+            };
+        }
+    }
+}
+fn encoded(form: &[(&str, &str)]) -> String {
+    let byte = |b: u8| match b {
+        b' ' => "+".to_owned(),
+        b if b.is_ascii_alphanumeric() || b == b'_' => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    let pair = |(name, value): &(&str, &str)| {
+        format!("{name}={}", value.bytes().map(byte).collect::<String>())
+    };
+    form.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    /// False where a chunked body broke off before its end.
+    pub(super) whole: bool,
+}
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<(String, String)> = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let body = &bytes[end + 4..];
+        let chunked = headers.iter().any(|(name, _)| name == "transfer-encoding");
+        let (body, whole) = if chunked { unchunked(body) } else { (body.to_vec(), true) };
+        Self { status, headers, body, whole }
+    }
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+fn unchunked(mut body: &[u8]) -> (Vec<u8>, bool) {
+    let mut out = Vec::new();
+    loop {
+        let Some(end) = body.windows(2).position(|w| w == b"\r\n") else { return (out, false) };
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return (out, true);
+        }
+        out.extend_from_slice(&body[end + 2..end + 2 + size]);
+        body = &body[end + 4 + size..];
+    }
+}
