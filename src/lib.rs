@@ -5,11 +5,15 @@
 //! whole; this is the map.
 //!
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod dns;
 pub mod intake;
 pub mod mail;
 pub mod net;
+pub mod observe;
 pub mod policies;
 pub mod policy;
 pub mod portal;

@@ -1,0 +1,171 @@
+//! What may be typed.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// The smarthost for outbound mail that must not travel in the open.
+///
+/// Restante seals every message as it arrives. Recipients at a TLS partner get it directly, over a connection that
+/// proved itself at the level their policy file asks; everyone else gets a notification and reads it at the portal.
+#[derive(Debug, Parser)]
+#[command(name = "restante", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file. Otherwise $`RESTANTE_CONFIG`, ./restante.toml, /etc/restante/restante.toml, or defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway in the foreground
+    ///
+    /// Prints `ready smtp=ADDR portal=ADDR` once every listener is bound. SIGTERM or SIGINT drains and exits 0; SIGHUP
+    /// reloads policies and certificates.
+    Serve,
+    /// Show the whole way of a message, on loopback, with nothing set up
+    ///
+    /// Starts a throwaway gateway with its own DNS, a TLS partner and a stranger; sends two real messages, shows what
+    /// arrived where, and prints a pickup link to open in a browser.
+    Demo {
+        /// Check every claim, then exit: 0 if all hold
+        #[arg(long)]
+        once: bool,
+    },
+    /// Listeners, queue, vault, policies, last failures by domain
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The queue
+    #[command(subcommand)]
+    Queue(Queue),
+    /// The life of a message: every decision and every attempt
+    Trace {
+        /// A queue id, a Message-ID or an address
+        query: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sealed messages waiting for pickup
+    #[command(subcommand)]
+    Vault(Vault),
+    /// Policy files
+    #[command(subcommand)]
+    Policy(Policy),
+    /// The configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
+}
+
+/// `restante queue`
+#[derive(Debug, Subcommand)]
+pub enum Queue {
+    /// Messages with a recipient that still waits
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One message, recipient by recipient
+    Show {
+        /// Queue id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `restante vault`
+#[derive(Debug, Subcommand)]
+pub enum Vault {
+    /// Messages that wait for pickup, and whether they were opened
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Recreate a lost or damaged book from the sealed bodies; the server must be stopped
+    ///
+    /// The old book is moved aside, never deleted. Every message that had not come to its end for all recipients is
+    /// queued again: some recipients may get a second copy or a second notice, none is lost.
+    Rebuild {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `restante policy`
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Parse and lint policy files; problems as `file:line:column`
+    Check {
+        /// The folder; otherwise the configuration's `policy_dir`
+        dir: Option<PathBuf>,
+        /// Exit 1 on warnings too
+        #[arg(long)]
+        strict: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Which file and rule decide for a recipient, and why, without network
+    Explain {
+        /// The recipient
+        address: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `restante config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Validate the configuration
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the effective configuration as TOML, secrets masked
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn config_is_global() {
+        let cli = Cli::try_parse_from(["restante", "status", "--json", "--config", "x.toml"]);
+        assert_eq!(cli.expect("parses").config, Some(PathBuf::from("x.toml")));
+    }
+}

@@ -1,0 +1,297 @@
+//! Commands that ask the running server: `status`, `queue`, `trace`, `vault list`.
+
+use super::{Exit, out};
+use crate::control::{
+    Answer, Page, Refusal, Request,
+    client::{self, ClientError},
+    view::{QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView, VaultView},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::Path;
+
+/// Rows asked for at a time.
+const PAGE: usize = 500;
+
+/// `restante status`
+pub fn status(socket: &Path, json: bool) -> Exit {
+    show(socket, &Request::Status, json, |view: &StatusView| status_text(view))
+}
+
+/// `restante queue show ID`
+pub fn queue_show(socket: &Path, id: String, json: bool) -> Exit {
+    show(socket, &Request::QueueShow { id }, json, trace_text)
+}
+
+/// `restante trace QUERY`
+pub fn trace(socket: &Path, query: String, json: bool) -> Exit {
+    let value = match ask(socket, &Request::Trace { query }) {
+        Ok(value) => value,
+        Err(exit) => return exit,
+    };
+    if json {
+        out::json(&value);
+        return Exit::Done;
+    }
+    let lives = if let Value::Array(lives) = value { lives } else { vec![value] };
+    for life in lives {
+        match serde_json::from_value(life) {
+            Ok(view) => trace_text(&view),
+            Err(error) => return garbled(&error),
+        }
+    }
+    Exit::Done
+}
+
+/// `restante queue list`
+pub fn queue_list(socket: &Path, json: bool) -> Exit {
+    list(
+        socket,
+        json,
+        |after| Request::QueueList { after, max: PAGE },
+        |views: &[QueueView]| {
+            let mut rows = vec![heading(&[
+                "ID",
+                "ARRIVED",
+                "SIZE",
+                "SENDER",
+                "RECIPIENT",
+                "STATE",
+                "NEXT",
+                "REASON",
+            ])];
+            for view in views {
+                for r in &view.recipients {
+                    rows.push(vec![
+                        view.id.to_string(),
+                        time(view.arrived),
+                        view.size.to_string(),
+                        path(view.sender.as_ref()),
+                        r.address.to_string(),
+                        format!("{} ({})", r.state, r.attempts),
+                        r.next.map(time).unwrap_or_default(),
+                        r.reason.clone().unwrap_or_default(),
+                    ]);
+                }
+            }
+            out::table(&rows);
+        },
+    )
+}
+
+/// `restante vault list`
+pub fn vault_list(socket: &Path, json: bool) -> Exit {
+    list(
+        socket,
+        json,
+        |after| Request::VaultList { after, max: PAGE },
+        |views: &[VaultView]| {
+            let mut rows = vec![heading(&["ID", "RECIPIENT", "SEALED", "EXPIRES", "OPENED"])];
+            rows.extend(views.iter().map(|v| {
+                vec![
+                    v.id.to_string(),
+                    v.recipient.to_string(),
+                    time(v.sealed),
+                    time(v.expires),
+                    v.opened.map_or_else(|| "not yet".to_owned(), time),
+                ]
+            }));
+            out::table(&rows);
+        },
+    )
+}
+
+fn show<T: DeserializeOwned>(
+    socket: &Path,
+    request: &Request,
+    json: bool,
+    text: impl Fn(&T),
+) -> Exit {
+    let value = match ask(socket, request) {
+        Ok(value) => value,
+        Err(exit) => return exit,
+    };
+    if json {
+        out::json(&value);
+        return Exit::Done;
+    }
+    match serde_json::from_value(value) {
+        Ok(view) => text(&view),
+        Err(error) => return garbled(&error),
+    }
+    Exit::Done
+}
+
+/// Fetches page after page. JSON is one array over all of them.
+fn list<T: DeserializeOwned>(
+    socket: &Path,
+    json: bool,
+    request: impl Fn(Option<String>) -> Request,
+    text: impl Fn(&[T]),
+) -> Exit {
+    let mut rows: Vec<Value> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = ask(socket, &request(after)).and_then(|value| {
+            serde_json::from_value::<Page>(value).map_err(|error| garbled(&error))
+        });
+        let mut page = match page {
+            Ok(page) => page,
+            Err(exit) => return exit,
+        };
+        rows.append(&mut page.rows);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    if json {
+        out::json(&rows);
+        return Exit::Done;
+    }
+    match rows.into_iter().map(serde_json::from_value).collect::<Result<Vec<T>, _>>() {
+        Ok(views) => text(&views),
+        Err(error) => return garbled(&error),
+    }
+    Exit::Done
+}
+
+fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
+    match client::ask(socket, request) {
+        Ok(Answer::Ok(value)) => Ok(value),
+        Ok(Answer::No { why, text }) => {
+            out::complain(text);
+            Err(match why {
+                Refusal::NotFound => Exit::No,
+                Refusal::Usage => Exit::Usage,
+                Refusal::TryAgain => Exit::TryAgain,
+            })
+        }
+        Err(error) => {
+            out::complain(&error);
+            Err(match error {
+                ClientError::NotReachable { .. } => Exit::Unavailable,
+                ClientError::NotPermitted { .. } => Exit::NotPermitted,
+                ClientError::Garbled(_) => Exit::TryAgain,
+            })
+        }
+    }
+}
+
+fn garbled(error: &serde_json::Error) -> Exit {
+    out::complain(format_args!("the server's answer makes no sense: {error}"));
+    Exit::TryAgain
+}
+
+fn status_text(view: &StatusView) {
+    let addresses = |list: &[std::net::SocketAddr]| {
+        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    out::line(format_args!("restante {}", view.version));
+    out::line(format_args!("smtp      {}", addresses(&view.listeners.smtp)));
+    out::line(format_args!("portal    {}", addresses(&view.listeners.portal)));
+    let q = &view.queue;
+    let oldest = q.oldest.map_or_else(String::new, |at| format!(", oldest from {}", time(at)));
+    out::line(format_args!(
+        "queue     {} active, {} deferred, {} held{oldest}",
+        q.active, q.deferred, q.held
+    ));
+    let v = &view.vault;
+    out::line(format_args!(
+        "vault     {} messages, {} grants, {} bytes",
+        v.messages, v.grants, v.bytes
+    ));
+    out::line(format_args!("store     {}", view.store));
+    out::line(format_args!(
+        "policies  {} loaded {}",
+        view.policy.version,
+        time(view.policy.loaded)
+    ));
+    if let Some(error) = &view.policy.error {
+        out::line(format_args!("          a newer set on disk is NOT in force: {error}"));
+    }
+    for f in &view.failures {
+        out::line(format_args!(
+            "waiting   {}: {} recipient(s), {}: {}",
+            f.domain, f.waiting, f.reason, f.text
+        ));
+    }
+}
+
+fn trace_text(view: &TraceView) {
+    out::line(format_args!(
+        "{} {} from {} arrived {} ({} bytes)",
+        view.id,
+        view.class,
+        path(view.sender.as_ref()),
+        time(view.arrived),
+        view.size
+    ));
+    if let Some(message_id) = &view.message_id {
+        out::line(format_args!("  Message-ID {message_id}"));
+    }
+    if let Some(client) = &view.client {
+        out::line(format_args!("  handed in by {client}"));
+    }
+    if let Some(rule) = &view.rule {
+        out::line(format_args!("  judged by the rule at {rule}"));
+    }
+    view.recipients.iter().for_each(recipient_text);
+}
+
+fn recipient_text(r: &TraceRecipient) {
+    out::line(format_args!("  to {}: {}", r.address, r.outcome));
+    if let (Some(why), Some(reason)) = (&r.why, &r.reason) {
+        out::line(format_args!("    why: {why} ({reason})"));
+    }
+    if let Some(p) = &r.policy {
+        let level = serde_json::to_value(p.level).unwrap_or_default();
+        let level = level.as_str().unwrap_or_default();
+        out::line(format_args!(
+            "    policy: {}:{} level {level} (set {})",
+            p.file, p.line, p.version
+        ));
+    }
+    if let Some(next) = r.next {
+        out::line(format_args!("    next attempt {}", time(next)));
+    }
+    r.attempts.iter().for_each(attempt_text);
+}
+
+fn attempt_text(a: &TraceAttempt) {
+    let host = a.mx.as_deref().unwrap_or("-");
+    let address = a.address.as_deref().unwrap_or("-");
+    out::line(format_args!("    {} {host} [{address}]", time(a.at)));
+    if let Some(t) = &a.tls {
+        let verified = if t.verified { "verified" } else { "not verified" };
+        let group = t.group.as_deref().unwrap_or("-");
+        out::line(format_args!(
+            "      TLS {} {} {group}, {verified}, names {}, sha256 {}",
+            t.version,
+            t.cipher,
+            t.names.join(" "),
+            t.fingerprint
+        ));
+        if let Some(error) = &t.chain_error {
+            out::line(format_args!("      certificate: {error}"));
+        }
+    }
+    if let Some(reply) = &a.reply {
+        out::line(format_args!("      reply {reply}"));
+    }
+    if let Some(error) = &a.error {
+        out::line(format_args!("      error {error}"));
+    }
+}
+
+fn heading(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&n| n.to_owned()).collect()
+}
+
+fn time(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn path(sender: Option<&crate::mail::Address>) -> String {
+    sender.map_or_else(|| "<>".to_owned(), ToString::to_string)
+}

@@ -1,0 +1,11 @@
+//! The command line: one definition of every command, from which parser, man pages and completions are made.
+
+pub mod args;
+pub mod exit;
+pub mod look;
+pub mod manual;
+pub mod out;
+pub mod policy;
+
+pub use args::{Cli, Command};
+pub use exit::Exit;

@@ -1,0 +1,103 @@
+//! `restante policy check|explain`: for people who edit files. No server, no network.
+
+use super::{Exit, out};
+use crate::{
+    clock::Clock,
+    mail::Address,
+    policy::{self, PolicySet, Problem, Severity, SourceFile},
+};
+use std::{io, path::Path};
+
+/// Bytes of one policy file at most.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// Reads every `*.toml` of a policy folder, by name. A folder that does not exist holds no policies.
+pub fn read_dir(dir: &Path) -> io::Result<Vec<SourceFile>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let hidden = name.starts_with('.');
+        if hidden || path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        files.push(SourceFile { text: read(&path)?, name });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let size = std::fs::metadata(path).map_err(named)?.len();
+    if size > MAX_FILE {
+        return Err(named(io::Error::other("larger than 16 MiB")));
+    }
+    std::fs::read_to_string(path).map_err(named)
+}
+
+/// `restante policy check [DIR]`
+pub fn check(dir: &Path, strict: bool, json: bool, clock: &dyn Clock) -> Exit {
+    if !dir.is_dir() {
+        out::complain(format_args!("{}: no such folder", dir.display()));
+        return Exit::No;
+    }
+    let files = match read_dir(dir) {
+        Ok(files) => files,
+        Err(error) => return unreadable(dir, &error),
+    };
+    let problems = match PolicySet::parse(&files, clock.now()) {
+        Ok((_, warnings)) => warnings,
+        Err(problems) => problems,
+    };
+    report(&problems, json);
+    let bad = |p: &Problem| strict || p.severity == Severity::Error;
+    if problems.iter().any(bad) { Exit::No } else { Exit::Done }
+}
+
+fn report(problems: &[Problem], json: bool) {
+    if json {
+        out::json(problems);
+    } else {
+        problems.iter().for_each(out::line);
+    }
+}
+
+/// `restante policy explain ADDRESS`
+pub fn explain(dir: &Path, address: &str, json: bool, clock: &dyn Clock) -> Exit {
+    let address: Address = match address.parse() {
+        Ok(address) => address,
+        Err(error) => {
+            out::complain(format_args!("{address}: {error}"));
+            return Exit::Data;
+        }
+    };
+    let files = match read_dir(dir) {
+        Ok(files) => files,
+        Err(error) => return unreadable(dir, &error),
+    };
+    let set = match PolicySet::parse(&files, clock.now()) {
+        Ok((set, _)) => set,
+        Err(problems) => {
+            problems.iter().for_each(out::complain);
+            return Exit::Config;
+        }
+    };
+    let explanation = policy::explain(&set, &address, clock.now());
+    if json {
+        out::json(&explanation);
+    } else {
+        explanation.text.iter().for_each(out::line);
+    }
+    Exit::Done
+}
+
+fn unreadable(dir: &Path, error: &io::Error) -> Exit {
+    out::complain(format_args!("{}: {error}", dir.display()));
+    Exit::Config
+}

@@ -1,0 +1,302 @@
+//! `restante.toml` (INTERFACE section 2), parsed once into values that are right.
+
+mod read;
+mod show;
+
+use crate::{
+    mail::{Address, Domain},
+    policy::{Level, NextHop, Problem},
+};
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// No configuration is longer than this; what is, is some other file.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The whole configuration. Paths are absolute or relative to the current directory already.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from; `None`: there was none, defaults apply.
+    pub file: Option<PathBuf>,
+    /// `hostname`
+    pub hostname: Domain,
+    /// `data_dir`
+    pub data_dir: PathBuf,
+    /// `policy_dir`
+    pub policy_dir: PathBuf,
+    /// `[organization]`
+    pub organization: Organization,
+    /// `[smtp]`
+    pub smtp: Smtp,
+    /// `[inside]`
+    pub inside: Inside,
+    /// `[dns]`
+    pub dns: Dns,
+    /// `[delivery]`
+    pub delivery: Delivery,
+    /// `[notification]`
+    pub notification: Notification,
+    /// `[portal]`
+    pub portal: Portal,
+    /// `[vault]`
+    pub vault: Vault,
+    /// `[log]`
+    pub log: Log,
+}
+/// `[organization]`
+#[derive(Debug, Clone)]
+pub struct Organization {
+    /// `name`
+    pub name: String,
+    /// `domains`
+    pub domains: Vec<Domain>,
+    /// `postmaster`
+    pub postmaster: Address,
+    /// `support`
+    pub support: String,
+}
+/// PEM chain and key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// `certificate`
+    pub certificate: PathBuf,
+    /// `key`
+    pub key: PathBuf,
+}
+/// `[smtp]`
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    /// `listen`
+    pub listen: Vec<SocketAddr>,
+    /// `clients`
+    pub clients: Vec<IpNet>,
+    /// `certificate` and `key`
+    pub tls: Option<KeyPair>,
+    /// `require_tls`
+    pub require_tls: bool,
+    /// `max_message_size`
+    pub max_message_size: u64,
+    /// `max_recipients`
+    pub max_recipients: usize,
+    /// `max_connections`
+    pub max_connections: usize,
+    /// `max_errors`
+    pub max_errors: u32,
+    /// `idle_timeout`
+    pub idle_timeout: SignedDuration,
+    /// `normalize`
+    pub normalize: Vec<IpNet>,
+}
+/// `[inside]`
+#[derive(Debug, Clone)]
+pub struct Inside {
+    /// `host`
+    pub host: NextHop,
+    /// `tls`
+    pub tls: Level,
+}
+/// How DNSSEC is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dnssec {
+    /// Not at all.
+    Off,
+    /// By a validating resolver on this host, whose AD bit is believed.
+    TrustAd,
+    /// Here.
+    Validate,
+}
+/// `[dns]`
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// `nameservers`
+    pub nameservers: Vec<SocketAddr>,
+    /// `dnssec`
+    pub dnssec: Dnssec,
+}
+/// `[delivery]`
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// `port`
+    pub port: u16,
+    /// `trust_anchors`
+    pub trust_anchors: Option<PathBuf>,
+    /// `retry`
+    pub retry: Vec<SignedDuration>,
+    /// `give_up`
+    pub give_up: SignedDuration,
+    /// `warn_after`
+    pub warn_after: SignedDuration,
+    /// `connections_per_domain`
+    pub connections_per_domain: usize,
+    /// `ipv6`
+    pub ipv6: bool,
+    /// `refuse_networks`
+    pub refuse_networks: Vec<IpNet>,
+}
+/// `[notification]`
+#[derive(Debug, Clone)]
+pub struct Notification {
+    /// `from`
+    pub from: Address,
+    /// `subject`
+    pub subject: String,
+    /// `template`
+    pub template: Option<PathBuf>,
+    /// `level`
+    pub level: Level,
+}
+/// `[portal]`
+#[derive(Debug, Clone)]
+pub struct Portal {
+    /// `listen`
+    pub listen: SocketAddr,
+    /// `url`, without a trailing slash
+    pub url: String,
+    /// `certificate` and `key`
+    pub tls: Option<KeyPair>,
+    /// `retention`
+    pub retention: SignedDuration,
+}
+/// `[vault]`
+#[derive(Debug, Clone)]
+pub struct Vault {
+    /// The key-ring file.
+    pub keys: PathBuf,
+}
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `format = "json"`
+    pub json: bool,
+    /// `level`
+    pub level: String,
+}
+
+/// Why there is no configuration: exit 78.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file can't be read.
+    Unreadable(PathBuf, io::Error),
+    /// What is wrong in it, each with file, line and column.
+    Problems(Vec<Problem>),
+}
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "{}: error: {error}", path.display()),
+            Self::Problems(problems) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+        }
+    }
+}
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(_, error) => Some(error),
+            Self::Problems(_) => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration: the file given, else `$RESTANTE_CONFIG`, else `./restante.toml`,
+    /// else `/etc/restante/restante.toml`, else the defaults. A file that was named must be there.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = std::env::var_os("RESTANTE_CONFIG").filter(|v| !v.is_empty());
+        let named = explicit.map(Path::to_path_buf).or_else(|| named.map(PathBuf::from));
+        Self::find(named, &["restante.toml", "/etc/restante/restante.toml"].map(PathBuf::from))
+    }
+
+    fn find(named: Option<PathBuf>, usual: &[PathBuf]) -> Result<Self, ConfigError> {
+        if let Some(path) = named {
+            return Self::open(&path);
+        }
+        for path in usual {
+            match Self::open(path) {
+                Err(ConfigError::Unreadable(_, error))
+                    if error.kind() == io::ErrorKind::NotFound => {}
+                found => return found,
+            }
+        }
+        Self::parse("", Path::new("(defaults)"), Path::new(""))
+            .map(|config| Self { file: None, ..config })
+    }
+
+    fn open(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |error| ConfigError::Unreadable(path.to_path_buf(), error);
+        let mut text = String::new();
+        let file = File::open(path).map_err(unreadable)?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(unreadable(io::Error::other("larger than 1 MiB: no configuration")));
+        }
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        Self::parse(&text, path, base)
+    }
+
+    /// Parses a configuration text. `path` names it in problems; relative paths in it stand
+    /// relative to `base`. Besides the text it reads this machine's name, for `hostname`.
+    pub fn parse(text: &str, path: &Path, base: &Path) -> Result<Self, ConfigError> {
+        read::read(text, path, base).map_err(ConfigError::Problems)
+    }
+
+    /// The effective configuration as `restante.toml`; it reads back to the same.
+    pub fn to_toml(&self) -> String {
+        show::to_toml(self)
+    }
+
+    /// The effective configuration as JSON, with the names of `restante.toml`.
+    pub fn to_json(&self) -> serde_json::Value {
+        show::to_json(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_must_be_there_and_usual_ones_need_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("none.toml");
+        let error = Config::find(Some(missing.clone()), &[]).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{}: error: ", missing.display())));
+        let config = Config::find(None, &[missing]).unwrap();
+        assert_eq!((config.file, config.data_dir), (None, PathBuf::from("data")));
+    }
+
+    #[test]
+    fn the_first_usual_file_counts_and_its_paths_stand_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["a.toml", "b.toml"].map(|name| folder.path().join(name));
+        std::fs::write(&first, "data_dir = \"d\"\n[vault]\nkeys = \"k/ring\"\n").unwrap();
+        std::fs::write(&second, "zzz = 1\n").unwrap();
+        let usual = [first.clone(), second.clone()];
+        let config = Config::find(None, &usual).unwrap();
+        assert_eq!(config.file, Some(first));
+        assert_eq!(config.data_dir, folder.path().join("d"));
+        assert_eq!(config.vault.keys, folder.path().join("k/ring"));
+        let error = Config::find(Some(second.clone()), &usual).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}:1:1: error: unknown key `zzz`", second.display())));
+    }
+
+    #[test]
+    fn a_file_beyond_bounds_or_not_text_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("big", vec![b'#'; 1 + (1 << 20)]), ("binary", vec![0xff, 0xfe])] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let error = Config::find(Some(path), &[]).unwrap_err();
+            assert!(matches!(error, ConfigError::Unreadable(..)), "{name}");
+        }
+    }
+}

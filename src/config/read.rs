@@ -1,0 +1,804 @@
+//! From the text of `restante.toml` to a [`Config`]: keys, types, ranges, and what is said when
+//! they are wrong.
+
+use super::{
+    Config, Delivery, Dns, Dnssec, Inside, KeyPair, Log, Notification, Organization, Portal, Smtp,
+    Vault,
+};
+use crate::{
+    mail::{Address, Domain},
+    policy::{
+        Level, NextHop, Problem,
+        toml_source::{Document, Entry, Section, choice, duration, size},
+    },
+};
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+use toml::de::{DeTable, DeValue};
+
+const TOP: [&str; 13] = [
+    "hostname",
+    "data_dir",
+    "policy_dir",
+    "organization",
+    "smtp",
+    "inside",
+    "dns",
+    "delivery",
+    "notification",
+    "portal",
+    "vault",
+    "metrics",
+    "log",
+];
+const ORGANIZATION: [&str; 4] = ["name", "domains", "postmaster", "support"];
+const SMTP: [&str; 13] = [
+    "listen",
+    "clients",
+    "users",
+    "certificate",
+    "key",
+    "require_tls",
+    "max_message_size",
+    "max_recipients",
+    "max_connections",
+    "max_errors",
+    "idle_timeout",
+    "normalize",
+    "xclient",
+];
+const INSIDE: [&str; 2] = ["host", "tls"];
+const DNS: [&str; 3] = ["nameservers", "dnssec", "trust_anchor"];
+const DELIVERY: [&str; 8] = [
+    "port",
+    "trust_anchors",
+    "retry",
+    "give_up",
+    "warn_after",
+    "connections_per_domain",
+    "ipv6",
+    "refuse_networks",
+];
+const NOTIFICATION: [&str; 5] = ["from", "subject", "template", "level", "dkim"];
+const PORTAL: [&str; 6] = ["listen", "url", "certificate", "key", "retention", "max_reply_size"];
+const VAULT: [&str; 3] = ["store", "objects", "keys"];
+const METRICS: [&str; 1] = ["listen"];
+const LOG: [&str; 2] = ["format", "level"];
+
+const DNSSEC: [(&str, Dnssec); 3] =
+    [("validate", Dnssec::Validate), ("trust-ad", Dnssec::TrustAd), ("off", Dnssec::Off)];
+const LOG_LEVELS: [(&str, &str); 5] = [
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("trace", "trace"),
+];
+/// Levels of our own mail: what needs no MX, no pins and no envelope.
+const OWN_LEVELS: [(&str, Level); 4] = [
+    ("opportunistic", Level::Opportunistic),
+    ("encrypt", Level::Encrypt),
+    ("verify", Level::Verify),
+    ("secure", Level::Secure),
+];
+const LARGEST_MESSAGE: u64 = 2 << 30;
+const RETRY: [&str; 7] = ["1m", "5m", "15m", "30m", "1h", "2h", "4h"];
+const REFUSED: [&str; 5] = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"];
+
+/// Reads the text; all problems at once.
+pub(super) fn read(text: &str, path: &Path, base: &Path) -> Result<Config, Vec<Problem>> {
+    let name = path.display().to_string();
+    let doc = Document::new(&name, text);
+    let Some(table) = doc.parse() else { return Err(doc.into_problems()) };
+    let config = Reading { doc: &doc, table: &table, base }.config(path);
+    if config.is_none() {
+        doc.error(0, "this machine has no usable name: write hostname = \"gw.example.org\"");
+    }
+    let problems = doc.into_problems();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        Some(_) | None => Err(problems),
+    }
+}
+
+struct Reading<'d, 't> {
+    doc: &'d Document<'t>,
+    table: &'d DeTable<'t>,
+    base: &'d Path,
+}
+
+/// A section that may be missing: then every key has its default.
+type Keys<'d, 't> = Option<Section<'d, 't>>;
+
+impl<'d, 't> Reading<'d, 't> {
+    fn config(&self, path: &Path) -> Option<Config> {
+        let top = Some(Section::new(self.doc, self.table, 0, &TOP));
+        let hostname = get(&top, "hostname").and_then(|e| e.parse(host_name));
+        let hostname = hostname.or_else(own_name)?;
+        let data_dir = self.path(&top, "data_dir").unwrap_or_else(|| self.base.join("data"));
+        self.metrics(&top);
+        Some(Config {
+            file: Some(path.to_path_buf()),
+            policy_dir: self.path(&top, "policy_dir").unwrap_or_else(|| self.base.join("policies")),
+            organization: self.organization(&top, &hostname)?,
+            smtp: self.smtp(&top),
+            inside: self.inside(&top),
+            dns: self.dns(&top),
+            delivery: self.delivery(&top),
+            notification: self.notification(&top, &hostname)?,
+            portal: self.portal(&top),
+            vault: self.vault(&top, &data_dir),
+            log: self.log(&top),
+            hostname,
+            data_dir,
+        })
+    }
+
+    fn organization(&self, top: &Keys<'d, 't>, hostname: &Domain) -> Option<Organization> {
+        let keys = section(top, "organization", &ORGANIZATION);
+        let given = get(&keys, "postmaster").and_then(|e| e.parse(address));
+        let postmaster = given.or_else(|| mailbox("postmaster", hostname))?;
+        let support = filled(&keys, "support").and_then(|e| e.line().map(str::to_owned));
+        Some(Organization {
+            name: text(&keys, "name", "Restante"),
+            domains: list(&keys, "domains", domain).unwrap_or_default(),
+            support: support.unwrap_or_else(|| postmaster.to_string()),
+            postmaster,
+        })
+    }
+
+    fn smtp(&self, top: &Keys<'d, 't>) -> Smtp {
+        let keys = section(top, "smtp", &SMTP);
+        not_yet(&keys, "users");
+        not_yet(&keys, "xclient");
+        let tls = self.key_pair(&keys);
+        let require_tls = boolean(&keys, "require_tls", false);
+        if let Some(entry) = get(&keys, "require_tls").filter(|_| require_tls && tls.is_none()) {
+            entry.fail("nobody could send, as STARTTLS needs `certificate` and `key`: write both");
+        }
+        Smtp {
+            listen: filled_list(&keys, "listen", socket)
+                .unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 2525))]),
+            clients: list(&keys, "clients", network)
+                .unwrap_or_else(|| networks(&["127.0.0.0/8", "::1/128"])),
+            tls,
+            require_tls,
+            max_message_size: message_size(&keys),
+            max_recipients: count(&keys, "max_recipients", 1..=100_000, 1000),
+            max_connections: count(&keys, "max_connections", 1..=100_000, 1000),
+            max_errors: number(&keys, "max_errors", 1..=10_000, 20),
+            idle_timeout: time(&keys, "idle_timeout", SignedDuration::from_mins(5)),
+            normalize: list(&keys, "normalize", network).unwrap_or_default(),
+        }
+    }
+
+    fn inside(&self, top: &Keys<'d, 't>) -> Inside {
+        let keys = section(top, "inside", &INSIDE);
+        let host = get(&keys, "host").and_then(|e| e.parse(|text| text.parse::<NextHop>()));
+        let own = || NextHop { host: "127.0.0.1".to_owned(), mx: false, port: Some(25) };
+        Inside {
+            // No MX look-up, with or without brackets.
+            host: host.map_or_else(own, |hop| NextHop { mx: false, ..hop }),
+            tls: own_level(&keys, "tls"),
+        }
+    }
+
+    fn dns(&self, top: &Keys<'d, 't>) -> Dns {
+        let keys = section(top, "dns", &DNS);
+        not_yet(&keys, "trust_anchor");
+        let dnssec = get(&keys, "dnssec").and_then(|e| e.parse(|t| choice(t, &DNSSEC)));
+        Dns {
+            nameservers: list(&keys, "nameservers", name_server).unwrap_or_default(),
+            dnssec: dnssec.unwrap_or(Dnssec::Validate),
+        }
+    }
+
+    fn delivery(&self, top: &Keys<'d, 't>) -> Delivery {
+        let keys = section(top, "delivery", &DELIVERY);
+        let usual = || RETRY.iter().filter_map(|text| duration(text).ok()).collect();
+        Delivery {
+            port: number(&keys, "port", 1..=65_535, 25),
+            trust_anchors: self.path(&keys, "trust_anchors"),
+            retry: filled_list(&keys, "retry", some_time).unwrap_or_else(usual),
+            give_up: time(&keys, "give_up", SignedDuration::from_hours(5 * 24)),
+            warn_after: time(&keys, "warn_after", SignedDuration::from_hours(4)),
+            connections_per_domain: count(&keys, "connections_per_domain", 1..=10_000, 20),
+            ipv6: boolean(&keys, "ipv6", true),
+            refuse_networks: list(&keys, "refuse_networks", network)
+                .unwrap_or_else(|| networks(&REFUSED)),
+        }
+    }
+
+    fn notification(&self, top: &Keys<'d, 't>, hostname: &Domain) -> Option<Notification> {
+        let keys = section(top, "notification", &NOTIFICATION);
+        not_yet(&keys, "dkim");
+        let from = get(&keys, "from").and_then(|e| e.parse(address));
+        Some(Notification {
+            from: from.or_else(|| mailbox("secure", hostname))?,
+            subject: text(&keys, "subject", "You have a secure message from {organization}"),
+            template: self.path(&keys, "template"),
+            level: own_level(&keys, "level"),
+        })
+    }
+
+    fn portal(&self, top: &Keys<'d, 't>) -> Portal {
+        let keys = section(top, "portal", &PORTAL);
+        if let Some(entry) = get(&keys, "max_reply_size")
+            && entry.parse(size).is_some_and(|bytes| bytes != 50 << 20)
+        {
+            entry.not_yet();
+        }
+        let listen = get(&keys, "listen").and_then(|e| e.parse(socket));
+        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let tls = self.key_pair(&keys);
+        let url = get(&keys, "url").and_then(|e| e.parse(portal_url));
+        Portal {
+            listen,
+            url: url.unwrap_or_else(|| own_url(listen, tls.is_some())),
+            tls,
+            retention: time(&keys, "retention", SignedDuration::from_hours(30 * 24)),
+        }
+    }
+
+    fn vault(&self, top: &Keys<'d, 't>, data_dir: &Path) -> Vault {
+        let keys = section(top, "vault", &VAULT);
+        not_yet(&keys, "objects");
+        if let Some(entry) = get(&keys, "store") {
+            entry.parse(|text| match text {
+                "sled" => Ok(()),
+                _ if text.starts_with("postgres://") => {
+                    Err("a PostgreSQL store is not yet supported: write \"sled\"".to_owned())
+                }
+                _ => Err("not a store: write \"sled\"".to_owned()),
+            });
+        }
+        Vault { keys: self.path(&keys, "keys").unwrap_or_else(|| data_dir.join("keys")) }
+    }
+
+    fn metrics(&self, top: &Keys<'d, 't>) {
+        not_yet(&section(top, "metrics", &METRICS), "listen");
+    }
+
+    fn log(&self, top: &Keys<'d, 't>) -> Log {
+        let keys = section(top, "log", &LOG);
+        let formats = [("text", false), ("json", true)];
+        let json = get(&keys, "format").and_then(|e| e.parse(|t| choice(t, &formats)));
+        let level = get(&keys, "level").and_then(|e| e.parse(|t| choice(t, &LOG_LEVELS)));
+        Log { json: json.unwrap_or(false), level: level.unwrap_or("info").to_owned() }
+    }
+
+    /// A path relative to the file; empty is none.
+    fn path(&self, keys: &Keys<'d, 't>, key: &'static str) -> Option<PathBuf> {
+        let entry = get(keys, key)?;
+        let text = entry.line()?;
+        (!text.is_empty()).then(|| self.base.join(text))
+    }
+
+    fn key_pair(&self, keys: &Keys<'d, 't>) -> Option<KeyPair> {
+        let (certificate, key) = (self.path(keys, "certificate"), self.path(keys, "key"));
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(KeyPair { certificate, key }),
+            (Some(_), None) => {
+                missing(keys, "certificate", "needs `key` beside it: write the file of its key");
+                None
+            }
+            (None, Some(_)) => {
+                missing(keys, "key", "needs `certificate` beside it: write the file of its chain");
+                None
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+fn section<'d, 't>(top: &Keys<'d, 't>, key: &'static str, known: &[&str]) -> Keys<'d, 't> {
+    top.as_ref()?.section(key, known)
+}
+
+fn get<'d, 't>(keys: &Keys<'d, 't>, key: &'static str) -> Option<Entry<'d, 't>> {
+    keys.as_ref()?.get(key)
+}
+
+fn filled<'d, 't>(keys: &Keys<'d, 't>, key: &'static str) -> Option<Entry<'d, 't>> {
+    get(keys, key).filter(|entry| !entry.is_empty())
+}
+
+/// A key of a later version: its empty default is fine, of a text or a list; anything more is
+/// refused.
+fn not_yet(keys: &Keys<'_, '_>, key: &'static str) {
+    if let Some(entry) = filled(keys, key) {
+        match entry.value() {
+            DeValue::String(_) | DeValue::Array(_) => entry.not_yet(),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Table(_) => entry.fail("not a text or list, and not yet supported"),
+        }
+    }
+}
+
+/// Notes what an entry lacks beside it, unless it is wrong itself already.
+fn missing(keys: &Keys<'_, '_>, key: &'static str, says: &str) {
+    if let Some(entry) = get(keys, key) {
+        entry.fail(says);
+    }
+}
+
+fn text(keys: &Keys<'_, '_>, key: &'static str, default: &str) -> String {
+    let Some(entry) = get(keys, key) else { return default.to_owned() };
+    let text = entry.line().map(str::trim);
+    if text == Some("") {
+        entry.fail("empty: write a text, or leave the key out");
+    }
+    text.unwrap_or(default).to_owned()
+}
+
+fn boolean(keys: &Keys<'_, '_>, key: &'static str, default: bool) -> bool {
+    get(keys, key).and_then(|entry| entry.boolean()).unwrap_or(default)
+}
+
+/// A whole number; `range` lies within the type.
+fn number<T: TryFrom<u64>>(
+    keys: &Keys<'_, '_>,
+    key: &'static str,
+    range: RangeInclusive<u64>,
+    default: T,
+) -> T {
+    let value = get(keys, key).and_then(|entry| entry.integer(range));
+    value.and_then(|n| n.try_into().ok()).unwrap_or(default)
+}
+
+fn count(
+    keys: &Keys<'_, '_>,
+    key: &'static str,
+    range: RangeInclusive<u64>,
+    default: usize,
+) -> usize {
+    number(keys, key, range, default)
+}
+
+fn time(keys: &Keys<'_, '_>, key: &'static str, default: SignedDuration) -> SignedDuration {
+    get(keys, key).and_then(|entry| entry.parse(some_time)).unwrap_or(default)
+}
+
+/// A time that is not zero.
+fn some_time(text: &str) -> Result<SignedDuration, String> {
+    let time = duration(text)?;
+    if time.is_zero() {
+        return Err(format!("`{text}` is no time at all: write at least \"1s\""));
+    }
+    Ok(time)
+}
+
+fn message_size(keys: &Keys<'_, '_>) -> u64 {
+    let within = |text: &str| {
+        let bytes = size(text)?;
+        // RFC 5321 §4.5.3.1.7: a message of 64 KiB must be possible.
+        if (64 << 10..=LARGEST_MESSAGE).contains(&bytes) {
+            return Ok(bytes);
+        }
+        Err(format!("`{text}` is out of range: write \"64 KiB\" to \"2 GiB\""))
+    };
+    get(keys, "max_message_size").and_then(|e| e.parse(within)).unwrap_or(50 << 20)
+}
+
+fn list<T>(
+    keys: &Keys<'_, '_>,
+    key: &'static str,
+    parser: impl Fn(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let values = get(keys, key)?.list(parser)?;
+    Some(values.into_iter().map(|(_, value)| value).collect())
+}
+
+fn filled_list<T>(
+    keys: &Keys<'_, '_>,
+    key: &'static str,
+    parser: impl Fn(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let values = list(keys, key, parser)?;
+    if values.is_empty() {
+        missing(keys, key, "an empty list: write at least one, or leave the key out");
+    }
+    Some(values)
+}
+
+fn own_level(keys: &Keys<'_, '_>, key: &'static str) -> Level {
+    let level = |text: &str| {
+        if text == "none" || text == "fingerprint" {
+            return Err(format!("level `{text}` is not yet supported here"));
+        }
+        choice(text, &OWN_LEVELS)
+    };
+    get(keys, key).and_then(|e| e.parse(level)).unwrap_or(Level::Opportunistic)
+}
+
+fn domain(text: &str) -> Result<Domain, String> {
+    text.parse().map_err(|error| format!("`{text}` is no domain ({error}): write \"example.org\""))
+}
+
+fn host_name(text: &str) -> Result<Domain, String> {
+    let name = domain(text)?;
+    if name.literal().is_some() {
+        return Err(format!("`{text}` is an address: write a name, \"gw.example.org\""));
+    }
+    Ok(name)
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    text.parse().map_err(|error| {
+        format!("`{text}` is no address ({error}): write \"postmaster@example.org\"")
+    })
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address with a port: write \"127.0.0.1:2525\" or \"[::1]:2525\"")
+    })
+}
+
+/// `ADDR:PORT`; without a port it is 53.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+    bare.or_else(|_| text.parse())
+        .map_err(|_| format!("`{text}` is no name server: write \"127.0.0.1:53\" or \"[::1]:53\""))
+}
+
+/// A network, or one address. Bits beyond the prefix mean that one of the two was meant: say which.
+fn network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let net: IpNet = text.parse().map_err(|_| {
+        format!("`{text}` is no network: write \"10.0.0.0/8\" or \"2001:db8::/32\"")
+    })?;
+    if net.trunc() == net {
+        return Ok(net);
+    }
+    Err(format!(
+        "`{text}` has bits beyond its prefix: write \"{}\" or \"{}\"",
+        net.trunc(),
+        net.addr()
+    ))
+}
+
+fn networks(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// What links start with: https, save on loopback; no query, no fragment, no trailing slash.
+fn portal_url(text: &str) -> Result<String, String> {
+    let wrong =
+        || format!("`{text}` is no address of a portal: write \"https://mail.example.org\"");
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    let bad = |c: char| !c.is_ascii_graphic() || "?#@\\\"<>`{}|^".contains(c);
+    if rest.contains(bad) || authority.is_empty() {
+        return Err(wrong());
+    }
+    let host = url_host(authority).ok_or_else(wrong)?;
+    match scheme {
+        "https" => {}
+        "http" if is_loopback(host) => {}
+        "http" => {
+            return Err(format!(
+                "`{text}` would show links to everybody: write \"https://{rest}\""
+            ));
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// The host of `host`, `host:port` or `[v6]:port`, if host and port can be such.
+fn url_host(authority: &str) -> Option<&str> {
+    let port_is_fine = |rest: &str| {
+        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    if let Some(inner) = authority.strip_prefix('[') {
+        let (host, rest) = inner.split_once(']')?;
+        return (host.parse::<std::net::Ipv6Addr>().is_ok() && port_is_fine(rest)).then_some(host);
+    }
+    let end = authority.find(':').unwrap_or(authority.len());
+    let (host, rest) = authority.split_at_checked(end)?;
+    let named = host.parse::<IpAddr>().is_ok() || host.parse::<Domain>().is_ok();
+    (named && port_is_fine(rest)).then_some(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Where no url is given, links lead to the listener itself; beyond loopback nobody could know its
+/// name.
+fn own_url(listen: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    if listen.ip().is_loopback() {
+        format!("{scheme}://{listen}")
+    } else {
+        format!("{scheme}://127.0.0.1:{}", listen.port())
+    }
+}
+
+/// A mailbox of our own, for keys that name none.
+fn mailbox(local: &str, hostname: &Domain) -> Option<Address> {
+    format!("{local}@{hostname}").parse().ok()
+}
+
+/// The machine's own name.
+fn own_name() -> Option<Domain> {
+    let system = rustix::system::uname();
+    let name = system.nodename().to_str().ok().and_then(|name| host_name(name).ok());
+    name.or_else(|| host_name("localhost.localdomain").ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let parsed = read(text, Path::new("r.toml"), Path::new("/etc/restante"));
+        parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    /// The whole of the manual's example, as an admin may copy it.
+    const MANUAL: &str = r#"
+hostname   = "gw.example.org"
+data_dir   = "data"
+policy_dir = "policies"
+[organization]
+name       = "Example Health"
+domains    = ["example.org"]
+postmaster = "postmaster@example.org"
+support    = "helpdesk@example.org"
+[smtp]
+listen           = ["127.0.0.1:2525"]
+clients          = ["127.0.0.0/8", "::1/128"]
+users            = ""
+certificate      = ""
+key              = ""
+require_tls      = false
+max_message_size = "50 MiB"
+max_recipients   = 1000
+max_connections  = 1000
+max_errors       = 20
+idle_timeout     = "5m"
+normalize        = []
+xclient          = []
+[inside]
+host = "127.0.0.1:25"
+tls  = "opportunistic"
+[dns]
+nameservers = []
+dnssec      = "validate"
+trust_anchor = ""
+[delivery]
+port        = 25
+trust_anchors = ""
+retry       = ["1m", "5m", "15m", "30m", "1h", "2h", "4h"]
+give_up     = "5d"
+warn_after  = "4h"
+connections_per_domain = 20
+ipv6        = true
+refuse_networks = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"]
+[notification]
+from        = "secure@example.org"
+subject     = "You have a secure message from {organization}"
+template    = ""
+level       = "opportunistic"
+dkim        = []
+[portal]
+listen      = "127.0.0.1:8080"
+url         = "http://127.0.0.1:8080"
+certificate = ""
+key         = ""
+retention   = "30d"
+max_reply_size = "50 MiB"
+[vault]
+store   = "sled"
+objects = ""
+keys    = ""
+[metrics]
+listen  = ""
+[log]
+format  = "text"
+level   = "info"
+"#;
+
+    #[test]
+    fn the_manual_holds_the_defaults() {
+        let manual = parse(MANUAL).unwrap();
+        let mut own = parse("hostname = \"gw.example.org\"\n").unwrap();
+        // The only lines of the manual that name an organisation.
+        own.organization = manual.organization.clone();
+        own.notification.from = manual.notification.from.clone();
+        assert_eq!(own.to_toml(), manual.to_toml());
+        assert_eq!(own.to_json(), manual.to_json());
+    }
+
+    #[test]
+    fn without_a_word_everything_has_a_value() {
+        let config = parse("").unwrap();
+        let host = config.hostname.as_str();
+        assert!(!host.is_empty());
+        assert_eq!(config.organization.postmaster.to_string(), format!("postmaster@{host}"));
+        assert_eq!(config.organization.support, format!("postmaster@{host}"));
+        assert_eq!(config.notification.from.to_string(), format!("secure@{host}"));
+        assert_eq!(config.data_dir, Path::new("/etc/restante/data"));
+        assert_eq!(config.vault.keys, Path::new("/etc/restante/data/keys"));
+        assert_eq!(config.inside.host.to_string(), "[127.0.0.1]:25");
+        assert_eq!(config.smtp.listen, ["127.0.0.1:2525".parse().unwrap()]);
+        assert_eq!(config.portal.url, "http://127.0.0.1:8080");
+        assert_eq!(config.delivery.retry.len(), 7);
+        assert_eq!(config.delivery.refuse_networks.len(), 5);
+    }
+
+    #[test]
+    fn values_arrive() {
+        let text = r#"
+data_dir = "/srv/mail"
+[smtp]
+listen = ["0.0.0.0:25", "[::]:25"]
+clients = ["10.1.2.3", "2001:db8::/32"]
+certificate = "tls/chain.pem"
+key = "tls/key.pem"
+require_tls = true
+max_message_size = "2 GiB"
+normalize = ["192.0.2.0/24"]
+[inside]
+host = "mail.example.org"
+tls = "verify"
+[dns]
+nameservers = ["127.0.0.1:5353", "::1"]
+dnssec = "off"
+[delivery]
+trust_anchors = "ca.pem"
+retry = ["2s"]
+refuse_networks = []
+[portal]
+url = "https://mail.example.org/secure/"
+retention = "1w"
+[log]
+format = "json"
+"#;
+        let config = parse(text).unwrap();
+        let file = |name: &str| Path::new("/etc/restante").join(name);
+        assert_eq!(config.vault.keys, Path::new("/srv/mail/keys"));
+        assert_eq!(
+            config.smtp.clients,
+            [network("10.1.2.3/32").unwrap(), network("2001:db8::/32").unwrap()]
+        );
+        let (certificate, key) = (file("tls/chain.pem"), file("tls/key.pem"));
+        assert_eq!(config.smtp.tls, Some(KeyPair { certificate, key }));
+        assert!(config.smtp.require_tls && config.log.json);
+        assert_eq!(config.smtp.max_message_size, 2 << 30);
+        assert_eq!((config.inside.host.mx, config.inside.tls), (false, Level::Verify));
+        assert_eq!(
+            config.dns.nameservers.iter().map(SocketAddr::port).collect::<Vec<_>>(),
+            [5353, 53]
+        );
+        assert_eq!(config.dns.dnssec, Dnssec::Off);
+        assert_eq!(config.delivery.trust_anchors, Some(file("ca.pem")));
+        assert_eq!(config.delivery.retry, [SignedDuration::from_secs(2)]);
+        assert!(config.delivery.refuse_networks.is_empty());
+        assert_eq!(config.portal.url, "https://mail.example.org/secure");
+        assert_eq!(config.portal.retention, SignedDuration::from_hours(7 * 24));
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        for text in [
+            "",
+            MANUAL,
+            "[smtp]\ncertificate = \"a\"\nkey = \"b\"\n[organization]\nname = 'O\"Neil \\ Söhne'\n",
+            "[portal]\nlisten = \"[::1]:9000\"\ncertificate = \"a\"\nkey = \"b\"\n[inside]\nhost = \"[2001:db8::1]:25\"\n",
+        ] {
+            let shown = parse(text).unwrap().to_toml();
+            let again = parse(&shown).unwrap_or_else(|p| panic!("{p:#?}\n{shown}"));
+            assert_eq!(again.to_toml(), shown);
+        }
+    }
+
+    /// What an admin may get wrong, and what is said.
+    const WRONG: &[(&str, &str)] = &[
+        ("hostnme = \"x\"", "r.toml:1:1: error: unknown key `hostnme`; did you mean `hostname`?"),
+        ("[smpt]\nlisten = []", "r.toml:1:2: error: unknown key `smpt`; did you mean `smtp`?"),
+        ("[smtp]\nlistn = []", "r.toml:2:1: error: unknown key `listn`; did you mean `listen`?"),
+        ("hostname = 3", "r.toml:1:12: error: key `hostname`: a number where a text"),
+        ("hostname = \"[192.0.2.1]\"", "is an address: write a name"),
+        ("hostname = \"a b\"", "no domain"),
+        ("hostname = ", "r.toml:1:12: error: not TOML"),
+        ("smtp = 1", "r.toml:1:1: error: `smtp` is a table, not a number: write [smtp]"),
+        ("[[smtp]]", "write [smtp]"),
+        ("[smtp]\nlisten = []", "r.toml:2:10: error: key `listen`: an empty list"),
+        (
+            "[smtp]\nlisten = [\"2525\"]",
+            "r.toml:2:11: error: key `listen`: `2525` is no address with a port",
+        ),
+        ("[smtp]\nlisten = \"127.0.0.1:25\"", "a text where a list"),
+        ("[smtp]\nclients = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\" or \"10.0.0.1\""),
+        ("[smtp]\nclients = [\"all\"]", "no network"),
+        ("[smtp]\nrequire_tls = \"yes\"", "true or false belongs"),
+        ("[smtp]\nrequire_tls = true", "nobody could send"),
+        ("[smtp]\ncertificate = \"c.pem\"", "needs `key` beside it"),
+        ("[portal]\nkey = \"k.pem\"", "needs `certificate` beside it"),
+        (
+            "[smtp]\nmax_message_size = \"3 GiB\"",
+            "r.toml:2:20: error: key `max_message_size`: `3 GiB` is out of range",
+        ),
+        ("[smtp]\nmax_message_size = 52428800", "a number where a text"),
+        ("[smtp]\nmax_recipients = 0", "write 1 to 100000"),
+        ("[smtp]\nmax_errors = -1", "out of range"),
+        ("[smtp]\nidle_timeout = \"0s\"", "no time at all"),
+        ("[smtp]\nusers = \"users\"", "r.toml:2:1: error: key `users` is not yet supported"),
+        ("[smtp]\nxclient = [\"10.0.0.0/8\"]", "key `xclient` is not yet"),
+        ("[inside]\ntls = \"none\"", "not yet"),
+        ("[inside]\ntls = \"dane\"", "`dane` is not known"),
+        ("[inside]\nhost = \"a b\"", "no next hop"),
+        ("[dns]\nnameservers = [\"localhost:53\"]", "no name server"),
+        ("[dns]\ndnssec = \"yes\"", "known here: validate, trust-ad, off"),
+        ("[dns]\ntrust_anchor = \"root.key\"", "not yet"),
+        ("[delivery]\nport = 0", "write 1 to 65535"),
+        ("[delivery]\nport = 65536", "write 1 to 65535"),
+        ("[delivery]\nretry = []", "an empty list"),
+        ("[delivery]\nretry = [\"1m\", \"0s\"]", "r.toml:2:16: error: key `retry`: `0s`"),
+        ("[delivery]\ngive_up = \"5 days\"", "no time"),
+        ("[notification]\nfrom = \"secure\"", "no address"),
+        ("[notification]\nsubject = \"a\\nb\"", "one line"),
+        ("[notification]\nsubject = \"\"", "empty"),
+        ("[notification]\nlevel = \"envelope\"", "`envelope` is not known"),
+        ("[notification]\ndkim = [{ domain = \"x\" }]", "not yet"),
+        ("[portal]\nurl = \"http://mail.example.org\"", "write \"https://mail.example.org\""),
+        ("[portal]\nurl = \"mail.example.org\"", "no address of a portal"),
+        ("[portal]\nurl = \"ftp://mail.example.org\"", "no address of a portal"),
+        ("[portal]\nurl = \"https://\"", "no address of a portal"),
+        ("[portal]\nurl = \"https://a.example?x\"", "no address of a portal"),
+        ("[portal]\nurl = \"https://u@a.example\"", "no address of a portal"),
+        ("[portal]\nurl = \"http://127.0.0.1.evil.example\"", "would show links"),
+        ("[portal]\nmax_reply_size = \"1 MiB\"", "not yet"),
+        ("[vault]\nstore = \"postgres://h/db\"", "not yet"),
+        ("[vault]\nstore = \"sqlite\"", "not a store"),
+        ("[vault]\nobjects = \"s3://b/p\"", "not yet"),
+        ("[metrics]\nlisten = \"127.0.0.1:9090\"", "not yet"),
+        ("[log]\nformat = \"xml\"", "known here: text, json"),
+        ("[log]\nlevel = \"inf\"", "did you mean `info`"),
+    ];
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (text, says) in WRONG {
+            let found = parse(text).unwrap_err();
+            assert_eq!(found.len(), 1, "{text:?}: {found:#?}");
+            assert!(found[0].contains(says), "{text:?}: {says}\n{}", found[0]);
+        }
+    }
+
+    #[test]
+    fn all_problems_are_shown_at_once() {
+        let text = "hostnme = 1\n[smtp]\nlisten = 1\n[log]\nlevel = \"x\"\n";
+        let lines: Vec<String> = parse(text).unwrap_err();
+        let places: Vec<_> = lines.iter().map(|l| l.split(": ").next().unwrap()).collect();
+        assert_eq!(places, ["r.toml:1:1", "r.toml:3:10", "r.toml:5:9"]);
+    }
+
+    #[test]
+    fn loopback_may_do_without_https() {
+        for url in [
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080/",
+            "http://localhost",
+            "http://127.9.9.9/mail",
+            "https://mail.example.org",
+            "https://mail.example.org:8443/a/b/",
+        ] {
+            let config = parse(&format!("[portal]\nurl = \"{url}\"\n")).unwrap();
+            assert_eq!(config.portal.url, url.trim_end_matches('/'));
+        }
+    }
+}

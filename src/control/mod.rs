@@ -1,0 +1,84 @@
+//! The control socket: how the command line asks the running server.
+//!
+//! One Unix socket, `control.sock` in the data directory, mode 0600: whoever may open it may ask. A request is one
+//! line of JSON, the answer is one line of JSON; both are bounded. The answers are the very values that `--json`
+//! prints, so the two can't drift apart.
+
+pub mod client;
+pub mod server;
+pub mod view;
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a request line at most.
+pub const MAX_REQUEST: u64 = 16 * 1024;
+/// Bytes of an answer line at most.
+pub const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// `restante status`
+    Status,
+    /// `restante queue list`: a page of messages with a recipient that waits or is held.
+    QueueList {
+        /// Continue after this id.
+        after: Option<String>,
+        /// Messages a page.
+        max: usize,
+    },
+    /// `restante queue show ID`
+    QueueShow {
+        /// Queue id.
+        id: String,
+    },
+    /// `restante trace QUERY`
+    Trace {
+        /// A queue id, a Message-ID or an address.
+        query: String,
+    },
+    /// `restante vault list`: a page of live grants.
+    VaultList {
+        /// Continue after this grant.
+        after: Option<String>,
+        /// Grants a page.
+        max: usize,
+    },
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// What `--json` prints.
+    Ok(serde_json::Value),
+    /// The answer is no, or it can't be given now.
+    No {
+        /// Why.
+        why: Refusal,
+        /// A sentence.
+        text: String,
+    },
+}
+
+/// Kinds of refusal; the command line makes exit codes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// Nothing by that name: exit 1.
+    NotFound,
+    /// The request itself is wrong: exit 64.
+    Usage,
+    /// The store can't answer now: exit 75.
+    TryAgain,
+}
+
+/// A page of a long list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// Its rows.
+    pub rows: Vec<serde_json::Value>,
+    /// Ask on after this; `None` at the end.
+    pub next: Option<String>,
+}

@@ -1,0 +1,231 @@
+//! The answering side: reads rows, changes nothing.
+
+use super::{
+    Answer, MAX_REQUEST, Page, Refusal, Request,
+    view::{Failure, Listeners, PolicyStatus, QueueView, StatusView, TraceView, VaultView},
+};
+use crate::{
+    mail::{Address, Domain, QueueId},
+    store::{
+        Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
+        RecipientState, StoreError,
+    },
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Messages looked at for the failures of `status`.
+const FAILURES_FROM: usize = 1000;
+/// Messages that one `trace` shows at most.
+const TRACE_MAX: usize = 200;
+/// Rows a page at most.
+const MAX_PAGE: usize = 1000;
+/// A question must come, and its answer go, within this time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the policies in force are; the root knows.
+pub trait PolicyReport: Send + Sync + std::fmt::Debug {
+    /// Now.
+    fn report(&self) -> PolicyStatus;
+}
+
+/// Answers questions about one running server.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// The queue.
+    pub queue: Arc<dyn QueueStore>,
+    /// Grants.
+    pub people: Arc<dyn PeopleStore>,
+    /// Policies.
+    pub policies: Arc<dyn PolicyReport>,
+    /// Addresses bound.
+    pub listeners: Listeners,
+}
+
+impl Control {
+    /// Serves the socket until `stop`.
+    pub async fn serve(self, listener: UnixListener, stop: CancellationToken) {
+        let sessions = TaskTracker::new();
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            let Ok((stream, _)) = accepted else { continue };
+            let control = self.clone();
+            sessions.spawn(async move {
+                let done = tokio::time::timeout(PATIENCE, control.session(stream)).await;
+                if !matches!(done, Ok(Ok(()))) {
+                    tracing::debug!("a control session ended early");
+                }
+            });
+        }
+        sessions.close();
+        sessions.wait().await;
+    }
+
+    async fn session(&self, stream: UnixStream) -> std::io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+        let answer = match serde_json::from_str(&line) {
+            Ok(request) => self.answer(request).await,
+            Err(error) => no(Refusal::Usage, format!("not a request of this version: {error}")),
+        };
+        let mut bytes = serde_json::to_vec(&answer)?;
+        bytes.push(b'\n');
+        write.write_all(&bytes).await?;
+        write.shutdown().await
+    }
+
+    /// Answers one question.
+    pub async fn answer(&self, request: Request) -> Answer {
+        let answered = match request {
+            Request::Status => self.status().await,
+            Request::QueueList { after, max } => self.queue_list(after, max).await,
+            Request::QueueShow { id } => self.show(&id).await,
+            Request::Trace { query } => self.trace(&query).await,
+            Request::VaultList { after, max } => self.vault_list(after, max).await,
+        };
+        answered.unwrap_or_else(|refused| refused)
+    }
+
+    async fn status(&self) -> Result<Answer, Answer> {
+        let totals = self.queue.totals().await.map_err(unavailable)?;
+        let (queue, vault) = StatusView::counts(&totals);
+        let open = Filter { open: true, ..Filter::default() };
+        let waiting = self.queue.list(&open, None, FAILURES_FROM).await.map_err(unavailable)?;
+        ok(&StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            listeners: self.listeners.clone(),
+            queue,
+            vault,
+            policy: self.policies.report(),
+            store: match self.queue.health() {
+                Health::Ok => "ok".to_owned(),
+                Health::Full => "full".to_owned(),
+                Health::Broken(why) => why,
+            },
+            failures: failures(&waiting),
+        })
+    }
+
+    async fn queue_list(&self, after: Option<String>, max: usize) -> Result<Answer, Answer> {
+        let open = Filter { open: true, ..Filter::default() };
+        let after = after.map(|id| parse_id(&id)).transpose()?;
+        let rows = self.queue.list(&open, after, max.min(MAX_PAGE)).await.map_err(unavailable)?;
+        let next = rows.last().map(|(m, _)| m.facts.id.to_string());
+        page(rows.iter().map(|(m, r)| QueueView::new(m, r)), next)
+    }
+
+    async fn show(&self, id: &str) -> Result<Answer, Answer> {
+        let id = parse_id(id)?;
+        match self.queue.message(id).await.map_err(unavailable)? {
+            Some((message, recipients)) => ok(&self.life(&message, &recipients).await?),
+            None => Err(no(Refusal::NotFound, format!("no message {id}"))),
+        }
+    }
+
+    async fn trace(&self, query: &str) -> Result<Answer, Answer> {
+        if query.parse::<QueueId>().is_ok() {
+            return self.show(query).await;
+        }
+        let mut lives = Vec::new();
+        for filter in filters(query) {
+            for (m, r) in self.queue.list(&filter, None, TRACE_MAX).await.map_err(unavailable)? {
+                lives.push(self.life(&m, &r).await?);
+            }
+        }
+        lives.sort_by_key(|life| life.id);
+        lives.dedup_by_key(|life| life.id);
+        match lives.as_slice() {
+            [] => Err(no(Refusal::NotFound, format!("nothing is known of {query}"))),
+            [one] => ok(one),
+            many => ok(&many),
+        }
+    }
+
+    async fn life(
+        &self,
+        message: &MessageRow,
+        recipients: &[RecipientRow],
+    ) -> Result<TraceView, Answer> {
+        let mut attempts = Vec::with_capacity(recipients.len());
+        for row in recipients {
+            let tries = self.queue.attempts(message.facts.id, row.index).await;
+            attempts.push(tries.map_err(unavailable)?);
+        }
+        Ok(TraceView::new(message, recipients, &attempts))
+    }
+
+    async fn vault_list(&self, after: Option<String>, max: usize) -> Result<Answer, Answer> {
+        let after = after
+            .map(|id| id.parse().map_err(|e| no(Refusal::Usage, format!("{id}: {e}"))))
+            .transpose()?;
+        let grants = self.people.grants(None, after, max.min(MAX_PAGE)).await;
+        let grants = grants.map_err(unavailable)?;
+        let next = grants.last().map(|g| g.id.to_string());
+        let live = grants.iter().filter(|g| g.state == GrantState::Live);
+        page(live.map(VaultView::from), next)
+    }
+}
+
+/// The ways in which a query may name messages: an address as sender or recipient, or a Message-ID with or without
+/// its brackets.
+fn filters(query: &str) -> Vec<Filter> {
+    let mut ways = Vec::new();
+    let bare = query.trim_start_matches('<').trim_end_matches('>');
+    if let Ok(address) = bare.parse::<Address>() {
+        ways.push(Filter { recipient: Some(address.clone()), ..Filter::default() });
+        ways.push(Filter { sender: Some(address), ..Filter::default() });
+    }
+    ways.push(Filter { message_id: Some(format!("<{bare}>")), ..Filter::default() });
+    ways
+}
+
+fn failures(rows: &[(MessageRow, Vec<RecipientRow>)]) -> Vec<Failure> {
+    let mut by_domain: BTreeMap<Domain, Failure> = BTreeMap::new();
+    let waiting = rows.iter().flat_map(|(_, recipients)| recipients);
+    for row in waiting.filter(|r| matches!(r.state, RecipientState::Waiting { .. })) {
+        let Some(why) = &row.why else { continue };
+        let domain = row.address.domain();
+        let failure = by_domain.entry(domain.clone()).or_insert_with(|| Failure {
+            domain: domain.clone(),
+            reason: String::new(),
+            text: String::new(),
+            waiting: 0,
+        });
+        failure.reason = super::view::word(&why.reason);
+        failure.text.clone_from(&why.text);
+        failure.waiting = failure.waiting.saturating_add(1);
+    }
+    by_domain.into_values().collect()
+}
+
+fn parse_id(text: &str) -> Result<QueueId, Answer> {
+    text.parse().map_err(|e| no(Refusal::NotFound, format!("{text}: {e}")))
+}
+
+fn page<T: Serialize>(
+    rows: impl Iterator<Item = T>,
+    next: Option<String>,
+) -> Result<Answer, Answer> {
+    let rows: Result<_, _> = rows.map(|row| serde_json::to_value(row)).collect();
+    let rows = rows.map_err(|error| no(Refusal::TryAgain, error.to_string()))?;
+    ok(&Page { rows, next })
+}
+
+fn ok<T: Serialize>(value: &T) -> Result<Answer, Answer> {
+    serde_json::to_value(value)
+        .map(Answer::Ok)
+        .map_err(|error| no(Refusal::TryAgain, error.to_string()))
+}
+
+fn no(why: Refusal, text: String) -> Answer {
+    Answer::No { why, text }
+}
+
+fn unavailable(error: StoreError) -> Answer {
+    no(Refusal::TryAgain, error.to_string())
+}

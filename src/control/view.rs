@@ -1,0 +1,386 @@
+//! What the answers look like: the JSON fields that INTERFACE promises, made from rows.
+
+use crate::{
+    mail::{Address, Domain, QueueId},
+    policy::{Level, Why},
+    store::{Attempt, Grant, MessageRow, RecipientRow, RecipientState, Totals},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// `restante status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Program version.
+    pub version: String,
+    /// Addresses bound.
+    pub listeners: Listeners,
+    /// Recipients by state.
+    pub queue: QueueCounts,
+    /// What waits for pickup.
+    pub vault: VaultCounts,
+    /// Policies in force.
+    pub policy: PolicyStatus,
+    /// How the store is: `ok`, `full`, or what broke.
+    pub store: String,
+    /// The last failure of each domain that mail waits for.
+    pub failures: Vec<Failure>,
+}
+
+/// Addresses bound.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    /// SMTP intake.
+    pub smtp: Vec<SocketAddr>,
+    /// Portal.
+    pub portal: Vec<SocketAddr>,
+}
+
+/// Recipients by state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCounts {
+    /// Never tried, or being tried.
+    pub active: u64,
+    /// Waiting after an attempt.
+    pub deferred: u64,
+    /// Held by an operator.
+    pub held: u64,
+    /// Arrival of the oldest message that waits.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What waits for pickup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultCounts {
+    /// Messages with a live grant.
+    pub messages: u64,
+    /// Live grants.
+    pub grants: u64,
+    /// Sealed bytes kept for them.
+    pub bytes: u64,
+}
+
+/// Policies in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Hash of the set in force.
+    pub version: String,
+    /// When it was loaded.
+    pub loaded: Timestamp,
+    /// Why a newer set on disk is not in force.
+    pub error: Option<String>,
+}
+
+/// The last failure of a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Recipients' domain.
+    pub domain: Domain,
+    /// Reason code.
+    pub reason: String,
+    /// In words.
+    pub text: String,
+    /// Recipients that wait.
+    pub waiting: u64,
+}
+
+impl StatusView {
+    /// Puts the counts in their places.
+    pub fn counts(totals: &Totals) -> (QueueCounts, VaultCounts) {
+        let queue = QueueCounts {
+            active: totals.active,
+            deferred: totals.deferred,
+            held: totals.held,
+            oldest: totals.oldest,
+        };
+        let vault = VaultCounts {
+            messages: totals.vault_messages,
+            grants: totals.grants,
+            bytes: totals.vault_bytes,
+        };
+        (queue, vault)
+    }
+}
+
+/// An entry of `restante queue list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Queue id.
+    pub id: QueueId,
+    /// Reverse-path, `null` for `<>`.
+    pub sender: Option<Address>,
+    /// Recipients.
+    pub recipients: Vec<QueueRecipient>,
+    /// Content size in bytes.
+    pub size: u64,
+    /// Time of arrival.
+    pub arrived: Timestamp,
+}
+
+/// A recipient in the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRecipient {
+    /// Address.
+    pub address: Address,
+    /// Outcome word.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Next attempt.
+    pub next: Option<Timestamp>,
+    /// Why it waits, or came to its end.
+    pub reason: Option<String>,
+}
+
+impl QueueView {
+    /// From rows.
+    pub fn new(message: &MessageRow, recipients: &[RecipientRow]) -> Self {
+        Self {
+            id: message.facts.id,
+            sender: message.facts.sender.clone(),
+            recipients: recipients.iter().map(QueueRecipient::new).collect(),
+            size: message.size,
+            arrived: message.facts.arrived,
+        }
+    }
+}
+
+impl QueueRecipient {
+    fn new(row: &RecipientRow) -> Self {
+        let next = match &row.state {
+            RecipientState::Waiting { next } | RecipientState::Held { next } => Some(*next),
+            RecipientState::Delivered { .. }
+            | RecipientState::Granted { .. }
+            | RecipientState::Bounced { .. }
+            | RecipientState::Expired { .. }
+            | RecipientState::Removed { .. } => None,
+        };
+        Self {
+            address: row.address.clone(),
+            state: outcome_word(row).to_owned(),
+            attempts: row.attempts,
+            next,
+            reason: row.why.as_ref().map(|w| w.text.clone()),
+        }
+    }
+}
+
+/// `restante trace`, `restante queue show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceView {
+    /// Queue id.
+    pub id: QueueId,
+    /// Reverse-path.
+    pub sender: Option<Address>,
+    /// What it is: `protected`, `notice`, `code` or `report`.
+    pub class: String,
+    /// Message-ID.
+    pub message_id: Option<String>,
+    /// Content size.
+    pub size: u64,
+    /// Time of arrival.
+    pub arrived: Timestamp,
+    /// Who handed it in.
+    pub client: Option<String>,
+    /// The message rule that judged it: file and line.
+    pub rule: Option<String>,
+    /// Recipients.
+    pub recipients: Vec<TraceRecipient>,
+}
+
+/// The life of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRecipient {
+    /// Address.
+    pub address: Address,
+    /// `queued`, `delivered`, `sealed`, `deferred`, `bounced`, `expired`, `removed`.
+    pub outcome: String,
+    /// Where the last decision sent it: `direct`, `envelope`, `defer`, `reject`.
+    pub route: Option<String>,
+    /// Reason code of the last decision.
+    pub reason: Option<String>,
+    /// The last decision in words.
+    pub why: Option<String>,
+    /// The policy that decided.
+    pub policy: Option<TracePolicy>,
+    /// Next attempt.
+    pub next: Option<Timestamp>,
+    /// Attempts, oldest first.
+    pub attempts: Vec<TraceAttempt>,
+}
+
+/// The policy that decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracePolicy {
+    /// File.
+    pub file: String,
+    /// Line.
+    pub line: u32,
+    /// Level asked.
+    pub level: Level,
+    /// Hash of the set.
+    pub version: String,
+}
+
+/// One attempt on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceAttempt {
+    /// When.
+    pub at: Timestamp,
+    /// MX host.
+    pub mx: Option<String>,
+    /// Address and port.
+    pub address: Option<String>,
+    /// TLS as seen.
+    pub tls: Option<TraceTls>,
+    /// Reply of the peer.
+    pub reply: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// TLS as seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceTls {
+    /// Protocol version.
+    pub version: String,
+    /// Cipher suite.
+    pub cipher: String,
+    /// Key exchange group.
+    pub group: Option<String>,
+    /// The level's demands on the certificate were met.
+    pub verified: bool,
+    /// Names the certificate bears.
+    pub names: Vec<String>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// Why the chain does not lead to a trust anchor.
+    pub chain_error: Option<String>,
+}
+
+impl TraceView {
+    /// From rows; `attempts` belong to the recipients in order.
+    pub fn new(
+        message: &MessageRow,
+        recipients: &[RecipientRow],
+        attempts: &[Vec<Attempt>],
+    ) -> Self {
+        let facts = &message.facts;
+        let lives = recipients.iter().zip(attempts);
+        Self {
+            id: facts.id,
+            sender: facts.sender.clone(),
+            class: word(&facts.class),
+            message_id: facts.message_id.clone(),
+            size: message.size,
+            arrived: facts.arrived,
+            client: facts.client.as_ref().map(|c| format!("{} [{}]", c.helo, c.address)),
+            rule: facts.rule.rule.as_ref().map(|(file, line)| format!("{file}:{line}")),
+            recipients: lives.map(|(row, tries)| TraceRecipient::new(row, tries)).collect(),
+        }
+    }
+}
+
+impl TraceRecipient {
+    fn new(row: &RecipientRow, attempts: &[Attempt]) -> Self {
+        let queue = QueueRecipient::new(row);
+        let why: Option<&Why> = row.why.as_ref();
+        Self {
+            address: queue.address,
+            outcome: queue.state,
+            route: why.and_then(|_| route_word(&row.state)).map(str::to_owned),
+            reason: why.map(|w| word(&w.reason)),
+            why: queue.reason,
+            policy: why.map(|w| TracePolicy {
+                file: w.policy.file.clone(),
+                line: w.policy.line,
+                level: w.policy.level,
+                version: w.policy.version.clone(),
+            }),
+            next: queue.next,
+            attempts: attempts.iter().map(TraceAttempt::new).collect(),
+        }
+    }
+}
+
+impl TraceAttempt {
+    fn new(a: &Attempt) -> Self {
+        Self {
+            at: a.at,
+            mx: a.mx.clone(),
+            address: a.address.clone(),
+            tls: a.tls.as_ref().map(|t| TraceTls {
+                version: t.version.clone(),
+                cipher: t.cipher.clone(),
+                group: t.group.clone(),
+                verified: a.verified,
+                names: t.names.clone(),
+                fingerprint: t.fingerprint.clone(),
+                chain_error: t.chain_error.clone(),
+            }),
+            reply: a.reply.clone(),
+            error: a.error.clone(),
+        }
+    }
+}
+
+/// An entry of `restante vault list`: one recipient's leave to open one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultView {
+    /// Queue id of the message.
+    pub id: QueueId,
+    /// Recipient.
+    pub recipient: Address,
+    /// When it was sealed for pickup.
+    pub sealed: Timestamp,
+    /// When key and body are destroyed.
+    pub expires: Timestamp,
+    /// When it was first opened.
+    pub opened: Option<Timestamp>,
+}
+
+impl From<&Grant> for VaultView {
+    fn from(g: &Grant) -> Self {
+        Self {
+            id: g.message,
+            recipient: g.recipient.clone(),
+            sealed: g.sealed,
+            expires: g.expires,
+            opened: g.opened,
+        }
+    }
+}
+
+/// The outcome word that INTERFACE promises.
+pub fn outcome_word(row: &RecipientRow) -> &'static str {
+    match &row.state {
+        RecipientState::Waiting { .. } if row.attempts == 0 && row.why.is_none() => "queued",
+        RecipientState::Waiting { .. } => "deferred",
+        RecipientState::Held { .. } => "held",
+        RecipientState::Delivered { .. } => "delivered",
+        RecipientState::Granted { .. } => "sealed",
+        RecipientState::Bounced { .. } => "bounced",
+        RecipientState::Expired { .. } => "expired",
+        RecipientState::Removed { .. } => "removed",
+    }
+}
+
+fn route_word(state: &RecipientState) -> Option<&'static str> {
+    match state {
+        RecipientState::Waiting { .. } | RecipientState::Held { .. } => Some("defer"),
+        RecipientState::Delivered { .. } => Some("direct"),
+        RecipientState::Granted { .. } => Some("envelope"),
+        RecipientState::Bounced { .. } | RecipientState::Expired { .. } => Some("reject"),
+        RecipientState::Removed { .. } => None,
+    }
+}
+
+/// The kebab-case word by which a unit variant is serialised.
+pub(super) fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(error) => error.to_string(),
+    }
+}

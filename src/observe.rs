@@ -1,0 +1,17 @@
+//! The log: stderr, text or JSON. Messages are readable alone and carry fields; never a local part, a subject, a
+//! token or any of a message's content.
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. A second call does nothing (tests, demo).
+pub fn start(json: bool, level: &str) {
+    // Libraries speak only when something is wrong with them.
+    let filter = EnvFilter::new(format!("warn,restante={level}"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false);
+    let started = if json { log.json().try_init() } else { log.try_init() };
+    drop(started);
+}
