@@ -1,0 +1,496 @@
+//! The gateway as one running whole: here adapters are named, rooms are put together, listeners bound and signals
+//! heard.
+
+mod keys;
+mod policies;
+mod rebuild;
+mod serve;
+
+pub use rebuild::rebuild;
+pub use serve::serve;
+
+use crate::{
+    cli::Exit,
+    clock::Clock,
+    config::{self, Config},
+    control::{server::Control, view::Listeners},
+    dns::hickory::HickoryResolver,
+    intake::{Intake, IntakeSettings},
+    mail::notice::{Letterhead, Templates},
+    net::{
+        connect::{Dialer, DialerSettings, Timeouts},
+        listen::{self, BindError},
+        tls::TlsServer,
+        trust::TrustAnchors,
+    },
+    portal::{Portal, PortalSettings},
+    relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    seal::KeyRing,
+    store::sled::{OpenError, Options, SledStore},
+    vault::{NoticeSettings, Vault},
+    wire::TlsAccept,
+};
+use axum_server::{Handle, tls_rustls::RustlsConfig};
+use jiff::SignedDuration;
+use policies::LivePolicies;
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Deliveries at work at the same time.
+const WORKERS: usize = 200;
+/// How long a piece of work stays leased to this process.
+const LEASE: SignedDuration = SignedDuration::from_hours(6);
+/// How long running deliveries and sessions may go on after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How often the vault ends what has expired.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Configuration, policies, certificates or key ring: exit 78.
+    #[error("{0}")]
+    Config(String),
+    /// A port that is taken: exit 69.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Another server has the data, the disk is full: exit 75.
+    #[error("{0}")]
+    TryAgain(String),
+    /// The book is damaged: exit 65.
+    #[error("{0}")]
+    Damaged(String),
+    /// No right to a port or a file: exit 77.
+    #[error("{0}")]
+    NotPermitted(String),
+}
+
+impl StartError {
+    /// Its exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Unavailable(_) => Exit::Unavailable,
+            Self::TryAgain(_) => Exit::TryAgain,
+            Self::Damaged(_) => Exit::Data,
+            Self::NotPermitted(_) => Exit::NotPermitted,
+        }
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        let text = error.to_string();
+        match error {
+            OpenError::Locked(_) | OpenError::Full(_) => Self::TryAgain(text),
+            OpenError::Damaged(_) => Self::Damaged(text),
+            OpenError::NotDurable(_) | OpenError::Format(_) => Self::Config(text),
+            OpenError::Io { .. } => Self::NotPermitted(text),
+        }
+    }
+}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        let text = error.to_string();
+        match error {
+            BindError::NotPermitted(_) => Self::NotPermitted(text),
+            BindError::NotHere(_) => Self::Config(text),
+            BindError::Taken(_) | BindError::Other(..) => Self::Unavailable(text),
+        }
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Addresses bound.
+    pub listeners: Listeners,
+    policies: Arc<LivePolicies>,
+    smtp_tls: Option<Arc<TlsServer>>,
+    portal_tls: Option<(RustlsConfig, config::KeyPair)>,
+    /// Ends listeners, relay and helpers.
+    stop: CancellationToken,
+    portal: Handle<SocketAddr>,
+    tasks: JoinSet<Ended>,
+    socket: PathBuf,
+}
+
+/// How a task of the gateway ended.
+#[derive(Debug)]
+enum Ended {
+    /// It was told to.
+    Asked,
+    /// The store can't be used any more; the process must be started again.
+    StoreFailed(String),
+}
+
+/// What start-up has read and opened before anything runs.
+struct Parts {
+    vault: Vault,
+    store: Arc<SledStore>,
+    policies: Arc<LivePolicies>,
+    resolver: Arc<HickoryResolver>,
+    anchors: TrustAnchors,
+    smtp_tls: Option<Arc<TlsServer>>,
+    portal: Portal,
+}
+
+impl Gateway {
+    /// Reads, opens and binds everything, then sets it to work. What is wrong is found before a message is taken.
+    ///
+    /// # Errors
+    /// [`StartError`] says what, with its exit code.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        // The data before the ports: a second server on the same data is told so, and not that its port is taken.
+        let parts = gather(config, clock).await?;
+        let smtp = bind_all(&config.smtp.listen).await?;
+        let portal_listener = listen::bind(config.portal.listen).await?;
+        let listeners = Listeners {
+            smtp: addresses(&smtp)?,
+            portal: addresses(std::slice::from_ref(&portal_listener))?,
+        };
+        let mut gateway = Self {
+            listeners,
+            policies: Arc::clone(&parts.policies),
+            smtp_tls: parts.smtp_tls.clone(),
+            portal_tls: portal_tls(config).await?,
+            stop: CancellationToken::new(),
+            portal: Handle::new(),
+            tasks: JoinSet::new(),
+            socket: config.data_dir.join("control.sock"),
+        };
+        gateway.start_portal(&parts.portal, portal_listener)?;
+        gateway.start_control(&parts)?;
+        gateway.start_relay(config, &parts);
+        gateway.start_intake(config, &parts, smtp);
+        Ok(gateway)
+    }
+
+    fn start_intake(&mut self, config: &Config, parts: &Parts, listeners: Vec<TcpListener>) {
+        let intake = Arc::new(Intake::new(
+            intake_settings(config),
+            parts.vault.clone(),
+            Arc::clone(&parts.store) as _,
+            Arc::clone(&parts.policies) as _,
+        ));
+        for listener in listeners {
+            let (intake, stop) = (Arc::clone(&intake), self.stop.clone());
+            let tls = self.smtp_tls.clone().map(|tls| tls as Arc<dyn TlsAccept>);
+            let session_stop = stop.clone();
+            let session = move |stream, peer| {
+                let (intake, tls, stop) = (Arc::clone(&intake), tls.clone(), session_stop.clone());
+                async move { intake.serve(Box::new(stream), peer, tls, stop).await }
+            };
+            self.tasks.spawn(async move {
+                listen::serve(listener, session, stop).await;
+                Ended::Asked
+            });
+        }
+    }
+
+    fn start_relay(&mut self, config: &Config, parts: &Parts) {
+        let dialer = Dialer::new(
+            DialerSettings {
+                hostname: config.hostname.clone(),
+                anchors: parts.anchors.clone(),
+                timeouts: Timeouts::default(),
+                refuse_networks: config.delivery.refuse_networks.clone(),
+                ca_dir: config.policy_dir.clone(),
+            },
+            Arc::clone(&parts.vault.clock),
+        );
+        let ports = RelayPorts {
+            queue: Arc::clone(&parts.vault.queue),
+            people: Arc::clone(&parts.vault.people),
+            vault: parts.vault.clone(),
+            resolver: Arc::clone(&parts.resolver) as _,
+            connector: Arc::new(dialer),
+            policies: Arc::clone(&parts.policies) as _,
+            clock: Arc::clone(&parts.vault.clock),
+        };
+        let relay = Relay::new(relay_settings(config), ports);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            match relay.run(stop).await {
+                Ok(()) => Ended::Asked,
+                Err(error) => Ended::StoreFailed(error.to_string()),
+            }
+        });
+        let (sweeper, stop) = (Sweeper::new(parts.vault.clone(), SWEEP), self.stop.clone());
+        self.tasks.spawn(async move {
+            sweeper.run(stop).await;
+            Ended::Asked
+        });
+        let (policies, stop) = (Arc::clone(&parts.policies), self.stop.clone());
+        self.tasks.spawn(async move {
+            policies.watch(stop).await;
+            Ended::Asked
+        });
+    }
+
+    fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {
+        let control = Control {
+            queue: Arc::clone(&parts.vault.queue),
+            people: Arc::clone(&parts.vault.people),
+            policies: Arc::clone(&parts.policies) as _,
+            listeners: self.listeners.clone(),
+        };
+        let listener = bind_socket(&self.socket).map_err(|error| {
+            StartError::NotPermitted(format!("{}: {error}", self.socket.display()))
+        })?;
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            control.serve(listener, stop).await;
+            Ended::Asked
+        });
+        Ok(())
+    }
+
+    fn start_portal(&mut self, portal: &Portal, listener: TcpListener) -> Result<(), StartError> {
+        let service = portal.router().into_make_service_with_connect_info::<SocketAddr>();
+        let unusable = |error: std::io::Error| StartError::Unavailable(format!("portal: {error}"));
+        let listener = listener.into_std().map_err(unusable)?;
+        let handle = self.portal.clone();
+        match &self.portal_tls {
+            None => {
+                let server = axum_server::from_tcp(listener).map_err(unusable)?.handle(handle);
+                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+            }
+            Some((tls, _)) => {
+                let server = axum_server::from_tcp_rustls(listener, tls.clone());
+                let server = server.map_err(unusable)?.handle(handle);
+                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads policies and certificates again (SIGHUP). What is wrong stays as it was, and is said in the log.
+    pub async fn reload(&self) {
+        self.policies.reload();
+        if let Some(tls) = &self.smtp_tls
+            && let Err(error) = tls.reload()
+        {
+            tracing::error!(%error, "the SMTP certificate was not reloaded; the old one stays");
+        }
+        if let Some((tls, pair)) = &self.portal_tls
+            && let Err(error) = tls.reload_from_pem_file(&pair.certificate, &pair.key).await
+        {
+            tracing::error!(%error, "the portal's certificate was not reloaded; the old one stays");
+        }
+    }
+
+    /// Waits for a fault that ends the gateway.
+    async fn failed(&mut self) -> String {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Ended::StoreFailed(why))) => return why,
+                Some(Ok(Ended::Asked)) => {}
+                Some(Err(error)) => return format!("a part of the gateway broke down: {error}"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Drains: no new connections, running sessions and deliveries come to their end, the rest stays in the queue.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.portal.graceful_shutdown(Some(DRAIN));
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN + Duration::from_secs(5), drained).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+        self.tasks.shutdown().await;
+        drop(fs::remove_file(&self.socket));
+    }
+}
+
+fn portal_ended(served: std::io::Result<()>) -> Ended {
+    if let Err(error) = served {
+        tracing::error!(%error, "the portal's listener failed");
+    }
+    Ended::Asked
+}
+
+/// Everything that can be wrong is read and opened here, the vault last.
+async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
+    let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
+    let policies = Arc::new(LivePolicies::load(config.policy_dir.clone(), Arc::clone(&clock))?);
+    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
+        .map_err(|e| settled(&e))?;
+    let resolver = Arc::new(resolver);
+    let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
+    let anchors = anchors.map_err(|e| settled(&e))?;
+    let smtp_tls = match &config.smtp.tls {
+        Some(pair) => {
+            let tls = TlsServer::load(&pair.certificate, &pair.key).map_err(|e| settled(&e))?;
+            Some(Arc::new(tls))
+        }
+        None => None,
+    };
+    let overrides = overrides(config.notification.template.as_deref())?;
+    let (mailed, pages) = overrides.into_iter().partition(|(name, _)| is_mailed(name));
+    let notices = notice_settings(config, &mailed)?;
+    let (store, ring) = open_store(config).await?;
+    let vault = Vault {
+        queue: Arc::clone(&store) as _,
+        bodies: Arc::clone(&store) as _,
+        people: Arc::clone(&store) as _,
+        ring: Arc::new(ring),
+        clock,
+        notices: Arc::new(notices),
+    };
+    let portal = PortalSettings {
+        organization: config.organization.name.clone(),
+        support: config.organization.support.clone(),
+        url: config.portal.url.clone(),
+        overrides: pages,
+    };
+    let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
+    Ok(Parts { vault, store, policies, resolver, anchors, smtp_tls, portal })
+}
+
+async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {
+    let (dir, keys) = (config.data_dir.clone(), config.vault.keys.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        make_private(&dir)
+            .map_err(|e| StartError::NotPermitted(format!("{}: {e}", dir.display())))?;
+        let ring = keys::load(&keys, &dir)?;
+        let store = SledStore::open(&dir, Options::default())?;
+        Ok::<_, StartError>((Arc::new(store), ring))
+    });
+    opened.await.map_err(|error| StartError::Damaged(error.to_string()))?
+}
+
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    if !dir.exists() {
+        fs::create_dir_all(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut bound = Vec::with_capacity(wanted.len());
+    for &address in wanted {
+        bound.push(listen::bind(address).await?);
+    }
+    Ok(bound)
+}
+
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
+    let bound: Result<_, std::io::Error> = listeners.iter().map(TcpListener::local_addr).collect();
+    bound.map_err(|error| StartError::Unavailable(error.to_string()))
+}
+
+/// Binds the control socket, open to nobody else from its first moment on: it comes into being under another name and
+/// is moved into place once its mode is set.
+fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
+    let making = path.with_extension("making");
+    match fs::remove_file(&making) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&making)?;
+    fs::set_permissions(&making, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&making, path)?;
+    Ok(listener)
+}
+
+async fn portal_tls(
+    config: &Config,
+) -> Result<Option<(RustlsConfig, config::KeyPair)>, StartError> {
+    let Some(pair) = &config.portal.tls else { return Ok(None) };
+    // Checked with the same words as the SMTP certificate.
+    TlsServer::load(&pair.certificate, &pair.key).map_err(|e| StartError::Config(e.to_string()))?;
+    let tls = RustlsConfig::from_pem_file(&pair.certificate, &pair.key).await;
+    let tls = tls
+        .map_err(|error| StartError::Config(format!("{}: {error}", pair.certificate.display())))?;
+    Ok(Some((tls, pair.clone())))
+}
+
+/// The texts of `notification.template`: notices and portal pages alike, by file name.
+fn overrides(folder: Option<&Path>) -> Result<BTreeMap<String, String>, StartError> {
+    let Some(folder) = folder else { return Ok(BTreeMap::new()) };
+    let wrong = |e: std::io::Error| StartError::Config(format!("{}: {e}", folder.display()));
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        if let Some(name) = name.filter(|n| n.ends_with(".html") || n.ends_with(".txt")) {
+            texts.insert(name, fs::read_to_string(&path).map_err(wrong)?);
+        }
+    }
+    Ok(texts)
+}
+
+/// Templates of what is mailed; all others are the portal's pages.
+fn is_mailed(name: &str) -> bool {
+    name.starts_with("notice.") || name.starts_with("code.")
+}
+
+fn notice_settings(
+    config: &Config,
+    overrides: &BTreeMap<String, String>,
+) -> Result<NoticeSettings, StartError> {
+    let templates = Templates::new(overrides).map_err(|e| StartError::Config(e.to_string()))?;
+    Ok(NoticeSettings {
+        head: Letterhead {
+            organization: config.organization.name.clone(),
+            support: config.organization.support.clone(),
+            from: config.notification.from.clone(),
+            subject: config.notification.subject.clone(),
+        },
+        templates,
+        portal_url: config.portal.url.clone(),
+        retention: config.portal.retention,
+    })
+}
+
+fn intake_settings(config: &Config) -> IntakeSettings {
+    let smtp = &config.smtp;
+    IntakeSettings {
+        hostname: config.hostname.clone(),
+        clients: smtp.clients.clone(),
+        normalize: smtp.normalize.clone(),
+        require_tls: smtp.require_tls,
+        max_message_size: smtp.max_message_size,
+        max_recipients: smtp.max_recipients,
+        max_connections: smtp.max_connections,
+        max_errors: smtp.max_errors,
+        idle_timeout: smtp.idle_timeout,
+    }
+}
+
+fn relay_settings(config: &Config) -> RelaySettings {
+    let delivery = &config.delivery;
+    RelaySettings {
+        hostname: config.hostname.clone(),
+        organization: config.organization.domains.clone(),
+        inside: config.inside.host.clone(),
+        inside_level: config.inside.tls,
+        notification_level: config.notification.level,
+        port: delivery.port,
+        retry: delivery.retry.clone(),
+        give_up: delivery.give_up,
+        warn_after: delivery.warn_after,
+        connections_per_domain: delivery.connections_per_domain,
+        workers: WORKERS,
+        report_from: config.organization.postmaster.clone(),
+        lease: LEASE,
+        drain: DRAIN,
+    }
+}

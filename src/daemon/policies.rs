@@ -1,0 +1,157 @@
+//! The policies in force: one whole set at a time. A set with an error in it never comes into force; the last good one
+//! stays, and the error is said in the log and in `status`.
+
+use super::StartError;
+use crate::{
+    cli::policy::read_dir,
+    clock::Clock,
+    control::{server::PolicyReport, view::PolicyStatus},
+    policies::Policies,
+    policy::{PolicySet, SourceFile},
+};
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the folder is looked at for changes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The set in force and where it comes from.
+#[derive(Debug)]
+pub(super) struct LivePolicies {
+    dir: PathBuf,
+    clock: Arc<dyn Clock>,
+    current: ArcSwap<PolicySet>,
+    status: Mutex<(Timestamp, Option<String>)>,
+}
+
+impl LivePolicies {
+    /// Loads the first set; with an error in it the server does not start.
+    pub(super) fn load(dir: PathBuf, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let now = clock.now();
+        let set = parse(&dir, now).map_err(StartError::Config)?;
+        let status = Mutex::new((now, None));
+        Ok(Self { dir, clock, current: ArcSwap::from_pointee(set), status })
+    }
+
+    /// Reads the folder again; what is wrong leaves the set in force as it is.
+    pub(super) fn reload(&self) {
+        let now = self.clock.now();
+        let read = parse(&self.dir, now);
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(set) => {
+                tracing::info!(
+                    version = set.version(),
+                    partners = set.partners(),
+                    "policies loaded"
+                );
+                self.current.store(Arc::new(set));
+                *status = (now, None);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the changed policies are NOT in force; the last good set stays");
+                status.1 = Some(error);
+            }
+        }
+    }
+
+    /// Reloads whenever a file of the folder has changed, until `stop`.
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut seen = self.stamp();
+        let mut ticks = tokio::time::interval(LOOK);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let now = self.stamp();
+            if now != seen {
+                seen = now;
+                self.reload();
+            }
+        }
+    }
+
+    /// Names, sizes and times of the folder's files.
+    fn stamp(&self) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut stamps: Vec<_> = entries
+            .filter_map(|entry| {
+                let meta = entry.metadata().ok()?;
+                Some((entry.path(), meta.len(), meta.modified().ok()))
+            })
+            .filter(|(path, _, _)| path.extension().is_some_and(|e| e == "toml"))
+            .collect();
+        stamps.sort();
+        stamps
+    }
+}
+
+impl Policies for LivePolicies {
+    fn current(&self) -> Arc<PolicySet> {
+        self.current.load_full()
+    }
+}
+
+impl PolicyReport for LivePolicies {
+    fn report(&self) -> PolicyStatus {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.current.load().version().to_owned();
+        PolicyStatus { version, loaded: status.0, error: status.1.clone() }
+    }
+}
+
+/// The whole set, or every problem, a line each.
+fn parse(dir: &std::path::Path, now: Timestamp) -> Result<PolicySet, String> {
+    let files: Vec<SourceFile> =
+        read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let lines = |problems: &[crate::policy::Problem]| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    match PolicySet::parse(&files, now) {
+        Ok((set, warnings)) => {
+            for warning in &warnings {
+                tracing::warn!("{warning}");
+            }
+            Ok(set)
+        }
+        Err(problems) => Err(lines(&problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_broken_change_leaves_the_last_good_set() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("default.toml");
+        std::fs::write(&file, "[default]\nlevel = \"envelope\"\n").expect("write");
+        let live = LivePolicies::load(dir.path().to_owned(), Arc::new(SystemClock)).expect("good");
+        let good = live.report().version;
+
+        std::fs::write(&file, "[default]\nlevel = \"envelop\"\n").expect("write");
+        live.reload();
+        let report = live.report();
+        assert_eq!(report.version, good);
+        assert!(report.error.expect("said").contains("default.toml:2:"));
+
+        std::fs::write(&file, "[default]\nlevel = \"opportunistic\"\n").expect("write");
+        live.reload();
+        let report = live.report();
+        assert_ne!(report.version, good);
+        assert_eq!(report.error, None);
+    }
+
+    #[test]
+    fn a_broken_set_does_not_start() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join("p.toml"), "[[partner]]\nlevel = 3\n").expect("write");
+        let refused = LivePolicies::load(dir.path().to_owned(), Arc::new(SystemClock));
+        assert!(refused.expect_err("refused").to_string().contains("p.toml:2:"));
+    }
+}

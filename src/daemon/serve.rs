@@ -1,0 +1,95 @@
+//! `restante serve`: start, say so, wait for signals, drain.
+
+use super::{Gateway, StartError};
+use crate::{
+    cli::{Exit, out},
+    clock::SystemClock,
+    config::Config,
+    observe,
+};
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Runs the gateway until it is told to end.
+pub fn serve(config: &Config) -> Exit {
+    observe::start(config.log.json, &config.log.level);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            out::complain(error);
+            return Exit::TryAgain;
+        }
+    };
+    runtime.block_on(async {
+        match run(config).await {
+            Ok(exit) => exit,
+            Err(error) => {
+                out::complain(&error);
+                error.exit()
+            }
+        }
+    })
+}
+
+async fn run(config: &Config) -> Result<Exit, StartError> {
+    let mut signals = Signals::new()?;
+    let mut gateway = Gateway::start(config, Arc::new(SystemClock)).await?;
+    announce(&gateway);
+    let exit = loop {
+        tokio::select! {
+            why = gateway.failed() => {
+                tracing::error!(%why, "the gateway cannot go on; nothing acknowledged is lost, start it again");
+                break Exit::TryAgain;
+            }
+            heard = signals.next() => match heard {
+                Heard::End => {
+                    tracing::info!("draining");
+                    break Exit::Done;
+                }
+                Heard::HangUp => gateway.reload().await,
+            },
+        }
+    };
+    gateway.stop().await;
+    Ok(exit)
+}
+
+fn announce(gateway: &Gateway) {
+    let first = |list: &[std::net::SocketAddr]| list.first().map(ToString::to_string);
+    let smtp = first(&gateway.listeners.smtp).unwrap_or_default();
+    let portal = first(&gateway.listeners.portal).unwrap_or_default();
+    out::line(format_args!("ready smtp={smtp} portal={portal}"));
+}
+
+enum Heard {
+    /// SIGTERM, SIGINT
+    End,
+    /// SIGHUP
+    HangUp,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| StartError::NotPermitted(error.to_string()));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.terminate.recv() => Heard::End,
+            _ = self.interrupt.recv() => Heard::End,
+            _ = self.hang_up.recv() => Heard::HangUp,
+        }
+    }
+}
