@@ -1,6 +1,17 @@
 //! The one integration binary: everything that is tested from outside.
 #![cfg(test)]
+#![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
+#![expect(clippy::string_slice, reason = "a test that cuts text wrongly may fail")]
 
+mod browser;
+mod demo;
 mod dialogues;
+mod large;
+mod life;
+mod main_job;
+mod no_plaintext;
+mod refusals;
 mod store_contract;
+mod support;
+mod tidy;
 mod vectors;

@@ -1,0 +1,129 @@
+//! A recipient's way in a real browser: from the notice's link to the opened message and its attachment, with scripts
+//! and without.
+
+use crate::support::{
+    browser::Driver,
+    house::{House, code_in, link_in},
+    smtp, wait_for,
+};
+use fantoccini::{Client, Locator};
+use std::{fs, path::Path};
+
+const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\nTo: ada@stranger.test\r\n\
+    Subject: Your appointment\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+    --b\r\nContent-Type: multipart/alternative; boundary=a\r\n\r\n\
+    --a\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nDear Ada,\r\n\r\nplease come on Monday at nine.\r\n\
+    Directions: https://example.org/way\r\n\r\nKind regards\r\n\
+    --a\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>Dear Ada,</p><p>please come on <b>Monday</b> at nine.</p>\
+    <script>document.title='hacked'</script>\r\n--a--\r\n\
+    --b\r\nContent-Type: text/csv\r\nContent-Disposition: attachment; filename=\"plan.csv\"\r\n\r\nday,hour\r\nMonday,9\r\n\
+    --b--\r\n";
+const PASSWORD: &str = "correct horse battery";
+
+#[test]
+fn from_the_link_to_the_attachment_with_scripts() {
+    walk(true);
+}
+
+#[test]
+fn from_the_link_to_the_attachment_without_scripts() {
+    walk(false);
+}
+
+fn walk(scripts: bool) {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = House::open(dir.path(), &[], |_| {});
+    let to = format!("ada{scripts}@stranger.test");
+    smtp::send(house.gateway.smtp, "doctor@example.org", &[&to], MESSAGE.as_bytes());
+    let notice = house.mail_to_stranger(1);
+    let downloads = dir.path().join("downloads");
+    fs::create_dir_all(&downloads).expect("folder");
+    let driver = Driver::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let browser = driver.browser(scripts, &downloads).await;
+        let link = format!("http://{}{}", house.gateway.portal, link_in(&notice.content));
+        register(&browser, &house, &link).await;
+        read(&browser, &downloads).await;
+        sign_out_and_in(&browser, &to, &link).await;
+        browser.close().await.expect("closed");
+    });
+}
+
+async fn register(browser: &Client, house: &House, link: &str) {
+    browser.goto(link).await.expect("the link opens");
+    picture(browser, "1-register").await;
+    for (name, text) in [
+        ("first_name", "Ada"),
+        ("last_name", "Reader"),
+        ("password", PASSWORD),
+        ("password_confirm", PASSWORD),
+    ] {
+        field(browser, name).await.send_keys(text).await.expect("typed");
+    }
+    field(browser, "accept_terms").await.click().await.expect("ticked");
+    submit(browser).await;
+    let mail = house.mail_to_stranger(2);
+    picture(browser, "2-code").await;
+    field(browser, "code").await.send_keys(&code_in(&mail.content)).await.expect("typed");
+    submit(browser).await;
+}
+
+async fn read(browser: &Client, downloads: &Path) {
+    let text = text_of(browser, "main").await;
+    assert!(text.contains("please come on Monday at nine."), "{text}");
+    let title = browser.title().await.expect("title");
+    assert!(title.contains("Your appointment"), "{title}");
+    picture(browser, "3-message").await;
+    let link = Locator::Css("a[href$='/attachments/1']");
+    browser.find(link).await.expect("the attachment").click().await.expect("clicked");
+    let file = downloads.join("plan.csv");
+    let content =
+        wait_for("the download", || fs::read_to_string(&file).ok().filter(|text| !text.is_empty()));
+    assert_eq!(content, "day,hour\r\nMonday,9");
+}
+
+async fn sign_out_and_in(browser: &Client, address: &str, link: &str) {
+    let out = Locator::Css("form[action='/logout'] button");
+    browser.find(out).await.expect("sign out").click().await.expect("clicked");
+    browser.goto(link).await.expect("the link opens again");
+    let filled = field(browser, "email").await.prop("value").await.expect("value");
+    assert_eq!(filled.as_deref(), Some(address));
+    picture(browser, "4-sign-in").await;
+    field(browser, "password").await.send_keys(PASSWORD).await.expect("typed");
+    submit(browser).await;
+    let text = text_of(browser, "main").await;
+    assert!(text.contains("please come on Monday at nine."), "{text}");
+    let base = link.split("/m/").next().expect("a base").to_owned();
+    browser.goto(&format!("{base}/inbox")).await.expect("the inbox");
+    assert!(text_of(browser, "main").await.contains("Your appointment"));
+    picture(browser, "5-inbox").await;
+}
+
+async fn field(browser: &Client, name: &str) -> fantoccini::elements::Element {
+    let found = browser.find(Locator::Css(&format!("[name='{name}']"))).await;
+    found.unwrap_or_else(|e| panic!("no field {name}: {e}"))
+}
+
+async fn submit(browser: &Client) {
+    let before = browser.current_url().await.expect("url");
+    let button = Locator::Css("main form button[type='submit'], main form button:not([type])");
+    browser.find(button).await.expect("a button").click().await.expect("clicked");
+    // The driver waits for the page that the click leads to.
+    let after = browser.current_url().await.expect("url");
+    assert_ne!(before, after, "{}", text_of(browser, "main").await);
+}
+
+async fn text_of(browser: &Client, css: &str) -> String {
+    let element = browser.find(Locator::Css(css)).await.expect("element");
+    element.text().await.expect("text")
+}
+
+/// Pictures of the pages go where `RESTANTE_PICTURES` points, for people to look at.
+async fn picture(browser: &Client, name: &str) {
+    if let Some(folder) = std::env::var_os("RESTANTE_PICTURES") {
+        let png = browser.screenshot().await.expect("a picture");
+        fs::create_dir_all(&folder).expect("folder");
+        fs::write(Path::new(&folder).join(format!("{name}.png")), png).expect("written");
+    }
+}

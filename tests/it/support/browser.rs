@@ -1,0 +1,70 @@
+//! A real browser: headless Chromium through its `WebDriver`.
+
+use super::{free_port, wait_for};
+use fantoccini::{Client, ClientBuilder};
+use serde_json::{Map, Value, json};
+use std::{
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+/// A running chromedriver.
+#[derive(Debug)]
+pub struct Driver {
+    child: Child,
+    url: String,
+}
+
+impl Driver {
+    pub fn start() -> Self {
+        let port = free_port(&["127.0.0.1"]);
+        let child = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is installed (tests/run installs it)");
+        let address: SocketAddr = format!("127.0.0.1:{port}").parse().expect("address");
+        wait_for("chromedriver", || TcpStream::connect(address).ok());
+        Self { child, url: format!("http://{address}") }
+    }
+
+    /// A fresh browser; downloads go to `downloads`.
+    pub async fn browser(&self, scripts: bool, downloads: &Path) -> Client {
+        let profile = downloads.join(format!("profile-{scripts}"));
+        let mut prefs = json!({
+            "download.default_directory": downloads.display().to_string(),
+            "download.prompt_for_download": false,
+        });
+        if !scripts {
+            prefs["profile.managed_default_content_settings.javascript"] = json!(2);
+        }
+        let options = json!({
+            "args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-dev-shm-usage", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync", "--window-size=1000,900",
+                format!("--user-data-dir={}", profile.display()),
+            ],
+            "prefs": prefs,
+        });
+        let mut capabilities = Map::new();
+        capabilities.insert("goog:chromeOptions".to_owned(), options);
+        capabilities.insert("browserName".to_owned(), Value::from("chrome"));
+        ClientBuilder::rustls()
+            .expect("TLS")
+            .capabilities(capabilities)
+            .connect(&self.url)
+            .await
+            .expect("a browser session")
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

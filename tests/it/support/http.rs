@@ -1,0 +1,151 @@
+//! A browser without a screen: cookies, forms, no scripts. Plain HTTP on loopback.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// One visitor.
+#[derive(Debug)]
+pub struct Visitor {
+    portal: SocketAddr,
+    cookies: BTreeMap<String, String>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Page {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Page {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+    pub fn location(&self) -> String {
+        self.headers.get("location").cloned().unwrap_or_else(|| panic!("no Location: {self:?}"))
+    }
+}
+
+impl Visitor {
+    pub fn new(portal: SocketAddr) -> Self {
+        Self { portal, cookies: BTreeMap::new() }
+    }
+
+    pub fn get(&mut self, path: &str) -> Page {
+        self.request("GET", path, &[], &[], None)
+    }
+
+    /// GET whose body goes to `sink`.
+    pub fn download(&mut self, path: &str, sink: &mut dyn Write) -> Page {
+        self.request("GET", path, &[], &[], Some(sink))
+    }
+
+    pub fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+        self.post_with(path, &[], fields)
+    }
+
+    pub fn post_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        fields: &[(&str, &str)],
+    ) -> Page {
+        let pairs = fields.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v)));
+        let body = pairs.collect::<Vec<_>>().join("&");
+        self.request("POST", path, headers, body.as_bytes(), None)
+    }
+
+    fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        sink: Option<&mut dyn Write>,
+    ) -> Page {
+        let mut stream = TcpStream::connect(self.portal).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
+        let cookies: Vec<_> = self.cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.portal);
+        if !cookies.is_empty() {
+            head += &format!("Cookie: {}\r\n", cookies.join("; "));
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if method == "POST" {
+            head += "Content-Type: application/x-www-form-urlencoded\r\n";
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes()).expect("written");
+        stream.write_all(body).expect("written");
+        self.answer(BufReader::new(stream), sink)
+    }
+
+    fn answer(&mut self, mut reader: BufReader<TcpStream>, sink: Option<&mut dyn Write>) -> Page {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a status line");
+        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status in {line:?}"));
+        let mut headers = BTreeMap::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a header line");
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            if name.eq_ignore_ascii_case("set-cookie") {
+                self.keep(value);
+            }
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        let mut body = Vec::new();
+        let out: &mut dyn Write = match sink {
+            Some(sink) => sink,
+            None => &mut body,
+        };
+        if headers.get("transfer-encoding").is_some_and(|v| v == "chunked") {
+            unchunk(&mut reader, out);
+        } else {
+            std::io::copy(&mut reader, out).expect("a body");
+        }
+        Page { status, headers, body }
+    }
+
+    fn keep(&mut self, cookie: &str) {
+        let pair = cookie.split(';').next().unwrap_or_default();
+        if let Some((name, value)) = pair.split_once('=') {
+            if value.is_empty() || cookie.contains("Max-Age=0") {
+                self.cookies.remove(name);
+            } else {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+}
+
+fn unchunk(reader: &mut impl BufRead, out: &mut dyn Write) {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a chunk size");
+        let size = u64::from_str_radix(line.trim(), 16)
+            .unwrap_or_else(|_| panic!("the stream broke off: chunk size {line:?}"));
+        let copied = std::io::copy(&mut reader.by_ref().take(size), out).expect("a chunk");
+        assert_eq!(copied, size, "the stream broke off inside a chunk");
+        reader.read_line(&mut String::new()).expect("a chunk's end");
+        if size == 0 {
+            return;
+        }
+    }
+}
+
+fn encode(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    text.bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}

@@ -1,0 +1,229 @@
+//! A mail host that keeps every byte it was sent, in the clear: what an eavesdropper at a stranger's server would see.
+//! It can offer STARTTLS, refuse, and count.
+
+use super::pki::Leaf;
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// How it behaves.
+#[derive(Debug, Clone, Default)]
+pub struct Manner {
+    /// Offers STARTTLS with this certificate.
+    pub tls: Option<Leaf>,
+    /// Answers RCPT with this instead of 250.
+    pub rcpt: Option<String>,
+    /// Counts content instead of keeping it.
+    pub count_only: bool,
+}
+
+/// A message it was given.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub from: String,
+    pub to: Vec<String>,
+    pub content: Vec<u8>,
+    pub over_tls: bool,
+    pub size: u64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    messages: Mutex<Vec<Received>>,
+    bytes: Mutex<Vec<u8>>,
+}
+
+/// A running mail host.
+#[derive(Debug)]
+pub struct Sink {
+    pub address: SocketAddr,
+    kept: Arc<Kept>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sink {
+    pub fn start(address: SocketAddr, manner: Manner) -> Self {
+        let listener = TcpListener::bind(address).expect("the sink's address is free");
+        let address = listener.local_addr().expect("bound");
+        let kept = Arc::new(Kept::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let tls = manner.tls.as_ref().map(server_config);
+        let thread = {
+            let (kept, stop) = (Arc::clone(&kept), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let Ok(stream) = stream else { continue };
+                    let (kept, manner, tls) = (Arc::clone(&kept), manner.clone(), tls.clone());
+                    std::thread::spawn(move || {
+                        drop(session(stream, &kept, &manner, tls));
+                    });
+                }
+            })
+        };
+        Self { address, kept, stop, thread: Some(thread) }
+    }
+
+    pub fn messages(&self) -> Vec<Received> {
+        self.kept.messages.lock().expect("lock").clone()
+    }
+
+    /// Every byte that reached it, TLS taken off.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.kept.bytes.lock().expect("lock").clone()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn server_config(leaf: &Leaf) -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(&leaf.chain).expect("chain");
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().expect("chain");
+    let key = PrivateKeyDer::from_pem_file(&leaf.key).expect("key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("certificate");
+    Arc::new(config)
+}
+
+fn session(
+    stream: TcpStream,
+    kept: &Kept,
+    manner: &Manner,
+    tls: Option<Arc<ServerConfig>>,
+) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    let mut plain = stream.try_clone()?;
+    plain.write_all(b"220 sink.test ESMTP\r\n")?;
+    let mut reader = BufReader::new(stream);
+    if talk(&mut reader, &mut plain, kept, manner, tls.is_some(), false)? {
+        let connection = ServerConnection::new(tls.expect("offered")).expect("TLS");
+        let shared = Shared(Arc::new(Mutex::new(StreamOwned::new(connection, plain))));
+        let mut reader = BufReader::new(shared.clone());
+        let mut writer = shared;
+        talk(&mut reader, &mut writer, kept, manner, false, true)?;
+    }
+    Ok(())
+}
+
+/// Both directions of a TLS stream; the dialogue is strictly in turn.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<StreamOwned<ServerConnection, TcpStream>>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lock").read(buffer)
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("lock").write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.lock().expect("lock").flush()
+    }
+}
+
+/// Speaks until QUIT, the end, or STARTTLS (then true).
+fn talk(
+    reader: &mut impl BufRead,
+    writer: &mut impl Write,
+    kept: &Kept,
+    manner: &Manner,
+    offer_tls: bool,
+    over_tls: bool,
+) -> std::io::Result<bool> {
+    let (mut from, mut to) = (String::new(), Vec::new());
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(false);
+        }
+        kept.bytes.lock().expect("lock").extend_from_slice(line.as_bytes());
+        let upper = line.trim_end().to_ascii_uppercase();
+        let reply: String = if upper.starts_with("EHLO") {
+            let starttls = if offer_tls { "250-STARTTLS\r\n" } else { "" };
+            format!("250-sink.test\r\n{starttls}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n")
+        } else if upper == "STARTTLS" && offer_tls {
+            writer.write_all(b"220 2.0.0 go ahead\r\n")?;
+            return Ok(true);
+        } else if upper.starts_with("MAIL FROM:") {
+            from = line[10..].trim().to_owned();
+            "250 2.1.0 ok\r\n".to_owned()
+        } else if upper.starts_with("RCPT TO:") {
+            to.push(line[8..].trim().to_owned());
+            manner
+                .rcpt
+                .as_ref()
+                .map_or_else(|| "250 2.1.5 ok\r\n".to_owned(), |r| format!("{r}\r\n"))
+        } else if upper == "DATA" {
+            if manner.rcpt.is_some() {
+                "554 5.5.1 no valid recipients\r\n".to_owned()
+            } else {
+                writer.write_all(b"354 go on\r\n")?;
+                let (content, size) = content(reader, kept, manner)?;
+                let to = std::mem::take(&mut to);
+                let message = Received { from: from.clone(), to, content, over_tls, size };
+                kept.messages.lock().expect("lock").push(message);
+                "250 2.0.0 kept\r\n".to_owned()
+            }
+        } else if upper == "QUIT" {
+            writer.write_all(b"221 2.0.0 bye\r\n")?;
+            return Ok(false);
+        } else {
+            "250 2.0.0 ok\r\n".to_owned()
+        };
+        writer.write_all(reply.as_bytes())?;
+        writer.flush()?;
+    }
+}
+
+fn content(
+    reader: &mut impl BufRead,
+    kept: &Kept,
+    manner: &Manner,
+) -> std::io::Result<(Vec<u8>, u64)> {
+    let (mut content, mut size) = (Vec::new(), 0);
+    loop {
+        let mut line = Vec::new();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Err(std::io::Error::other("the connection ended inside the content"));
+        }
+        if line == b".\r\n" {
+            return Ok((content, size));
+        }
+        let line = line.strip_prefix(b".").unwrap_or(&line);
+        size += line.len() as u64;
+        if !manner.count_only {
+            kept.bytes.lock().expect("lock").extend_from_slice(line);
+            content.extend_from_slice(line);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The smallest SMTP client that can hand in a message: the tests' MTA where no Postfix is needed.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// A conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    reader: BufReader<TcpStream>,
+}
+
+impl Conversation {
+    /// Connects, and reads the greeting.
+    pub fn open(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
+        stream.set_nodelay(true).expect("set");
+        let mut conversation = Self { reader: BufReader::new(stream) };
+        conversation.expect("220");
+        conversation
+    }
+
+    /// Sends a line and expects a reply that begins so.
+    pub fn say(&mut self, line: &str, expected: &str) -> String {
+        self.raw(format!("{line}\r\n").as_bytes());
+        self.expect(expected)
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.reader.get_mut().write_all(bytes).expect("written");
+    }
+
+    /// Reads a whole reply; fails unless it begins with `expected`.
+    pub fn expect(&mut self, expected: &str) -> String {
+        let mut reply = String::new();
+        loop {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).expect("a reply");
+            reply.push_str(&line);
+            if line.as_bytes().get(3) != Some(&b'-') {
+                break;
+            }
+        }
+        assert!(reply.starts_with(expected), "expected {expected}, got {reply:?}");
+        reply
+    }
+}
+
+/// Hands a message in; returns its queue id.
+pub fn send(server: SocketAddr, from: &str, to: &[&str], message: &[u8]) -> String {
+    let mut whole = message;
+    stream(server, from, to, &mut whole)
+}
+
+/// Hands in a message of any size; it must be CRLF-clean.
+pub fn stream(server: SocketAddr, from: &str, to: &[&str], message: &mut dyn Read) -> String {
+    let mut conversation = Conversation::open(server);
+    conversation.say("EHLO mta.example.org", "250");
+    conversation.say(&format!("MAIL FROM:<{from}>"), "250");
+    for recipient in to {
+        conversation.say(&format!("RCPT TO:<{recipient}>"), "250");
+    }
+    conversation.say("DATA", "354");
+    let mut stuffed = Stuffing { at_line_start: true, out: &mut conversation };
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let length = message.read(&mut piece).expect("read");
+        if length == 0 {
+            break;
+        }
+        stuffed.write(&piece[..length]);
+    }
+    let end: &[u8] = if stuffed.at_line_start { b".\r\n" } else { b"\r\n.\r\n" };
+    conversation.raw(end);
+    let reply = conversation.expect("250 2.0.0 Ok: queued as ");
+    conversation.say("QUIT", "221");
+    reply.trim().rsplit(' ').next().expect("an id").to_owned()
+}
+
+/// RFC 5321 section 4.5.2.
+struct Stuffing<'a> {
+    at_line_start: bool,
+    out: &'a mut Conversation,
+}
+
+impl Stuffing<'_> {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut wire = Vec::with_capacity(bytes.len() + 64);
+        for line in bytes.split_inclusive(|&b| b == b'\n') {
+            if self.at_line_start && line.first() == Some(&b'.') {
+                wire.push(b'.');
+            }
+            wire.extend_from_slice(line);
+            self.at_line_start = line.last() == Some(&b'\n');
+        }
+        self.out.raw(&wire);
+    }
+}
