@@ -4,6 +4,14 @@
 //! that proved itself; everyone else gets a notification and reads the message at the portal. The [`manual`] tells the
 //! whole; this is the map.
 //!
+//! | floor | rooms |
+//! |---|---|
+//! | 1 pure | [`mail`] words, [`smtp`] both machines, [`policy`] decisions, [`seal`] the sealed format |
+//! | 2 ports | [`store`], [`dns`], [`wire`], [`policies`], [`clock`] |
+//! | 3 adapters | [`store::memory`], [`store::sled`], [`dns::hickory`], [`net`] |
+//! | 4 services | [`intake`], [`relay`], [`vault`] |
+//! | 5 surfaces | [`portal`], [`control`], [`cli`], [`observe`] |
+//! | 6 root | [`config`], [`daemon`], [`demo`] |
 
 pub mod cli;
 pub mod clock;
@@ -14,6 +22,7 @@ pub mod demo;
 pub mod dns;
 pub mod intake;
 pub mod mail;
+pub mod manual;
 pub mod net;
 pub mod observe;
 pub mod policies;
