@@ -1,8 +1,8 @@
 //! Restante, the smarthost for outbound mail that must not travel in the open.
 //!
-//! It seals every message as it arrives, then decides per recipient: a TLS partner gets it directly over a connection
-//! that proved itself; everyone else gets a notification and reads the message at the portal. The [`manual`] tells the
-//! whole; this is the map.
+//! It seals every message as it arrives, then decides per recipient: a TLS partner gets it directly
+//! over a connection that proved itself; everyone else gets a notification and reads the message at
+//! the portal. The [`manual`] tells the whole; this is the map.
 //!
 //! | floor | rooms |
 //! |---|---|

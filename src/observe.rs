@@ -1,5 +1,5 @@
-//! The log: stderr, text or JSON. Messages are readable alone and carry fields; never a local part, a subject, a
-//! token or any of a message's content.
+//! The log: stderr, text or JSON. Messages are readable alone and carry fields; never a local part,
+//! a subject, a token or any of a message's content.
 
 use tracing_subscriber::EnvFilter;
 

@@ -1,4 +1,5 @@
-//! The ports to the network: what services ask of sockets and TLS. The adapter is `net`; tests bring their own.
+//! The ports to the network: what services ask of sockets and TLS. The adapter is `net`; tests
+//! bring their own.
 use crate::{
     policy::{HostTrouble, PeerFacts, Requirement},
     smtp::{ClientTransaction, RecipientReply},
@@ -13,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Content to send, piece by piece; `None` at its authenticated end. An error means: do not complete the transaction.
+/// Content to send, piece by piece; `None` at its authenticated end. An error means: do not
+/// complete the transaction.
 #[async_trait]
 pub trait Source: Send {
     /// The next piece.
@@ -22,8 +24,9 @@ pub trait Source: Send {
 /// Opens connections to next hops.
 #[async_trait]
 pub trait Connector: Send + Sync + std::fmt::Debug {
-    /// Connects, greets, starts TLS as the requirement asks, greets again, and says what it saw. `if-offered` falls back
-    /// to plaintext on a new connection by itself. Trouble comes with the attempt's record.
+    /// Connects, greets, starts TLS as the requirement asks, greets again, and says what it saw.
+    /// `if-offered` falls back to plaintext on a new connection by itself. Trouble comes with the
+    /// attempt's record.
     async fn connect(
         &self,
         host: &str,
@@ -36,8 +39,8 @@ pub trait Connector: Send + Sync + std::fmt::Debug {
 pub trait Peer: Send {
     /// What it proved.
     fn facts(&self) -> &PeerFacts;
-    /// Carries a transaction out. `Err`: the connection was lost; the text says where, `after_content` if the whole content
-    /// had been sent (the one case that may have delivered).
+    /// Carries a transaction out. `Err`: the connection was lost; the text says where,
+    /// `after_content` if the whole content had been sent (the one case that may have delivered).
     async fn send(
         &mut self,
         transaction: ClientTransaction,

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 /// The smarthost for outbound mail that must not travel in the open.
 ///
-/// Restante seals every message as it arrives. Recipients at a TLS partner get it directly, over a connection that
-/// proved itself at the level their policy file asks; everyone else gets a notification and reads it at the portal.
+/// Restante seals every message as it arrives. Recipients at a TLS partner get it directly, over a
+/// connection that proved itself at the level their policy file asks; everyone else gets a
+/// notification and reads it at the portal.
 #[derive(Debug, Parser)]
 #[command(name = "restante", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// Configuration file. Otherwise $`RESTANTE_CONFIG`, ./restante.toml, /etc/restante/restante.toml, or defaults
+    /// Configuration file. Otherwise $`RESTANTE_CONFIG`, ./restante.toml,
+    /// /etc/restante/restante.toml, or defaults
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to do.
@@ -23,13 +25,13 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway in the foreground
     ///
-    /// Prints `ready smtp=ADDR portal=ADDR` once every listener is bound. SIGTERM or SIGINT drains and exits 0; SIGHUP
-    /// reloads policies and certificates.
+    /// Prints `ready smtp=ADDR portal=ADDR` once every listener is bound. SIGTERM or SIGINT drains
+    /// and exits 0; SIGHUP reloads policies and certificates.
     Serve,
     /// Show the whole way of a message, on loopback, with nothing set up
     ///
-    /// Starts a throwaway gateway with its own DNS, a TLS partner and a stranger; sends two real messages, shows what
-    /// arrived where, and prints a pickup link to open in a browser.
+    /// Starts a throwaway gateway with its own DNS, a TLS partner and a stranger; sends two real
+    /// messages, shows what arrived where, and prints a pickup link to open in a browser.
     Demo {
         /// Check every claim, then exit: 0 if all hold
         #[arg(long)]
@@ -103,8 +105,9 @@ pub enum Vault {
     },
     /// Recreate a lost or damaged book from the sealed bodies; the server must be stopped
     ///
-    /// The old book is moved aside, never deleted. Every message that had not come to its end for all recipients is
-    /// queued again: some recipients may get a second copy or a second notice, none is lost.
+    /// The old book is moved aside, never deleted. Every message that had not come to its end for
+    /// all recipients is queued again: some recipients may get a second copy or a second notice,
+    /// none is lost.
     Rebuild {
         /// Print JSON
         #[arg(long)]

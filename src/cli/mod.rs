@@ -1,4 +1,5 @@
-//! The command line: one definition of every command, from which parser, man pages and completions are made.
+//! The command line: one definition of every command, from which parser, man pages and completions
+//! are made.
 
 pub mod args;
 pub mod exit;

@@ -11,7 +11,8 @@ use std::{io, path::Path};
 /// Bytes of one policy file at most.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// Reads every `*.toml` of a policy folder, by name. A folder that does not exist holds no policies.
+/// Reads every `*.toml` of a policy folder, by name. A folder that does not exist holds no
+/// policies.
 pub fn read_dir(dir: &Path) -> io::Result<Vec<SourceFile>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

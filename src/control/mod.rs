@@ -1,8 +1,8 @@
 //! The control socket: how the command line asks the running server.
 //!
-//! One Unix socket, `control.sock` in the data directory, mode 0600: whoever may open it may ask. A request is one
-//! line of JSON, the answer is one line of JSON; both are bounded. The answers are the very values that `--json`
-//! prints, so the two can't drift apart.
+//! One Unix socket, `control.sock` in the data directory, mode 0600: whoever may open it may ask. A
+//! request is one line of JSON, the answer is one line of JSON; both are bounded. The answers are
+//! the very values that `--json` prints, so the two can't drift apart.
 
 pub mod client;
 pub mod server;

@@ -171,8 +171,8 @@ impl Control {
     }
 }
 
-/// The ways in which a query may name messages: an address as sender or recipient, or a Message-ID with or without
-/// its brackets.
+/// The ways in which a query may name messages: an address as sender or recipient, or a Message-ID
+/// with or without its brackets.
 fn filters(query: &str) -> Vec<Filter> {
     let mut ways = Vec::new();
     let bare = query.trim_start_matches('<').trim_end_matches('>');

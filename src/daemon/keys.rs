@@ -16,7 +16,8 @@ const MAX_RING: u64 = 1024 * 1024;
 /// In the data directory: which ring sealed what lies here (a hash, no key).
 const RING_MARK: &str = "keyring.id";
 
-/// Reads the ring, or makes one where neither ring nor data exist. Touches nothing where it refuses.
+/// Reads the ring, or makes one where neither ring nor data exist. Touches nothing where it
+/// refuses.
 pub(super) fn load(ring_file: &Path, data_dir: &Path) -> Result<KeyRing, StartError> {
     let mark = data_dir.join(RING_MARK);
     match fs::metadata(ring_file) {
@@ -66,8 +67,8 @@ fn read(ring_file: &Path, meta: &fs::Metadata) -> Result<KeyRing, StartError> {
     })
 }
 
-/// A ring that did not seal what lies here must not run: it could open nothing and would seal under keys that the
-/// backup of the right ring does not hold.
+/// A ring that did not seal what lies here must not run: it could open nothing and would seal under
+/// keys that the backup of the right ring does not hold.
 fn check_mark(ring: &KeyRing, ring_file: &Path, mark: &Path) -> Result<(), StartError> {
     let told = |e: io::Error| StartError::Config(format!("{}: {e}", mark.display()));
     match fs::read_to_string(mark) {

@@ -1,5 +1,5 @@
-//! The gateway as one running whole: here adapters are named, rooms are put together, listeners bound and signals
-//! heard.
+//! The gateway as one running whole: here adapters are named, rooms are put together, listeners
+//! bound and signals heard.
 
 mod keys;
 mod policies;
@@ -149,12 +149,14 @@ struct Parts {
 }
 
 impl Gateway {
-    /// Reads, opens and binds everything, then sets it to work. What is wrong is found before a message is taken.
+    /// Reads, opens and binds everything, then sets it to work. What is wrong is found before a
+    /// message is taken.
     ///
     /// # Errors
     /// [`StartError`] says what, with its exit code.
     pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        // The data before the ports: a second server on the same data is told so, and not that its port is taken.
+        // The data before the ports: a second server on the same data is told so, and not that its
+        // port is taken.
         let parts = gather(config, clock).await?;
         let smtp = bind_all(&config.smtp.listen).await?;
         let portal_listener = listen::bind(config.portal.listen).await?;
@@ -278,7 +280,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Reads policies and certificates again (SIGHUP). What is wrong stays as it was, and is said in the log.
+    /// Reads policies and certificates again (SIGHUP). What is wrong stays as it was, and is said
+    /// in the log.
     pub async fn reload(&self) {
         self.policies.reload();
         if let Some(tls) = &self.smtp_tls
@@ -305,7 +308,8 @@ impl Gateway {
         }
     }
 
-    /// Drains: no new connections, running sessions and deliveries come to their end, the rest stays in the queue.
+    /// Drains: no new connections, running sessions and deliveries come to their end, the rest
+    /// stays in the queue.
     pub async fn stop(mut self) {
         self.stop.cancel();
         self.portal.graceful_shutdown(Some(DRAIN));
@@ -396,8 +400,8 @@ fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
     bound.map_err(|error| StartError::Unavailable(error.to_string()))
 }
 
-/// Binds the control socket, open to nobody else from its first moment on: it comes into being under another name and
-/// is moved into place once its mode is set.
+/// Binds the control socket, open to nobody else from its first moment on: it comes into being
+/// under another name and is moved into place once its mode is set.
 fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
     let making = path.with_extension("making");
     match fs::remove_file(&making) {

@@ -1,5 +1,5 @@
-//! The policies in force: one whole set at a time. A set with an error in it never comes into force; the last good one
-//! stays, and the error is said in the log and in `status`.
+//! The policies in force: one whole set at a time. A set with an error in it never comes into
+//! force; the last good one stays, and the error is said in the log and in `status`.
 
 use super::StartError;
 use crate::{

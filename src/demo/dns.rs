@@ -22,7 +22,8 @@ const TTL: u32 = 60;
 /// The longest question that is read (RFC 6891 §6.2.5).
 const LARGEST: usize = 4096;
 
-/// Mail domains with their exchanger, and hosts with their address. Names are lower case, with the final dot.
+/// Mail domains with their exchanger, and hosts with their address. Names are lower case, with the
+/// final dot.
 #[derive(Debug, Default)]
 pub(super) struct Zone {
     exchangers: BTreeMap<Name, Name>,

@@ -1,5 +1,5 @@
-//! A mail host of somebody else: takes mail for anybody, over STARTTLS where it has a certificate, and keeps it in
-//! memory with every byte that was said to it.
+//! A mail host of somebody else: takes mail for anybody, over STARTTLS where it has a certificate,
+//! and keeps it in memory with every byte that was said to it.
 
 use super::tell::{Failure, Told, within};
 use crate::{

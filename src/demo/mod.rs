@@ -1,7 +1,8 @@
-//! `restante demo`: a throw-away gateway with its own name server, a TLS partner and a stranger, all on loopback.
+//! `restante demo`: a throw-away gateway with its own name server, a TLS partner and a stranger,
+//! all on loopback.
 //!
-//! Real mail goes the real way: over SMTP into the gateway that `serve` runs too, by DNS to hosts that answer, and to
-//! the portal. What is printed after `ok` has just been checked.
+//! Real mail goes the real way: over SMTP into the gateway that `serve` runs too, by DNS to hosts
+//! that answer, and to the portal. What is printed after `ok` has just been checked.
 
 mod dns;
 mod host;
@@ -31,7 +32,8 @@ use tell::{Failure, Told, chapter, claim, fact, interrupted, quote};
 /// Lines of a notice that are shown: who wrote, the link, and until when.
 const NOTICE_LINES: usize = 8;
 
-/// Runs the demo: `once` checks everything, the portal too, and returns; else it waits for a browser until Ctrl-C.
+/// Runs the demo: `once` checks everything, the portal too, and returns; else it waits for a
+/// browser until Ctrl-C.
 pub fn run(once: bool) -> Exit {
     observe::start(false, "error");
     let played = tokio::runtime::Builder::new_multi_thread()

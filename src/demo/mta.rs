@@ -1,4 +1,5 @@
-//! The organisation's own mail server: hands letters to the gateway, as Postfix would with `relayhost`.
+//! The organisation's own mail server: hands letters to the gateway, as Postfix would with
+//! `relayhost`.
 
 use super::{
     letters::{Letter, PARTNER, SENDER, STRANGER},

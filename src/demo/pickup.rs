@@ -1,4 +1,5 @@
-//! How the stranger comes by the message: the link, the registration, the code, the page, the attachment.
+//! How the stranger comes by the message: the link, the registration, the code, the page, the
+//! attachment.
 
 use super::{
     letters::{FILE, FILE_NAME, Letter, STRANGER},
@@ -22,7 +23,8 @@ pub(super) fn token(notice: &str) -> Told<&str> {
     token.filter(|t| !t.is_empty()).ok_or_else(|| Failure::new("the notice has no link"))
 }
 
-/// Waits for a person: shows the link, and each code as it is mailed. Ends only by being dropped, or with a fault.
+/// Waits for a person: shows the link, and each code as it is mailed. Ends only by being dropped,
+/// or with a fault.
 pub(super) async fn by_hand(stage: &Stage, token: &str) -> Told {
     chapter("Now you: open this link in a browser");
     fact("link", format_args!("http://{}/m/{token}", stage.portal));

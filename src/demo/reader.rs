@@ -1,4 +1,5 @@
-//! A browser without a screen: forms, cookies, plain HTTP/1.1 on loopback. No scripts, as the portal needs none.
+//! A browser without a screen: forms, cookies, plain HTTP/1.1 on loopback. No scripts, as the
+//! portal needs none.
 
 use super::tell::{Failure, Told, within};
 use std::{collections::BTreeMap, net::SocketAddr};

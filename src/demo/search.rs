@@ -1,5 +1,5 @@
-//! Looking for a message's words where they must not be: as they are, in base64 at each of its three alignments, and
-//! over the line breaks that the two encodings put in.
+//! Looking for a message's words where they must not be: as they are, in base64 at each of its
+//! three alignments, and over the line breaks that the two encodings put in.
 
 use super::tell::{Failure, Told};
 use data_encoding::BASE64_NOPAD;
@@ -30,7 +30,8 @@ pub(super) struct Sweep {
 }
 
 impl Search {
-    /// Phrases of ASCII without `=`, so that quoted-printable does not change them but for its line breaks.
+    /// Phrases of ASCII without `=`, so that quoted-printable does not change them but for its line
+    /// breaks.
     pub(super) fn new(phrases: impl IntoIterator<Item = &'static str>) -> Told<Self> {
         let mut forms = BTreeMap::new();
         for phrase in phrases {
@@ -78,8 +79,8 @@ impl Search {
     }
 }
 
-/// What stands in base64 for a phrase that begins `shift` bytes into a group of three, without the letters at its ends
-/// that depend on its neighbours.
+/// What stands in base64 for a phrase that begins `shift` bytes into a group of three, without the
+/// letters at its ends that depend on its neighbours.
 fn base64(phrase: &str, shift: usize) -> Vec<u8> {
     let bytes: Vec<u8> = std::iter::repeat_n(0, shift).chain(phrase.bytes()).collect();
     let mut form = BASE64_NOPAD.encode(&bytes);

@@ -1,4 +1,5 @@
-//! The stage: a folder for a while, certificates, a name server, three mail hosts of others, and the gateway.
+//! The stage: a folder for a while, certificates, a name server, three mail hosts of others, and
+//! the gateway.
 
 use super::{
     dns::Zone,
@@ -210,7 +211,8 @@ async fn bind_hosts() -> Told<[TcpListener; 3]> {
     Err(Failure::new("no port is free on 127.0.1.1, 127.0.2.1 and 127.0.3.1 alike"))
 }
 
-/// Starts the gateway. Links need the portal's port beforehand, so it is a free one that may be taken a moment later.
+/// Starts the gateway. Links need the portal's port beforehand, so it is a free one that may be
+/// taken a moment later.
 async fn start(scratch: &Scratch, dns: SocketAddr, inside: SocketAddr) -> Told<Gateway> {
     let mut taken = String::new();
     for _ in 0..TRIES {

@@ -1,8 +1,8 @@
 //! Look-ups by hickory-resolver: the machine's or configured name servers, absolute names only.
 //!
-//! Doubt never becomes an answer: only NXDOMAIN and an empty NOERROR from a server say that something does not
-//! exist. SERVFAIL, REFUSED, a time-out, a referral, a loop of aliases or bytes that make no sense are trouble,
-//! and trouble defers.
+//! Doubt never becomes an answer: only NXDOMAIN and an empty NOERROR from a server say that
+//! something does not exist. SERVFAIL, REFUSED, a time-out, a referral, a loop of aliases or bytes
+//! that make no sense are trouble, and trouble defers.
 
 use crate::{
     dns::{Addresses, Resolver},
@@ -38,7 +38,8 @@ const MAX_ALIASES: usize = 8;
 const CACHED_ANSWERS: u64 = 8192;
 /// The longest that an answer is believed, whatever its TTL: changes show within the hour.
 const KEEP: Duration = Duration::from_secs(3600);
-/// The longest that "does not exist" is believed (RFC 2308 §5 allows hours; fresh domains deserve less).
+/// The longest that "does not exist" is believed (RFC 2308 §5 allows hours; fresh domains deserve
+/// less).
 const KEEP_NEGATIVE: Duration = Duration::from_secs(300);
 /// One try at one name server.
 const TRY: Duration = Duration::from_secs(3);
@@ -74,8 +75,9 @@ enum Answer<T> {
 }
 
 impl HickoryResolver {
-    /// Asks `nameservers`; empty: those of `/etc/resolv.conf`, and as resolv.conf(5) has it the one on this machine
-    /// where it names none. Of that file only the servers count: no search list, no `ndots`, no hosts file.
+    /// Asks `nameservers`; empty: those of `/etc/resolv.conf`, and as resolv.conf(5) has it the one
+    /// on this machine where it names none. Of that file only the servers count: no search list, no
+    /// `ndots`, no hosts file.
     pub fn new(nameservers: &[SocketAddr], ipv6: bool) -> Result<Self, ResolverError> {
         let servers = if nameservers.is_empty() {
             system_servers()
@@ -105,7 +107,8 @@ impl HickoryResolver {
         }
     }
 
-    /// An empty answer counts only if it is one: no referral, no odd code, and no loop of aliases behind it.
+    /// An empty answer counts only if it is one: no referral, no odd code, and no loop of aliases
+    /// behind it.
     async fn negative<T>(&self, name: &Name, error: &NetError) -> Answer<T> {
         let NetError::Dns(DnsError::NoRecordsFound(none)) = error else {
             return Answer::Trouble(describe(name, error));
@@ -139,7 +142,8 @@ impl HickoryResolver {
         };
         match self.ask(&name, RecordType::MX).await {
             Answer::Found(records) => exchangers(domain, &records),
-            // Some servers answer NXDOMAIN for a name that has an address: the address is asked in both cases.
+            // Some servers answer NXDOMAIN for a name that has an address: the address is asked in
+            // both cases.
             Answer::NoData => self.implicit(domain, &name, false).await,
             Answer::NoName => self.implicit(domain, &name, true).await,
             Answer::Trouble(text) => MxFacts::Trouble(text),
@@ -288,8 +292,8 @@ fn exchangers(domain: &str, records: &[RData]) -> MxFacts {
     MxFacts::Hosts(hosts)
 }
 
-/// The exchanger's name, lower case, without its dot; `None` for the root, an address written as a name, and what
-/// no host is called.
+/// The exchanger's name, lower case, without its dot; `None` for the root, an address written as a
+/// name, and what no host is called.
 fn host_name(exchange: &Name) -> Option<String> {
     let text = exchange.to_ascii().to_ascii_lowercase();
     let name = text.strip_suffix('.').unwrap_or(&text);
@@ -306,8 +310,8 @@ fn split(answer: Answer<Vec<RData>>) -> (Vec<IpAddr>, Option<String>) {
     }
 }
 
-/// RFC 5321 §5.1 leaves the order open: shuffled within a family, families in turn, so that a broken one costs one
-/// time-out and not all.
+/// RFC 5321 §5.1 leaves the order open: shuffled within a family, families in turn, so that a
+/// broken one costs one time-out and not all.
 fn interleave(mut v4: Vec<IpAddr>, mut v6: Vec<IpAddr>) -> Vec<IpAddr> {
     v4.shuffle(&mut rand::rng());
     v6.shuffle(&mut rand::rng());

@@ -18,7 +18,8 @@ pub enum Addresses {
 /// Looks names up.
 #[async_trait]
 pub trait Resolver: Send + Sync + std::fmt::Debug {
-    /// MX set of a domain (RFC 5321 §5.1): ordered, equals shuffled, implicit MX, null MX (RFC 7505).
+    /// MX set of a domain (RFC 5321 §5.1): ordered, equals shuffled, implicit MX, null MX (RFC
+    /// 7505).
     async fn mx(&self, domain: &Domain) -> MxFacts;
     /// Addresses of a host; CNAMEs followed.
     async fn addresses(&self, host: &str) -> Addresses;

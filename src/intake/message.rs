@@ -70,7 +70,8 @@ impl<'a> Incoming<'a> {
         self.deposit.write(content).await.map_err(|error| failed(self.id, &error))
     }
 
-    /// The content has ended: judged, made durable, committed. Only then is there an id to answer with.
+    /// The content has ended: judged, made durable, committed. Only then is there an id to answer
+    /// with.
     pub(super) async fn commit(self) -> Result<QueueId, Reply> {
         // RFC 5321 §6.3
         if self.scan.received_count() > MAX_HOPS {
@@ -121,7 +122,8 @@ async fn reserve(
     }
 }
 
-/// What is known before the content: sealed in front of it. The rules have not spoken yet, so it is protected.
+/// What is known before the content: sealed in front of it. The rules have not spoken yet, so it is
+/// protected.
 fn facts(
     intake: &Intake,
     transaction: &Transaction,

@@ -1,11 +1,14 @@
-//! Intake: mail comes in over SMTP, is sealed as it streams, and is answered 250 only when it is durable.
+//! Intake: mail comes in over SMTP, is sealed as it streams, and is answered 250 only when it is
+//! durable.
 //!
-//! 1. The client's address says whether it may relay. An excess of connections gets 421, one of content waits.
-//! 2. With the first byte of content a deposit is opened; every piece is sealed at once, and read by the header scan
-//!    and the part index in passing. Nothing is held whole.
-//! 3. At the end of content: hop count, message rules, the deposit made durable, the row committed. Then 250.
-//! 4. Whatever fails before that is answered 4xx, and nothing is kept; a client that goes away in the midst has said
-//!    nothing.
+//! 1. The client's address says whether it may relay. An excess of connections gets 421, one of
+//!    content waits.
+//! 2. With the first byte of content a deposit is opened; every piece is sealed at once, and read
+//!    by the header scan and the part index in passing. Nothing is held whole.
+//! 3. At the end of content: hop count, message rules, the deposit made durable, the row committed.
+//!    Then 250.
+//! 4. Whatever fails before that is answered 4xx, and nothing is kept; a client that goes away in
+//!    the midst has said nothing.
 
 mod message;
 mod session;
@@ -85,9 +88,9 @@ impl Intake {
         Self { settings, vault, queue, policies, connections, budget }
     }
 
-    /// One connection, from the greeting to the end. With `tls`, STARTTLS is offered. After `stop` the session ends as
-    /// soon as no message is in transfer (421 4.3.2). To drop this future is to lose the connection: what was not
-    /// answered with 250 is not kept.
+    /// One connection, from the greeting to the end. With `tls`, STARTTLS is offered. After `stop`
+    /// the session ends as soon as no message is in transfer (421 4.3.2). To drop this future is to
+    /// lose the connection: what was not answered with 250 is not kept.
     pub async fn serve(
         &self,
         stream: Box<dyn Stream>,

@@ -86,7 +86,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Does what the machine asks until it needs more bytes; what it says goes out together (RFC 2920 §3.2).
+    /// Does what the machine asks until it needs more bytes; what it says goes out together (RFC
+    /// 2920 §3.2).
     async fn act(&mut self) -> io::Result<Flow> {
         while let Some(action) = self.server.poll() {
             match action {

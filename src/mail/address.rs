@@ -9,8 +9,8 @@ use std::{
 
 /// RFC 5321 §4.5.3.1.1, octets of the local part.
 const MAX_LOCAL: usize = 64;
-/// Octets of a domain. RFC 5321 §4.5.3.1.2 says 255, but that is the wire form of RFC 1035 §2.3.4 with its length
-/// octets: a longer text than 253 can't be looked up.
+/// Octets of a domain. RFC 5321 §4.5.3.1.2 says 255, but that is the wire form of RFC 1035 §2.3.4
+/// with its length octets: a longer text than 253 can't be looked up.
 const MAX_DOMAIN: usize = 253;
 /// RFC 5321 §4.5.3.1.3: a path has 256 octets with its angle brackets.
 const MAX_ADDRESS: usize = 254;
@@ -53,8 +53,8 @@ impl Domain {
             None => inner.parse().ok().map(IpAddr::V4),
         }
     }
-    /// True if `self` is strictly below `parent` (one or more labels more). `parent` in any case, with or without
-    /// a leading dot.
+    /// True if `self` is strictly below `parent` (one or more labels more). `parent` in any case,
+    /// with or without a leading dot.
     pub fn is_below(&self, parent: &str) -> bool {
         let parent = parent.strip_prefix('.').unwrap_or(parent).as_bytes();
         let own = self.0.as_bytes();
@@ -79,7 +79,8 @@ impl Domain {
     }
 }
 
-/// RFC 5321 §4.1.3, in its one canonical spelling. General-address-literals have no registered tag but `IPv6`.
+/// RFC 5321 §4.1.3, in its one canonical spelling. General-address-literals have no registered tag
+/// but `IPv6`.
 fn parse_literal(inner: &str) -> Result<String, AddressError> {
     let tagged = inner.split_at_checked(5).filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"));
     if let Some((_, six)) = tagged {
@@ -94,7 +95,8 @@ fn parse_literal(inner: &str) -> Result<String, AddressError> {
     }
 }
 
-/// RFC 1035 §2.3.1 with the digits of RFC 1123 §2.1; underscores occur in real mail domains and are let through.
+/// RFC 1035 §2.3.1 with the digits of RFC 1123 §2.1; underscores occur in real mail domains and are
+/// let through.
 fn check_label(label: &str) -> Result<(), AddressError> {
     if label.is_empty() {
         return refuse("an empty label: a domain has no two dots in a row and none at its start");
@@ -200,7 +202,8 @@ fn is_dot_string(local: &str) -> bool {
     local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// RFC 5321 §4.1.2 Quoted-string, after its opening quote: the unquoted text and what follows the closing quote.
+/// RFC 5321 §4.1.2 Quoted-string, after its opening quote: the unquoted text and what follows the
+/// closing quote.
 fn unquote(text: &str) -> Result<(String, &str), AddressError> {
     let mut local = String::new();
     let mut chars = text.chars();

@@ -1,4 +1,5 @@
-//! Delivery status notifications (RFC 3461, RFC 3464). Headers only; never the Subject of protected mail.
+//! Delivery status notifications (RFC 3461, RFC 3464). Headers only; never the Subject of protected
+//! mail.
 
 use crate::mail::{
     self, Domain, EnhancedStatus, QueueId,
@@ -62,8 +63,8 @@ pub struct Dsn<'a> {
     pub recipients: Vec<DsnRecipient>,
 }
 impl Dsn<'_> {
-    /// The whole report as multipart/report (RFC 6522), CRLF line ends, 7bit (but for a UTF-8 address of the sender
-    /// itself, which only `To` can hold as it is).
+    /// The whole report as multipart/report (RFC 6522), CRLF line ends, 7bit (but for a UTF-8
+    /// address of the sender itself, which only `To` can hold as it is).
     pub fn to_message(&self) -> Vec<u8> {
         let boundary = format!("=_report_{}", self.id);
         let report = ContentType::new("multipart/report")
@@ -73,7 +74,8 @@ impl Dsn<'_> {
             MimePart::new("text/plain", self.words())
                 .header("Content-Description", Raw::new("Notification")),
             plain_part("message/delivery-status", "Delivery report", self.status()),
-            // RFC 6522 §4 and RFC 3462: no more of the message than this; its Subject may say what was protected.
+            // RFC 6522 §4 and RFC 3462: no more of the message than this; its Subject may say what
+            // was protected.
             plain_part("text/rfc822-headers", "Undelivered message headers", self.headers()),
         ];
         let mut out = Vec::new();

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use mail_parser::{HeaderValue, parsers::MessageStream};
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-/// Collects the header section of a streamed message (RFC 5322 §2.2), bounded to [`HeaderScan::LIMIT`] bytes; the
-/// body passes by unread. Sans-I/O: fed in any portions, same result.
+/// Collects the header section of a streamed message (RFC 5322 §2.2), bounded to
+/// [`HeaderScan::LIMIT`] bytes; the body passes by unread. Sans-I/O: fed in any portions, same
+/// result.
 #[derive(Default)]
 pub struct HeaderScan {
     kept: Vec<u8>,
@@ -23,7 +24,8 @@ pub struct HeaderScan {
 enum At {
     /// So many bytes of a line, all of them like the start of `received`; 0 is the line's start.
     Name(usize),
-    /// Behind the whole name, before its colon (obsolete syntax, RFC 5322 §4.5.8, has spaces there).
+    /// Behind the whole name, before its colon (obsolete syntax, RFC 5322 §4.5.8, has spaces
+    /// there).
     Colon,
     /// Anywhere else in a line.
     Line,
@@ -105,7 +107,8 @@ impl HeaderScan {
     }
 }
 
-/// RFC 5322 §2.2: printable ASCII but the colon. Spaces before the colon are the obsolete syntax of §4.5.8.
+/// RFC 5322 §2.2: printable ASCII but the colon. Spaces before the colon are the obsolete syntax of
+/// §4.5.8.
 fn split_field(line: &[u8]) -> Option<(String, &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = line.split_at_checked(colon)?;
@@ -173,7 +176,8 @@ impl Fields {
         self.fields.iter().map(|(name, value)| (name.clone(), decode(value)))
     }
 
-    /// The display name of the first mailbox in `From` (RFC 5322 §3.4), decoded; `None` if it has none.
+    /// The display name of the first mailbox in `From` (RFC 5322 §3.4), decoded; `None` if it has
+    /// none.
     pub fn from_name(&self) -> Option<String> {
         let mut raw = self.first_raw("From")?.to_vec();
         raw.push(b'\n');
@@ -196,7 +200,8 @@ impl Fields {
     }
 }
 
-/// One value for reading: encoded words decoded (RFC 2047), no control characters, whatever they encoded.
+/// One value for reading: encoded words decoded (RFC 2047), no control characters, whatever they
+/// encoded.
 pub(crate) fn decode(raw: &[u8]) -> String {
     if memchr::memmem::find(raw, b"=?").is_none() {
         return without_controls(&String::from_utf8_lossy(raw));
@@ -238,8 +243,8 @@ pub struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// The folded field with its CRLF. What the client said of itself is held to printable ASCII without the
-    /// characters that mean something in a structured field.
+    /// The folded field with its CRLF. What the client said of itself is held to printable ASCII
+    /// without the characters that mean something in a structured field.
     pub fn to_field(&self) -> String {
         let client = match self.client.to_canonical() {
             IpAddr::V4(ip) => format!("([{ip}])"),
@@ -267,7 +272,8 @@ impl Received<'_> {
     }
 }
 
-/// A word that has no meaning to the parser of a structured field (RFC 5322 §3.2.3 specials), never empty.
+/// A word that has no meaning to the parser of a structured field (RFC 5322 §3.2.3 specials), never
+/// empty.
 fn token(text: &str, max: usize) -> String {
     let plain: String = printable(text, max)
         .chars()
@@ -278,7 +284,8 @@ fn token(text: &str, max: usize) -> String {
     if plain.is_empty() { "unknown".to_owned() } else { plain }
 }
 
-/// Folds between words (RFC 5322 §2.2.3) so that lines stay below 78 characters where the words allow it.
+/// Folds between words (RFC 5322 §2.2.3) so that lines stay below 78 characters where the words
+/// allow it.
 pub(crate) fn fold(name: &str, words: &[Cow<'_, str>]) -> String {
     let mut field = name.to_owned();
     let mut column = name.len();

@@ -4,13 +4,14 @@ use data_encoding::BASE32HEX_NOPAD;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// A message's id in queue and vault: 16 bytes in `UUIDv7` order (time first), shown as 26 characters
-/// of lower-case base32hex (RFC 4648 §7), so that text and bytes sort alike.
+/// A message's id in queue and vault: 16 bytes in `UUIDv7` order (time first), shown as 26
+/// characters of lower-case base32hex (RFC 4648 §7), so that text and bytes sort alike.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct QueueId([u8; 16]);
 
-/// A grant's id, the one that a recipient sees at the portal; never the queue id. 16 random bytes, shown likewise.
+/// A grant's id, the one that a recipient sees at the portal; never the queue id. 16 random bytes,
+/// shown likewise.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GrantId([u8; 16]);
@@ -48,7 +49,8 @@ impl GrantId {
 #[error("not an id: 26 characters of 0-9 and a-v are expected")]
 pub struct IdError;
 
-/// Strict: one text per id, so that ids can be compared as text (upper case and set spare bits are refused).
+/// Strict: one text per id, so that ids can be compared as text (upper case and set spare bits are
+/// refused).
 fn decode(text: &str) -> Result<[u8; 16], IdError> {
     if text.len() != 26 || text.bytes().any(|b| b.is_ascii_uppercase()) {
         return Err(IdError);

@@ -1,5 +1,5 @@
-//! What Restante itself writes to recipients: the notice of a message waiting, and mailed codes. Rendered from
-//! templates (built in, overridable), with nothing of the message's content.
+//! What Restante itself writes to recipients: the notice of a message waiting, and mailed codes.
+//! Rendered from templates (built in, overridable), with nothing of the message's content.
 
 use crate::mail::{Address, QueueId, header::date, text::one_line};
 use jiff::Timestamp;
@@ -95,13 +95,13 @@ const MAX_NAME: usize = 100;
 const MAX_SUBJECT: usize = 200;
 
 impl Templates {
-    /// Built-in templates with those in `overrides` (file name → text) in their place. Names: `notice.txt`,
-    /// `notice.html`, `code.txt`, `code.html`. Every template is rendered once with sample values, so that a bad
-    /// override is refused at start.
+    /// Built-in templates with those in `overrides` (file name → text) in their place. Names:
+    /// `notice.txt`, `notice.html`, `code.txt`, `code.html`. Every template is rendered once with
+    /// sample values, so that a bad override is refused at start.
     ///
-    /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown), `link`, `site` (what
-    /// the link begins with) and `expires`; those of the code `recipient`, `code` and `minutes`; all of them
-    /// `organization` and `support`.
+    /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown),
+    /// `link`, `site` (what the link begins with) and `expires`; those of the code `recipient`,
+    /// `code` and `minutes`; all of them `organization` and `support`.
     pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
         if let Some(name) = overrides.keys().find(|name| BUILT_IN.iter().all(|(n, _)| n != name)) {
             return Err(TemplateError(format!(
@@ -189,7 +189,8 @@ impl Templates {
                 },
             )?;
             require(file, &shown, c.code, "{{ code }}")?;
-            // Who reads this mail must not come by the message with it: the link is in the notice alone.
+            // Who reads this mail must not come by the message with it: the link is in the notice
+            // alone.
             if shown.contains("/m/") {
                 return Err(TemplateError(format!(
                     "template `{file}`: a code mail holds no link (`/m/`)"

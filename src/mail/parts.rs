@@ -1,5 +1,6 @@
-//! The part index: where each MIME part of a message begins and ends (RFC 2045, RFC 2046), found while the
-//! message streams by, so that an attachment is decoded as it streams out and nothing is held whole.
+//! The part index: where each MIME part of a message begins and ends (RFC 2045, RFC 2046), found
+//! while the message streams by, so that an attachment is decoded as it streams out and nothing is
+//! held whole.
 
 mod decode;
 mod facts;
@@ -47,8 +48,8 @@ pub struct Part {
     pub charset: Option<String>,
     /// How the body is encoded.
     pub encoding: TransferEncoding,
-    /// File name (Content-Disposition filename or Content-Type name; RFC 2231 and RFC 2047 decoded), bounded to
-    /// 255 characters, no control characters, no path separators.
+    /// File name (Content-Disposition filename or Content-Type name; RFC 2231 and RFC 2047
+    /// decoded), bounded to 255 characters, no control characters, no path separators.
     pub name: Option<String>,
     /// Content-ID without brackets.
     pub content_id: Option<String>,
@@ -62,7 +63,8 @@ pub struct Part {
 pub struct PartIndex {
     /// In order of appearance; the first is the message itself.
     pub parts: Vec<Part>,
-    /// True if a bound ([`Indexer::MAX_PARTS`], [`Indexer::MAX_DEPTH`]) was met: what lies deeper is inside its parent.
+    /// True if a bound ([`Indexer::MAX_PARTS`], [`Indexer::MAX_DEPTH`]) was met: what lies deeper
+    /// is inside its parent.
     pub truncated: bool,
 }
 impl PartIndex {
@@ -83,8 +85,8 @@ impl PartIndex {
         self.parts.iter().filter(|p| p.role == PartRole::Attachment)
     }
 }
-/// Text of a decoded text part for display, from its charset (mail-parser's decoders; unknown: UTF-8 lossy). What calls
-/// itself ASCII, or nothing, is UTF-8 where it is valid UTF-8.
+/// Text of a decoded text part for display, from its charset (mail-parser's decoders; unknown:
+/// UTF-8 lossy). What calls itself ASCII, or nothing, is UTF-8 where it is valid UTF-8.
 pub fn decode_charset(charset: Option<&str>, bytes: &[u8]) -> String {
     let charset = charset.map(|c| c.trim().to_ascii_lowercase()).unwrap_or_default();
     if matches!(charset.as_str(), "" | "us-ascii" | "ascii" | "utf-8" | "utf8")

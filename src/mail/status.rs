@@ -46,8 +46,8 @@ impl EnhancedStatus {
     pub const fn class(self) -> StatusClass {
         self.class
     }
-    /// The second number, what the status is about (RFC 3463 §3): 1 address, 2 mailbox, 3 system, 4 network,
-    /// 5 protocol, 6 content, 7 security.
+    /// The second number, what the status is about (RFC 3463 §3): 1 address, 2 mailbox, 3 system, 4
+    /// network, 5 protocol, 6 content, 7 security.
     pub const fn subject(self) -> u16 {
         self.subject
     }

@@ -1,11 +1,13 @@
 //! Text from outside, held to what may stand in a field or a report.
 
-/// Printable ASCII (0x20 to 0x7e) of at most `max` characters; everything else, line ends included, becomes `?`.
+/// Printable ASCII (0x20 to 0x7e) of at most `max` characters; everything else, line ends included,
+/// becomes `?`.
 pub(crate) fn printable(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
 }
 
-/// For people: one line of at most `max` characters; controls and characters that reorder or hide text become spaces.
+/// For people: one line of at most `max` characters; controls and characters that reorder or hide
+/// text become spaces.
 pub(crate) fn one_line(text: &str, max: usize) -> String {
     let spaced: String = text.chars().map(|c| if breaks(c) { ' ' } else { c }).collect();
     let words: Vec<&str> = spaced.split_whitespace().collect();

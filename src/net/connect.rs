@@ -1,4 +1,5 @@
-//! Connecting to a next hop: TCP, greeting, STARTTLS as the requirement asks, the second EHLO, and what was seen.
+//! Connecting to a next hop: TCP, greeting, STARTTLS as the requirement asks, the second EHLO, and
+//! what was seen.
 
 use crate::{
     clock::Clock,
@@ -242,8 +243,8 @@ impl Dialer {
             .map_err(|error| Failure::new(Trouble::Handshake, error.to_string()))
     }
 
-    /// Anchors of a policy's `ca_file`, read again when the file has changed. A file that can't be used proves nothing
-    /// about anybody, so the host stays unproven.
+    /// Anchors of a policy's `ca_file`, read again when the file has changed. A file that can't be
+    /// used proves nothing about anybody, so the host stays unproven.
     async fn private_anchors(&self, path: &Path) -> Result<TrustAnchors, Failure> {
         let unusable = |error: String| Failure::new(Trouble::Unproven, format!("ca_file {error}"));
         let changed = tokio::fs::metadata(path).await.and_then(|data| data.modified());

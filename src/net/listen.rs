@@ -7,7 +7,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long accepting rests after an error of ours (no file descriptor left), so that it does not spin.
+/// How long accepting rests after an error of ours (no file descriptor left), so that it does not
+/// spin.
 const REST: Duration = Duration::from_millis(100);
 
 /// An address that could not be bound.
@@ -43,8 +44,9 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// Accepts until `stop`, a task for each connection; then closes the listener and returns when the last connection
-/// has ended. A panic in one of them is logged and touches no other. Dropping the future ends all of them.
+/// Accepts until `stop`, a task for each connection; then closes the listener and returns when the
+/// last connection has ended. A panic in one of them is logged and touches no other. Dropping the
+/// future ends all of them.
 pub async fn serve<H, F>(listener: TcpListener, handler: H, stop: CancellationToken)
 where
     H: Fn(TcpStream, SocketAddr) -> F + Send + Sync + 'static,

@@ -1,7 +1,8 @@
 //! Sockets and TLS: the adapter of the ports in [`crate::wire`].
 //!
-//! What a peer proved is known here alone: [`trust`] is the only maker of [`crate::policy::TlsFacts`]. What the proof
-//! is worth is policy's business, so a handshake with a certificate that nobody vouches for succeeds here, and says so.
+//! What a peer proved is known here alone: [`trust`] is the only maker of
+//! [`crate::policy::TlsFacts`]. What the proof is worth is policy's business, so a handshake with a
+//! certificate that nobody vouches for succeeds here, and says so.
 
 pub mod connect;
 pub mod listen;
@@ -19,7 +20,8 @@ pub use trust::{TrustAnchors, TrustError};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::Arc;
 
-/// The one provider of ciphers, named where it is used so that nothing depends on a process-wide default.
+/// The one provider of ciphers, named where it is used so that nothing depends on a process-wide
+/// default.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

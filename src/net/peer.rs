@@ -1,4 +1,5 @@
-//! One SMTP session as client: drives [`Client`] over a stream, with the time-outs of RFC 5321 §4.5.3.2.
+//! One SMTP session as client: drives [`Client`] over a stream, with the time-outs of RFC 5321
+//! §4.5.3.2.
 
 use crate::{
     net::{bounded, connect::Timeouts},
@@ -23,8 +24,8 @@ use tokio::{
 const BLOCK: usize = 128 * 1024;
 /// Replies are read in portions of this.
 const PORTION: usize = 8 * 1024;
-/// A step of several replies (pipelined recipients) may take this many of its time-outs, so that a peer that sends a
-/// byte now and then does not hold us for ever.
+/// A step of several replies (pipelined recipients) may take this many of its time-outs, so that a
+/// peer that sends a byte now and then does not hold us for ever.
 const PATIENCE: u32 = 6;
 
 /// Why a session goes no further.
@@ -127,7 +128,8 @@ impl Session {
         }
     }
 
-    /// After a failed write: what the peer had said before it closed, which may be an answer for each recipient.
+    /// After a failed write: what the peer had said before it closed, which may be an answer for
+    /// each recipient.
     async fn last_words(&mut self, text: String) -> Result<Vec<RecipientReply>, Stop> {
         let limit = self.timeouts.quit;
         let listening = async {
@@ -167,8 +169,8 @@ impl Session {
         }
     }
 
-    /// Sends the content, blocks gathered, the final dot in the last of them. `Some`: the peer answered for all
-    /// recipients before the end.
+    /// Sends the content, blocks gathered, the final dot in the last of them. `Some`: the peer
+    /// answered for all recipients before the end.
     async fn content(&mut self, content: &mut dyn Source) -> Result<Early, SendError> {
         let mut out = Vec::with_capacity(BLOCK * 2);
         loop {
@@ -274,8 +276,9 @@ impl Session {
     }
 }
 
-/// Writes and flushes, and looks at what the peer says meanwhile: an early reply or a close is noticed, and neither
-/// side waits for the other to read. `done` counts what the stream took, also when it fails.
+/// Writes and flushes, and looks at what the peer says meanwhile: an early reply or a close is
+/// noticed, and neither side waits for the other to read. `done` counts what the stream took, also
+/// when it fails.
 async fn write_watching(
     stream: &mut dyn Stream,
     bytes: &[u8],

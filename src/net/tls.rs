@@ -50,7 +50,8 @@ pub enum TlsFileError {
     },
 }
 
-/// Starts TLS on accepted connections (TLS 1.2 and 1.3, no resumption: no state of one session reaches another).
+/// Starts TLS on accepted connections (TLS 1.2 and 1.3, no resumption: no state of one session
+/// reaches another).
 pub struct TlsServer {
     config: ArcSwap<ServerConfig>,
     certificate: PathBuf,

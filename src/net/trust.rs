@@ -1,8 +1,9 @@
 //! What a peer's certificate proves. The only maker of [`TlsFacts`].
 //!
-//! The handshake's signature is always verified: who is connected holds the key of the certificate shown. Whether
-//! anybody vouches for that certificate is found out beside it and recorded, not enforced: one level asks for a
-//! chain, another for a fingerprint, another for nothing, and policy compares.
+//! The handshake's signature is always verified: who is connected holds the key of the certificate
+//! shown. Whether anybody vouches for that certificate is found out beside it and recorded, not
+//! enforced: one level asks for a chain, another for a fingerprint, another for nothing, and policy
+//! compares.
 
 use crate::{clock::Clock, net::provider, policy::TlsFacts, wire::Stream};
 use data_encoding::HEXLOWER;
@@ -114,15 +115,10 @@ impl TrustAnchors {
     pub fn count(&self) -> usize {
         self.roots.len()
     }
-
-    /// Where they came from, for the log.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
 }
 
-/// A handshake with one peer. Each has its own configuration, without resumption: a resumed session would skip the
-/// judgement.
+/// A handshake with one peer. Each has its own configuration, without resumption: a resumed session
+/// would skip the judgement.
 pub(super) struct Handshake {
     judge: Arc<Judge>,
     config: ClientConfig,
@@ -245,8 +241,8 @@ fn public_key(cert: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(parsed.tbs_certificate.subject_pki.raw.to_vec())
 }
 
-/// TLS 1.2 does not bind a scheme to a key type (RFC 5246 §7.4.1.4.1): every algorithm of the scheme whose key type
-/// is this key's is tried.
+/// TLS 1.2 does not bind a scheme to a key type (RFC 5246 §7.4.1.4.1): every algorithm of the
+/// scheme whose key type is this key's is tried.
 fn verify_tls12_by_key(
     message: &[u8],
     spki: &[u8],
@@ -265,8 +261,8 @@ fn verify_tls12_by_key(
     Err(CertificateError::BadSignature.into())
 }
 
-/// RFC 5280 §4.1: `SubjectPublicKeyInfo ::= SEQUENCE { algorithm SEQUENCE { … }, subjectPublicKey BIT STRING }`; gives
-/// the inside of the algorithm and the key's bits.
+/// RFC 5280 §4.1: `SubjectPublicKeyInfo ::= SEQUENCE { algorithm SEQUENCE { … }, subjectPublicKey
+/// BIT STRING }`; gives the inside of the algorithm and the key's bits.
 fn split_spki(spki: &[u8]) -> Option<(&[u8], &[u8])> {
     let (inside, _) = der_value(spki, 0x30)?;
     let (identifier, rest) = der_value(inside, 0x30)?;

@@ -46,13 +46,6 @@ impl fmt::Display for NextHop {
     }
 }
 
-impl NextHop {
-    /// The address, where the next hop is one.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
-    }
-}
-
 fn address(host: &str) -> Option<IpAddr> {
     let tag = host.get(..5).is_some_and(|t| t.eq_ignore_ascii_case("IPv6:"));
     let bare = if tag { host.get(5..)? } else { host };

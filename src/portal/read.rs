@@ -105,7 +105,7 @@ impl Desk {
         let account = visitor.signed_in()?;
         let none = Fault::Status(StatusCode::NOT_FOUND);
         let Ok(id) = id.parse::<GrantId>() else { return Err(none) };
-        match self.vault.access_state(id, account).await? {
+        match self.vault.access(id, account).await? {
             AccessAnswer::Granted(access) => Ok(access),
             AccessAnswer::Over => Err(Fault::Status(StatusCode::GONE)),
             AccessAnswer::NotYours => Err(none),

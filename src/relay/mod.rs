@@ -3,8 +3,8 @@
 //! One claim is one message and its recipients in one domain, leased from the queue. The way of a
 //! claim:
 //!
-//! 1. `route`: [`decide`](crate::policy::decide()) is asked with what is known, and says what to find
-//!    out next (the MX set, a connection), until it has a route.
+//! 1. `route`: [`decide`](crate::policy::decide()) is asked with what is known, and says what to
+//!    find out next (the MX set, a connection), until it has a route.
 //! 2. `deliver`: with a clearance the content is opened and streams out over the connection.
 //! 3. `outcome`: what replies, lost connections and our own trouble mean for each recipient.
 //! 4. `settle`: outcomes, grants, notices and reports go into the queue in one commit.

@@ -53,8 +53,8 @@ pub struct MessageFacts {
 }
 
 impl MessageFacts {
-    /// Facts of a message of our own: null reverse-path (RFC 3834 section 3.3: what answers by itself must not be
-    /// answered), made here, judged by no rule.
+    /// Facts of a message of our own: null reverse-path (RFC 3834 section 3.3: what answers by
+    /// itself must not be answered), made here, judged by no rule.
     pub fn own(id: QueueId, class: Class, arrived: Timestamp, needs: Needs) -> Self {
         Self {
             id,

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{fmt, ops::Range};
 
-/// Leave to read for a signed-in recipient: only [`Vault::access`] and [`Vault::access_state`] make
-/// it, after they have compared grant and account.
+/// Leave to read for a signed-in recipient: only [`Vault::access`] makes it, after it has compared
+/// grant and account.
 ///
 /// ```compile_fail,E0451
 /// use restante::{store::Grant, vault::Access};
@@ -104,20 +104,8 @@ impl Vault {
         Ok(Content { stream: Some(Stream { reader, opener, want, seen, size, open_channel }) })
     }
 
-    /// Leave to read: `None` if the grant does not exist, is another's, or is not live.
-    pub async fn access(
-        &self,
-        grant: GrantId,
-        account: &Account,
-    ) -> Result<Option<Access>, VaultError> {
-        match self.access_state(grant, account).await? {
-            AccessAnswer::Granted(access) => Ok(Some(access)),
-            AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
-        }
-    }
-
     /// Leave to read, or why not, in the portal's distinction.
-    pub async fn access_state(
+    pub async fn access(
         &self,
         grant: GrantId,
         account: &Account,

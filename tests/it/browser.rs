@@ -1,5 +1,5 @@
-//! A recipient's way in a real browser: from the notice's link to the opened message and its attachment, with scripts
-//! and without.
+//! A recipient's way in a real browser: from the notice's link to the opened message and its
+//! attachment, with scripts and without.
 
 use crate::support::{
     browser::Driver,

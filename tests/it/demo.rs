@@ -1,5 +1,5 @@
-//! `restante demo --once` on this machine as it is: it checks its own claims, so what is checked here is that it makes
-//! them, that it ends well, and that nothing stays behind.
+//! `restante demo --once` on this machine as it is: it checks its own claims, so what is checked
+//! here is that it makes them, that it ends well, and that nothing stays behind.
 
 use crate::support::program;
 use std::{fs, process::Command};

@@ -1,5 +1,5 @@
-//! The main job with real peers: a real Postfix hands in, a real Postfix with STARTTLS is the partner, both found over
-//! a real name server.
+//! The main job with real peers: a real Postfix hands in, a real Postfix with STARTTLS is the
+//! partner, both found over a real name server.
 
 use crate::support::{
     free_port,

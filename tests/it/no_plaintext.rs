@@ -16,7 +16,8 @@ const NAME: &str = "marigoldnamemarker";
 const MARKERS: [&str; 4] = [SUBJECT, BODY, ATTACHMENT, NAME];
 
 fn message() -> Vec<u8> {
-    // Padding makes the body longer than one frame, and the attachment longer than a segment record may be.
+    // Padding makes the body longer than one frame, and the attachment longer than a segment record
+    // may be.
     let padding = "padding padding padding padding padding padding padding\r\n".repeat(8000);
     let attachment = BASE64.encode(format!("{ATTACHMENT}{}", "x".repeat(300_000)).as_bytes());
     let lines: Vec<_> = attachment.as_bytes().chunks(76).map(String::from_utf8_lossy).collect();
@@ -31,7 +32,8 @@ fn message() -> Vec<u8> {
     .into_bytes()
 }
 
-/// The forms in which a marker could lie about: itself, and its base64 at each of the three alignments.
+/// The forms in which a marker could lie about: itself, and its base64 at each of the three
+/// alignments.
 fn forms(marker: &str) -> Vec<Vec<u8>> {
     let mut forms = vec![marker.as_bytes().to_vec(), quoted(marker)];
     for shift in 0..3 {

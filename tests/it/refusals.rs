@@ -1,4 +1,5 @@
-//! Bad input gets a clear error and nothing is lost: configuration, policies, key ring, ports, commands.
+//! Bad input gets a clear error and nothing is lost: configuration, policies, key ring, ports,
+//! commands.
 
 use crate::support::{
     gateway::{Gateway, Settings},

@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Floor of each room (DESIGN, "Floors"): a room may import rooms of lower floors; of its own floor only those named.
+/// Floor of each room (DESIGN, "Floors"): a room may import rooms of lower floors; of its own floor
+/// only those named.
 const FLOORS: &[(&str, u8, &[&str])] = &[
     ("mail", 1, &[]),
     ("smtp", 1, &["mail"]),
@@ -72,7 +73,8 @@ fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
 
 /// Code without tests and comments.
 fn code(text: &str) -> String {
-    let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+    // A module of tests stands last in its file; `mod tests;` may stand first and ends nothing.
+    let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = shipped.lines().map(|l| l.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }

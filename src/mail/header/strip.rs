@@ -2,11 +2,12 @@
 
 use std::{fmt, ops::Range};
 
-/// Takes every occurrence of a tag (in any ASCII case) out of the Subject field, together with one space beside it;
-/// all other bytes pass unchanged. Sans-I/O: fed in any portions, same result.
+/// Takes every occurrence of a tag (in any ASCII case) out of the Subject field, together with one
+/// space beside it; all other bytes pass unchanged. Sans-I/O: fed in any portions, same result.
 ///
-/// The tag is looked for in the field's raw text, unfolded: one that stands in an encoded word (RFC 2047) is found
-/// only where that word shows it as plain text. A Subject longer than [`SubjectTagStrip::LIMIT`] passes unchanged.
+/// The tag is looked for in the field's raw text, unfolded: one that stands in an encoded word
+/// (RFC 2047) is found only where that word shows it as plain text. A Subject longer than
+/// [`SubjectTagStrip::LIMIT`] passes unchanged.
 pub struct SubjectTagStrip {
     tag: Vec<u8>,
     at: At,
@@ -145,8 +146,8 @@ fn begins(line: &[u8]) -> Begins {
     }
 }
 
-/// Where the tag stands in the folded value. Only line ends are skipped: a fold stands for the white space behind it
-/// (RFC 5322 §2.2.3).
+/// Where the tag stands in the folded value. Only line ends are skipped: a fold stands for the
+/// white space behind it (RFC 5322 §2.2.3).
 fn find(field: &[u8], tag: &[u8]) -> Vec<Range<usize>> {
     let name = field.iter().position(|&b| b == b':').map_or(0, |colon| colon + 1);
     let shown: Vec<(usize, u8)> = (0..)
@@ -187,7 +188,8 @@ fn around(field: &[u8], tag: &Range<usize>) -> (Range<usize>, &'static [u8]) {
     (tag.clone(), b"")
 }
 
-/// RFC 5322 §3.2.2: a folded line is never white space alone (some readers take it for the end of the header).
+/// RFC 5322 §3.2.2: a folded line is never white space alone (some readers take it for the end of
+/// the header).
 fn without_blank_lines(field: &[u8], out: &mut Vec<u8>) {
     for line in field.split_inclusive(|&b| b == b'\n') {
         if !line.trim_ascii().is_empty() {

@@ -2,7 +2,8 @@
 
 use super::TransferEncoding;
 
-/// Decodes a part's body as it streams out; malformed input never fails, it is decoded as far as it goes.
+/// Decodes a part's body as it streams out; malformed input never fails, it is decoded as far as it
+/// goes.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
@@ -37,7 +38,8 @@ enum Escape {
     Cr,
 }
 
-/// White space held at most: more of it is no trailing space of a text line (998 octets, RFC 5322 §2.1.1).
+/// White space held at most: more of it is no trailing space of a text line (998 octets, RFC 5322
+/// §2.1.1).
 const MAX_SPACE: usize = 1024;
 
 impl Decoder {
@@ -74,7 +76,8 @@ impl Decoder {
                 (*bits, *count) = (0, 0);
             }
             State::QuotedPrintable(quoted) => {
-                // White space and a `=` at the end stand before the boundary's line end: not part of the text.
+                // White space and a `=` at the end stand before the boundary's line end: not part
+                // of the text.
                 if let Escape::Digit(digit) = quoted.escape {
                     out.extend_from_slice(&[b'=', digit]);
                 }
@@ -95,8 +98,8 @@ fn sextet(byte: u8) -> Option<u8> {
     }
 }
 
-/// One more byte of base64. What is outside the alphabet is passed over (RFC 2045 §6.8); `=` ends a group, and what
-/// follows it is another encoding put behind the first.
+/// One more byte of base64. What is outside the alphabet is passed over (RFC 2045 §6.8); `=` ends a
+/// group, and what follows it is another encoding put behind the first.
 fn base64(bits: u32, count: u8, byte: u8, out: &mut Vec<u8>) -> (u32, u8) {
     let Some(six) = sextet(byte) else {
         if byte == b'=' {

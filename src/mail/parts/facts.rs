@@ -82,7 +82,8 @@ fn first_word(raw: &[u8]) -> &[u8] {
     end.and_then(|end| raw.get(..end)).unwrap_or(raw)
 }
 
-/// A file name that is safe to show and to save: no controls, nothing that reorders text, no path separators.
+/// A file name that is safe to show and to save: no controls, nothing that reorders text, no path
+/// separators.
 fn safe_name(name: &str) -> Option<String> {
     let unsafe_char = |c: &char| {
         c.is_control()
@@ -120,7 +121,8 @@ impl Structured {
         self.parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
     }
 
-    /// The bytes of a parameter and the charset they name: RFC 2231 §4 (`name*`), §3 (`name*0`, `name*1*`), or plain.
+    /// The bytes of a parameter and the charset they name: RFC 2231 §4 (`name*`), §3 (`name*0`,
+    /// `name*1*`), or plain.
     fn bytes(&self, name: &str) -> Option<(Vec<u8>, Option<String>)> {
         if let Some(extended) = self.get(&format!("{name}*")) {
             return Some(charset_of(extended));
@@ -142,7 +144,8 @@ impl Structured {
         joined.or_else(|| self.get(name).map(|plain| (plain.to_vec(), None)))
     }
 
-    /// A parameter for people; RFC 2047 words are decoded too, as most mailers do, though §5 forbids them here.
+    /// A parameter for people; RFC 2047 words are decoded too, as most mailers do, though §5
+    /// forbids them here.
     fn text(&self, name: &str) -> Option<String> {
         let (bytes, charset) = self.bytes(name)?;
         match charset {
@@ -189,7 +192,8 @@ fn split(raw: &[u8]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// A quoted string without its quotes, or a token; white space inside a token is kept (names come so).
+/// A quoted string without its quotes, or a token; white space inside a token is kept (names come
+/// so).
 fn unquote(raw: &[u8]) -> Vec<u8> {
     let raw = raw.trim_ascii();
     let Some(inner) = raw.strip_prefix(b"\"") else {

@@ -151,7 +151,8 @@ impl Indexer {
         self.line = line;
     }
 
-    /// A line of a header section. One that is no field begins the body: the empty line before it is missing.
+    /// A line of a header section. One that is no field begins the body: the empty line before it
+    /// is missing.
     fn header_line(&mut self, text: &[u8], end: u64) {
         let line_start = self.offset;
         let first = self.current().is_some_and(|part| part.header.start == line_start);
@@ -280,7 +281,8 @@ impl Indexer {
     }
 }
 
-/// RFC 2046 §5.1.1: the boundary, two hyphens if it closes, white space. `Some(closing)` if it is one.
+/// RFC 2046 §5.1.1: the boundary, two hyphens if it closes, white space. `Some(closing)` if it is
+/// one.
 fn is_delimiter(line: &[u8], boundary: &[u8]) -> Option<bool> {
     let line = line.trim_ascii_end();
     let rest = line.strip_prefix(boundary)?;

@@ -154,7 +154,8 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// A certificate without version and extensions (X.509 version 1). Its own signature is never looked at.
+/// A certificate without version and extensions (X.509 version 1). Its own signature is never
+/// looked at.
 fn version_1(key: &KeyPair) -> CertificateDer<'static> {
     let ecdsa_sha256 = der(0x30, &[&der(0x06, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]])]);
     let common = der(0x30, &[&der(0x06, &[&[0x55, 4, 3]]), &der(0x0c, &[b"old.partner.test"])]);

@@ -1,5 +1,5 @@
-//! A name server with an own codec: the resolver under test is hickory's, so this one speaks through the old, separate
-//! `trust-dns-proto`.
+//! A name server with an own codec: the resolver under test is hickory's, so this one speaks
+//! through the old, separate `trust-dns-proto`.
 
 use std::{
     collections::BTreeMap,

@@ -115,7 +115,8 @@ impl Gateway {
         gateway
     }
 
-    /// Starts the server and waits for its `ready` line. The log goes to `log` in the folder, appended.
+    /// Starts the server and waits for its `ready` line. The log goes to `log` in the folder,
+    /// appended.
     pub fn run(&mut self) {
         let log = fs::File::options().append(true).create(true).open(self.log()).expect("log");
         let mut child = self

@@ -65,7 +65,8 @@ impl House {
         wait_for("mail at the stranger's", || self.stranger.messages().get(n - 1).cloned())
     }
 
-    /// Registers through the notice's link; the visitor ends up signed in. Returns the message's path.
+    /// Registers through the notice's link; the visitor ends up signed in. Returns the message's
+    /// path.
     pub fn register(&self, visitor: &mut Visitor, notice: &Received, password: &str) -> String {
         let link = link_in(&notice.content);
         let token = link.rsplit('/').next().expect("a token").to_owned();

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: a gateway process, a zone, mail hosts, a browser, all on loopback and ended by
-//! handle.
+//! What the end-to-end tests share: a gateway process, a zone, mail hosts, a browser, all on
+//! loopback and ended by handle.
 
 pub mod browser;
 pub mod dns;

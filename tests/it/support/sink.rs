@@ -1,5 +1,5 @@
-//! A mail host that keeps every byte it was sent, in the clear: what an eavesdropper at a stranger's server would see.
-//! It can offer STARTTLS, refuse, and count.
+//! A mail host that keeps every byte it was sent, in the clear: what an eavesdropper at a
+//! stranger's server would see. It can offer STARTTLS, refuse, and count.
 
 use super::pki::Leaf;
 use rustls::{
