@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
 #![expect(clippy::string_slice, reason = "a test that cuts text wrongly may fail")]
 
+mod branding;
 mod browser;
 mod demo;
 mod dialogues;

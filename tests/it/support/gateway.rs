@@ -26,12 +26,12 @@ pub struct Settings {
     pub mx_port: u16,
     pub anchors: Option<PathBuf>,
     pub inside: Option<SocketAddr>,
-    /// Lines put at the end, whole tables.
-    pub more: String,
     /// Lines put into `[smtp]`.
     pub smtp: String,
     /// Lines put into `[delivery]`.
     pub delivery: String,
+    /// Lines put into `[notification]`.
+    pub notification: String,
 }
 
 impl Default for Settings {
@@ -41,9 +41,9 @@ impl Default for Settings {
             mx_port: 2500,
             anchors: None,
             inside: None,
-            more: String::new(),
             smtp: String::new(),
             delivery: String::new(),
+            notification: String::new(),
         }
     }
 }
@@ -79,19 +79,19 @@ refuse_networks = []
 {delivery}
 [notification]
 from = "secure@example.org"
+{notification}
 [portal]
 listen = "127.0.0.1:{portal}"
 url = "http://127.0.0.1:{portal}"
 [log]
 level = "debug"
-{more}
 "#,
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
             port = self.mx_port,
             delivery = self.delivery,
+            notification = self.notification,
             portal = super::free_port(&["127.0.0.1"]),
-            more = self.more,
         )
     }
 }
