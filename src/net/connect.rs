@@ -144,7 +144,9 @@ impl Dialer {
         address: SocketAddr,
         requirement: &Requirement,
     ) -> Result<Link, Failure> {
-        if let Some(failure) = self.refused(address.ip()) {
+        if !requirement.configured
+            && let Some(failure) = self.refused(address.ip())
+        {
             return Err(failure);
         }
         match self.once(host, address, requirement, requirement.tls).await {
@@ -204,7 +206,8 @@ impl Dialer {
     ) -> Result<(Session, StartTls), Failure> {
         let handshake = self.handshake(requirement).await?;
         session.client.start_tls();
-        match session.step(self.settings.timeouts.command, "STARTTLS").await? {
+        let answer = session.step(self.settings.timeouts.command, "STARTTLS").await;
+        match answer.map_err(no_start_tls)? {
             ClientAction::StartTls => {}
             ClientAction::Ready
             | ClientAction::Send(_)
@@ -327,6 +330,17 @@ async fn tcp(address: SocketAddr, limit: Duration) -> Result<Box<dyn Stream>, Fa
             Err(Failure::new(Trouble::Unreachable, format!("{address}: no connection in time")))
         }
     }
+}
+
+/// What came in place of the 220 to STARTTLS. However a peer fails there, it is its TLS that failed;
+/// only words put into the plaintext lead nowhere.
+fn no_start_tls(stop: Stop) -> Failure {
+    let injected = matches!(stop, Stop::Client(ClientError::Injection));
+    let failure = Failure::from(stop);
+    if injected || failure.fall_back {
+        return failure;
+    }
+    Failure { trouble: Trouble::Handshake, ..failure }.or_plaintext()
 }
 
 /// Greeting and EHLO are done, or the EHLO inside TLS.

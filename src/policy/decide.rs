@@ -181,6 +181,9 @@ pub struct Requirement {
     /// Private trust anchors instead of `delivery.trust_anchors`: a path, absolute or relative to
     /// the policy directory.
     pub ca_file: Option<String>,
+    /// Configuration itself names this host, no DNS answer led here: `delivery.refuse_networks` does
+    /// not speak of it (an inside host or a relay on loopback).
+    pub configured: bool,
 }
 /// When STARTTLS is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -445,6 +448,7 @@ impl<'a> Plan<'a> {
             tls: tls_use(self.asked.level),
             min_tls13: self.asked.min_tls13 && tls_use(self.asked.level) == TlsUse::Always,
             ca_file: self.ca_file.map(str::to_owned),
+            configured: self.hop.is_some_and(|hop| !hop.mx),
         }
     }
 
@@ -600,8 +604,9 @@ fn cannot_carry(facts: &Facts<'_>, peer: &PeerFacts) -> Option<(Trouble, String)
     // RFC 8689 §2: REQUIRETLS counts only where it is offered inside TLS.
     let require_tls = peer.require_tls && matches!(peer.tls, StartTls::Done(_));
     let wants = [
-        (needs.eight_bit && !peer.eight_bit, Trouble::EightBit, "8BITMIME"),
+        // First what no envelope mends: a message that needs SMTPUTF8 mostly has 8-bit content too.
         (needs.smtputf8 && !peer.smtputf8, Trouble::Utf8, "SMTPUTF8"),
+        (needs.eight_bit && !peer.eight_bit, Trouble::EightBit, "8BITMIME"),
         (needs.require_tls && !require_tls, Trouble::NoRequireTls, "REQUIRETLS"),
     ];
     let (_, trouble, name) = wants.into_iter().find(|(missing, _, _)| *missing)?;
@@ -893,6 +898,22 @@ mod tests {
     }
 
     #[test]
+    fn refused_networks_speak_of_mx_hosts_and_not_of_hosts_that_configuration_names() {
+        let hop = |hop: &str| case(&format!("level = \"secure\"\nnext_hop = \"{hop}\""));
+        let inside = || Case { question: Ask::Inside(Level::Opportunistic), ..case("") };
+        for (case, expected, why) in [
+            (case("level = \"secure\""), false, "the domain's MX"),
+            (hop("b.example"), false, "the MX of a next hop"),
+            (hop("[mx.b.example]"), true, "a host by name"),
+            (hop("[127.0.0.1]:2525"), true, "a host by address"),
+            (inside(), true, "the inside host"),
+        ] {
+            let Route::Need(Need::Peer(requirement)) = case.route() else { panic!("{why}") };
+            assert_eq!(requirement.configured, expected, "{why}");
+        }
+    }
+
+    #[test]
     fn answers_of_dns() {
         let trouble = || MxFacts::Trouble("SERVFAIL".into());
         let refused = || MxFacts::Refused("loopback".into());
@@ -1011,6 +1032,13 @@ mod tests {
             ("secure", bare(), Needs::default(), 1, "direct LevelMet"),
             ("secure", bare(), yes(|n| n.eight_bit = true), 1, "next EightBit"),
             ("secure", bare(), yes(|n| n.smtputf8 = true), 1, "next Utf8"),
+            (
+                "secure",
+                bare(),
+                Needs { eight_bit: true, smtputf8: true, ..Needs::default() },
+                1,
+                "next Utf8",
+            ),
             ("secure", bare(), yes(|n| n.require_tls = true), 1, "next NoRequireTls"),
             ("secure", good_peer(), yes(|n| n.require_tls = true), 1, "direct LevelMet"),
             ("opportunistic", plain(), yes(|n| n.require_tls = true), 1, "next NoRequireTls"),

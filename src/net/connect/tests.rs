@@ -121,6 +121,9 @@ async fn talk(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) -> Opti
             "EHLO" => ehlo,
             "STARTTLS" => {
                 stream.write_all(script.starttls.as_bytes()).await.ok()?;
+                if script.starttls.is_empty() || script.starttls.starts_with("421") {
+                    return None;
+                }
                 if !script.starttls.starts_with("220") {
                     continue;
                 }
@@ -233,7 +236,7 @@ fn dialer(anchors: TrustAnchors) -> Dialer {
 }
 
 fn need(tls: TlsUse) -> Requirement {
-    Requirement { tls, min_tls13: false, ca_file: None }
+    Requirement { tls, min_tls13: false, ca_file: None, configured: false }
 }
 
 fn mail(recipients: &[&str]) -> ClientTransaction {
@@ -341,8 +344,15 @@ async fn starttls_that_fails_falls_back_on_a_new_connection_or_not_at_all() {
     let (anchors, script) = good();
     let dialer = dialer(anchors);
     let refused = Script { starttls: "454 4.7.0 not now\r\n", ..script.clone() };
+    let closing = Script { starttls: "421 4.3.2 bye\r\n", ..script.clone() };
+    let mute = Script { starttls: "", ..script.clone() };
     let broken = Script { tls: None, ..script };
-    for (script, expected) in [(refused, Trouble::StartTlsRefused), (broken, Trouble::Handshake)] {
+    for (script, expected) in [
+        (refused, Trouble::StartTlsRefused),
+        (broken, Trouble::Handshake),
+        (closing, Trouble::Handshake),
+        (mute, Trouble::Handshake),
+    ] {
         let server = Server::start(script).await;
         let (found, attempt) = trouble(&dialer, &server, TlsUse::Always).await;
         assert_eq!(found, expected);
@@ -430,6 +440,17 @@ async fn hosts_that_take_no_part() {
         assert_eq!(trouble.trouble, expected, "{address}");
         assert_eq!(attempt.address, Some(address.to_string()));
     }
+}
+
+#[tokio::test]
+async fn a_host_that_configuration_names_may_lie_in_a_refused_network() {
+    let (anchors, script) = good();
+    let server = Server::start(script).await;
+    let mut dialer = dialer(anchors);
+    dialer.settings.refuse_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    assert_eq!(trouble(&dialer, &server, TlsUse::IfOffered).await.0, Trouble::NoAddress);
+    let requirement = Requirement { configured: true, ..need(TlsUse::IfOffered) };
+    assert!(dialer.connect("127.0.0.1", server.address, &requirement).await.is_ok());
 }
 
 #[tokio::test]
