@@ -42,13 +42,23 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
     let received = received(relay, claim);
     let size = claim.message.size.saturating_add(u64::try_from(received.len()).unwrap_or(0));
     let mut search = Search::new(relay, claim, size);
+    let mut put_off: Option<PutOff> = None;
     loop {
-        let fate = match search.way().await {
+        let way = search.way().await;
+        // Where no host takes it, one that answered says more than those that could not be used.
+        if let Some(answers) = put_off.take_if(|_| !matches!(way, Way::Direct(..))) {
+            return answers.verdict(search.attempts);
+        }
+        let fate = match way {
             Way::Direct(clearance, peer) => {
                 let shipment = Shipment { relay, claim, clearance, received: &received };
                 match shipment.send(peer, &mut search).await {
                     Sent::Done(fates) => return Verdict { fates, attempts: search.attempts },
                     Sent::NextHost => continue,
+                    Sent::PutOff(answers) => {
+                        put_off = Some(answers);
+                        continue;
+                    }
                     Sent::All(fate) => fate,
                 }
             }
@@ -94,9 +104,28 @@ fn received(relay: &Relay, claim: &Claim) -> String {
     .to_field()
 }
 
+/// A host put all recipients off, and the next is tried (RFC 5321 §5.1).
+struct PutOff {
+    fates: Vec<(Fate, Option<Attempt>)>,
+    /// Where the search recorded that it left this host.
+    left: usize,
+}
+
+impl PutOff {
+    /// Its own record goes with the fates.
+    fn verdict(self, mut attempts: Vec<Attempt>) -> Verdict {
+        if self.left < attempts.len() {
+            attempts.remove(self.left);
+        }
+        Verdict { fates: self.fates, attempts }
+    }
+}
+
 enum Sent {
     /// The peer answered for each recipient.
     Done(Vec<(Fate, Option<Attempt>)>),
+    /// The peer put every recipient off; another host may take them.
+    PutOff(PutOff),
     /// The host was lost before it could have taken the message.
     NextHost,
     /// One fate for all.
@@ -191,11 +220,6 @@ impl Shipment<'_> {
         replies: &[RecipientReply],
         search: &mut Search<'_>,
     ) -> Sent {
-        if outcome::speaks_of_host(replies) {
-            let text = replies.first().map(|r| r.reply.to_string()).unwrap_or_default();
-            search.leave(peer, crate::policy::Trouble::Unreachable, text);
-            return Sent::NextHost;
-        }
         let why = self.clearance.why();
         let base = record(peer, self.relay.now(), asks_certificate(why.policy.level));
         let fates = (0..self.claim.recipients.len()).map(|i| match replies.get(i) {
@@ -210,7 +234,14 @@ impl Shipment<'_> {
                 (Fate::ours(why.policy.clone(), text), Some(attempt))
             }
         });
-        Sent::Done(fates.collect())
+        let fates: Vec<_> = fates.collect();
+        if !outcome::all_put_off(replies) {
+            return Sent::Done(fates);
+        }
+        let left = search.attempts.len();
+        let text = replies.first().map(|r| r.reply.to_string()).unwrap_or_default();
+        search.leave(peer, crate::policy::Trouble::Unreachable, text);
+        Sent::PutOff(PutOff { fates, left })
     }
 
     fn lost(&self, peer: &PeerFacts, error: &SendError, search: &mut Search<'_>) -> Sent {

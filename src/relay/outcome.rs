@@ -91,10 +91,10 @@ pub(super) fn of_reply(reply: &RecipientReply, host: &str, cleared: &Why) -> Fat
     Fate::Deferred { why: because(Reason::PeerDeferred, "put it off"), status }
 }
 
-/// True if the replies speak of the host and not of the recipients: 421 to all means that the
-/// service closes the channel (RFC 5321 §3.8), so the next host may do.
-pub(super) fn speaks_of_host(replies: &[RecipientReply]) -> bool {
-    !replies.is_empty() && replies.iter().all(|r| !r.delivered && r.reply.code == 421)
+/// True if all recipients were put off (4xx): another host of the domain may take them, and RFC 5321
+/// §5.1 has each tried until one does.
+pub(super) fn all_put_off(replies: &[RecipientReply]) -> bool {
+    !replies.is_empty() && replies.iter().all(|r| !r.delivered && r.reply.is_transient())
 }
 
 /// The reply's own status if its class is the code's, or else one from the code. The code's class

@@ -619,6 +619,7 @@ async fn trouble_with_a_host_leads_to_the_next() {
         Play::Trouble(Trouble::NoStartTls),
         Play::Lost(false),
         Play::Answers(vec![(421, "4.3.2 closing")]),
+        Play::Answers(vec![(451, "4.7.1 greylisted")]),
     ];
     for play in first {
         let house = House::new();
@@ -632,6 +633,24 @@ async fn trouble_with_a_host_leads_to_the_next() {
         assert_eq!(attempts.len(), 2, "{play:?}");
         assert!(attempts[0].error.is_some() && attempts[1].reply.is_some(), "{play:?}");
     }
+}
+
+#[tokio::test]
+async fn where_no_host_takes_it_the_answer_of_the_last_one_that_spoke_counts() {
+    let house = House::new();
+    house.script("mx1.partner.example", &[Play::Answers(vec![(451, "4.7.1 greylisted")])]);
+    house.script("mx2.partner.example", &[Play::Trouble(Trouble::Unreachable)]);
+    let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
+    house.pass().await;
+    let row = house.row(id).await;
+    assert!(matches!(row.state, RecipientState::Waiting { .. }), "{row:?}");
+    let why = row.why.unwrap();
+    assert_eq!(why.reason, Reason::PeerDeferred);
+    assert!(why.text.contains("greylisted"), "{}", why.text);
+    let attempts = house.store.attempts(id, 0).await.unwrap();
+    let hosts: Vec<_> = attempts.iter().filter_map(|a| a.mx.as_deref()).collect();
+    assert_eq!(hosts, ["mx2.partner.example", "mx1.partner.example"]);
+    assert!(attempts[1].reply.as_deref().unwrap().contains("greylisted"));
 }
 
 #[tokio::test]
@@ -770,7 +789,9 @@ async fn when_time_is_over_the_sender_hears_of_it() {
 #[tokio::test]
 async fn a_delay_is_reported_once() {
     let house = House::new();
-    house.script("mx1.partner.example", &[Play::Answers(vec![(451, "4.3.0 later")])]);
+    for host in ["mx1.partner.example", "mx2.partner.example"] {
+        house.script(host, &[Play::Answers(vec![(451, "4.3.0 later")])]);
+    }
     let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
     house.pass().await;
     assert!(!house.row(id).await.warned);
