@@ -19,6 +19,9 @@ const CONTENT: usize = 64 * 1024;
 /// The content of a message may take this many idle time-outs.
 const PATIENCE: u32 = 10;
 
+/// How long a client may be silent before its content once the gateway is to stop.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Whether the session goes on.
 #[derive(PartialEq)]
 enum Flow {
@@ -116,7 +119,11 @@ impl<'a> Session<'a> {
         if self.buffer.len() != size {
             self.buffer = vec![0; size];
         }
-        let silence = Instant::now() + self.idle;
+        let idle = match self.message {
+            None if stopping => self.idle.min(FAREWELL),
+            None | Some(_) => self.idle,
+        };
+        let silence = Instant::now() + idle;
         let due = self.message.as_ref().map_or(silence, |(_, end)| silence.min(*end));
         tokio::select! {
             biased;

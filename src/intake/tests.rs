@@ -505,6 +505,16 @@ async fn a_stop_lets_the_message_in_transfer_arrive() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_long_for_an_envelope_without_content() {
+    let house = house();
+    let mut talk = house.call().await;
+    talk.say("MAIL FROM:<ann@example.org>", "250").await;
+    house.stop.cancel();
+    talk.expect("421").await;
+    talk.closed().await;
+}
+
+#[tokio::test]
 async fn much_content_waits_for_memory() {
     let house = house();
     let all = house.intake.budget.acquire_many(BUDGET as u32).await.unwrap();
