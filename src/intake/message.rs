@@ -8,8 +8,12 @@ use crate::{
         parts::{Indexer, PartIndex},
     },
     policy::{RuleAction, RuleFacts, RuleVerdict},
-    seal::header::{Class, ClientFacts, MessageFacts, Needs},
-    smtp::{Reply, server::Transaction},
+    seal::header::{Class, ClientFacts, MessageFacts, Needs, Silence},
+    smtp::{
+        Reply,
+        command::{Notify, RecipientDsn},
+        server::Transaction,
+    },
     vault::{Deposit, VaultError},
 };
 use std::net::IpAddr;
@@ -153,6 +157,19 @@ fn facts(
         sender_name: None,
         grant: None,
         rule: RuleVerdict::protected(),
+        silence: silence(&transaction.recipient_dsn),
+    }
+}
+
+/// RFC 3461 §4.1: without NOTIFY a sender hears of both.
+fn silence(wishes: &[RecipientDsn]) -> Silence {
+    let numbers = |unwanted: fn(Notify) -> bool| {
+        let listed = (0..).zip(wishes).filter(|(_, wish)| wish.notify.is_some_and(unwanted));
+        listed.map(|(number, _)| number).collect()
+    };
+    Silence {
+        failure: numbers(|notify| !notify.failure()),
+        delay: numbers(|notify| !notify.delay()),
     }
 }
 

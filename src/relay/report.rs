@@ -30,6 +30,7 @@ pub(super) async fn failures(
         .recipients
         .iter()
         .zip(fates)
+        .filter(|(row, _)| !claim.message.facts.silence.failure.contains(&row.index))
         .filter_map(|(row, decided)| failed(row, decided))
         .collect();
     let facts = &claim.message.facts;
@@ -80,6 +81,7 @@ pub(super) fn warns(
     facts.class == Class::Protected
         && facts.sender.is_some()
         && !row.warned
+        && !facts.silence.delay.contains(&row.index)
         && matches!(fate, Fate::Deferred { .. })
         && now >= later(facts.arrived, relay.settings().warn_after)
 }
@@ -172,9 +174,17 @@ async fn undeliverable_notice(
     // Before the settle, and idempotent: after a crash in between the notice is refused again, and
     // the report is made then.
     relay.ports().vault.recall(&[grant.id]).await?;
-    let Some((original, _)) = relay.ports().queue.message(grant.message).await? else {
+    let Some((original, rows)) = relay.ports().queue.message(grant.message).await? else {
         return Ok(Vec::new());
     };
     tracing::warn!(id = %grant.message, notice = %notice.id, "the notice was refused; the grant has ended");
+    let silent = |address: &Address| {
+        let number = rows.iter().find(|row| row.address == *address).map(|row| row.index);
+        number.is_some_and(|number| original.facts.silence.failure.contains(&number))
+    };
+    let failed: Vec<_> = failed.into_iter().filter(|r| !silent(&r.address)).collect();
+    if failed.is_empty() {
+        return Ok(Vec::new());
+    }
     Ok(report(relay, &original.facts, failed, None, now)?.into_iter().collect())
 }

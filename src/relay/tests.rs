@@ -14,7 +14,7 @@ use crate::{
     },
     seal::{
         Class, KeyRing, MessageFacts,
-        header::{ClientFacts, Needs},
+        header::{ClientFacts, Needs, Silence},
     },
     smtp::{ClientTransaction, RecipientReply, Reply},
     store::{
@@ -416,6 +416,7 @@ impl House {
             sender_name: None,
             grant: None,
             rule,
+            silence: Silence::default(),
         };
         let recipients = recipients.iter().map(|r| address(r)).collect();
         let mut deposit = self.relay.ports().vault.deposit(facts, recipients).unwrap();

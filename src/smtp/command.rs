@@ -120,6 +120,18 @@ pub enum Notify {
     },
 }
 
+impl Notify {
+    /// A failure is to be reported.
+    pub fn failure(self) -> bool {
+        matches!(self, Self::On { failure: true, .. })
+    }
+
+    /// A delay may be reported.
+    pub fn delay(self) -> bool {
+        matches!(self, Self::On { delay: true, .. })
+    }
+}
+
 /// Why a line is no command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandError {

@@ -13,7 +13,7 @@ use crate::{
     },
     seal::{
         Class, LinkToken, MessageFacts, TokenHash,
-        header::Needs,
+        header::{Needs, Silence},
         stream::{CHUNK, HEADER_MAX},
     },
     store::{
@@ -112,6 +112,7 @@ fn facts(vault: &Vault, class: Class, sender: ReversePath) -> MessageFacts {
         sender_name: Some("Dr. Who".to_owned()),
         grant: None,
         rule: RuleVerdict::protected(),
+        silence: Silence::default(),
     }
 }
 

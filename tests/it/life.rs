@@ -210,3 +210,40 @@ fn a_rule_rejects_at_the_end_of_data_and_another_lets_pass() {
     assert!(String::from_utf8_lossy(&passed.content).contains("hello"));
     assert!(house.gateway.json(&["vault", "list"]).as_array().expect("an array").is_empty());
 }
+
+#[test]
+fn a_sender_who_wants_no_report_gets_none() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let policy = ("p.toml", "[[partner]]\ndomains = [\"full.test\"]\nlevel = \"opportunistic\"\n");
+    let house = House::open(dir.path(), &[policy], quick);
+    for domain in ["full.test", "sealed.test"] {
+        house.zone.mail(domain, &[(10, "mx.full.test", "127.0.20.41")]);
+    }
+    let address = format!("127.0.20.41:{}", house.port).parse().expect("address");
+    let manner = Manner { rcpt: Some("550 5.1.1 no such user".to_owned()), ..Manner::default() };
+    let _refusing = Sink::start(address, manner);
+    let mut conversation = smtp::Conversation::open(house.gateway.smtp);
+    conversation.say("EHLO mta.example.org", "250");
+    conversation.say("MAIL FROM:<a@example.org>", "250");
+    for domain in ["full.test", "sealed.test"] {
+        conversation.say(&format!("RCPT TO:<quiet@{domain}> NOTIFY=NEVER"), "250");
+        conversation.say(&format!("RCPT TO:<late@{domain}> NOTIFY=DELAY"), "250");
+        conversation.say(&format!("RCPT TO:<loud@{domain}> NOTIFY=FAILURE"), "250");
+    }
+    conversation.say("DATA", "354");
+    conversation.raw(MESSAGE);
+    conversation.raw(b".\r\n");
+    conversation.expect("250 2.0.0 Ok: queued as ");
+    let reports = wait_for("two reports, and nothing left to do", || {
+        let done = house.gateway.json(&["queue", "list"]).as_array()?.is_empty()
+            && house.gateway.json(&["vault", "list"]).as_array()?.is_empty();
+        let reports = house.inside.messages();
+        (done && reports.len() >= 2).then_some(reports)
+    });
+    assert_eq!(reports.len(), 2);
+    for report in reports {
+        let text = String::from_utf8_lossy(&report.content).into_owned();
+        assert!(text.contains("loud@"), "{text}");
+        assert!(!text.contains("quiet@") && !text.contains("late@"), "{text}");
+    }
+}

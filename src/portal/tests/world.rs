@@ -8,7 +8,10 @@ use crate::{
         parts::Indexer,
     },
     policy::{Level, PolicyRef, Reason, RuleVerdict, Why},
-    seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
+    seal::{
+        Class, KeyRing, LinkToken, MessageFacts,
+        header::{Needs, Silence},
+    },
     store::{
         Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientState, Settle,
         memory::MemoryStore,
@@ -140,6 +143,7 @@ impl World {
             sender_name: None,
             grant: None,
             rule: RuleVerdict::protected(),
+            silence: Silence::default(),
         };
         let recipient = address(recipient);
         let mut deposit = self.vault.deposit(facts, vec![recipient.clone()]).unwrap();
