@@ -3,6 +3,12 @@
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
+const CONFIG_HELP: &str = "Configuration file; otherwise $RESTANTE_CONFIG, ./restante.toml, \
+    /etc/restante/restante.toml, or defaults";
+const EXIT_HELP: &str = "Exit codes: 0 done; 1 the answer is no, or problems were found; 64 usage; \
+    65 bad data; 69 server not reachable, or a port is taken; 75 try again; 77 not permitted; \
+    78 bad configuration.";
+
 /// The smarthost for outbound mail that must not travel in the open.
 ///
 /// Restante seals every message as it arrives. Recipients at a TLS partner get it directly, over a
@@ -10,10 +16,10 @@ use std::path::PathBuf;
 /// notification and reads it at the portal.
 #[derive(Debug, Parser)]
 #[command(name = "restante", version, propagate_version = true, max_term_width = 100)]
+#[command(after_long_help = EXIT_HELP)]
 pub struct Cli {
-    /// Configuration file. Otherwise $`RESTANTE_CONFIG`, ./restante.toml,
-    /// /etc/restante/restante.toml, or defaults
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
