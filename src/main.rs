@@ -83,7 +83,7 @@ fn with(file: Option<&Path>, then: impl FnOnce(Config) -> Exit) -> Exit {
 
 fn check_config(file: Option<&Path>, json: bool) -> Exit {
     let problems: Vec<String> = match Config::load(file) {
-        Ok(_) => Vec::new(),
+        Ok(config) => daemon::check(&config),
         Err(error) => error.to_string().lines().map(str::to_owned).collect(),
     };
     if json {

@@ -177,8 +177,9 @@ fn number(value: usize) -> Value {
     Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
+/// Absolute: what is shown means the same wherever it is kept.
 fn path(path: &Path) -> Value {
-    text(path.display())
+    text(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display())
 }
 
 fn optional(file: Option<&Path>) -> Value {

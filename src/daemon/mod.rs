@@ -329,6 +329,25 @@ fn portal_ended(served: std::io::Result<()>) -> Ended {
     Ended::Asked
 }
 
+/// Reads every file that the configuration names, for `config check`: what is wrong, a line each.
+/// Opens no vault and no port.
+pub fn check(config: &Config) -> Vec<String> {
+    let pairs = [config.smtp.tls.as_ref(), config.portal.tls.as_ref()];
+    let pairs = pairs.into_iter().flatten().map(|pair| {
+        TlsServer::load(&pair.certificate, &pair.key).map(drop).map_err(|e| e.to_string())
+    });
+    let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
+    let anchors = anchors.map(drop).map_err(|e| e.to_string());
+    let texts = overrides(config.notification.template.as_deref())
+        .and_then(|texts| {
+            let (mailed, _) = texts.into_iter().partition(|(name, _)| is_mailed(name));
+            notice_settings(config, &mailed)
+        })
+        .map(drop)
+        .map_err(|e| e.to_string());
+    pairs.chain([anchors, texts]).filter_map(Result::err).collect()
+}
+
 /// Everything that can be wrong is read and opened here, the vault last.
 async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
     let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());

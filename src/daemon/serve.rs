@@ -13,6 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Runs the gateway until it is told to end.
 pub fn serve(config: &Config) -> Exit {
     observe::start(config.log.json, &config.log.level);
+    // Whatever is made from here on is ours alone, also in a data directory that others may list.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -58,6 +60,7 @@ fn announce(gateway: &Gateway) {
     let first = |list: &[std::net::SocketAddr]| list.first().map(ToString::to_string);
     let smtp = first(&gateway.listeners.smtp).unwrap_or_default();
     let portal = first(&gateway.listeners.portal).unwrap_or_default();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), smtp, portal, "ready");
     out::line(format_args!("ready smtp={smtp} portal={portal}"));
 }
 

@@ -68,6 +68,46 @@ fn config_show_round_trips() {
 }
 
 #[test]
+fn config_show_names_the_same_folders_wherever_it_is_kept() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let gateway = prepared(dir.path());
+    let mut beside = gateway.command(&["config", "show"]);
+    let shown = beside.current_dir(dir.path().parent().expect("a parent")).output().expect("runs");
+    let elsewhere = tempfile::tempdir().expect("temp dir");
+    fs::write(elsewhere.path().join("copy.toml"), &shown.stdout).expect("write");
+    let mut again = std::process::Command::new(crate::support::program());
+    let again =
+        again.current_dir(elsewhere.path()).args(["--config", "copy.toml", "config", "show"]);
+    assert_eq!(again.output().expect("runs").stdout, shown.stdout);
+    let data = dir.path().join("data");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&data.display().to_string()));
+}
+
+#[test]
+fn config_check_reads_the_files_that_the_configuration_names() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let pair = "certificate = \"no.pem\"\nkey = \"no.key\"".to_owned();
+    let settings = Settings { smtp: pair, ..Settings::default() };
+    let gateway = Gateway::prepare(dir.path(), &settings, &[]);
+    assert_refused(&gateway.ask(&["config", "check"]), 78, &["no.pem", "cannot be read"]);
+}
+
+#[test]
+fn what_the_server_makes_is_ours_alone_in_a_folder_that_others_may_list() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let data = dir.path().join("data");
+    fs::create_dir(&data).expect("made");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let gateway = Gateway::start(dir.path(), &Settings::default(), &[]);
+    for entry in fs::read_dir(gateway.dir.join("data")).expect("listed") {
+        let entry = entry.expect("entry");
+        let mode = entry.metadata().expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", entry.path().display());
+    }
+}
+
+#[test]
 fn a_broken_policy_refuses_to_start() {
     let dir = tempfile::tempdir().expect("temp dir");
     let gateway = prepared(dir.path());
