@@ -34,6 +34,9 @@ impl LivePolicies {
     /// Loads the first set; with an error in it the server does not start.
     pub(super) fn load(dir: PathBuf, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let now = clock.now();
+        if !dir.is_dir() {
+            tracing::warn!(dir = %dir.display(), "there is no policy folder: no partner is known");
+        }
         let set = parse(&dir, now).map_err(StartError::Config)?;
         let status = Mutex::new((now, None));
         Ok(Self { dir, clock, current: ArcSwap::from_pointee(set), status })
@@ -42,7 +45,7 @@ impl LivePolicies {
     /// Reads the folder again; what is wrong leaves the set in force as it is.
     pub(super) fn reload(&self) {
         let now = self.clock.now();
-        let read = parse(&self.dir, now);
+        let read = self.there().and_then(|()| parse(&self.dir, now));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(set) => {
@@ -59,6 +62,15 @@ impl LivePolicies {
                 status.1 = Some(error);
             }
         }
+    }
+
+    /// A folder that is gone (a mount, a checkout half done) does not say that no partner is left.
+    fn there(&self) -> Result<(), String> {
+        let had_files = self.current.load().version() != PolicySet::default().version();
+        if had_files && !self.dir.is_dir() {
+            return Err(format!("{}: the policy folder is gone", self.dir.display()));
+        }
+        Ok(())
     }
 
     /// Reloads whenever a file of the folder has changed, until `stop`.
@@ -145,6 +157,25 @@ mod tests {
         let report = live.report();
         assert_ne!(report.version, good);
         assert_eq!(report.error, None);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_leaves_the_last_good_set() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let folder = dir.path().join("policies");
+        std::fs::create_dir(&folder).expect("made");
+        std::fs::write(folder.join("default.toml"), "[default]\nlevel = \"envelope\"\n")
+            .expect("write");
+        let live = LivePolicies::load(folder.clone(), Arc::new(SystemClock)).expect("good");
+        let good = live.report().version;
+        std::fs::remove_dir_all(&folder).expect("removed");
+        live.reload();
+        let report = live.report();
+        assert_eq!(report.version, good);
+        assert!(report.error.expect("said").contains("is gone"));
+        std::fs::create_dir(&folder).expect("made");
+        live.reload();
+        assert_eq!(live.report().error, None, "an empty folder means no partners");
     }
 
     #[test]
