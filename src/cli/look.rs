@@ -247,13 +247,15 @@ fn recipient_text(r: &TraceRecipient) {
     if let Some(p) = &r.policy {
         let level = serde_json::to_value(p.level).unwrap_or_default();
         let level = level.as_str().unwrap_or_default();
-        out::line(format_args!(
-            "    policy: {}:{} level {level} (set {})",
-            p.file, p.line, p.version
-        ));
+        // Line 0: what decided is built in or configured, and stands in no policy file.
+        let line = if p.line == 0 { String::new() } else { format!(":{}", p.line) };
+        out::line(format_args!("    policy: {}{line} level {level} (set {})", p.file, p.version));
     }
     if let Some(next) = r.next {
         out::line(format_args!("    next attempt {}", time(next)));
+    }
+    if let Some(opened) = r.opened {
+        out::line(format_args!("    opened at the portal {}", time(opened)));
     }
     r.attempts.iter().for_each(attempt_text);
 }
@@ -266,7 +268,7 @@ fn attempt_text(a: &TraceAttempt) {
         let verified = if t.verified { "verified" } else { "not verified" };
         let group = t.group.as_deref().unwrap_or("-");
         out::line(format_args!(
-            "      TLS {} {} {group}, {verified}, names {}, sha256 {}",
+            "      TLS {} {} {group}, {verified}, names {}, sha256:{}",
             t.version,
             t.cipher,
             t.names.join(" "),

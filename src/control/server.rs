@@ -156,7 +156,14 @@ impl Control {
             let tries = self.queue.attempts(message.facts.id, row.index).await;
             attempts.push(tries.map_err(unavailable)?);
         }
-        Ok(TraceView::new(message, recipients, &attempts))
+        let mut life = TraceView::new(message, recipients, &attempts);
+        for (view, row) in life.recipients.iter_mut().zip(recipients) {
+            let RecipientState::Granted { grant, .. } = &row.state else { continue };
+            if let Some(grant) = self.people.grant(*grant).await.map_err(unavailable)? {
+                view.since_sealed(&grant);
+            }
+        }
+        Ok(life)
     }
 
     async fn vault_list(&self, after: Option<String>, max: usize) -> Result<Answer, Answer> {

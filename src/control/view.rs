@@ -3,7 +3,7 @@
 use crate::{
     mail::{Address, Domain, QueueId},
     policy::{Level, Why},
-    store::{Attempt, Grant, MessageRow, RecipientRow, RecipientState, Totals},
+    store::{Attempt, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -206,6 +206,8 @@ pub struct TraceRecipient {
     pub policy: Option<TracePolicy>,
     /// Next attempt.
     pub next: Option<Timestamp>,
+    /// When the recipient first opened it at the portal.
+    pub opened: Option<Timestamp>,
     /// Attempts, oldest first.
     pub attempts: Vec<TraceAttempt>,
 }
@@ -299,7 +301,26 @@ impl TraceRecipient {
                 version: w.policy.version.clone(),
             }),
             next: queue.next,
+            opened: None,
             attempts: attempts.iter().map(TraceAttempt::new).collect(),
+        }
+    }
+}
+
+impl TraceRecipient {
+    /// What has become of the leave to open a sealed message.
+    pub(super) fn since_sealed(&mut self, grant: &Grant) {
+        self.opened = grant.opened;
+        match grant.state {
+            GrantState::Live => {}
+            GrantState::Expired => "expired".clone_into(&mut self.outcome),
+            // A grant is taken back when its notice was refused for good; the sender has a report.
+            GrantState::Recalled => {
+                "bounced".clone_into(&mut self.outcome);
+                self.route = Some("reject".to_owned());
+                self.reason = Some("notice-refused".to_owned());
+                self.why = Some("The notice was refused, so nobody can pick it up.".to_owned());
+            }
         }
     }
 }

@@ -188,9 +188,9 @@ pub struct Settle {
 pub struct Filter {
     /// Only with a recipient waiting or held.
     pub open: bool,
-    /// Sender.
+    /// Sender, without regard to case.
     pub sender: Option<Address>,
-    /// A recipient.
+    /// A recipient, without regard to case.
     pub recipient: Option<Address>,
     /// A recipient's domain.
     pub domain: Option<Domain>,
@@ -287,11 +287,19 @@ impl Filter {
     pub fn matches(&self, row: &MessageRow, recipients: &[RecipientRow]) -> bool {
         let any = |test: &dyn Fn(&RecipientRow) -> bool| recipients.iter().any(test);
         (!self.open || any(&|r| r.state.is_open()))
-            && self.sender.as_ref().is_none_or(|s| row.facts.sender.as_ref() == Some(s))
-            && self.recipient.as_ref().is_none_or(|a| any(&|r| r.address == *a))
+            && self
+                .sender
+                .as_ref()
+                .is_none_or(|s| row.facts.sender.as_ref().is_some_and(|f| same(f, s)))
+            && self.recipient.as_ref().is_none_or(|a| any(&|r| same(&r.address, a)))
             && self.domain.as_ref().is_none_or(|d| any(&|r| r.address.domain() == d))
             && self.message_id.as_ref().is_none_or(|i| row.facts.message_id.as_ref() == Some(i))
     }
+}
+/// The same mailbox as people type it: only its own host may tell case in a local part apart
+/// (RFC 5321 §2.4), and who asks does not know how the sender wrote it.
+fn same(one: &Address, other: &Address) -> bool {
+    one.domain() == other.domain() && one.local().eq_ignore_ascii_case(other.local())
 }
 /// Attempts kept of one recipient; older ones are dropped.
 pub const ATTEMPTS_KEPT: usize = 50;

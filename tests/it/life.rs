@@ -117,7 +117,7 @@ fn a_refused_recipient_is_reported_and_the_vault_keeps_nothing_of_an_undeliverab
     let address = format!("127.0.20.41:{}", house.port).parse().expect("address");
     let manner = Manner { rcpt: Some("550 5.1.1 no such user".to_owned()), ..Manner::default() };
     let _refusing = Sink::start(address, manner);
-    smtp::send(house.gateway.smtp, "a@example.org", &["nobody@full.test"], MESSAGE);
+    let id = smtp::send(house.gateway.smtp, "a@example.org", &["nobody@full.test"], MESSAGE);
     let report = wait_for("the report", || house.inside.messages().pop());
     let text = String::from_utf8_lossy(&report.content).into_owned();
     assert!(text.contains("nobody@full.test") && text.contains("5.1.1"), "{text}");
@@ -125,6 +125,10 @@ fn a_refused_recipient_is_reported_and_the_vault_keeps_nothing_of_an_undeliverab
         let vault = house.gateway.json(&["vault", "list"]);
         vault.as_array()?.is_empty().then_some(())
     });
+    let life = outcome(&house, &id, "bounced");
+    assert_eq!(life["recipients"][0]["reason"], "notice-refused", "not sealed: nobody has it");
+    let asked = house.gateway.ask(&["trace", "NoBody@FULL.test"]);
+    assert!(asked.status.success(), "an address in any case");
 }
 
 #[test]
