@@ -4,7 +4,7 @@ use super::{Exit, out};
 use crate::{
     clock::Clock,
     mail::Address,
-    policy::{self, PolicySet, Problem, Severity, SourceFile},
+    policy::{self, Policy, PolicySet, Problem, Severity, SourceFile},
 };
 use std::{io, path::Path};
 
@@ -39,7 +39,10 @@ fn read(path: &Path) -> io::Result<String> {
     if size > MAX_FILE {
         return Err(named(io::Error::other("larger than 16 MiB")));
     }
-    std::fs::read_to_string(path).map_err(named)
+    let bytes = std::fs::read(path).map_err(named)?;
+    String::from_utf8(bytes).map_err(|error| {
+        named(io::Error::other(format!("not UTF-8 text: {}", error.utf8_error())))
+    })
 }
 
 /// `restante policy check [DIR]`
@@ -50,15 +53,37 @@ pub fn check(dir: &Path, strict: bool, json: bool, clock: &dyn Clock) -> Exit {
     }
     let files = match read_dir(dir) {
         Ok(files) => files,
-        Err(error) => return unreadable(dir, &error),
+        Err(error) => {
+            unreadable(dir, &error);
+            return Exit::No;
+        }
     };
     let problems = match PolicySet::parse(&files, clock.now()) {
-        Ok((_, warnings)) => warnings,
+        Ok((set, mut warnings)) => {
+            warnings.extend(missing_files(&set, dir));
+            warnings
+        }
         Err(problems) => problems,
     };
     report(&problems, json);
     let bad = |p: &Problem| strict || p.severity == Severity::Error;
     if problems.iter().any(bad) { Exit::No } else { Exit::Done }
+}
+
+/// Partners whose `ca_file` can't be read: nothing can be proved to them, so their mail waits.
+pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
+    let problem = |policy: &Policy| {
+        let file = policy.ca_file.as_ref()?;
+        let error = std::fs::File::open(dir.join(file)).err()?;
+        Some(Problem {
+            file: policy.at.file.clone(),
+            line: policy.at.line,
+            column: 1,
+            severity: Severity::Warning,
+            text: format!("key `ca_file`: {file}: {error}; until it is there no mail goes directly"),
+        })
+    };
+    set.entries().iter().filter_map(problem).collect()
 }
 
 fn report(problems: &[Problem], json: bool) {

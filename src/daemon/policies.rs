@@ -3,7 +3,7 @@
 
 use super::StartError;
 use crate::{
-    cli::policy::read_dir,
+    cli::policy::{missing_files, read_dir},
     clock::Clock,
     control::{server::PolicyReport, view::PolicyStatus},
     policies::Policies,
@@ -124,7 +124,7 @@ fn parse(dir: &std::path::Path, now: Timestamp) -> Result<PolicySet, String> {
     };
     match PolicySet::parse(&files, now) {
         Ok((set, warnings)) => {
-            for warning in &warnings {
+            for warning in warnings.iter().chain(&missing_files(&set, dir)) {
                 tracing::warn!("{warning}");
             }
             Ok(set)

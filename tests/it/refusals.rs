@@ -121,6 +121,20 @@ fn a_broken_policy_refuses_to_start() {
 }
 
 #[test]
+fn policy_check_tells_of_files_that_are_not_there_or_no_text() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let gateway = prepared(dir.path());
+    let file = dir.path().join("policies/ca.toml");
+    let text = "[[partner]]\ndomains = [\"x.test\"]\nlevel = \"secure\"\nca_file = \"no.pem\"\n";
+    fs::write(&file, text).expect("write");
+    let says = ["ca.toml:1:1: warning: key `ca_file`: no.pem"];
+    assert_refused(&gateway.ask(&["policy", "check"]), 0, &says);
+    assert_refused(&gateway.ask(&["policy", "check", "--strict"]), 1, &says);
+    fs::write(&file, [0xff, 0xfe]).expect("write");
+    assert_refused(&gateway.ask(&["policy", "check"]), 1, &["ca.toml", "not UTF-8 text"]);
+}
+
+#[test]
 fn a_broken_policy_on_reload_leaves_the_last_good_set() {
     let dir = tempfile::tempdir().expect("temp dir");
     let settings = Settings::default();
