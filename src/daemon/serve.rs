@@ -36,6 +36,9 @@ pub fn serve(config: &Config) -> Exit {
 async fn run(config: &Config) -> Result<Exit, StartError> {
     let mut signals = Signals::new()?;
     let mut gateway = Gateway::start(config, Arc::new(SystemClock)).await?;
+    if let Some(advice) = unreachable_links(config) {
+        tracing::warn!("{advice}");
+    }
     announce(&gateway);
     let exit = loop {
         tokio::select! {
@@ -54,6 +57,14 @@ async fn run(config: &Config) -> Result<Exit, StartError> {
     };
     gateway.stop().await;
     Ok(exit)
+}
+
+/// A portal that others reach, and links that only this machine could follow.
+fn unreachable_links(config: &Config) -> Option<String> {
+    let url = &config.portal.url;
+    let inside = url.starts_with("http://127.") || url.starts_with("https://127.");
+    (inside && !config.portal.listen.ip().is_loopback())
+        .then(|| format!("notices link to {url}, which only this machine can open: set portal.url"))
 }
 
 fn announce(gateway: &Gateway) {
@@ -93,6 +104,24 @@ impl Signals {
             _ = self.terminate.recv() => Heard::End,
             _ = self.interrupt.recv() => Heard::End,
             _ = self.hang_up.recv() => Heard::HangUp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn links_that_nobody_can_follow_are_told() {
+        for (text, told) in [
+            ("", false),
+            ("[portal]\nlisten = \"0.0.0.0:8080\"\n", true),
+            ("[portal]\nlisten = \"0.0.0.0:8080\"\nurl = \"https://mail.example.org\"\n", false),
+        ] {
+            let config = Config::parse(text, Path::new("r.toml"), Path::new("/")).expect("parses");
+            assert_eq!(unreachable_links(&config).is_some(), told, "{text:?}");
         }
     }
 }
