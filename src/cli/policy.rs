@@ -40,9 +40,8 @@ fn read(path: &Path) -> io::Result<String> {
         return Err(named(io::Error::other("larger than 16 MiB")));
     }
     let bytes = std::fs::read(path).map_err(named)?;
-    String::from_utf8(bytes).map_err(|error| {
-        named(io::Error::other(format!("not UTF-8 text: {}", error.utf8_error())))
-    })
+    String::from_utf8(bytes)
+        .map_err(|error| named(io::Error::other(format!("not UTF-8 text: {}", error.utf8_error()))))
 }
 
 /// `restante policy check [DIR]`
@@ -80,7 +79,7 @@ pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
             line: policy.at.line,
             column: 1,
             severity: Severity::Warning,
-            text: format!("key `ca_file`: {file}: {error}; until it is there no mail goes directly"),
+            text: format!("key `ca_file`: {file}: {error}: put it there, or no mail goes directly"),
         })
     };
     set.entries().iter().filter_map(problem).collect()
