@@ -16,6 +16,7 @@ const MESSAGE: &str = "From: ann@example.org\r\nTo: bob@partner.example\r\nSubje
 fn main() -> Result<(), Box<dyn Error>> {
     let mut server = Server::new(ServerSettings {
         hostname: "gw.example.org".parse()?,
+        postmaster: "postmaster@example.org".parse()?,
         max_message_size: 1 << 20,
         max_recipients: 100,
         max_errors: 20,

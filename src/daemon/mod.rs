@@ -487,6 +487,7 @@ fn intake_settings(config: &Config) -> IntakeSettings {
     let smtp = &config.smtp;
     IntakeSettings {
         hostname: config.hostname.clone(),
+        postmaster: config.organization.postmaster.clone(),
         clients: smtp.clients.clone(),
         normalize: smtp.normalize.clone(),
         require_tls: smtp.require_tls,

@@ -93,6 +93,7 @@ impl Host {
         let address = listener.local_addr().map_err(Failure::at(name))?;
         let settings = ServerSettings {
             hostname: name.parse().map_err(Failure::at(name))?,
+            postmaster: format!("postmaster@{name}").parse().map_err(Failure::at(name))?,
             max_message_size: LARGEST_MESSAGE,
             max_recipients: 100,
             max_errors: 20,

@@ -14,7 +14,7 @@ mod message;
 mod session;
 
 use crate::{
-    mail::{Domain, EnhancedStatus},
+    mail::{Address, Domain, EnhancedStatus},
     policies::Policies,
     smtp::{Reply, Server, ServerSettings},
     store::{Health, QueueStore, StoreError},
@@ -46,6 +46,8 @@ const WAIT: Duration = Duration::from_secs(30);
 pub struct IntakeSettings {
     /// Name in the greeting and in Received.
     pub hostname: Domain,
+    /// `organization.postmaster`
+    pub postmaster: Address,
     /// Networks that may relay.
     pub clients: Vec<IpNet>,
     /// Networks whose bare CR or LF is repaired.
@@ -111,6 +113,7 @@ impl Intake {
         let lies_in = |networks: &[IpNet]| networks.iter().any(|n| n.contains(&client));
         ServerSettings {
             hostname: self.settings.hostname.clone(),
+            postmaster: self.settings.postmaster.clone(),
             max_message_size: self.settings.max_message_size,
             max_recipients: self.settings.max_recipients,
             max_errors: self.settings.max_errors,

@@ -145,6 +145,7 @@ struct House {
 fn settings() -> IntakeSettings {
     IntakeSettings {
         hostname: "gw.example.org".parse().unwrap(),
+        postmaster: "postmaster@example.org".parse().unwrap(),
         clients: vec!["127.0.0.0/8".parse().unwrap()],
         normalize: vec!["127.0.0.7/32".parse().unwrap()],
         require_tls: false,

@@ -18,6 +18,7 @@ impl Pair {
     fn new(piece: usize) -> Self {
         let settings = ServerSettings {
             hostname: "gw.example.org".parse().expect("a domain"),
+            postmaster: "postmaster@example.org".parse().expect("an address"),
             max_message_size: 1 << 20,
             max_recipients: 2,
             max_errors: 20,

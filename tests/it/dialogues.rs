@@ -53,6 +53,7 @@ fn run(path: &Path) -> Result<(), String> {
 fn settings(text: &str) -> ServerSettings {
     let mut settings = ServerSettings {
         hostname: "gw.example.org".parse().expect("a domain"),
+        postmaster: "postmaster@example.org".parse().expect("an address"),
         max_message_size: 10_000_000,
         max_recipients: 100,
         max_errors: 20,

@@ -188,13 +188,7 @@ impl Server {
         }
         let recipient = match rcpt.recipient {
             ForwardPath::Mailbox(address) => address,
-            ForwardPath::Postmaster => match self.postmaster() {
-                Ok(address) => address,
-                Err(error) => {
-                    let reply = replies::command(&CommandError::Recipient(error));
-                    return self.object(&reply, Session::Envelope(transaction));
-                }
-            },
+            ForwardPath::Postmaster => self.settings.postmaster.clone(),
         };
         // Sent twice is sent once: one message has one outcome for a recipient.
         if !transaction.recipients.contains(&recipient) {
@@ -206,11 +200,6 @@ impl Server {
             transaction.recipient_dsn.push(rcpt.dsn);
         }
         self.answer(&replies::recipient_ok(), Session::Envelope(transaction))
-    }
-
-    /// RFC 5321 §4.5.1.
-    fn postmaster(&self) -> Result<crate::mail::Address, crate::mail::AddressError> {
-        format!("postmaster@{}", self.settings.hostname).parse()
     }
 
     /// RFC 5321 §4.1.1.4. The driver comes first: the 354 is given once it can take content.

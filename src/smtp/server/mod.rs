@@ -21,6 +21,8 @@ use std::collections::VecDeque;
 pub struct ServerSettings {
     /// Name in greeting and EHLO.
     pub hostname: Domain,
+    /// Whom `<postmaster>` without a domain means (RFC 5321 §4.5.1): `organization.postmaster`.
+    pub postmaster: Address,
     /// `smtp.max_message_size`
     pub max_message_size: u64,
     /// `smtp.max_recipients`

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 fn settings() -> ServerSettings {
     ServerSettings {
         hostname: "gw.example.org".parse().expect("a domain"),
+        postmaster: "postmaster@example.org".parse().expect("an address"),
         max_message_size: 1_000_000,
         max_recipients: 3,
         max_errors: 20,
@@ -244,4 +245,18 @@ proptest! {
         let bytes = run(ServerSettings { normalize, ..self::settings() }, &bytes);
         prop_assert_eq!(whole, bytes);
     }
+}
+
+/// RFC 5321 §4.5.1: the address without a domain reaches the people who run the house.
+#[test]
+fn postmaster_alone_means_the_houses_own() {
+    let mut server = Server::new(settings());
+    server
+        .receive(b"EHLO c.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<PostMaster>\r\nDATA\r\n");
+    let begun = std::iter::from_fn(|| server.poll()).find_map(|action| {
+        let Action::Begin(transaction) = action else { return None };
+        Some(transaction.recipients)
+    });
+    let postmaster = "postmaster@example.org".parse().expect("an address");
+    assert_eq!(begun, Some(vec![postmaster]));
 }
