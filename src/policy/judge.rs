@@ -2,7 +2,7 @@
 //! else.
 use crate::policy::{
     Level,
-    decide::{PeerFacts, StartTls, TlsFacts, Trouble},
+    facts::{PeerFacts, StartTls, TlsFacts, Trouble},
 };
 use std::net::IpAddr;
 

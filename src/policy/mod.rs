@@ -6,10 +6,12 @@
 pub mod check;
 pub mod decide;
 pub mod explain;
+pub mod facts;
 pub mod file;
 mod judge;
 pub mod level;
 mod next_hop;
+mod obstacle;
 mod read;
 pub mod rules;
 #[cfg(test)]
@@ -17,11 +19,11 @@ mod tests;
 pub(crate) mod toml_source;
 
 pub use check::{Problem, Severity, SourceFile};
-pub use decide::{
-    Clearance, Facts, HostTrouble, MxFacts, MxHost, Need, PeerFacts, Question, Reason, Requirement,
-    Route, StartTls, TlsFacts, TlsUse, Trouble, Why, decide,
-};
+pub use decide::{Clearance, Need, Reason, Requirement, Route, TlsUse, Why, decide};
 pub use explain::{Explanation, explain};
+pub use facts::{
+    Facts, HostTrouble, MxFacts, MxHost, PeerFacts, Question, StartTls, TlsFacts, Trouble,
+};
 pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};

@@ -1,0 +1,165 @@
+//! What a decision is made from: whose mail, what the DNS said, what a host proved.
+
+use crate::{
+    mail::Domain,
+    policy::{Level, NextHop, PolicySet, RuleVerdict},
+    seal::header::Needs,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Whose mail is decided on.
+#[derive(Debug, Clone, Copy)]
+pub enum Question<'a> {
+    /// A customer's message to an outside domain.
+    Protected(&'a RuleVerdict),
+    /// A notice or code of ours at `notification.level`: never an envelope.
+    Notice(Level),
+    /// Anything for our own domains: `inside.host` at `inside.tls`.
+    Inside(&'a NextHop, Level),
+}
+/// What is known so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Whose mail.
+    pub question: Question<'a>,
+    /// The policies in force.
+    pub set: &'a PolicySet,
+    /// The recipients' domain.
+    pub domain: &'a Domain,
+    /// What the message needs of a next hop, and its size.
+    pub needs: Needs,
+    /// Size in bytes.
+    pub size: u64,
+    /// Now.
+    pub now: Timestamp,
+    /// When the message arrived.
+    pub arrived: Timestamp,
+    /// When the direct way was first tried without success, if it was.
+    pub first_failed: Option<Timestamp>,
+    /// `delivery.give_up`.
+    pub give_up: SignedDuration,
+    /// The next hop's MX set, once looked up.
+    pub mx: Option<&'a MxFacts>,
+    /// Hosts tried on this attempt without success, in order.
+    pub tried: &'a [HostTrouble],
+    /// The host on whose connection we stand, after the handshake and the second EHLO.
+    pub peer: Option<&'a PeerFacts>,
+    /// All hosts of the set have been tried.
+    pub exhausted: bool,
+}
+/// The answer of the MX look-up (RFC 5321 §5.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MxFacts {
+    /// Hosts in the order to try (preference, shuffled among equals; implicit MX included).
+    Hosts(Vec<MxHost>),
+    /// The domain does not exist.
+    NoDomain,
+    /// It exists, without MX and address.
+    NoHost,
+    /// Null MX (RFC 7505).
+    Null,
+    /// SERVFAIL, time-out, refused, malformed: not known now.
+    Trouble(String),
+    /// Every host lies in `delivery.refuse_networks` or is no host.
+    Refused(String),
+}
+/// One exchanger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MxHost {
+    /// Its name as in the MX record (lower case, no trailing dot), or an address.
+    pub name: String,
+    /// Preference.
+    pub preference: u16,
+}
+/// How the STARTTLS step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartTls {
+    /// Level `none`: not tried.
+    NotTried,
+    /// EHLO did not offer it.
+    NotOffered,
+    /// Offered, and TLS is up.
+    Done(TlsFacts),
+}
+/// What the handshake showed. The chain was judged without regard to the name; names are judged
+/// here in policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsFacts {
+    /// `TLSv1.3`
+    pub version: String,
+    /// Cipher suite.
+    pub cipher: String,
+    /// Key exchange group.
+    pub group: Option<String>,
+    /// `None`: the chain leads to a trust anchor, is in date and for servers. Otherwise why not.
+    pub chain_error: Option<String>,
+    /// DNS (and IP) names of the certificate's SAN, lower case.
+    pub names: Vec<String>,
+    /// SHA-256 of the certificate, hex.
+    pub fingerprint: String,
+    /// SHA-256 of its public key (SPKI), hex.
+    pub key_fingerprint: String,
+    /// End of validity.
+    pub not_after: Option<Timestamp>,
+}
+/// A connection ready for MAIL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerFacts {
+    /// Number of the connection in this process: a clearance is good for this one only.
+    pub connection: u64,
+    /// MX host.
+    pub host: String,
+    /// Address connected to.
+    pub address: SocketAddr,
+    /// TLS.
+    pub tls: StartTls,
+    /// Offered in the EHLO that counts (the one inside TLS, where there is TLS).
+    pub eight_bit: bool,
+    /// SMTPUTF8.
+    pub smtputf8: bool,
+    /// REQUIRETLS.
+    pub require_tls: bool,
+    /// SIZE limit; `None`: not announced or 0.
+    pub size: Option<u64>,
+}
+/// Why a host did not take part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTrouble {
+    /// MX host.
+    pub host: String,
+    /// What.
+    pub trouble: Trouble,
+    /// Detail for the record: reply or error text, bounded.
+    pub detail: String,
+}
+/// Kinds of trouble with a host before content could move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// Its address could not be looked up now.
+    Dns,
+    /// No address, or one in a refused network.
+    NoAddress,
+    /// Connection refused, timed out, dropped; greeting or EHLO refused.
+    Unreachable,
+    /// STARTTLS not offered.
+    NoStartTls,
+    /// STARTTLS refused with a reply.
+    StartTlsRefused,
+    /// The handshake failed.
+    Handshake,
+    /// The certificate or the TLS version does not meet the level.
+    Unproven,
+    /// The message can't be carried: SIZE.
+    TooBig,
+    /// The message can't be carried: 8BITMIME.
+    EightBit,
+    /// The message can't be carried: SMTPUTF8.
+    Utf8,
+    /// REQUIRETLS was asked and is not offered.
+    NoRequireTls,
+}
