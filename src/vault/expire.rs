@@ -9,8 +9,9 @@ use jiff::SignedDuration;
 
 /// How long the record of a message that came to its end is kept for `trace`.
 pub const HISTORY: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How long a session may rest.
-const SESSION_REST: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Sessions that nobody has used for so long are removed. The portal ends them long before that, and
+/// what they held (a registration that never was completed) should not outlive them much.
+const SESSION_REST: SignedDuration = SignedDuration::from_hours(24);
 /// Messages in one question to the store.
 const BATCH: usize = 100;
 
