@@ -66,11 +66,10 @@ impl Desk {
         let runs = |s: &Session| {
             now.duration_since(s.seen) <= IDLE && now.duration_since(s.created) <= LONGEST
         };
-        let Some(mut session) = session.filter(runs) else { return Ok(visitor) };
+        let Some(session) = session.filter(runs) else { return Ok(visitor) };
         visitor.account = self.account_of(&session).await?;
         if visitor.account.is_some() && now.duration_since(session.seen) >= SEEN {
-            session.seen = now;
-            self.vault.people.put_session(&session).await?;
+            self.vault.people.touch_session(&session.id, now).await?;
         }
         visitor.session = Some(session);
         Ok(visitor)

@@ -348,18 +348,16 @@ impl Desk {
         let same = self.passwords.matches(password, hash).await?;
         Ok(account.filter(|account| same && !account.locked))
     }
-    /// People type their address in small letters or with capitals; the account has it as the
-    /// sender wrote it.
+    /// People type their address with capitals or without; the account has it as the sender wrote
+    /// it. As typed comes first; else the one account that it can mean.
     async fn account_as_typed(&self, email: &str) -> Result<Option<Account>, Fault> {
-        for text in [email, &email.to_lowercase()] {
-            if let Ok(address) = text.parse::<Address>() {
-                let account = self.vault.people.account(&address).await?;
-                if account.is_some() {
-                    return Ok(account);
-                }
-            }
+        let Ok(address) = email.parse::<Address>() else { return Ok(None) };
+        let exact = self.vault.people.account(&address).await?;
+        if exact.is_some() {
+            return Ok(exact);
         }
-        Ok(None)
+        let mut alike = self.vault.people.accounts_like(&address).await?;
+        Ok(if alike.len() == 1 { alike.pop() } else { None })
     }
     async fn signed_in(&self, visitor: &Visitor, account: Account, token: &str) -> Answer {
         let wanted = self.grant_of(token).await?.filter(|g| g.recipient == account.address);

@@ -9,6 +9,7 @@ use crate::{
         MessageRow, NewBody, NewMessage, Outcome, PeopleStore, QueueStore, RecipientRow,
         RecipientState, Session, Settle, StoreError, Totals,
         body::BodyReader,
+        people::without_case,
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
@@ -473,6 +474,11 @@ impl PeopleStore for MemoryStore {
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         Ok(self.book().accounts.get(address).cloned())
     }
+    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
+        let (book, folded) = (self.book(), without_case(address));
+        let alike = book.accounts.values().filter(|a| without_case(&a.address) == folded);
+        Ok(alike.take(Account::LIKE).cloned().collect())
+    }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         self.book().accounts.insert(account.address.clone(), account.clone());
         Ok(())
@@ -497,6 +503,12 @@ impl PeopleStore for MemoryStore {
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         self.book().sessions.insert(session.id, session.clone());
+        Ok(())
+    }
+    async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError> {
+        if let Some(session) = self.book().sessions.get_mut(id) {
+            session.seen = session.seen.max(seen);
+        }
         Ok(())
     }
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {

@@ -41,6 +41,10 @@ pub enum GrantState {
     Recalled,
 }
 /// A recipient's account. Written only once the mailbox has proved itself by a code.
+///
+/// `Ann@x` and `ann@x` are two mailboxes with an account each (RFC 5321 §2.4: only the host that
+/// has the mailbox knows whether case counts there): what was sealed for one is never shown to the
+/// other.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The mailbox.
@@ -86,6 +90,14 @@ pub struct Code {
     pub tries: u8,
     /// The account that comes into being (or gets this password) when the code is right.
     pub account: Account,
+}
+impl Account {
+    /// Accounts named at most by [`PeopleStore::accounts_like`].
+    pub const LIKE: usize = 2;
+}
+/// An address without the case of its letters.
+pub(super) fn without_case(address: &Address) -> String {
+    address.to_string().to_lowercase()
 }
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -143,9 +155,13 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
+    /// Up to [`Account::LIKE`] accounts whose address reads the same when the case of its letters
+    /// is left aside: for people who type theirs.
+    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError>;
     /// Creates or replaces an account.
     async fn put_account(&self, account: &Account) -> Result<(), StoreError>;
-    /// Removes an account and its sessions.
+    /// Removes an account and its sessions. Its grants stay: a message is for a mailbox, and who
+    /// registers that mailbox anew has proved to hold it, and finds what is still kept for it.
     async fn remove_account(&self, address: &Address) -> Result<(), StoreError>;
     /// Accounts after that address.
     async fn accounts(
@@ -157,6 +173,9 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError>;
     /// Creates or replaces a session.
     async fn put_session(&self, session: &Session) -> Result<(), StoreError>;
+    /// Notes that a session was used. One that has ended meanwhile stays ended: a request that runs
+    /// beside a sign-out must not bring it back.
+    async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError>;
     /// Ends a session.
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError>;
     /// Ends all sessions of an account but `keep`; and, with no account given, those unseen since

@@ -59,6 +59,8 @@ contract! {
     large_bodies_are_written_in_pieces_or_not_at_all,
     grants_are_found_by_token_and_by_recipient,
     accounts_and_sessions_come_and_go,
+    a_use_of_a_session_never_brings_it_back,
+    accounts_are_found_whatever_the_case,
     arrivals_wake_a_waiting_worker,
     concurrent_workers_never_share_a_recipient,
 }
@@ -665,6 +667,36 @@ async fn accounts_and_sessions_come_and_go(s: &impl Store) {
     assert!(left().await.is_empty());
 }
 
+async fn accounts_are_found_whatever_the_case(s: &impl Store) {
+    for name in ["Ann@a.example", "ann@a.example.org", "ann@b.example", "anna@a.example"] {
+        s.put_account(&account(name)).await.unwrap();
+    }
+    let like = async |text: &str| {
+        let found = s.accounts_like(&address(text)).await.unwrap();
+        let mut names: Vec<_> = found.iter().map(|a| a.address.to_string()).collect();
+        names.sort();
+        names
+    };
+    for typed in ["ann@a.example", "ANN@A.EXAMPLE", "Ann@a.example"] {
+        assert_eq!(like(typed).await, ["Ann@a.example"], "{typed}");
+    }
+    assert!(like("an@a.example").await.is_empty());
+    s.put_account(&account("ann@a.example")).await.unwrap();
+    assert_eq!(like("aNN@a.example").await, ["Ann@a.example", "ann@a.example"], "two of them");
+    s.remove_account(&address("Ann@a.example")).await.unwrap();
+    assert_eq!(like("ANN@a.example").await, ["ann@a.example"]);
+}
+async fn a_use_of_a_session_never_brings_it_back(s: &impl Store) {
+    let one = session(1, Some("a@a.example"), 10);
+    s.put_session(&one).await.unwrap();
+    for (seen, kept) in [(20, 20), (15, 20)] {
+        s.touch_session(&one.id, at(seen)).await.unwrap();
+        assert!(s.session(&one.id).await.unwrap() == Some(Session { seen: at(kept), ..one.clone() }));
+    }
+    s.remove_session(&one.id).await.unwrap();
+    s.touch_session(&one.id, at(30)).await.unwrap();
+    assert!(s.session(&one.id).await.unwrap().is_none());
+}
 async fn arrivals_wake_a_waiting_worker(s: &impl Store) {
     let arrivals = s.arrivals();
     s.accept(message(1, &["a@a.example"])).await.unwrap();

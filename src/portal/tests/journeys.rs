@@ -235,6 +235,24 @@ async fn an_unknown_address_gets_the_same_answer() {
 }
 
 #[tokio::test]
+async fn sign_in_finds_the_account_however_its_address_is_typed() {
+    let world = World::new();
+    let kept = world.keep("Ann.Ode@clinic.example", MAIL).await;
+    world.registered("Ann.Ode@clinic.example", &kept).await;
+    let enter = async |email: &str| {
+        let form = [("email", email), ("password", PASSWORD)];
+        world.browser().post("/login", &form).await.status
+    };
+    for email in ["Ann.Ode@clinic.example", "ann.ode@clinic.example", "ANN.ODE@CLINIC.EXAMPLE"] {
+        assert_eq!(enter(email).await, 303, "{email}");
+    }
+    let other = world.keep("ann.ode@clinic.example", MAIL).await;
+    world.registered("ann.ode@clinic.example", &other).await;
+    assert_eq!(enter("ANN.ODE@clinic.example").await, 422, "it could mean either");
+    assert_eq!(enter("Ann.Ode@clinic.example").await, 303, "as it was written");
+}
+
+#[tokio::test]
 async fn a_locked_account_is_out_at_once() {
     let world = World::new();
     let kept = world.keep(ANN, MAIL).await;

@@ -13,6 +13,7 @@
 //! | `q` message, grant | nothing |
 //! | `p` address NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
 //! | `u` address | [`Account`](crate::store::Account) |
+//! | `l` address without case, NUL, address | nothing: accounts alike |
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
 //!
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
@@ -20,7 +21,7 @@
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
-    store::StoreError,
+    store::{StoreError, people::without_case},
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -286,6 +287,18 @@ pub(super) fn grant_by_time(at: Timestamp, id: GrantId) -> Key {
 }
 pub(super) fn account(address: &Address) -> Key {
     key(ACCOUNTS, &[address.to_string().as_bytes()])
+}
+/// Keys of accounts whose addresses differ in the case of their letters only.
+pub(super) fn accounts_like(address: &Address) -> Key {
+    key(b'l', &[without_case(address).as_bytes(), &[0]])
+}
+pub(super) fn account_like(address: &Address) -> Key {
+    key(b'l', &[without_case(address).as_bytes(), &[0], address.to_string().as_bytes()])
+}
+/// The key of the account that ends a key of kind `l`.
+pub(super) fn account_at(like: &[u8]) -> Key {
+    let address = like.split(|b| *b == 0).nth(1).unwrap_or_default();
+    key(ACCOUNTS, &[address])
 }
 pub(super) fn session(id: &TokenHash) -> Key {
     key(SESSIONS, &[id.as_bytes()])

@@ -431,6 +431,10 @@ impl PeopleStore for SledStore {
         let address = address.clone();
         self.committer.run(0, move |s| s.account(&address)).await
     }
+    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
+        let address = address.clone();
+        self.committer.run(0, move |s| s.accounts_like(&address)).await
+    }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         let account = account.clone();
         self.committer.run(0, move |s| s.put_account(&account)).await
@@ -454,6 +458,10 @@ impl PeopleStore for SledStore {
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
         self.committer.run(0, move |s| s.put_session(&session)).await
+    }
+    async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError> {
+        let id = *id;
+        self.committer.run(0, move |s| s.touch_session(&id, seen)).await
     }
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {
         let id = *id;

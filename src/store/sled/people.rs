@@ -57,9 +57,16 @@ impl State {
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.book.get(&book::account(address))
     }
+    pub(super) fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
+        let alike = book::under(book::accounts_like(address));
+        let keys = self.book.page(alike, false, Account::LIKE)?;
+        let accounts = keys.iter().map(|(key, _)| self.book.get(&book::account_at(key)));
+        accounts.filter_map(Result::transpose).collect()
+    }
     pub(super) fn put_account(&mut self, account: &Account) -> Result<(), StoreError> {
         let mut changes = Changes::default();
         changes.put(book::account(&account.address), account)?;
+        changes.put_raw(book::account_like(&account.address), Vec::new())?;
         self.book.take(changes);
         Ok(())
     }
@@ -67,6 +74,7 @@ impl State {
         self.remove_sessions(Some(address), None, None)?;
         let mut changes = Changes::default();
         changes.remove(book::account(address));
+        changes.remove(book::account_like(address));
         self.book.take(changes);
         Ok(())
     }
@@ -90,6 +98,16 @@ impl State {
         changes.put(book::session(&session.id), session)?;
         self.book.take(changes);
         Ok(())
+    }
+    pub(super) fn touch_session(
+        &mut self,
+        id: &TokenHash,
+        seen: Timestamp,
+    ) -> Result<(), StoreError> {
+        match self.session(id)? {
+            Some(session) if session.seen < seen => self.put_session(&Session { seen, ..session }),
+            Some(_) | None => Ok(()),
+        }
     }
     pub(super) fn remove_session(&mut self, id: &TokenHash) {
         let mut changes = Changes::default();
