@@ -368,14 +368,8 @@ async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartEr
     let (mailed, pages) = overrides.into_iter().partition(|(name, _)| is_mailed(name));
     let notices = notice_settings(config, &mailed)?;
     let (store, ring) = open_store(config).await?;
-    let vault = Vault {
-        queue: Arc::clone(&store) as _,
-        bodies: Arc::clone(&store) as _,
-        people: Arc::clone(&store) as _,
-        ring: Arc::new(ring),
-        clock,
-        notices: Arc::new(notices),
-    };
+    let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), Arc::clone(&store));
+    let vault = Vault::new(queue, bodies, people, ring, clock, notices);
     let portal = PortalSettings {
         organization: config.organization.name.clone(),
         support: config.organization.support.clone(),

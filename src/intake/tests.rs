@@ -169,14 +169,10 @@ fn vault(store: &MemoryStore) -> Vault {
         portal_url: "https://portal.example.org".into(),
         retention: SignedDuration::from_hours(24),
     };
-    Vault {
-        queue: Arc::new(store.clone()),
-        bodies: Arc::new(store.clone()),
-        people: Arc::new(store.clone()),
-        ring: Arc::new(KeyRing::generate(Zeroizing::new([7; 32]))),
-        clock: Arc::new(Fixed),
-        notices: Arc::new(notices),
-    }
+    let shared = Arc::new(store.clone());
+    let ring = KeyRing::generate(Zeroizing::new([7; 32]));
+    let (queue, bodies) = (shared.clone(), shared.clone());
+    Vault::new(queue, bodies, shared, ring, Arc::new(Fixed), notices)
 }
 
 fn house_with(settings: IntakeSettings, queue: Option<Arc<dyn QueueStore>>) -> House {

@@ -465,24 +465,19 @@ impl House {
 }
 
 fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
-    Vault {
-        queue: store.clone(),
-        bodies: store.clone(),
-        people: store.clone(),
-        ring: Arc::new(KeyRing::generate(Zeroizing::new([7; 32]))),
-        clock,
-        notices: Arc::new(NoticeSettings {
-            head: Letterhead {
-                organization: "Example Health".to_owned(),
-                support: "help@example.org".to_owned(),
-                from: address("secure@example.org"),
-                subject: "You have a secure message from {organization}".to_owned(),
-            },
-            templates: Templates::new(&BTreeMap::new()).unwrap(),
-            portal_url: "http://127.0.0.1:8080".to_owned(),
-            retention: SignedDuration::from_hours(720),
-        }),
-    }
+    let ring = KeyRing::generate(Zeroizing::new([7; 32]));
+    let notices = NoticeSettings {
+        head: Letterhead {
+            organization: "Example Health".to_owned(),
+            support: "help@example.org".to_owned(),
+            from: address("secure@example.org"),
+            subject: "You have a secure message from {organization}".to_owned(),
+        },
+        templates: Templates::new(&BTreeMap::new()).unwrap(),
+        portal_url: "http://127.0.0.1:8080".to_owned(),
+        retention: SignedDuration::from_hours(720),
+    };
+    Vault::new(store.clone(), store.clone(), store.clone(), ring, clock, notices)
 }
 
 fn settings() -> RelaySettings {

@@ -42,17 +42,22 @@ pub struct NoticeSettings {
     pub retention: SignedDuration,
 }
 
-/// The vault.
+/// The vault. Ring and sealed bodies are its own: nobody who holds a vault can bring the two
+/// together but by its doors.
+///
+/// ```compile_fail,E0616
+/// fn take(vault: &restante::vault::Vault) { let _ring = &vault.ring; }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Vault {
     /// Rows and wrapped keys.
     pub queue: Arc<dyn QueueStore>,
     /// Sealed bodies.
-    pub bodies: Arc<dyn BodyStore>,
+    bodies: Arc<dyn BodyStore>,
     /// Grants and accounts.
     pub people: Arc<dyn PeopleStore>,
     /// What wraps the data keys.
-    pub ring: Arc<KeyRing>,
+    ring: Arc<KeyRing>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Words and times of notices.
@@ -84,6 +89,18 @@ pub enum VaultError {
 }
 
 impl Vault {
+    /// A vault over these stores, under this ring.
+    pub fn new(
+        queue: Arc<dyn QueueStore>,
+        bodies: Arc<dyn BodyStore>,
+        people: Arc<dyn PeopleStore>,
+        ring: KeyRing,
+        clock: Arc<dyn Clock>,
+        notices: NoticeSettings,
+    ) -> Self {
+        Self { queue, bodies, people, ring: Arc::new(ring), clock, notices: Arc::new(notices) }
+    }
+
     /// The data key of a message, as long as there is one.
     fn key_of(&self, message: &MessageRow) -> Result<DataKey, VaultError> {
         let wrapped = message.key.as_ref().ok_or(VaultError::Gone)?;

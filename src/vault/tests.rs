@@ -72,14 +72,10 @@ fn house() -> House {
         portal_url: "https://portal.example.org/".to_owned(),
         retention: DAY * 30,
     };
-    let vault = Vault {
-        queue: Arc::new(store.clone()),
-        bodies: Arc::new(store.clone()),
-        people: Arc::new(store.clone()),
-        ring: Arc::new(KeyRing::generate(random_secret())),
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        notices: Arc::new(notices),
-    };
+    let shared = Arc::new(store.clone());
+    let ring = KeyRing::generate(random_secret());
+    let (queue, bodies) = (shared.clone(), shared.clone());
+    let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
     House { vault, store, clock }
 }
 

@@ -111,14 +111,10 @@ impl World {
             portal_url: url.into(),
             retention: SignedDuration::from_hours(30 * 24),
         };
-        let vault = Vault {
-            queue: Arc::new(store.clone()),
-            bodies: Arc::new(store.clone()),
-            people: Arc::new(store.clone()),
-            ring: Arc::new(KeyRing::generate(Zeroizing::new(rand::random()))),
-            clock: clock.clone(),
-            notices: Arc::new(notices),
-        };
+        let shared = Arc::new(store.clone());
+        let ring = KeyRing::generate(Zeroizing::new(rand::random()));
+        let (queue, bodies) = (shared.clone(), shared.clone());
+        let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
         let settings = PortalSettings {
             organization: "Example Health".into(),
             support: "helpdesk@example.org".into(),
@@ -130,6 +126,15 @@ impl World {
     }
     /// Keeps a message for somebody, as the relay would.
     pub(super) async fn keep(&self, recipient: &str, message: &[u8]) -> Kept {
+        self.keep_by(RuleVerdict::protected(), recipient, message).await
+    }
+    /// Keeps a message that a rule has spoken of.
+    pub(super) async fn keep_by(
+        &self,
+        rule: RuleVerdict,
+        recipient: &str,
+        message: &[u8],
+    ) -> Kept {
         let id = QueueId::new(1_795_000_000_000, rand::random());
         let facts = MessageFacts {
             id,
@@ -142,7 +147,7 @@ impl World {
             envelope_id: None,
             sender_name: None,
             grant: None,
-            rule: RuleVerdict::protected(),
+            rule,
             silence: Silence::default(),
         };
         let recipient = address(recipient);
