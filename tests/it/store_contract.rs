@@ -691,7 +691,8 @@ async fn a_use_of_a_session_never_brings_it_back(s: &impl Store) {
     s.put_session(&one).await.unwrap();
     for (seen, kept) in [(20, 20), (15, 20)] {
         s.touch_session(&one.id, at(seen)).await.unwrap();
-        assert!(s.session(&one.id).await.unwrap() == Some(Session { seen: at(kept), ..one.clone() }));
+        let expected = Session { seen: at(kept), ..one.clone() };
+        assert!(s.session(&one.id).await.unwrap() == Some(expected));
     }
     s.remove_session(&one.id).await.unwrap();
     s.touch_session(&one.id, at(30)).await.unwrap();
@@ -736,7 +737,7 @@ async fn concurrent_workers_never_share_a_recipient(s: &impl Store) {
 /// What only the embedded store promises.
 mod sled_alone {
     use super::*;
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     /// Copies a vault as it lies on the disk at this moment: what a power cut would leave, and a
     /// little more.
@@ -849,6 +850,19 @@ mod sled_alone {
         assert_filled(&store).await;
         accept(&store, 5, Class::Protected, b"and on").await;
         assert_eq!(fs::read_dir(dir.path().join("body/tmp")).unwrap().count(), 0);
+    }
+    #[tokio::test]
+    async fn no_other_user_reads_rows_or_bodies() {
+        let parent = tempfile::tempdir().unwrap();
+        // As an admin may have made it: open to all.
+        let dir = parent.path().join("data");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        fill(&open(&dir)).await;
+        for name in ["meta", "body", "lock", "FORMAT"] {
+            let mode = fs::metadata(dir.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+        }
     }
     #[tokio::test]
     async fn a_second_process_is_refused() {

@@ -186,7 +186,9 @@ fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError
 }
 fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
     let meta = layout.meta();
-    let old = meta.exists();
+    let old = meta.join("db").exists();
+    // sled would make it open to everybody; rows name senders and recipients.
+    layout::make_dir(&meta).map_err(|e| OpenError::io(&meta, e))?;
     let config = ::sled::Config::new()
         .path(&meta)
         .segment_size(layout::BOOK_SEGMENT)
