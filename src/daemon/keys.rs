@@ -16,34 +16,55 @@ const MAX_RING: u64 = 1024 * 1024;
 /// In the data directory: which ring sealed what lies here (a hash, no key).
 const RING_MARK: &str = "keyring.id";
 
+/// Any of these in the data directory: mail has been sealed here.
+const DATA: [&str; 4] = [RING_MARK, "FORMAT", "meta", "body"];
+
 /// Reads the ring, or makes one where neither ring nor data exist. Touches nothing where it
 /// refuses.
 pub(super) fn load(ring_file: &Path, data_dir: &Path) -> Result<KeyRing, StartError> {
-    let mark = data_dir.join(RING_MARK);
+    match read_known(ring_file, data_dir)? {
+        Some(ring) => Ok(ring),
+        None if DATA.iter().any(|name| data_dir.join(name).exists()) => {
+            Err(missing(ring_file, data_dir))
+        }
+        None => make(ring_file, &data_dir.join(RING_MARK)),
+    }
+}
+
+/// Reads the ring; where there is none, none is made.
+pub(super) fn load_existing(ring_file: &Path, data_dir: &Path) -> Result<KeyRing, StartError> {
+    read_known(ring_file, data_dir)?.ok_or_else(|| missing(ring_file, data_dir))
+}
+
+fn missing(ring_file: &Path, data_dir: &Path) -> StartError {
+    StartError::Config(format!(
+        "{}: the key ring is missing, and without it nothing sealed in {} can be opened; put the ring back from its \
+         backup. Nothing was changed",
+        ring_file.display(),
+        data_dir.display()
+    ))
+}
+
+/// The ring, if there is one and it is the one that sealed what lies here.
+fn read_known(ring_file: &Path, data_dir: &Path) -> Result<Option<KeyRing>, StartError> {
     match fs::metadata(ring_file) {
         Ok(meta) => {
             let ring = read(ring_file, &meta)?;
-            check_mark(&ring, ring_file, &mark)?;
-            Ok(ring)
+            check_mark(&ring, ring_file, &data_dir.join(RING_MARK))?;
+            Ok(Some(ring))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if mark.exists() || data_dir.join("FORMAT").exists() {
-                return Err(StartError::Config(format!(
-                    "{}: the key ring is missing, but {} holds sealed mail; put the ring back from its backup. \
-                     Nothing was changed",
-                    ring_file.display(),
-                    data_dir.display()
-                )));
-            }
-            let ring = KeyRing::generate(Zeroizing::new(rand::random()));
-            write_new(ring_file, &ring)
-                .and_then(|()| write_mark(&ring, &mark))
-                .map_err(|e| StartError::Config(format!("{}: {e}", ring_file.display())))?;
-            tracing::info!(file = %ring_file.display(), "made a key ring; keep a backup of it apart from the data");
-            Ok(ring)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StartError::Config(format!("{}: {error}", ring_file.display()))),
     }
+}
+
+fn make(ring_file: &Path, mark: &Path) -> Result<KeyRing, StartError> {
+    let ring = KeyRing::generate(Zeroizing::new(rand::random()));
+    write_new(ring_file, ring.to_text().as_bytes())
+        .and_then(|()| write_mark(&ring, mark))
+        .map_err(|e| StartError::Config(format!("{}: {e}", ring_file.display())))?;
+    tracing::info!(file = %ring_file.display(), "made a key ring; keep a backup of it apart from the data");
+    Ok(ring)
 }
 
 fn read(ring_file: &Path, meta: &fs::Metadata) -> Result<KeyRing, StartError> {
@@ -85,19 +106,30 @@ fn check_mark(ring: &KeyRing, ring_file: &Path, mark: &Path) -> Result<(), Start
     }
 }
 
-fn write_new(path: &Path, ring: &KeyRing) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+/// Writes a new file for us alone, there whole or not at all whenever the power goes; never in place
+/// of another.
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        Some(_) | None => Path::new("."),
+    };
     fs::create_dir_all(folder)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(ring.to_text().as_bytes())?;
+    let mut making = path.as_os_str().to_owned();
+    making.push(".making");
+    let making = Path::new(&making);
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(making)?;
+    file.write_all(text)?;
     file.sync_all()?;
+    // A link, unlike a rename, fails where there is a file already.
+    let placed = fs::hard_link(making, path);
+    fs::remove_file(making)?;
+    placed?;
     File::open(folder)?.sync_all()
 }
 
 fn write_mark(ring: &KeyRing, mark: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(mark)?;
-    writeln!(file, "{}", HEXLOWER.encode(&ring.fingerprint()))?;
-    file.sync_all()
+    write_new(mark, format!("{}\n", HEXLOWER.encode(&ring.fingerprint())).as_bytes())
 }
 
 #[cfg(test)]
@@ -122,11 +154,36 @@ mod tests {
     #[test]
     fn a_missing_ring_beside_data_refuses_and_touches_nothing() {
         let dir = tempfile::tempdir().expect("temp dir");
-        fs::write(dir.path().join("FORMAT"), "1").expect("write");
-        let text = refusal(load(&dir.path().join("keys"), dir.path()));
-        assert!(text.contains("missing"), "{text}");
-        let names: Vec<_> = fs::read_dir(dir.path()).expect("list").collect();
-        assert_eq!(names.len(), 1);
+        for name in DATA {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).expect("make");
+            let text = refusal(load(&dir.path().join("keys"), dir.path()));
+            assert!(text.contains("missing"), "{name}: {text}");
+            let names: Vec<_> = fs::read_dir(dir.path()).expect("list").collect();
+            assert_eq!(names.len(), 1, "{name}");
+            fs::remove_dir(&path).expect("remove");
+        }
+    }
+
+    #[test]
+    fn what_only_reads_makes_no_ring() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("keys");
+        assert!(refusal(load_existing(&file, dir.path())).contains("missing"));
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0);
+        let made = load(&file, dir.path()).expect("made");
+        let read = load_existing(&file, dir.path()).expect("read");
+        assert_eq!(made.fingerprint(), read.fingerprint());
+    }
+
+    #[test]
+    fn a_ring_that_came_into_being_meanwhile_is_never_replaced() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("keys");
+        write_new(&file, b"first").expect("written");
+        assert!(write_new(&file, b"second").is_err());
+        assert_eq!(fs::read(&file).expect("read"), b"first");
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "nothing is left over");
     }
 
     #[test]

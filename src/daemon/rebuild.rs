@@ -29,7 +29,7 @@ pub fn rebuild(config: &Config, json: bool) -> Exit {
 }
 
 fn run(config: &Config) -> Result<RebuildReport, StartError> {
-    let ring = keys::load(&config.vault.keys, &config.data_dir)?;
+    let ring = keys::load_existing(&config.vault.keys, &config.data_dir)?;
     let mut seen = 0_u64;
     let mut progress = |report: &RebuildReport| {
         seen = seen.saturating_add(1);
