@@ -129,7 +129,8 @@ fn headers(mut response: Response, asset: bool, https: bool) -> Response {
     };
     default(CONTENT_SECURITY_POLICY, CSP);
     default(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    default(REFERRER_POLICY, "no-referrer");
+    // Not "no-referrer": older browsers would name no origin with our own forms either.
+    default(REFERRER_POLICY, "same-origin");
     default(X_FRAME_OPTIONS, "DENY");
     default(CACHE_CONTROL, if asset { "public, max-age=3600" } else { "no-store" });
     default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");

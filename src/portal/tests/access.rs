@@ -188,7 +188,7 @@ async fn every_answer_tells_the_browser_what_it_may_do() {
         let answer = browser.send(method(route.verb), &path_of(route, &kept), &[], "").await;
         let path = route.path;
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert_eq!(answer.header("referrer-policy"), Some("same-origin"), "{path}");
         assert_eq!(answer.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
         assert!(answer.header("permissions-policy").is_some(), "{path}");
         let csp = answer.header("content-security-policy").unwrap();
