@@ -121,8 +121,12 @@ impl Desk {
         let some =
             |name: &str| fields.first(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let sender = || row.facts.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+        let tag = row.facts.rule.strip.as_deref().unwrap_or_default();
+        let subject = some("Subject").map(|subject| without_tag(&subject, tag));
         let heading = Heading {
-            subject: some("Subject").unwrap_or_else(|| "(no subject)".to_owned()),
+            subject: subject
+                .filter(|subject| !subject.is_empty())
+                .unwrap_or_else(|| "(no subject)".to_owned()),
             from: some("From").unwrap_or_else(sender),
         };
         Ok((row, heading, index))
@@ -158,7 +162,25 @@ impl Desk {
     }
 }
 
-/// Subject and sender, as the message itself has them.
+/// A subject without the tag by which a rule knew the message (`strip`), in any ASCII case.
+fn without_tag(subject: &str, tag: &str) -> String {
+    let (lower, tag) = (subject.to_ascii_lowercase(), tag.to_ascii_lowercase());
+    if tag.is_empty() || !lower.contains(&tag) {
+        return subject.to_owned();
+    }
+    // Lowered in ASCII alone, both have their bytes at the same places.
+    let mut from = 0;
+    let mut words = Vec::new();
+    for (at, found) in lower.match_indices(&tag) {
+        words.push(subject.get(from..at).unwrap_or_default().trim());
+        from = at + found.len();
+    }
+    words.push(subject.get(from..).unwrap_or_default().trim());
+    words.retain(|word| !word.is_empty());
+    words.join(" ")
+}
+
+/// Subject and sender, as the message itself has them (but for a rule's tag).
 struct Heading {
     subject: String,
     from: String,
@@ -280,4 +302,25 @@ async fn gather(
     let cut = bytes.len() > most;
     bytes.truncate(most);
     Ok((bytes, cut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rules_tag_is_no_part_of_the_subject_shown() {
+        for (subject, tag, shown) in [
+            ("[secure] Your results", "[secure]", "Your results"),
+            ("Re: [SECURE] Your results", "[Secure]", "Re: Your results"),
+            ("Your results [secure]", "[secure]", "Your results"),
+            ("[secure] a [secure]", "[secure]", "a"),
+            ("[secure]", "[secure]", ""),
+            ("\u{130}\u{df} [secure] \u{e9}", "[secure]", "\u{130}\u{df} \u{e9}"),
+            ("Your  results", "[secure]", "Your  results"),
+            ("Your results", "", "Your results"),
+        ] {
+            assert_eq!(without_tag(subject, tag), shown, "{subject}");
+        }
+    }
 }

@@ -3,6 +3,7 @@ use super::{
     assert_whole_page,
     world::{Browser, Kept, World},
 };
+use crate::policy::RuleVerdict;
 use data_encoding::BASE64;
 use std::io::{Cursor, Read};
 
@@ -175,4 +176,18 @@ async fn the_inbox_goes_on_over_pages() {
     );
     assert!(!older.contains("?after="), "the end");
     assert_eq!(browser.get("/inbox?after=nonsense").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_tag_that_a_rule_takes_out_is_shown_nowhere() {
+    let world = World::new();
+    let rule = RuleVerdict { strip: Some("[secure]".to_owned()), ..RuleVerdict::protected() };
+    // "[secure] Results" as an encoded word.
+    let mail = b"From: a@example.org\r\nSubject: =?utf-8?B?W3NlY3VyZV0gUmVzdWx0cw==?=\r\n\r\nx\r\n";
+    let kept = world.keep_by(rule, ANN, mail).await;
+    let mut browser = world.registered(ANN, &kept).await;
+    for path in ["/inbox".to_owned(), kept.page()] {
+        let page = browser.get(&path).await.text();
+        assert!(page.contains("Results") && !page.contains("[secure]"), "{path}: {page}");
+    }
 }

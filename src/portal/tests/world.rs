@@ -129,12 +129,7 @@ impl World {
         self.keep_by(RuleVerdict::protected(), recipient, message).await
     }
     /// Keeps a message that a rule has spoken of.
-    pub(super) async fn keep_by(
-        &self,
-        rule: RuleVerdict,
-        recipient: &str,
-        message: &[u8],
-    ) -> Kept {
+    pub(super) async fn keep_by(&self, rule: RuleVerdict, recipient: &str, message: &[u8]) -> Kept {
         let id = QueueId::new(1_795_000_000_000, rand::random());
         let facts = MessageFacts {
             id,
