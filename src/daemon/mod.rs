@@ -30,7 +30,8 @@ use crate::{
     vault::{NoticeSettings, Vault},
     wire::TlsAccept,
 };
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
+use hyper_util::rt::TokioTimer;
 use jiff::SignedDuration;
 use policies::LivePolicies;
 use std::{
@@ -56,6 +57,9 @@ const LEASE: SignedDuration = SignedDuration::from_hours(6);
 const DRAIN: Duration = Duration::from_secs(25);
 /// How often the vault ends what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// How long a browser may take for the head of a request, and leave a connection unused.
+const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -269,11 +273,12 @@ impl Gateway {
         match &self.portal_tls {
             None => {
                 let server = axum_server::from_tcp(listener).map_err(unusable)?.handle(handle);
+                let server = impatient(server);
                 self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
             }
             Some((tls, _)) => {
                 let server = axum_server::from_tcp_rustls(listener, tls.clone());
-                let server = server.map_err(unusable)?.handle(handle);
+                let server = impatient(server.map_err(unusable)?.handle(handle));
                 self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
             }
         }
@@ -289,10 +294,14 @@ impl Gateway {
         {
             tracing::error!(%error, "the SMTP certificate was not reloaded; the old one stays");
         }
-        if let Some((tls, pair)) = &self.portal_tls
-            && let Err(error) = tls.reload_from_pem_file(&pair.certificate, &pair.key).await
-        {
-            tracing::error!(%error, "the portal's certificate was not reloaded; the old one stays");
+        if let Some((tls, pair)) = &self.portal_tls {
+            match http1_tls(pair).await {
+                Ok(new) => tls.reload_from_config(new.get_inner()),
+                Err(error) => tracing::error!(
+                    %error,
+                    "the portal's certificate was not reloaded; the old one stays"
+                ),
+            }
         }
     }
 
@@ -320,6 +329,14 @@ impl Gateway {
         self.tasks.shutdown().await;
         drop(fs::remove_file(&self.socket));
     }
+}
+
+/// Ends connections that send no whole request head in time, or that nobody uses any more: without a timer they would
+/// stay for ever. HTTP/1.1 alone, because the wait for a first byte that tells the version has no end.
+fn impatient<A>(server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
+    let mut server = server.http1_only();
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    server
 }
 
 fn portal_ended(served: std::io::Result<()>) -> Ended {
@@ -433,10 +450,19 @@ async fn portal_tls(
     let Some(pair) = &config.portal.tls else { return Ok(None) };
     // Checked with the same words as the SMTP certificate.
     TlsServer::load(&pair.certificate, &pair.key).map_err(|e| StartError::Config(e.to_string()))?;
-    let tls = RustlsConfig::from_pem_file(&pair.certificate, &pair.key).await;
-    let tls = tls
+    let tls = http1_tls(pair)
+        .await
         .map_err(|error| StartError::Config(format!("{}: {error}", pair.certificate.display())))?;
     Ok(Some((tls, pair.clone())))
+}
+
+/// Certificate and key; browsers are offered HTTP/1.1 alone (see [`impatient`]).
+async fn http1_tls(pair: &config::KeyPair) -> std::io::Result<RustlsConfig> {
+    let tls = RustlsConfig::from_pem_file(&pair.certificate, &pair.key).await?;
+    let mut http1 = tls.get_inner().as_ref().clone();
+    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.reload_from_config(Arc::new(http1));
+    Ok(tls)
 }
 
 /// The texts of `notification.template`: notices and portal pages alike, by file name.

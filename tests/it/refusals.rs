@@ -6,7 +6,14 @@ use crate::support::{
     house::{House, PARTNER_FILE},
     smtp, wait_for,
 };
-use std::{fs, net::TcpListener, path::Path, process::Output};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Output,
+    time::Duration,
+};
 
 fn prepared(dir: &Path) -> Gateway {
     Gateway::prepare(dir, &Settings::default(), &[PARTNER_FILE])
@@ -238,4 +245,25 @@ fn the_control_socket_is_ours_alone() {
     let gateway = Gateway::start(dir.path(), &Settings::default(), &[]);
     let socket = fs::metadata(gateway.dir.join("data/control.sock")).expect("the socket");
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn the_portal_lets_go_of_connections_that_say_nothing() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let gateway = Gateway::start(dir.path(), &Settings::default(), &[]);
+    let mut open = Vec::new();
+    // Nothing, half a head, and a connection kept after its answer.
+    for said in ["", "GET / HTTP/1.1\r\nHost: x\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut connection = TcpStream::connect(gateway.portal).expect("connect");
+        connection.write_all(said.as_bytes()).expect("write");
+        connection.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        open.push((said, connection));
+    }
+    for (said, mut connection) in open {
+        let mut answer = Vec::new();
+        let ended = connection.read_to_end(&mut answer);
+        assert!(ended.is_ok(), "still open a minute after {said:?}: {ended:?}");
+        let page = answer.starts_with(b"HTTP/1.1 200");
+        assert_eq!(page, said.ends_with("\r\n\r\n"), "{said:?}");
+    }
 }
