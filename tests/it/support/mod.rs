@@ -40,13 +40,18 @@ pub fn free_port(addresses: &[&str]) -> u16 {
 }
 
 /// Waits until `probe` has an answer; fails the test with `what` after a minute.
-pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(60);
+pub fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    wait_minutes(1, what, probe)
+}
+
+/// Waits until `probe` has an answer; fails the test with `what` after so many minutes.
+pub fn wait_minutes<T>(minutes: u64, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < end, "waited a minute for {what}");
+        assert!(Instant::now() < end, "waited {minutes} min for {what}");
         std::thread::park_timeout(Duration::from_millis(50));
     }
 }
