@@ -1,0 +1,330 @@
+//! A running gateway: listeners, relay and helpers as tasks, reload and drain.
+
+use super::{
+    StartError,
+    parts::{Parts, gather, http1_tls, portal_tls},
+    policies::LivePolicies,
+};
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    control::{server::Control, view::Listeners},
+    intake::{Intake, IntakeSettings},
+    net::{
+        connect::{Dialer, DialerSettings, Timeouts},
+        listen,
+        tls::TlsServer,
+    },
+    portal::Portal,
+    relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    wire::TlsAccept,
+};
+use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
+use hyper_util::rt::TokioTimer;
+use jiff::SignedDuration;
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Deliveries at work at the same time.
+const WORKERS: usize = 200;
+/// How long a piece of work stays leased to this process.
+const LEASE: SignedDuration = SignedDuration::from_hours(6);
+/// How long running deliveries and sessions may go on after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How often the vault ends what has expired.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// How long a browser may take for the head of a request, and leave a connection unused.
+const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Addresses bound.
+    pub listeners: Listeners,
+    policies: Arc<LivePolicies>,
+    smtp_tls: Option<Arc<TlsServer>>,
+    portal_tls: Option<(RustlsConfig, config::KeyPair)>,
+    /// Ends listeners, relay and helpers.
+    stop: CancellationToken,
+    portal: Handle<SocketAddr>,
+    tasks: JoinSet<Ended>,
+    socket: PathBuf,
+}
+
+/// How a task of the gateway ended.
+#[derive(Debug)]
+enum Ended {
+    /// It was told to.
+    Asked,
+    /// It can't go on (a store that failed, a listener that died); the process must be started again.
+    Failed(String),
+}
+
+impl Gateway {
+    /// Reads, opens and binds everything, then sets it to work. What is wrong is found before a
+    /// message is taken.
+    ///
+    /// # Errors
+    /// [`StartError`] says what, with its exit code.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        // The data before the ports: a second server on the same data is told so, and not that its
+        // port is taken.
+        let parts = gather(config, clock).await?;
+        let smtp = bind_all(&config.smtp.listen).await?;
+        let portal_listener = listen::bind(config.portal.listen).await?;
+        let listeners = Listeners {
+            smtp: addresses(&smtp)?,
+            portal: addresses(std::slice::from_ref(&portal_listener))?,
+        };
+        let mut gateway = Self {
+            listeners,
+            policies: Arc::clone(&parts.policies),
+            smtp_tls: parts.smtp_tls.clone(),
+            portal_tls: portal_tls(config).await?,
+            stop: CancellationToken::new(),
+            portal: Handle::new(),
+            tasks: JoinSet::new(),
+            socket: config.data_dir.join("control.sock"),
+        };
+        gateway.start_portal(&parts.portal, portal_listener)?;
+        gateway.start_control(&parts)?;
+        gateway.start_relay(config, &parts);
+        gateway.start_intake(config, &parts, smtp);
+        Ok(gateway)
+    }
+
+    fn start_intake(&mut self, config: &Config, parts: &Parts, listeners: Vec<TcpListener>) {
+        let intake = Arc::new(Intake::new(
+            intake_settings(config),
+            parts.vault.clone(),
+            Arc::clone(&parts.store) as _,
+            Arc::clone(&parts.policies) as _,
+        ));
+        for listener in listeners {
+            let (intake, stop) = (Arc::clone(&intake), self.stop.clone());
+            let tls = self.smtp_tls.clone().map(|tls| tls as Arc<dyn TlsAccept>);
+            let session_stop = stop.clone();
+            let session = move |stream, peer| {
+                let (intake, tls, stop) = (Arc::clone(&intake), tls.clone(), session_stop.clone());
+                async move { intake.serve(Box::new(stream), peer, tls, stop).await }
+            };
+            self.tasks.spawn(async move {
+                listen::serve(listener, session, stop).await;
+                Ended::Asked
+            });
+        }
+    }
+
+    fn start_relay(&mut self, config: &Config, parts: &Parts) {
+        let dialer = Dialer::new(
+            DialerSettings {
+                hostname: config.hostname.clone(),
+                anchors: parts.anchors.clone(),
+                timeouts: Timeouts::default(),
+                refuse_networks: config.delivery.refuse_networks.clone(),
+                ca_dir: config.policy_dir.clone(),
+            },
+            Arc::clone(&parts.vault.clock),
+        );
+        let ports = RelayPorts {
+            queue: Arc::clone(&parts.vault.queue),
+            people: Arc::clone(&parts.vault.people),
+            vault: parts.vault.clone(),
+            resolver: Arc::clone(&parts.resolver) as _,
+            connector: Arc::new(dialer),
+            policies: Arc::clone(&parts.policies) as _,
+            clock: Arc::clone(&parts.vault.clock),
+        };
+        let relay = Relay::new(relay_settings(config), ports);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            match relay.run(stop).await {
+                Ok(()) => Ended::Asked,
+                Err(error) => Ended::Failed(error.to_string()),
+            }
+        });
+        let (sweeper, stop) = (Sweeper::new(parts.vault.clone(), SWEEP), self.stop.clone());
+        self.tasks.spawn(async move {
+            sweeper.run(stop).await;
+            Ended::Asked
+        });
+        let (policies, stop) = (Arc::clone(&parts.policies), self.stop.clone());
+        self.tasks.spawn(async move {
+            policies.watch(stop).await;
+            Ended::Asked
+        });
+    }
+
+    fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {
+        let control = Control {
+            queue: Arc::clone(&parts.vault.queue),
+            people: Arc::clone(&parts.vault.people),
+            policies: Arc::clone(&parts.policies) as _,
+            listeners: self.listeners.clone(),
+        };
+        let listener = bind_socket(&self.socket).map_err(|error| {
+            StartError::NotPermitted(format!("{}: {error}", self.socket.display()))
+        })?;
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            control.serve(listener, stop).await;
+            Ended::Asked
+        });
+        Ok(())
+    }
+
+    fn start_portal(&mut self, portal: &Portal, listener: TcpListener) -> Result<(), StartError> {
+        let service = portal.router().into_make_service_with_connect_info::<SocketAddr>();
+        let unusable = |error: std::io::Error| StartError::Unavailable(format!("portal: {error}"));
+        let listener = listener.into_std().map_err(unusable)?;
+        let handle = self.portal.clone();
+        match &self.portal_tls {
+            None => {
+                let server = axum_server::from_tcp(listener).map_err(unusable)?.handle(handle);
+                let server = impatient(server);
+                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+            }
+            Some((tls, _)) => {
+                let server = axum_server::from_tcp_rustls(listener, tls.clone());
+                let server = impatient(server.map_err(unusable)?.handle(handle));
+                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads policies and certificates again (SIGHUP). What is wrong stays as it was, and is said
+    /// in the log.
+    pub async fn reload(&self) {
+        self.policies.reload();
+        if let Some(tls) = &self.smtp_tls
+            && let Err(error) = tls.reload()
+        {
+            tracing::error!(%error, "the SMTP certificate was not reloaded; the old one stays");
+        }
+        if let Some((tls, pair)) = &self.portal_tls {
+            match http1_tls(pair).await {
+                Ok(new) => tls.reload_from_config(new.get_inner()),
+                Err(error) => tracing::error!(
+                    %error,
+                    "the portal's certificate was not reloaded; the old one stays"
+                ),
+            }
+        }
+    }
+
+    /// Waits for a fault that ends the gateway.
+    pub(super) async fn failed(&mut self) -> String {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Ended::Failed(why))) => return why,
+                Some(Ok(Ended::Asked)) => {}
+                Some(Err(error)) => return format!("a part of the gateway broke down: {error}"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Drains: no new connections, running sessions and deliveries come to their end, the rest
+    /// stays in the queue.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.portal.graceful_shutdown(Some(DRAIN));
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN + Duration::from_secs(5), drained).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+        self.tasks.shutdown().await;
+        drop(fs::remove_file(&self.socket));
+    }
+}
+
+/// Ends connections that send no whole request head in time, or that nobody uses any more: without a timer they would
+/// stay for ever. HTTP/1.1 alone, because the wait for a first byte that tells the version has no end.
+fn impatient<A>(server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
+    let mut server = server.http1_only();
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    server
+}
+
+fn portal_ended(served: std::io::Result<()>) -> Ended {
+    match served {
+        Ok(()) => Ended::Asked,
+        Err(error) => Ended::Failed(format!("the portal's listener failed: {error}")),
+    }
+}
+
+async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut bound = Vec::with_capacity(wanted.len());
+    for &address in wanted {
+        bound.push(listen::bind(address).await?);
+    }
+    Ok(bound)
+}
+
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
+    let bound: Result<_, std::io::Error> = listeners.iter().map(TcpListener::local_addr).collect();
+    bound.map_err(|error| StartError::Unavailable(error.to_string()))
+}
+
+/// Binds the control socket, open to nobody else from its first moment on: it comes into being
+/// under another name and is moved into place once its mode is set.
+fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
+    let making = path.with_extension("making");
+    match fs::remove_file(&making) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&making)?;
+    fs::set_permissions(&making, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&making, path)?;
+    Ok(listener)
+}
+
+fn intake_settings(config: &Config) -> IntakeSettings {
+    let smtp = &config.smtp;
+    IntakeSettings {
+        hostname: config.hostname.clone(),
+        postmaster: config.organization.postmaster.clone(),
+        clients: smtp.clients.clone(),
+        normalize: smtp.normalize.clone(),
+        require_tls: smtp.require_tls,
+        max_message_size: smtp.max_message_size,
+        max_recipients: smtp.max_recipients,
+        max_connections: smtp.max_connections,
+        max_errors: smtp.max_errors,
+        idle_timeout: smtp.idle_timeout,
+    }
+}
+
+fn relay_settings(config: &Config) -> RelaySettings {
+    let delivery = &config.delivery;
+    RelaySettings {
+        hostname: config.hostname.clone(),
+        organization: config.organization.domains.clone(),
+        inside: config.inside.host.clone(),
+        inside_level: config.inside.tls,
+        notification_level: config.notification.level,
+        port: delivery.port,
+        retry: delivery.retry.clone(),
+        give_up: delivery.give_up,
+        warn_after: delivery.warn_after,
+        connections_per_domain: delivery.connections_per_domain,
+        workers: WORKERS,
+        report_from: config.organization.postmaster.clone(),
+        lease: LEASE,
+        drain: DRAIN,
+    }
+}

@@ -1,0 +1,157 @@
+//! What start-up reads and opens before anything runs: what can be wrong is found here.
+
+use super::{StartError, keys, policies::LivePolicies};
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    dns::hickory::HickoryResolver,
+    mail::notice::{Letterhead, Templates},
+    net::{tls::TlsServer, trust::TrustAnchors},
+    portal::{Portal, PortalSettings},
+    seal::KeyRing,
+    store::sled::{Options, SledStore},
+    vault::{NoticeSettings, Vault},
+};
+use axum_server::tls_rustls::RustlsConfig;
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+/// What start-up has read and opened before anything runs.
+pub(super) struct Parts {
+    pub(super) vault: Vault,
+    pub(super) store: Arc<SledStore>,
+    pub(super) policies: Arc<LivePolicies>,
+    pub(super) resolver: Arc<HickoryResolver>,
+    pub(super) anchors: TrustAnchors,
+    pub(super) smtp_tls: Option<Arc<TlsServer>>,
+    pub(super) portal: Portal,
+}
+
+/// Reads every file that the configuration names, for `config check`: what is wrong, a line each.
+/// Opens no vault and no port.
+pub fn check(config: &Config) -> Vec<String> {
+    let pairs = [config.smtp.tls.as_ref(), config.portal.tls.as_ref()];
+    let pairs = pairs.into_iter().flatten().map(|pair| {
+        TlsServer::load(&pair.certificate, &pair.key).map(drop).map_err(|e| e.to_string())
+    });
+    let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
+    let anchors = anchors.map(drop).map_err(|e| e.to_string());
+    let texts = overrides(config.notification.template.as_deref())
+        .and_then(|texts| {
+            let (mailed, _) = texts.into_iter().partition(|(name, _)| is_mailed(name));
+            notice_settings(config, &mailed)
+        })
+        .map(drop)
+        .map_err(|e| e.to_string());
+    pairs.chain([anchors, texts]).filter_map(Result::err).collect()
+}
+
+/// Everything that can be wrong is read and opened here, the vault last.
+pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
+    let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
+    let policies = Arc::new(LivePolicies::load(config.policy_dir.clone(), Arc::clone(&clock))?);
+    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
+        .map_err(|e| settled(&e))?;
+    let resolver = Arc::new(resolver);
+    let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
+    let anchors = anchors.map_err(|e| settled(&e))?;
+    let smtp_tls = match &config.smtp.tls {
+        Some(pair) => {
+            let tls = TlsServer::load(&pair.certificate, &pair.key).map_err(|e| settled(&e))?;
+            Some(Arc::new(tls))
+        }
+        None => None,
+    };
+    let overrides = overrides(config.notification.template.as_deref())?;
+    let (mailed, pages) = overrides.into_iter().partition(|(name, _)| is_mailed(name));
+    let notices = notice_settings(config, &mailed)?;
+    let (store, ring) = open_store(config).await?;
+    let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), Arc::clone(&store));
+    let vault = Vault::new(queue, bodies, people, ring, clock, notices);
+    let portal = PortalSettings {
+        organization: config.organization.name.clone(),
+        support: config.organization.support.clone(),
+        url: config.portal.url.clone(),
+        overrides: pages,
+    };
+    let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
+    Ok(Parts { vault, store, policies, resolver, anchors, smtp_tls, portal })
+}
+
+async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {
+    let (dir, keys) = (config.data_dir.clone(), config.vault.keys.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        make_private(&dir)
+            .map_err(|e| StartError::NotPermitted(format!("{}: {e}", dir.display())))?;
+        let ring = keys::load(&keys, &dir)?;
+        let store = SledStore::open(&dir, Options::default())?;
+        Ok::<_, StartError>((Arc::new(store), ring))
+    });
+    opened.await.map_err(|error| StartError::Damaged(error.to_string()))?
+}
+
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    if !dir.exists() {
+        fs::create_dir_all(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn portal_tls(
+    config: &Config,
+) -> Result<Option<(RustlsConfig, config::KeyPair)>, StartError> {
+    let Some(pair) = &config.portal.tls else { return Ok(None) };
+    // Checked with the same words as the SMTP certificate.
+    TlsServer::load(&pair.certificate, &pair.key).map_err(|e| StartError::Config(e.to_string()))?;
+    let tls = http1_tls(pair)
+        .await
+        .map_err(|error| StartError::Config(format!("{}: {error}", pair.certificate.display())))?;
+    Ok(Some((tls, pair.clone())))
+}
+
+/// Certificate and key; browsers are offered HTTP/1.1 alone (see [`impatient`]).
+pub(super) async fn http1_tls(pair: &config::KeyPair) -> std::io::Result<RustlsConfig> {
+    let tls = RustlsConfig::from_pem_file(&pair.certificate, &pair.key).await?;
+    let mut http1 = tls.get_inner().as_ref().clone();
+    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.reload_from_config(Arc::new(http1));
+    Ok(tls)
+}
+
+/// The texts of `notification.template`: notices and portal pages alike, by file name.
+fn overrides(folder: Option<&Path>) -> Result<BTreeMap<String, String>, StartError> {
+    let Some(folder) = folder else { return Ok(BTreeMap::new()) };
+    let wrong = |e: std::io::Error| StartError::Config(format!("{}: {e}", folder.display()));
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        if let Some(name) = name.filter(|n| n.ends_with(".html") || n.ends_with(".txt")) {
+            texts.insert(name, fs::read_to_string(&path).map_err(wrong)?);
+        }
+    }
+    Ok(texts)
+}
+
+/// Templates of what is mailed; all others are the portal's pages.
+fn is_mailed(name: &str) -> bool {
+    name.starts_with("notice.") || name.starts_with("code.")
+}
+
+fn notice_settings(
+    config: &Config,
+    overrides: &BTreeMap<String, String>,
+) -> Result<NoticeSettings, StartError> {
+    let templates = Templates::new(overrides).map_err(|e| StartError::Config(e.to_string()))?;
+    Ok(NoticeSettings {
+        head: Letterhead {
+            organization: config.organization.name.clone(),
+            support: config.organization.support.clone(),
+            from: config.notification.from.clone(),
+            subject: config.notification.subject.clone(),
+        },
+        templates,
+        portal_url: config.portal.url.clone(),
+        retention: config.portal.retention,
+    })
+}
