@@ -109,7 +109,7 @@ pub(super) async fn portal_tls(
     Ok(Some((tls, pair.clone())))
 }
 
-/// Certificate and key; browsers are offered HTTP/1.1 alone (see [`impatient`]).
+/// Certificate and key; browsers are offered HTTP/1.1 alone, the version whose patience the server bounds.
 pub(super) async fn http1_tls(pair: &config::KeyPair) -> std::io::Result<RustlsConfig> {
     let tls = RustlsConfig::from_pem_file(&pair.certificate, &pair.key).await?;
     let mut http1 = tls.get_inner().as_ref().clone();

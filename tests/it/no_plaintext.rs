@@ -1,7 +1,7 @@
 //! No plaintext of a message is ever on disk, in a log, in a notice, or on a stranger's wire.
 
 use crate::support::{
-    house::{House, PARTNER_FILE},
+    house::{House, PARTNER_FILE, link_in},
     http::Visitor,
     sink::{Manner, Sink},
     smtp, wait_for,
@@ -50,8 +50,8 @@ fn quoted(marker: &str) -> Vec<u8> {
     marker.bytes().map(|b| format!("={b:02X}")).collect::<String>().into_bytes()
 }
 
-fn assert_absent(place: &str, bytes: &[u8]) {
-    for marker in MARKERS {
+fn assert_absent(markers: &[&str], place: &str, bytes: &[u8]) {
+    for marker in markers {
         for form in forms(marker) {
             let found = memchr::memmem::find(bytes, &form);
             assert!(found.is_none(), "{marker} lies in {place} at {found:?}");
@@ -59,15 +59,16 @@ fn assert_absent(place: &str, bytes: &[u8]) {
     }
 }
 
-fn assert_absent_below(dir: &Path) -> usize {
+fn assert_absent_below(markers: &[&str], dir: &Path) -> usize {
     let mut files = 0;
     for entry in fs::read_dir(dir).expect("folder") {
         let path = entry.expect("entry").path();
         if path.is_dir() {
-            files += assert_absent_below(&path);
+            files += assert_absent_below(markers, &path);
         } else if path.is_file() {
             // A file may go while we look: then it holds nothing.
-            assert_absent(&path.display().to_string(), &fs::read(&path).unwrap_or_default());
+            let bytes = fs::read(&path).unwrap_or_default();
+            assert_absent(markers, &path.display().to_string(), &bytes);
             files += 1;
         }
     }
@@ -94,7 +95,7 @@ fn markers_planted_in_a_message_are_nowhere_but_at_the_reader_and_the_partner() 
         let life = house.gateway.json(&["trace", &id]);
         (life["recipients"][0]["outcome"] == "deferred").then_some(())
     });
-    assert!(assert_absent_below(&everything) > 3);
+    assert!(assert_absent_below(&MARKERS, &everything) > 3);
 
     // Sealed: the stranger gets a notice each.
     for message in [&message(), &small] {
@@ -102,7 +103,7 @@ fn markers_planted_in_a_message_are_nowhere_but_at_the_reader_and_the_partner() 
     }
     let notice = house.mail_to_stranger(1);
     house.mail_to_stranger(2);
-    assert_absent_below(&everything);
+    assert_absent_below(&MARKERS, &everything);
 
     // Read: at the portal, in every way that there is.
     let mut reader = Visitor::new(house.gateway.portal);
@@ -121,8 +122,30 @@ fn markers_planted_in_a_message_are_nowhere_but_at_the_reader_and_the_partner() 
     assert!(partner.messages().iter().all(|m| m.over_tls));
     assert!(memchr::memmem::find(&partner.bytes(), BODY.as_bytes()).is_some());
 
-    assert_absent_below(&everything);
-    assert_absent("the log", house.gateway.log_text().as_bytes());
-    assert_absent("the stranger's server", &house.stranger.bytes());
-    assert_absent("the inside host", &house.inside.bytes());
+    assert_absent_below(&MARKERS, &everything);
+    assert_absent(&MARKERS, "the log", house.gateway.log_text().as_bytes());
+    assert_absent(&MARKERS, "the stranger's server", &house.stranger.bytes());
+    assert_absent(&MARKERS, "the inside host", &house.inside.bytes());
+}
+
+/// DESIGN, "What never happens", 7: the store and the log see hashes of tokens and passwords.
+#[test]
+fn link_tokens_passwords_and_cookies_are_kept_as_hashes_only() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = House::open(dir.path(), &[], |_| {});
+    smtp::send(
+        house.gateway.smtp,
+        "a@example.org",
+        &["ada@stranger.test"],
+        b"Subject: x\r\n\r\nx\r\n",
+    );
+    let notice = house.mail_to_stranger(1);
+    let token = link_in(&notice.content).replace("/m/", "");
+    let password = "wisteria granite lantern";
+    let mut reader = Visitor::new(house.gateway.portal);
+    house.register(&mut reader, &notice, password);
+    let cookie = reader.cookie("session").expect("signed in");
+    let secrets = [token.as_str(), password, cookie.as_str()];
+    assert!(assert_absent_below(&secrets, &dir.path().join("gateway")) > 3);
+    assert_absent(&secrets, "the log", house.gateway.log_text().as_bytes());
 }

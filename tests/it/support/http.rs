@@ -36,6 +36,11 @@ impl Visitor {
         Self { portal, cookies: BTreeMap::new() }
     }
 
+    /// What the portal keeps in this visitor's browser under that name.
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        self.cookies.get(name).cloned()
+    }
+
     pub fn get(&mut self, path: &str) -> Page {
         self.request("GET", path, &[], &[], None)
     }
