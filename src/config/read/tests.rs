@@ -1,0 +1,260 @@
+//! Configuration texts, good and bad, and what is said of them.
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    let parsed = read(text, Path::new("r.toml"), Path::new("/etc/restante"));
+    parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+/// The whole of the manual's example, as an admin may copy it.
+const MANUAL: &str = r#"
+hostname   = "gw.example.org"
+data_dir   = "data"
+policy_dir = "policies"
+[organization]
+name       = "Example Health"
+domains    = ["example.org"]
+postmaster = "postmaster@example.org"
+support    = "helpdesk@example.org"
+[smtp]
+listen           = ["127.0.0.1:2525"]
+clients          = ["127.0.0.0/8", "::1/128"]
+users            = ""
+certificate      = ""
+key              = ""
+require_tls      = false
+max_message_size = "50 MiB"
+max_recipients   = 1000
+max_connections  = 1000
+max_errors       = 20
+idle_timeout     = "5m"
+normalize        = []
+xclient          = []
+[inside]
+host = "127.0.0.1:25"
+tls  = "opportunistic"
+[dns]
+nameservers = []
+dnssec      = "validate"
+trust_anchor = ""
+[delivery]
+port        = 25
+trust_anchors = ""
+retry       = ["1m", "5m", "15m", "30m", "1h", "2h", "4h"]
+give_up     = "5d"
+warn_after  = "4h"
+connections_per_domain = 20
+ipv6        = true
+refuse_networks = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"]
+[notification]
+from        = "secure@example.org"
+subject     = "You have a secure message from {organization}"
+template    = ""
+level       = "opportunistic"
+dkim        = []
+[portal]
+listen      = "127.0.0.1:8080"
+url         = "http://127.0.0.1:8080"
+certificate = ""
+key         = ""
+retention   = "30d"
+max_reply_size = "50 MiB"
+[vault]
+store   = "sled"
+objects = ""
+keys    = ""
+[metrics]
+listen  = ""
+[log]
+format  = "text"
+level   = "info"
+"#;
+
+#[test]
+fn the_manual_holds_the_defaults() {
+    let manual = parse(MANUAL).unwrap();
+    let mut own = parse("hostname = \"gw.example.org\"\n").unwrap();
+    // The only lines of the manual that name an organisation.
+    own.organization = manual.organization.clone();
+    own.notification.from = manual.notification.from.clone();
+    assert_eq!(own.to_toml(), manual.to_toml());
+    assert_eq!(own.to_json(), manual.to_json());
+}
+
+#[test]
+fn without_a_word_everything_has_a_value() {
+    let config = parse("").unwrap();
+    let host = config.hostname.as_str();
+    assert!(!host.is_empty());
+    assert_eq!(config.organization.postmaster.to_string(), format!("postmaster@{host}"));
+    assert_eq!(config.organization.support, format!("postmaster@{host}"));
+    assert_eq!(config.notification.from.to_string(), format!("secure@{host}"));
+    assert_eq!(config.data_dir, Path::new("/etc/restante/data"));
+    assert_eq!(config.vault.keys, Path::new("/etc/restante/data/keys"));
+    assert_eq!(config.inside.host.to_string(), "[127.0.0.1]:25");
+    assert_eq!(config.smtp.listen, ["127.0.0.1:2525".parse().unwrap()]);
+    assert_eq!(config.portal.url, "http://127.0.0.1:8080");
+    assert_eq!(config.delivery.retry.len(), 7);
+    assert_eq!(config.delivery.refuse_networks.len(), 5);
+}
+
+#[test]
+fn values_arrive() {
+    let text = r#"
+data_dir = "/srv/mail"
+[smtp]
+listen = ["0.0.0.0:25", "[::]:25"]
+clients = ["10.1.2.3", "2001:db8::/32"]
+certificate = "tls/chain.pem"
+key = "tls/key.pem"
+require_tls = true
+max_message_size = "2 GiB"
+normalize = ["192.0.2.0/24"]
+[inside]
+host = "mail.example.org"
+tls = "verify"
+[dns]
+nameservers = ["127.0.0.1:5353", "::1"]
+dnssec = "off"
+[delivery]
+trust_anchors = "ca.pem"
+retry = ["2s"]
+refuse_networks = []
+[portal]
+url = "https://mail.example.org/secure/"
+retention = "1w"
+[log]
+format = "json"
+"#;
+    let config = parse(text).unwrap();
+    let file = |name: &str| Path::new("/etc/restante").join(name);
+    assert_eq!(config.vault.keys, Path::new("/srv/mail/keys"));
+    assert_eq!(
+        config.smtp.clients,
+        [network("10.1.2.3/32").unwrap(), network("2001:db8::/32").unwrap()]
+    );
+    let (certificate, key) = (file("tls/chain.pem"), file("tls/key.pem"));
+    assert_eq!(config.smtp.tls, Some(KeyPair { certificate, key }));
+    assert!(config.smtp.require_tls && config.log.json);
+    assert_eq!(config.smtp.max_message_size, 2 << 30);
+    assert_eq!((config.inside.host.mx, config.inside.tls), (false, Level::Verify));
+    assert_eq!(config.dns.nameservers.iter().map(SocketAddr::port).collect::<Vec<_>>(), [5353, 53]);
+    assert_eq!(config.dns.dnssec, Dnssec::Off);
+    assert_eq!(config.delivery.trust_anchors, Some(file("ca.pem")));
+    assert_eq!(config.delivery.retry, [SignedDuration::from_secs(2)]);
+    assert!(config.delivery.refuse_networks.is_empty());
+    assert_eq!(config.portal.url, "https://mail.example.org/secure");
+    assert_eq!(config.portal.retention, SignedDuration::from_hours(7 * 24));
+}
+
+#[test]
+fn what_is_shown_reads_back() {
+    for text in [
+        "",
+        MANUAL,
+        "[smtp]\ncertificate = \"a\"\nkey = \"b\"\n[organization]\nname = 'O\"Neil \\ Söhne'\n",
+        "[portal]\nlisten = \"[::1]:9000\"\ncertificate = \"a\"\nkey = \"b\"\n[inside]\nhost = \"[2001:db8::1]:25\"\n",
+    ] {
+        let shown = parse(text).unwrap().to_toml();
+        let again = parse(&shown).unwrap_or_else(|p| panic!("{p:#?}\n{shown}"));
+        assert_eq!(again.to_toml(), shown);
+    }
+}
+
+/// What an admin may get wrong, and what is said.
+const WRONG: &[(&str, &str)] = &[
+    ("hostnme = \"x\"", "r.toml:1:1: error: unknown key `hostnme`; did you mean `hostname`?"),
+    ("[smpt]\nlisten = []", "r.toml:1:2: error: unknown key `smpt`; did you mean `smtp`?"),
+    ("[smtp]\nlistn = []", "r.toml:2:1: error: unknown key `listn`; did you mean `listen`?"),
+    ("hostname = 3", "r.toml:1:12: error: key `hostname`: a number where a text"),
+    ("hostname = \"[192.0.2.1]\"", "is an address: write a name"),
+    ("hostname = \"a b\"", "no domain"),
+    ("hostname = ", "r.toml:1:12: error: not TOML"),
+    ("smtp = 1", "r.toml:1:1: error: `smtp` is a table, not a number: write [smtp]"),
+    ("[[smtp]]", "write [smtp]"),
+    ("[smtp]\nlisten = []", "r.toml:2:10: error: key `listen`: an empty list"),
+    (
+        "[smtp]\nlisten = [\"2525\"]",
+        "r.toml:2:11: error: key `listen`: `2525` is no address with a port",
+    ),
+    ("[smtp]\nlisten = \"127.0.0.1:25\"", "a text where a list"),
+    ("[smtp]\nclients = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\" or \"10.0.0.1\""),
+    ("[smtp]\nclients = [\"all\"]", "no network"),
+    ("[smtp]\nrequire_tls = \"yes\"", "true or false belongs"),
+    ("[smtp]\nrequire_tls = true", "nobody could send"),
+    ("[smtp]\ncertificate = \"c.pem\"", "needs `key` beside it"),
+    ("[portal]\nkey = \"k.pem\"", "needs `certificate` beside it"),
+    (
+        "[smtp]\nmax_message_size = \"3 GiB\"",
+        "r.toml:2:20: error: key `max_message_size`: `3 GiB` is out of range",
+    ),
+    ("[smtp]\nmax_message_size = 52428800", "a number where a text"),
+    ("[smtp]\nmax_recipients = 0", "write 1 to 100000"),
+    ("[smtp]\nmax_errors = -1", "out of range"),
+    ("[smtp]\nidle_timeout = \"0s\"", "no time at all"),
+    ("[smtp]\nusers = \"users\"", "r.toml:2:1: error: key `users` is not yet supported"),
+    ("[smtp]\nxclient = [\"10.0.0.0/8\"]", "key `xclient` is not yet"),
+    ("[inside]\ntls = \"none\"", "not yet"),
+    ("[inside]\ntls = \"dane\"", "`dane` is not known"),
+    ("[inside]\nhost = \"a b\"", "no next hop"),
+    ("[dns]\nnameservers = [\"localhost:53\"]", "no name server"),
+    ("[dns]\ndnssec = \"yes\"", "known here: validate, trust-ad, off"),
+    ("[dns]\ntrust_anchor = \"root.key\"", "not yet"),
+    ("[delivery]\nport = 0", "write 1 to 65535"),
+    ("[delivery]\nport = 65536", "write 1 to 65535"),
+    ("[delivery]\nretry = []", "an empty list"),
+    ("[delivery]\nretry = [\"1m\", \"0s\"]", "r.toml:2:16: error: key `retry`: `0s`"),
+    ("[delivery]\ngive_up = \"5 days\"", "no time"),
+    ("[notification]\nfrom = \"secure\"", "no address"),
+    ("[notification]\nsubject = \"a\\nb\"", "one line"),
+    ("[notification]\nsubject = \"\"", "empty"),
+    ("[notification]\nlevel = \"envelope\"", "`envelope` is not known"),
+    ("[notification]\ndkim = [{ domain = \"x\" }]", "not yet"),
+    ("[portal]\nurl = \"http://mail.example.org\"", "write \"https://mail.example.org\""),
+    ("[portal]\nurl = \"mail.example.org\"", "no address of a portal"),
+    ("[portal]\nurl = \"ftp://mail.example.org\"", "no address of a portal"),
+    ("[portal]\nurl = \"https://\"", "no address of a portal"),
+    ("[portal]\nurl = \"https://a.example?x\"", "no address of a portal"),
+    ("[portal]\nurl = \"https://u@a.example\"", "no address of a portal"),
+    ("[portal]\nurl = \"http://127.0.0.1.evil.example\"", "would show links"),
+    ("[portal]\nmax_reply_size = \"1 MiB\"", "not yet"),
+    ("[vault]\nstore = \"postgres://h/db\"", "not yet"),
+    ("[vault]\nstore = \"sqlite\"", "not a store"),
+    ("[vault]\nobjects = \"s3://b/p\"", "not yet"),
+    ("[metrics]\nlisten = \"127.0.0.1:9090\"", "not yet"),
+    ("[log]\nformat = \"xml\"", "known here: text, json"),
+    ("[log]\nlevel = \"inf\"", "did you mean `info`"),
+];
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    for (text, says) in WRONG {
+        let found = parse(text).unwrap_err();
+        assert_eq!(found.len(), 1, "{text:?}: {found:#?}");
+        assert!(found[0].contains(says), "{text:?}: {says}\n{}", found[0]);
+    }
+}
+
+#[test]
+fn all_problems_are_shown_at_once() {
+    let text = "hostnme = 1\n[smtp]\nlisten = 1\n[log]\nlevel = \"x\"\n";
+    let lines: Vec<String> = parse(text).unwrap_err();
+    let places: Vec<_> = lines.iter().map(|l| l.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["r.toml:1:1", "r.toml:3:10", "r.toml:5:9"]);
+}
+
+#[test]
+fn loopback_may_do_without_https() {
+    for url in [
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080/",
+        "http://localhost",
+        "http://127.9.9.9/mail",
+        "https://mail.example.org",
+        "https://mail.example.org:8443/a/b/",
+    ] {
+        let config = parse(&format!("[portal]\nurl = \"{url}\"\n")).unwrap();
+        assert_eq!(config.portal.url, url.trim_end_matches('/'));
+    }
+}
