@@ -4,7 +4,7 @@ use super::{Exit, out};
 use crate::{
     clock::Clock,
     mail::Address,
-    policy::{self, Policy, PolicySet, Problem, Severity, SourceFile},
+    policy::{self, PolicyRef, PolicySet, Problem, Severity, SourceFile},
 };
 use std::{io, path::Path};
 
@@ -71,18 +71,17 @@ pub fn check(dir: &Path, strict: bool, json: bool, clock: &dyn Clock) -> Exit {
 
 /// Partners whose `ca_file` can't be read: nothing can be proved to them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
-    let problem = |policy: &Policy| {
-        let file = policy.ca_file.as_ref()?;
+    let problem = |(file, at): (&str, &PolicyRef)| {
         let error = std::fs::File::open(dir.join(file)).err()?;
         Some(Problem {
-            file: policy.at.file.clone(),
-            line: policy.at.line,
+            file: at.file.clone(),
+            line: at.line,
             column: 1,
             severity: Severity::Warning,
             text: format!("key `ca_file`: {file}: {error}: put it there, or no mail goes directly"),
         })
     };
-    set.entries().iter().filter_map(problem).collect()
+    set.ca_files().filter_map(problem).collect()
 }
 
 fn report(problems: &[Problem], json: bool) {

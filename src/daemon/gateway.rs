@@ -109,7 +109,7 @@ impl Gateway {
         let intake = Arc::new(Intake::new(
             intake_settings(config),
             parts.vault.clone(),
-            Arc::clone(&parts.store) as _,
+            Arc::clone(&parts.vault.queue),
             Arc::clone(&parts.policies) as _,
         ));
         for listener in listeners {

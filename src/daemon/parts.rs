@@ -18,7 +18,6 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, s
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
     pub(super) vault: Vault,
-    pub(super) store: Arc<SledStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
     pub(super) anchors: TrustAnchors,
@@ -36,10 +35,7 @@ pub fn check(config: &Config) -> Vec<String> {
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map(drop).map_err(|e| e.to_string());
     let texts = overrides(config.notification.template.as_deref())
-        .and_then(|texts| {
-            let (mailed, _) = texts.into_iter().partition(|(name, _)| is_mailed(name));
-            notice_settings(config, &mailed)
-        })
+        .and_then(|(mailed, _)| notice_settings(config, &mailed))
         .map(drop)
         .map_err(|e| e.to_string());
     pairs.chain([anchors, texts]).filter_map(Result::err).collect()
@@ -61,11 +57,10 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         }
         None => None,
     };
-    let overrides = overrides(config.notification.template.as_deref())?;
-    let (mailed, pages) = overrides.into_iter().partition(|(name, _)| is_mailed(name));
+    let (mailed, pages) = overrides(config.notification.template.as_deref())?;
     let notices = notice_settings(config, &mailed)?;
     let (store, ring) = open_store(config).await?;
-    let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), Arc::clone(&store));
+    let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
     let vault = Vault::new(queue, bodies, people, ring, clock, notices);
     let portal = PortalSettings {
         organization: config.organization.name.clone(),
@@ -74,7 +69,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         overrides: pages,
     };
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, store, policies, resolver, anchors, smtp_tls, portal })
+    Ok(Parts { vault, policies, resolver, anchors, smtp_tls, portal })
 }
 
 async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {
@@ -109,7 +104,8 @@ pub(super) async fn portal_tls(
     Ok(Some((tls, pair.clone())))
 }
 
-/// Certificate and key; browsers are offered HTTP/1.1 alone, the version whose patience the server bounds.
+/// Certificate and key; browsers are offered HTTP/1.1 alone, the version whose patience the
+/// server bounds.
 pub(super) async fn http1_tls(pair: &config::KeyPair) -> std::io::Result<RustlsConfig> {
     let tls = RustlsConfig::from_pem_file(&pair.certificate, &pair.key).await?;
     let mut http1 = tls.get_inner().as_ref().clone();
@@ -118,11 +114,14 @@ pub(super) async fn http1_tls(pair: &config::KeyPair) -> std::io::Result<RustlsC
     Ok(tls)
 }
 
-/// The texts of `notification.template`: notices and portal pages alike, by file name.
-fn overrides(folder: Option<&Path>) -> Result<BTreeMap<String, String>, StartError> {
-    let Some(folder) = folder else { return Ok(BTreeMap::new()) };
+/// Templates by file name.
+type Texts = BTreeMap<String, String>;
+
+/// The texts of `notification.template`: what is mailed, and the portal's pages.
+fn overrides(folder: Option<&Path>) -> Result<(Texts, Texts), StartError> {
+    let Some(folder) = folder else { return Ok(Default::default()) };
     let wrong = |e: std::io::Error| StartError::Config(format!("{}: {e}", folder.display()));
-    let mut texts = BTreeMap::new();
+    let mut texts = Texts::new();
     for entry in fs::read_dir(folder).map_err(wrong)? {
         let path = entry.map_err(wrong)?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -130,7 +129,7 @@ fn overrides(folder: Option<&Path>) -> Result<BTreeMap<String, String>, StartErr
             texts.insert(name, fs::read_to_string(&path).map_err(wrong)?);
         }
     }
-    Ok(texts)
+    Ok(texts.into_iter().partition(|(name, _)| is_mailed(name)))
 }
 
 /// Templates of what is mailed; all others are the portal's pages.

@@ -159,11 +159,6 @@ impl PolicySet {
         entry(name).or_else(|| below().find_map(entry)).unwrap_or(&self.default)
     }
 
-    /// Partner entries in the order of the files.
-    pub fn entries(&self) -> &[Policy] {
-        &self.policies
-    }
-
     /// Number of partner entries.
     pub fn partners(&self) -> usize {
         self.policies.len()
