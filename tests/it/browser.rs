@@ -6,8 +6,12 @@ use crate::support::{
     house::{House, code_in, link_in},
     smtp, wait_for,
 };
-use fantoccini::{Client, Locator};
-use std::{fs, path::Path};
+use fantoccini::{Client, Locator, elements::Element, error::CmdError};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\nTo: ada@stranger.test\r\n\
     Subject: Your appointment\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
@@ -70,8 +74,7 @@ async fn register(browser: &Client, house: &House, link: &str) {
 }
 
 async fn read(browser: &Client, downloads: &Path) {
-    let text = text_of(browser, "main").await;
-    assert!(text.contains("please come on Monday at nine."), "{text}");
+    shows(browser, "please come on Monday at nine.").await;
     let title = browser.title().await.expect("title");
     assert!(title.contains("Your appointment"), "{title}");
     picture(browser, "3-message").await;
@@ -84,39 +87,55 @@ async fn read(browser: &Client, downloads: &Path) {
 }
 
 async fn sign_out_and_in(browser: &Client, address: &str, link: &str) {
-    let out = Locator::Css("form[action='/logout'] button");
-    browser.find(out).await.expect("sign out").click().await.expect("clicked");
+    click(browser, "form[action='/logout'] button").await;
     browser.goto(link).await.expect("the link opens again");
     let filled = field(browser, "email").await.prop("value").await.expect("value");
     assert_eq!(filled.as_deref(), Some(address));
     picture(browser, "4-sign-in").await;
     field(browser, "password").await.send_keys(PASSWORD).await.expect("typed");
     submit(browser).await;
-    let text = text_of(browser, "main").await;
-    assert!(text.contains("please come on Monday at nine."), "{text}");
+    shows(browser, "please come on Monday at nine.").await;
     let base = link.split("/m/").next().expect("a base").to_owned();
     browser.goto(&format!("{base}/inbox")).await.expect("the inbox");
-    assert!(text_of(browser, "main").await.contains("Your appointment"));
+    shows(browser, "Your appointment").await;
     picture(browser, "5-inbox").await;
 }
 
-async fn field(browser: &Client, name: &str) -> fantoccini::elements::Element {
-    let found = browser.find(Locator::Css(&format!("[name='{name}']"))).await;
+async fn field(browser: &Client, name: &str) -> Element {
+    let found = browser.wait().for_element(Locator::Css(&format!("[name='{name}']"))).await;
     found.unwrap_or_else(|e| panic!("no field {name}: {e}"))
 }
 
 async fn submit(browser: &Client) {
-    let before = browser.current_url().await.expect("url");
-    let button = Locator::Css("main form button[type='submit'], main form button:not([type])");
-    browser.find(button).await.expect("a button").click().await.expect("clicked");
-    // The driver waits for the page that the click leads to.
-    let after = browser.current_url().await.expect("url");
-    assert_ne!(before, after, "{}", text_of(browser, "main").await);
+    click(browser, "main form button[type='submit'], main form button:not([type])").await;
 }
 
-async fn text_of(browser: &Client, css: &str) -> String {
-    let element = browser.find(Locator::Css(css)).await.expect("element");
-    element.text().await.expect("text")
+/// Presses a button and waits for the page that it leads to: the driver may answer before that.
+async fn click(browser: &Client, css: &str) {
+    let before = browser.current_url().await.expect("url");
+    browser.find(Locator::Css(css)).await.expect("a button").click().await.expect("clicked");
+    let end = Instant::now() + Duration::from_secs(60);
+    while browser.current_url().await.expect("url") == before {
+        assert!(Instant::now() < end, "{css} led nowhere: {:?}", text(browser).await);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until the page's main part says `words`.
+async fn shows(browser: &Client, words: &str) {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = text(browser).await;
+        if shown.as_ref().is_ok_and(|shown| shown.contains(words)) {
+            return;
+        }
+        assert!(Instant::now() < end, "{words:?} is not in {shown:?}");
+    }
+}
+
+/// The words of the page's main part; an error while another page takes its place.
+async fn text(browser: &Client) -> Result<String, CmdError> {
+    browser.find(Locator::Css("main")).await?.text().await
 }
 
 /// Pictures of the pages go where `RESTANTE_PICTURES` points, for people to look at.
