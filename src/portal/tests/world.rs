@@ -13,8 +13,8 @@ use crate::{
         header::{Needs, Silence},
     },
     store::{
-        Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientState, Settle,
-        memory::MemoryStore,
+        Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState,
+        Settle, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -192,7 +192,9 @@ impl World {
     pub(super) async fn mailed_code(&self, recipient: &str) -> Option<String> {
         let filter = Filter { recipient: Some(address(recipient)), ..Filter::default() };
         let all = self.store.list(&filter, None, 1000).await.unwrap();
-        let codes = all.into_iter().filter(|(row, _)| row.facts.class == Class::Code);
+        // The filter takes an address in any case; the code is this mailbox's own.
+        let own = |rows: &[RecipientRow]| rows.iter().any(|r| r.address == address(recipient));
+        let codes = all.into_iter().filter(|(row, to)| row.facts.class == Class::Code && own(to));
         let (row, _) = codes.max_by_key(|(row, _)| row.facts.arrived)?;
         let mut content = self.vault.open_notice(&row).await.unwrap();
         let mut text = String::new();
