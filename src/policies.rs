@@ -1,9 +1,20 @@
-//! The port to the policies in force.
-use crate::policy::PolicySet;
+//! The ports to policies: our own, and those that domains publish.
+use crate::{
+    mail::Domain,
+    policy::{PolicySet, StsFacts},
+};
+use async_trait::async_trait;
 use std::sync::Arc;
 
 /// Hands out the policy set in force.
 pub trait Policies: Send + Sync + std::fmt::Debug {
     /// The set in force now; one attempt asks once and keeps it.
     fn current(&self) -> Arc<PolicySet>;
+}
+
+/// Knows what domains ask of those who send to them (MTA-STS, RFC 8461).
+#[async_trait]
+pub trait StsPolicies: Send + Sync + std::fmt::Debug {
+    /// What the domain says: its policy as last fetched and still good, or fetched now.
+    async fn policy(&self, domain: &Domain) -> StsFacts;
 }

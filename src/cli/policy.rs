@@ -69,19 +69,19 @@ pub fn check(dir: &Path, strict: bool, json: bool, clock: &dyn Clock) -> Exit {
     if problems.iter().any(bad) { Exit::No } else { Exit::Done }
 }
 
-/// Partners whose `ca_file` can't be read: nothing can be proved to them, so their mail waits.
+/// Partners whose files can't be read: nothing can be proved to them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
-    let problem = |(file, at): (&str, &PolicyRef)| {
+    let problem = |(key, file, at): (&str, &str, &PolicyRef)| {
         let error = std::fs::File::open(dir.join(file)).err()?;
         Some(Problem {
             file: at.file.clone(),
             line: at.line,
             column: 1,
             severity: Severity::Warning,
-            text: format!("key `ca_file`: {file}: {error}: put it there, or no mail goes directly"),
+            text: format!("key `{key}`: {file}: {error}: put it there, or no mail goes directly"),
         })
     };
-    set.ca_files().filter_map(problem).collect()
+    set.files().filter_map(problem).collect()
 }
 
 fn report(problems: &[Problem], json: bool) {

@@ -143,6 +143,7 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             vault: parts.vault.clone(),
             resolver: Arc::clone(&parts.resolver) as _,
+            sts: Arc::clone(&parts.sts) as _,
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
             clock: Arc::clone(&parts.vault.clock),

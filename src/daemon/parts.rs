@@ -20,9 +20,20 @@ pub(super) struct Parts {
     pub(super) vault: Vault,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
+    pub(super) sts: Arc<NoSts>,
     pub(super) anchors: TrustAnchors,
     pub(super) smtp_tls: Option<Arc<TlsServer>>,
     pub(super) portal: Portal,
+}
+
+/// Stands in until MTA-STS is looked up.
+#[derive(Debug)]
+pub(super) struct NoSts;
+#[async_trait::async_trait]
+impl crate::policies::StsPolicies for NoSts {
+    async fn policy(&self, _: &crate::mail::Domain) -> crate::policy::StsFacts {
+        crate::policy::StsFacts::Doubt("MTA-STS is not looked up yet".to_owned())
+    }
 }
 
 /// Reads every file that the configuration names, for `config check`: what is wrong, a line each.
@@ -69,7 +80,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         overrides: pages,
     };
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, policies, resolver, anchors, smtp_tls, portal })
+    Ok(Parts { vault, policies, resolver, sts: Arc::new(NoSts), anchors, smtp_tls, portal })
 }
 
 async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {

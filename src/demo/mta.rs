@@ -53,8 +53,7 @@ pub(super) async fn hand_in(
     };
     let mut content = Whole(Some(Bytes::copy_from_slice(&letter.content)));
     let dialer = Dialer::new(settings, Arc::new(SystemClock));
-    let in_the_open =
-        Requirement { tls: TlsUse::Never, min_tls13: false, ca_file: None, configured: false };
+    let in_the_open = Requirement { tls: TlsUse::Never, ..Requirement::default() };
     let sending = async {
         let connected = dialer.connect("gw.example.org", gateway, &in_the_open).await;
         let mut peer = connected.map_err(|(trouble, _)| wrong(&trouble.detail))?;

@@ -5,9 +5,9 @@
 //! that make no sense are trouble, and trouble defers.
 
 use crate::{
-    dns::{Addresses, Resolver},
+    dns::{Addresses, Resolver, Texts},
     mail::Domain,
-    policy::{MxFacts, MxHost},
+    policy::{Dane, Dnssec, MxFacts, MxHost},
 };
 use async_trait::async_trait;
 use hickory_resolver::{
@@ -155,9 +155,10 @@ impl HickoryResolver {
         let (v4, v6) =
             tokio::join!(self.ask(name, RecordType::A), self.ask(name, RecordType::AAAA));
         match (v4, v6) {
-            (Answer::Found(_), _) | (_, Answer::Found(_)) => {
-                MxFacts::Hosts(vec![MxHost { name: domain.to_owned(), preference: 0 }])
-            }
+            (Answer::Found(_), _) | (_, Answer::Found(_)) => MxFacts::Hosts(
+                vec![MxHost { name: domain.to_owned(), preference: 0 }],
+                Dnssec::Unchecked,
+            ),
             (Answer::Trouble(text), _) | (_, Answer::Trouble(text)) => MxFacts::Trouble(text),
             (Answer::NoName, Answer::NoName) if no_name => MxFacts::NoDomain,
             (Answer::NoData | Answer::NoName, Answer::NoData | Answer::NoName) => MxFacts::NoHost,
@@ -189,7 +190,10 @@ impl Resolver for HickoryResolver {
     async fn mx(&self, domain: &Domain) -> MxFacts {
         // RFC 5321 §4.1.3: an address literal names its host.
         if let Some(address) = domain.literal() {
-            return MxFacts::Hosts(vec![MxHost { name: address.to_string(), preference: 0 }]);
+            return MxFacts::Hosts(
+                vec![MxHost { name: address.to_string(), preference: 0 }],
+                Dnssec::Unchecked,
+            );
         }
         match timeout(self.whole, self.mx_of(domain.as_str())).await {
             Ok(facts) => facts,
@@ -204,6 +208,28 @@ impl Resolver for HickoryResolver {
         match timeout(self.whole, self.addresses_of(host)).await {
             Ok(addresses) => addresses,
             Err(_) => Addresses::Trouble(format!("{host} A/AAAA: no answer in time")),
+        }
+    }
+
+    async fn tlsa(&self, _host: &str, _port: u16) -> Dane {
+        Dane::Unchecked
+    }
+
+    async fn texts(&self, name: &str) -> Texts {
+        let Some(name) = absolute(name) else { return Texts::None };
+        match self.ask(&name, RecordType::TXT).await {
+            Answer::Found(records) => Texts::Found(
+                records
+                    .iter()
+                    .filter_map(|data| {
+                        let RData::TXT(text) = data else { return None };
+                        let joined = text.txt_data.concat();
+                        Some(String::from_utf8_lossy(&joined).into_owned())
+                    })
+                    .collect(),
+            ),
+            Answer::NoData | Answer::NoName => Texts::None,
+            Answer::Trouble(text) => Texts::Trouble(text),
         }
     }
 }
@@ -289,7 +315,7 @@ fn exchangers(domain: &str, records: &[RData]) -> MxFacts {
     hosts.shuffle(&mut rand::rng());
     hosts.sort_by_key(|host| host.preference);
     hosts.truncate(MAX_HOSTS);
-    MxFacts::Hosts(hosts)
+    MxFacts::Hosts(hosts, Dnssec::Unchecked)
 }
 
 /// The exchanger's name, lower case, without its dot; `None` for the root, an address written as a

@@ -307,6 +307,7 @@ impl Connector for Dialer {
                     verified: false,
                     reply: failure.reply,
                     error: Some(failure.detail.clone()),
+                    dns: None,
                 };
                 let trouble = HostTrouble {
                     host: host.to_owned(),

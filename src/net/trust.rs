@@ -308,6 +308,7 @@ fn facts_of(connection: &CommonState, verdict: Option<&Option<String>>) -> TlsFa
             .unwrap_or_default(),
         not_after: leaf
             .and_then(|leaf| Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()),
+        dane: None,
     }
 }
 

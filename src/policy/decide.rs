@@ -7,10 +7,11 @@
 use crate::{
     mail::{Domain, EnhancedStatus, StatusClass},
     policy::{
-        Facts, HostTrouble, Level, MxFacts, NoRequireTls, Otherwise, PeerFacts, Policy, PolicyRef,
-        Question, RuleAction, RuleVerdict, StartTls, Trouble,
-        file::NextHop,
-        judge::{self, Asked},
+        Dane, Dnssec, Facts, HostFacts, HostTrouble, Level, MxFacts, NoRequireTls, Otherwise,
+        PeerFacts, Policy, PolicyRef, Question, RuleAction, RuleVerdict, StartTls, StsFacts,
+        StsMode, TlsaSet, Trouble,
+        file::{ClientKey, NextHop},
+        judge::{self, Asked, Met},
         obstacle::{Obstacle, away_status, failing, level_status, obstacle},
     },
 };
@@ -18,7 +19,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 /// What connecting must do before facts about a peer are brought back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Requirement {
     /// Use STARTTLS: never, if offered, or always.
     pub tls: TlsUse,
@@ -27,18 +28,23 @@ pub struct Requirement {
     /// Private trust anchors instead of `delivery.trust_anchors`: a path, absolute or relative to
     /// the policy directory.
     pub ca_file: Option<String>,
+    /// What we show a host that asks for our certificate.
+    pub client: Option<ClientKey>,
+    /// The certificate is held against these records, and SNI is their base.
+    pub tlsa: Option<TlsaSet>,
     /// Configuration itself names this host, no DNS answer led here: `delivery.refuse_networks` does
     /// not speak of it (an inside host or a relay on loopback).
     pub configured: bool,
 }
 /// When STARTTLS is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsUse {
     /// Not at all.
     Never,
     /// Where offered; on refusal or failure plaintext over a new connection.
     IfOffered,
     /// Always, or this host is no peer.
+    #[default]
     Always,
 }
 /// What to find out next.
@@ -46,9 +52,17 @@ pub enum TlsUse {
 pub enum Need {
     /// The MX set of the domain, or of this next hop.
     Mx(Option<NextHop>),
-    /// A connection to the next untried host that meets this.
+    /// What this domain says by MTA-STS.
+    Sts(String),
+    /// The next untried host: its addresses, and with `tlsa` its TLSA records too.
+    Host {
+        /// TLSA records are asked for.
+        tlsa: bool,
+    },
+    /// A connection to the next untried address of the host, as this says.
     Peer(Requirement),
-    /// This host does not do: leave it (with this trouble on the record) and try the next.
+    /// This host, or the connection to it, does not do: leave it (with this trouble on the record)
+    /// and try the next.
     NextHost(Trouble, String),
 }
 /// Where mail goes.
@@ -69,12 +83,15 @@ pub enum Route {
 ///
 /// ```compile_fail,E0451
 /// use restante::policy::{Clearance, Why};
-/// fn forge(why: Why) -> Clearance { Clearance { connection: 1, why, mark: None } }
+/// fn forge(why: Why) -> Clearance {
+///     Clearance { connection: 1, why, verified: true, mark: None }
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Clearance {
     connection: u64,
     why: Why,
+    verified: bool,
     mark: Option<String>,
 }
 impl Clearance {
@@ -85,6 +102,10 @@ impl Clearance {
     /// Why content may go.
     pub fn why(&self) -> &Why {
         &self.why
+    }
+    /// True if something asked of the certificate was proved.
+    pub fn verified(&self) -> bool {
+        self.verified
     }
     /// Header line to add (policy `mark`).
     pub fn mark(&self) -> Option<&str> {
@@ -154,6 +175,7 @@ struct Plan<'a> {
     at: PolicyRef,
     hop: Option<&'a NextHop>,
     ca_file: Option<&'a str>,
+    client: Option<&'a ClientKey>,
     mark: Option<&'a str>,
     /// What success is called, and the words before it.
     success: Reason,
@@ -197,6 +219,14 @@ impl<'a> Plan<'a> {
             let text = sealed_by(policy, facts.domain);
             return Err(Why { reason: Reason::PolicyEnvelope, text, policy: at });
         }
+        if at.level == Level::Auto && facts.set.never_direct(facts.domain) {
+            let text = format!(
+                "{} is on the list of domains that nobody vouches for (never_direct), so the \
+                 message is kept sealed for pickup.",
+                facts.domain
+            );
+            return Err(Why { reason: Reason::PolicyEnvelope, text, policy: at });
+        }
         let (success, preface) = if passes {
             (Reason::RulePass, "A rule lets the message pass: ".to_owned())
         } else {
@@ -207,11 +237,13 @@ impl<'a> Plan<'a> {
                 level: at.level,
                 domain: facts.domain.as_str(),
                 names: &policy.names,
+                pins: &policy.pins,
                 min_tls13: policy.min_tls13,
             },
             at,
             hop: policy.next_hop.as_ref(),
             ca_file: policy.ca_file.as_deref(),
+            client: policy.client.as_ref(),
             mark: policy.mark.as_deref(),
             success,
             preface,
@@ -228,10 +260,11 @@ impl<'a> Plan<'a> {
         let version = facts.set.version().to_owned();
         let domain = facts.domain.as_str();
         Self {
-            asked: Asked { level, domain, names: &[], min_tls13: false },
+            asked: Asked { level, domain, names: &[], pins: &[], min_tls13: false },
             at: PolicyRef { file, line: 0, level, version },
             hop,
             ca_file: None,
+            client: None,
             mark: None,
             success,
             preface: String::new(),
@@ -255,7 +288,7 @@ impl<'a> Plan<'a> {
     fn mail_hosts(&self, facts: &Facts<'_>, mx: &MxFacts) -> Route {
         let place = self.place(facts);
         match mx {
-            MxFacts::Hosts(_) => Route::Need(Need::Peer(self.requirement())),
+            MxFacts::Hosts(_, dnssec) => self.host(facts, self.trust(*dnssec)),
             MxFacts::NoDomain => {
                 let text = format!("The domain {place} does not exist.");
                 self.no_way(facts, Reason::NoSuchDomain, (1, 2), text)
@@ -280,6 +313,54 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// What the name of a mail host is worth. One that configuration names needs no signature.
+    fn trust(&self, dnssec: Dnssec) -> Dnssec {
+        if self.hop.is_some_and(|hop| !hop.mx) { Dnssec::Secure } else { dnssec }
+    }
+
+    /// What the domain and its hosts publish comes before the first connection.
+    fn host(&self, facts: &Facts<'_>, dnssec: Dnssec) -> Route {
+        let level = self.asked.level;
+        if level.asks_dane() && dnssec == Dnssec::Unchecked {
+            let text = format!("Level {level} needs DNSSEC, which is not checked here.");
+            return self.wait(facts, Reason::DnsTrouble, (7, 5), text);
+        }
+        let tlsa = level.asks_dane() && dnssec == Dnssec::Secure;
+        if level.asks_sts() {
+            let Some(sts) = facts.sts else { return Route::Need(Need::Sts(self.place(facts))) };
+            if let Some(text) = self.nothing_published(sts, tlsa, &self.place(facts)) {
+                return self.unmet(facts, text, (7, 5));
+            }
+        }
+        let Some(host) = facts.host else { return Route::Need(Need::Host { tlsa }) };
+        match judge::host(level, host, facts.sts) {
+            Ok(()) => Route::Need(Need::Peer(self.requirement(host))),
+            Err((trouble, detail)) => Route::Need(Need::NextHost(trouble, detail)),
+        }
+    }
+
+    /// Where neither TLSA records nor an enforced policy can be, no host need be asked.
+    fn nothing_published(&self, sts: &StsFacts, tlsa: bool, place: &str) -> Option<String> {
+        let says = match sts {
+            StsFacts::Nothing => "publishes no MTA-STS policy".to_owned(),
+            StsFacts::Unfetched(why) => {
+                format!("announces an MTA-STS policy that could not be fetched ({why})")
+            }
+            StsFacts::Policy(policy) if policy.mode != StsMode::Enforce => {
+                "has an MTA-STS policy that is not enforced".to_owned()
+            }
+            StsFacts::Policy(_) | StsFacts::Doubt(_) => return None,
+        };
+        let level = self.asked.level;
+        match (level, tlsa) {
+            (Level::Auto, true) => None,
+            (Level::Auto, false) => Some(format!(
+                "Level {level} can't be met: the MX records of {place} are not signed, and it {says}."
+            )),
+            _ => Some(format!("Level {level} can't be met: {place} {says}.")),
+        }
+    }
+
     /// A permanent answer of DNS. About a next hop that our own configuration names, it says that
     /// the configuration is wrong, not the recipient's address: that waits to be put right.
     fn no_way(&self, facts: &Facts<'_>, reason: Reason, status: (u16, u16), text: String) -> Route {
@@ -289,28 +370,75 @@ impl<'a> Plan<'a> {
         Route::Reject(self.why(reason, text), EnhancedStatus::permanent(status.0, status.1))
     }
 
-    fn requirement(&self) -> Requirement {
+    fn requirement(&self, host: &HostFacts) -> Requirement {
         Requirement {
             tls: tls_use(self.asked.level),
             min_tls13: self.asked.min_tls13 && tls_use(self.asked.level) == TlsUse::Always,
             ca_file: self.ca_file.map(str::to_owned),
+            client: self.client.cloned(),
+            tlsa: match &host.dane {
+                Dane::Records(set) => Some(set.clone()),
+                Dane::NotAsked
+                | Dane::Unchecked
+                | Dane::Absent(_)
+                | Dane::Unusable(_)
+                | Dane::Trouble(_) => None,
+            },
             configured: self.hop.is_some_and(|hop| !hop.mx),
         }
     }
 
     fn judge(&self, facts: &Facts<'_>, peer: &PeerFacts) -> Route {
-        let met = match judge::level(&self.asked, peer) {
+        let met = match judge::level(&self.asked, facts.host, peer) {
             Ok(met) => met,
             Err((trouble, detail)) => return Route::Need(Need::NextHost(trouble, detail)),
         };
-        if let Some((trouble, detail)) = cannot_carry(facts, peer) {
+        if let Some((trouble, detail)) = self.cannot_carry(facts, &met, peer) {
             return Route::Need(Need::NextHost(trouble, detail));
         }
         Route::Direct(Clearance {
             connection: peer.connection,
-            why: self.why(self.success, format!("{}{met}.", self.preface)),
+            why: self.why(self.success, format!("{}{}.", self.preface, met.text)),
+            verified: met.verified,
             mark: self.mark.map(str::to_owned),
         })
+    }
+
+    /// What the message needs and the peer does not offer.
+    fn cannot_carry(
+        &self,
+        facts: &Facts<'_>,
+        met: &Met,
+        peer: &PeerFacts,
+    ) -> Option<(Trouble, String)> {
+        let host = &peer.host;
+        if let Some(limit) = peer.size.filter(|limit| facts.size > *limit) {
+            let text = format!("{host} takes {limit} bytes, the message has {}", facts.size);
+            return Some((Trouble::TooBig, text));
+        }
+        let needs = facts.needs;
+        // RFC 8689 §2: REQUIRETLS counts only where it is offered inside TLS.
+        let require_tls = peer.require_tls && matches!(peer.tls, StartTls::Done(_));
+        let wants = [
+            // First what no envelope mends: a message that needs SMTPUTF8 mostly has 8-bit content
+            // too.
+            (needs.smtputf8 && !peer.smtputf8, Trouble::Utf8, "SMTPUTF8"),
+            (needs.eight_bit && !peer.eight_bit, Trouble::EightBit, "8BITMIME"),
+            (needs.require_tls && !require_tls, Trouble::NoRequireTls, "REQUIRETLS"),
+        ];
+        if let Some((_, trouble, name)) = wants.into_iter().find(|(missing, _, _)| *missing) {
+            return Some((trouble, format!("{host} does not offer {name}")));
+        }
+        if !needs.require_tls {
+            return None;
+        }
+        let dnssec = match facts.mx {
+            Some(MxFacts::Hosts(_, dnssec)) => self.trust(*dnssec),
+            _ => Dnssec::Unchecked,
+        };
+        let unproved = judge::require_tls(&self.asked, met, dnssec, peer).err()?;
+        let text = format!("REQUIRETLS asks that {host} proves itself: {unproved}");
+        Some((Trouble::NoRequireTls, text))
     }
 
     /// All hosts were tried: what stands in the way, and is it time for something else?
@@ -320,7 +448,7 @@ impl<'a> Plan<'a> {
         let host = trouble.map_or(place.as_str(), |t| t.host.as_str());
         match obstacle {
             Obstacle::Doubt => {
-                let text = format!("The address of {host} could not be looked up.");
+                let text = format!("DNS did not give what must be known of {host}.");
                 self.wait(facts, Reason::DnsTrouble, (4, 3), text)
             }
             Obstacle::Away => {
@@ -352,7 +480,11 @@ impl<'a> Plan<'a> {
     fn level_not_met(&self, facts: &Facts<'_>, trouble: Option<&HostTrouble>, host: &str) -> Route {
         let what = trouble.map_or("gave no proof", |t| failing(t.trouble));
         let text = format!("Level {} can't be met: {host} {what}.", self.asked.level);
-        let status = trouble.map_or((7, 5), |t| level_status(t.trouble));
+        self.unmet(facts, text, trouble.map_or((7, 5), |t| level_status(t.trouble)))
+    }
+
+    /// The level can't be met now: patience for `otherwise_after`, then `otherwise`.
+    fn unmet(&self, facts: &Facts<'_>, text: String, status: (u16, u16)) -> Route {
         let failing_since = facts.first_failed.unwrap_or(facts.now);
         let patient = facts.now.duration_since(failing_since) < self.otherwise_after;
         if patient && !gave_up(facts) {
@@ -437,26 +569,6 @@ pub(super) fn tls_use(level: Level) -> TlsUse {
         | Level::Secure
         | Level::Verify => TlsUse::Always,
     }
-}
-
-/// What the message needs and the peer does not offer.
-fn cannot_carry(facts: &Facts<'_>, peer: &PeerFacts) -> Option<(Trouble, String)> {
-    let host = &peer.host;
-    if let Some(limit) = peer.size.filter(|limit| facts.size > *limit) {
-        let text = format!("{host} takes {limit} bytes, the message has {}", facts.size);
-        return Some((Trouble::TooBig, text));
-    }
-    let needs = facts.needs;
-    // RFC 8689 §2: REQUIRETLS counts only where it is offered inside TLS.
-    let require_tls = peer.require_tls && matches!(peer.tls, StartTls::Done(_));
-    let wants = [
-        // First what no envelope mends: a message that needs SMTPUTF8 mostly has 8-bit content too.
-        (needs.smtputf8 && !peer.smtputf8, Trouble::Utf8, "SMTPUTF8"),
-        (needs.eight_bit && !peer.eight_bit, Trouble::EightBit, "8BITMIME"),
-        (needs.require_tls && !require_tls, Trouble::NoRequireTls, "REQUIRETLS"),
-    ];
-    let (_, trouble, name) = wants.into_iter().find(|(missing, _, _)| *missing)?;
-    Some((trouble, format!("{host} does not offer {name}")))
 }
 
 #[cfg(test)]

@@ -79,9 +79,26 @@ fn asks(policy: &Policy, domain: &str) -> String {
             "messages go directly over TLS to a trusted certificate for {}",
             wanted.unwrap_or_else(|| format!("{domain} or a name under it"))
         ),
-        Level::Auto | Level::Dane | Level::DaneOnly | Level::Fingerprint | Level::MtaSts => {
-            "this version can't prove it, so nothing goes directly".to_owned()
+        Level::Fingerprint => {
+            "messages go directly over TLS to a pinned certificate or public key".to_owned()
         }
+        Level::Dane => format!(
+            "messages go directly over TLS to a certificate that the signed TLSA records of \
+             {domain}'s mail host name, and where there are none over TLS, the certificate \
+             unchecked"
+        ),
+        Level::DaneOnly => format!(
+            "messages go directly over TLS to a certificate that the signed TLSA records of \
+             {domain}'s mail host name"
+        ),
+        Level::MtaSts => format!(
+            "messages go directly over TLS to a mail host that {domain}'s enforced MTA-STS policy \
+             names, with a trusted certificate for it"
+        ),
+        Level::Auto => format!(
+            "messages go directly as signed TLSA records or an enforced MTA-STS policy of {domain} \
+             say"
+        ),
     };
     format!("Level {level}: {what}.")
 }

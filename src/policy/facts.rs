@@ -2,7 +2,11 @@
 
 use crate::{
     mail::Domain,
-    policy::{Level, NextHop, PolicySet, RuleVerdict},
+    policy::{
+        Level, NextHop, PolicySet, RuleVerdict,
+        dane::{Dane, DaneVerdict},
+        sts::StsFacts,
+    },
     seal::header::Needs,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -42,6 +46,10 @@ pub struct Facts<'a> {
     pub give_up: SignedDuration,
     /// The next hop's MX set, once looked up.
     pub mx: Option<&'a MxFacts>,
+    /// What the domain says by MTA-STS, once looked up.
+    pub sts: Option<&'a StsFacts>,
+    /// The host that is next, once DNS was asked about it.
+    pub host: Option<&'a HostFacts>,
     /// Hosts tried on this attempt without success, in order.
     pub tried: &'a [HostTrouble],
     /// The host on whose connection we stand, after the handshake and the second EHLO.
@@ -53,8 +61,9 @@ pub struct Facts<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MxFacts {
-    /// Hosts in the order to try (preference, shuffled among equals; implicit MX included).
-    Hosts(Vec<MxHost>),
+    /// Hosts in the order to try (preference, shuffled among equals; implicit MX included), and
+    /// what the answer is worth.
+    Hosts(Vec<MxHost>, Dnssec),
     /// The domain does not exist.
     NoDomain,
     /// It exists, without MX and address.
@@ -65,6 +74,25 @@ pub enum MxFacts {
     Trouble(String),
     /// Every host lies in `delivery.refuse_networks` or is no host.
     Refused(String),
+}
+/// What an answer of DNS is worth (RFC 4033 §5). A bogus one is trouble, and no answer at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dnssec {
+    /// Signed, from the trust anchor down.
+    Secure,
+    /// Proved to lie in an unsigned zone.
+    Insecure,
+    /// Not checked: `dns.dnssec` is off, or no name server here can do it.
+    Unchecked,
+}
+/// A mail host, and what DNS says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Its name as in the MX record.
+    pub name: String,
+    /// What it publishes for DANE.
+    pub dane: Dane,
 }
 /// One exchanger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +133,9 @@ pub struct TlsFacts {
     pub key_fingerprint: String,
     /// End of validity.
     pub not_after: Option<Timestamp>,
+    /// What the host's TLSA records say of the certificate, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dane: Option<DaneVerdict>,
 }
 /// A connection ready for MAIL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +185,10 @@ pub enum Trouble {
     Handshake,
     /// The certificate or the TLS version does not meet the level.
     Unproven,
+    /// No usable TLSA records under DNSSEC.
+    NoDane,
+    /// No enforced MTA-STS policy names this host.
+    NoSts,
     /// The message can't be carried: SIZE.
     TooBig,
     /// The message can't be carried: 8BITMIME.

@@ -5,7 +5,7 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What applies when a level can't be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +51,12 @@ pub struct Policy {
     pub names: Vec<String>,
     /// `min_tls = "1.3"`.
     pub min_tls13: bool,
+    /// Pinned certificates and public keys: their SHA-256, 64 lower-case hex digits.
+    pub pins: Vec<String>,
     /// Private trust anchors: a path, absolute or relative to the policy directory.
     pub ca_file: Option<String>,
+    /// What we show a host that asks for our certificate.
+    pub client: Option<ClientKey>,
     /// Instead of MX: host (or bracketed host) and port.
     pub next_hop: Option<NextHop>,
     /// When the level can't be met.
@@ -86,8 +90,10 @@ impl Policy {
             level: at.level,
             at,
             names: Vec::new(),
+            pins: Vec::new(),
             min_tls13: false,
             ca_file: None,
+            client: None,
             next_hop: None,
             otherwise: Otherwise::Envelope,
             otherwise_after: SignedDuration::ZERO,
@@ -103,6 +109,15 @@ impl Policy {
     fn holds(&self, now: Timestamp) -> bool {
         self.ends.is_none_or(|ends| now < ends)
     }
+}
+/// Our certificate for one partner (mutual TLS): paths, absolute or relative to the policy
+/// directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientKey {
+    /// PEM chain.
+    pub certificate: String,
+    /// PEM private key.
+    pub key: String,
 }
 /// A next hop given by configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,13 +138,22 @@ pub struct PolicySet {
     pub(super) names: HashMap<String, usize>,
     pub(super) default: Policy,
     pub(super) rules: Vec<Rule>,
+    /// Domains, or leading dot and domain, that level `auto` never delivers to.
+    pub(super) never_direct: HashSet<String>,
 }
 impl Default for PolicySet {
     /// No file at all: everything is sealed.
     fn default() -> Self {
         let version = read::version(&[]);
         let default = Policy::built_in(&version);
-        Self { version, policies: Vec::new(), names: HashMap::new(), default, rules: Vec::new() }
+        Self {
+            version,
+            policies: Vec::new(),
+            names: HashMap::new(),
+            default,
+            rules: Vec::new(),
+            never_direct: HashSet::new(),
+        }
     }
 }
 impl PolicySet {
@@ -150,13 +174,16 @@ impl PolicySet {
     /// The policy for a recipient's domain: exact name, then the longest `.suffix`, then the
     /// default. Entries past `expires` do not count.
     pub fn lookup(&self, domain: &Domain, now: Timestamp) -> &Policy {
-        let name = domain.as_str();
         let entry = |key: &str| {
             let policy = self.policies.get(*self.names.get(key)?)?;
             policy.holds(now).then_some(policy)
         };
-        let below = || name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
-        entry(name).or_else(|| below().find_map(entry)).unwrap_or(&self.default)
+        keys(domain).find_map(entry).unwrap_or(&self.default)
+    }
+
+    /// True if level `auto` must not deliver to this domain (`never_direct`).
+    pub fn never_direct(&self, domain: &Domain) -> bool {
+        keys(domain).any(|key| self.never_direct.contains(key))
     }
 
     /// Number of partner entries.
@@ -169,9 +196,25 @@ impl PolicySet {
         crate::policy::rules::judge(&self.rules, facts)
     }
 
-    /// The private trust anchors that entries name, and where: whoever loads the set sees that they
-    /// can be read.
-    pub fn ca_files(&self) -> impl Iterator<Item = (&str, &PolicyRef)> {
-        self.policies.iter().filter_map(|p| Some((p.ca_file.as_deref()?, &p.at)))
+    /// The files that entries name, with the key that names each and where: whoever loads the set
+    /// sees that they can be read.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &str, &PolicyRef)> {
+        self.policies.iter().flat_map(|p| {
+            let client = p.client.as_ref();
+            let named = [
+                ("ca_file", p.ca_file.as_deref()),
+                ("client_certificate", client.map(|c| c.certificate.as_str())),
+                ("client_key", client.map(|c| c.key.as_str())),
+            ];
+            named.into_iter().filter_map(|(key, file)| Some((key, file?, &p.at)))
+        })
     }
+}
+
+/// What an entry for this domain may be called, most specific first: the name itself, then each
+/// `.suffix`.
+fn keys(domain: &Domain) -> impl Iterator<Item = &str> {
+    let name = domain.as_str();
+    let below = name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
+    std::iter::once(name).chain(below)
 }

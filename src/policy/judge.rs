@@ -1,12 +1,12 @@
-//! What a connection proved, held against what a level asks. Names are judged here and nowhere
-//! else.
+//! What DNS says of a host and what a connection proved, held against what a level asks. Names are
+//! judged here and nowhere else.
 use crate::policy::{
-    Level,
-    facts::{PeerFacts, StartTls, TlsFacts, Trouble},
+    Dane, DaneVerdict, Level, StsFacts, StsMode, TlsaSet,
+    facts::{Dnssec, HostFacts, PeerFacts, StartTls, TlsFacts, Trouble},
 };
 use std::net::IpAddr;
 
-/// What a connection must prove.
+/// What is asked of a host and its connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// Level.
@@ -15,53 +15,175 @@ pub(super) struct Asked<'a> {
     pub(super) domain: &'a str,
     /// Names of the policy's `match`.
     pub(super) names: &'a [String],
+    /// Pins: SHA-256 of certificate or public key, lower-case hex.
+    pub(super) pins: &'a [String],
     /// At least TLS 1.3.
     pub(super) min_tls13: bool,
 }
 
-/// `Ok` if the level is met, with a sentence that says by what; otherwise the trouble and its
-/// detail.
-pub(super) fn level(asked: &Asked<'_>, peer: &PeerFacts) -> Result<String, (Trouble, String)> {
-    let host = &peer.host;
-    match asked.level {
-        Level::None => Ok(format!("level none sends to {host} without TLS")),
-        Level::Opportunistic => Ok(match &peer.tls {
-            StartTls::Done(tls) => format!("{host} offered TLS, and {} is up", tls.version),
-            StartTls::NotOffered | StartTls::NotTried => {
-                format!("{host} has no working TLS; level opportunistic sends without")
-            }
-        }),
-        Level::Encrypt => {
-            let tls = encrypted(asked, peer)?;
-            Ok(format!("{} to {host} is up, as level encrypt asks", tls.version))
-        }
-        Level::Verify => {
-            let own = [host.clone()];
-            let wanted = if asked.names.is_empty() { own.as_slice() } else { asked.names };
-            proven(asked, peer, wanted)
-        }
-        Level::Secure => {
-            // INTERFACE section 7: the recipient domain, a name under it, or `match`; never the MX
-            // host's name, which unsigned DNS gave.
-            let own = [asked.domain.to_owned(), format!(".{}", asked.domain)];
-            let wanted = if asked.names.is_empty() { own.as_slice() } else { asked.names };
-            proven(asked, peer, wanted)
-        }
-        Level::Auto
-        | Level::Dane
-        | Level::DaneOnly
+/// The level is met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Met {
+    /// A sentence that says by what, without its full stop.
+    pub(super) text: String,
+    /// Something asked of the certificate was proved.
+    pub(super) verified: bool,
+}
+
+type Unmet = (Trouble, String);
+
+/// May a connection to this host be tried? Decided before anything is said to it.
+pub(super) fn host(level: Level, host: &HostFacts, sts: Option<&StsFacts>) -> Result<(), Unmet> {
+    match level {
+        Level::Dane => published(&host.dane).map(drop),
+        Level::DaneOnly => match published(&host.dane)? {
+            Some(_) => Ok(()),
+            None => Err((Trouble::NoDane, absent(host))),
+        },
+        // RFC 8461 §2: a host that publishes TLSA records is judged by them alone.
+        Level::Auto => match published(&host.dane)? {
+            Some(_) => Ok(()),
+            None => enforced(host, sts).map_err(|(trouble, text)| match trouble {
+                Trouble::Dns => (trouble, text),
+                _ => (trouble, format!("{}, and {text}", absent(host))),
+            }),
+        },
+        Level::MtaSts => enforced(host, sts),
+        Level::Encrypt
         | Level::Envelope
         | Level::Fingerprint
-        | Level::MtaSts => {
+        | Level::None
+        | Level::Opportunistic
+        | Level::Secure
+        | Level::Verify => Ok(()),
+    }
+}
+
+/// Usable TLSA records, or none. Doubt and unusable records are neither (RFC 7672 §2.1.1).
+fn published(dane: &Dane) -> Result<Option<&TlsaSet>, Unmet> {
+    match dane {
+        Dane::Records(set) => Ok(Some(set)),
+        Dane::Absent(_) | Dane::NotAsked => Ok(None),
+        Dane::Unusable(why) => {
+            Err((Trouble::NoDane, format!("its TLSA records are of no use: {why}")))
+        }
+        Dane::Unchecked => Err((Trouble::Dns, "DNSSEC is not checked here".to_owned())),
+        Dane::Trouble(why) => Err((Trouble::Dns, format!("its TLSA records are not known: {why}"))),
+    }
+}
+
+fn absent(host: &HostFacts) -> String {
+    match &host.dane {
+        Dane::Absent(why) => format!("{} has no TLSA records under DNSSEC ({why})", host.name),
+        _ => format!("the MX record that names {} is not signed", host.name),
+    }
+}
+
+/// RFC 8461 §5: an enforced policy, and the host named in it.
+fn enforced(host: &HostFacts, sts: Option<&StsFacts>) -> Result<(), Unmet> {
+    let policy = match sts {
+        Some(StsFacts::Policy(policy)) => policy,
+        Some(StsFacts::Doubt(why)) => {
+            return Err((Trouble::Dns, format!("the MTA-STS record is not known: {why}")));
+        }
+        Some(StsFacts::Unfetched(why)) => {
+            let text = format!("the domain's MTA-STS policy could not be fetched: {why}");
+            return Err((Trouble::NoSts, text));
+        }
+        Some(StsFacts::Nothing) | None => {
+            return Err((Trouble::NoSts, "the domain publishes no MTA-STS policy".to_owned()));
+        }
+    };
+    match policy.mode {
+        StsMode::Enforce if policy.names(&host.name) => Ok(()),
+        StsMode::Enforce => {
+            let text = format!(
+                "the domain's MTA-STS policy names {}, not {}",
+                some(&policy.mx),
+                host.name
+            );
+            Err((Trouble::NoSts, text))
+        }
+        StsMode::Testing | StsMode::None => {
+            Err((Trouble::NoSts, "the domain's MTA-STS policy is not enforced".to_owned()))
+        }
+    }
+}
+
+/// `Ok` if the level is met; otherwise the trouble and its detail.
+pub(super) fn level(
+    asked: &Asked<'_>,
+    host: Option<&HostFacts>,
+    peer: &PeerFacts,
+) -> Result<Met, Unmet> {
+    let name = &peer.host;
+    let records = host.and_then(|host| match &host.dane {
+        Dane::Records(set) => Some(set),
+        Dane::NotAsked
+        | Dane::Unchecked
+        | Dane::Absent(_)
+        | Dane::Unusable(_)
+        | Dane::Trouble(_) => None,
+    });
+    match (asked.level, records) {
+        (Level::None, _) => Ok(unproved(format!("level none sends to {name} without TLS"))),
+        (Level::Opportunistic, _) => Ok(unproved(match &peer.tls {
+            StartTls::Done(tls) => format!("{name} offered TLS, and {} is up", tls.version),
+            StartTls::NotOffered | StartTls::NotTried => {
+                format!("{name} has no working TLS; level opportunistic sends without")
+            }
+        })),
+        (Level::Encrypt, _) | (Level::Dane, None) => {
+            let tls = encrypted(asked, peer)?;
+            let level = asked.level;
+            Ok(unproved(format!("{} to {name} is up, as level {level} asks", tls.version)))
+        }
+        (Level::Fingerprint, _) => pinned(asked, peer),
+        (Level::Verify, _) => proven(asked, peer, &or_own(asked.names, [name.clone()])),
+        (Level::Secure, _) => proven(asked, peer, &or_own(asked.names, under(asked.domain))),
+        (Level::Dane | Level::DaneOnly | Level::Auto, Some(set)) => by_dane(asked, peer, set),
+        // RFC 8461 §4.2: the certificate is for the host, not for the pattern that names it.
+        (Level::MtaSts | Level::Auto, _) => proven(asked, peer, &[name.clone()]),
+        (Level::DaneOnly | Level::Envelope, _) => {
             Err((Trouble::Unproven, format!("no connection can meet level {}", asked.level)))
         }
     }
 }
 
-fn encrypted<'p>(
+/// RFC 8689 §4.2.1: a message that asks REQUIRETLS goes only to a host that proved itself, by a
+/// name that unsigned DNS did not give.
+pub(super) fn require_tls(
     asked: &Asked<'_>,
-    peer: &'p PeerFacts,
-) -> Result<&'p TlsFacts, (Trouble, String)> {
+    met: &Met,
+    dnssec: Dnssec,
+    peer: &PeerFacts,
+) -> Result<(), String> {
+    let by_dns_alone = asked.level == Level::Verify && asked.names.is_empty();
+    if met.verified && !(by_dns_alone && dnssec != Dnssec::Secure) {
+        return Ok(());
+    }
+    let mut wanted = under(asked.domain).to_vec();
+    if dnssec == Dnssec::Secure {
+        wanted.push(peer.host.clone());
+    }
+    proven(asked, peer, &wanted).map(drop).map_err(|(_, text)| text)
+}
+
+/// INTERFACE section 7, level `secure`: the recipient domain, or a name under it; never the MX
+/// host's name, which unsigned DNS gave.
+fn under(domain: &str) -> [String; 2] {
+    [domain.to_owned(), format!(".{domain}")]
+}
+
+fn or_own<const N: usize>(names: &[String], own: [String; N]) -> Vec<String> {
+    if names.is_empty() { own.to_vec() } else { names.to_vec() }
+}
+
+fn unproved(text: String) -> Met {
+    Met { text, verified: false }
+}
+
+fn encrypted<'p>(asked: &Asked<'_>, peer: &'p PeerFacts) -> Result<&'p TlsFacts, Unmet> {
     match &peer.tls {
         StartTls::NotTried | StartTls::NotOffered => {
             Err((Trouble::NoStartTls, format!("{} does not offer STARTTLS", peer.host)))
@@ -73,25 +195,71 @@ fn encrypted<'p>(
     }
 }
 
-fn proven(
-    asked: &Asked<'_>,
-    peer: &PeerFacts,
-    wanted: &[String],
-) -> Result<String, (Trouble, String)> {
+/// The pin is the whole proof: no chain, no name, no date (INTERFACE section 3, `fingerprint`).
+fn pinned(asked: &Asked<'_>, peer: &PeerFacts) -> Result<Met, Unmet> {
+    let tls = encrypted(asked, peer)?;
+    let is = |print: &str| !print.is_empty() && asked.pins.iter().any(|pin| pin == print);
+    let what = if is(&tls.fingerprint) {
+        "certificate"
+    } else if is(&tls.key_fingerprint) {
+        "public key"
+    } else {
+        let text = format!(
+            "neither the certificate (sha256:{}) nor its public key (sha256:{}) is pinned",
+            tls.fingerprint, tls.key_fingerprint
+        );
+        return Err((Trouble::Unproven, text));
+    };
+    let text = format!("{} to {} is up, and its {what} is pinned", tls.version, peer.host);
+    Ok(Met { text, verified: true })
+}
+
+/// RFC 7672 §3.1: with usage 3 the record is the whole proof; with usage 2 the certificate must
+/// bear a name besides (§3.2.2): the TLSA base domain, the host, or the recipients' domain.
+fn by_dane(asked: &Asked<'_>, peer: &PeerFacts, set: &TlsaSet) -> Result<Met, Unmet> {
+    let tls = encrypted(asked, peer)?;
+    let (record, usage) = match &tls.dane {
+        Some(DaneVerdict::Met { record, usage }) => (record, *usage),
+        Some(DaneVerdict::Unmet(why)) => {
+            return Err((Trouble::Unproven, format!("no TLSA record is met: {why}")));
+        }
+        None => {
+            let text = "the certificate was not held against the TLSA records";
+            return Err((Trouble::Unproven, text.to_owned()));
+        }
+    };
+    if usage != 3 {
+        let wanted = [set.base.clone(), peer.host.clone(), asked.domain.to_owned()];
+        borne(tls, &wanted)?;
+    }
+    let text = format!(
+        "{} to {} is up, and its certificate meets the signed TLSA record {record}",
+        tls.version, peer.host
+    );
+    Ok(Met { text, verified: true })
+}
+
+fn proven(asked: &Asked<'_>, peer: &PeerFacts, wanted: &[String]) -> Result<Met, Unmet> {
     let tls = encrypted(asked, peer)?;
     if let Some(error) = &tls.chain_error {
         return Err((Trouble::Unproven, format!("certificate not trusted: {error}")));
     }
-    let found = tls.names.iter().find(|name| wanted.iter().any(|w| name_matches(w, name)));
-    let Some(name) = found else {
-        let names = if tls.names.is_empty() { "no name".to_owned() } else { some(&tls.names) };
-        let text = format!("the certificate bears {names}, wanted is {}", some(wanted));
-        return Err((Trouble::Unproven, text));
-    };
-    Ok(format!(
+    let name = borne(tls, wanted)?;
+    let text = format!(
         "{} to {} is up, and its trusted certificate bears {name}, as level {} asks",
         tls.version, peer.host, asked.level
-    ))
+    );
+    Ok(Met { text, verified: true })
+}
+
+/// The name of the certificate that serves for a wanted one.
+fn borne<'t>(tls: &'t TlsFacts, wanted: &[String]) -> Result<&'t str, Unmet> {
+    let found = tls.names.iter().find(|name| wanted.iter().any(|w| name_matches(w, name)));
+    found.map(String::as_str).ok_or_else(|| {
+        let names = if tls.names.is_empty() { "no name".to_owned() } else { some(&tls.names) };
+        let text = format!("the certificate bears {names}, wanted is {}", some(wanted));
+        (Trouble::Unproven, text)
+    })
 }
 
 /// The first few names; a certificate may bear a thousand.

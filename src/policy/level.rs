@@ -64,48 +64,35 @@ impl Level {
         }
     }
 
-    /// True if this version can prove it.
-    pub const fn in_force(self) -> bool {
+    /// True if names and trust anchors matter: somebody must vouch for the certificate.
+    pub const fn checks_chain(self) -> bool {
         match self {
-            Self::Encrypt | Self::Envelope | Self::Opportunistic | Self::Secure | Self::Verify => {
-                true
-            }
-            Self::Auto
-            | Self::Dane
-            | Self::DaneOnly
-            | Self::Fingerprint
-            | Self::MtaSts
-            | Self::None => false,
-        }
-    }
-
-    /// True if it judges the certificate, so that names and trust anchors matter.
-    pub const fn checks_certificate(self) -> bool {
-        match self {
-            Self::Secure | Self::Verify => true,
-            Self::Auto
-            | Self::Dane
+            Self::Auto | Self::MtaSts | Self::Secure | Self::Verify => true,
+            Self::Dane
             | Self::DaneOnly
             | Self::Encrypt
             | Self::Envelope
             | Self::Fingerprint
-            | Self::MtaSts
             | Self::None
             | Self::Opportunistic => false,
         }
     }
 
-    /// Reads a level that is in force; the error says what to write instead.
+    /// True if signed TLSA records may be the proof (RFC 7672).
+    pub const fn asks_dane(self) -> bool {
+        matches!(self, Self::Auto | Self::Dane | Self::DaneOnly)
+    }
+
+    /// True if the domain's MTA-STS policy may be the proof (RFC 8461).
+    pub const fn asks_sts(self) -> bool {
+        matches!(self, Self::Auto | Self::MtaSts)
+    }
+
+    /// Reads a level; the error says what to write instead.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let names = Self::ALL.map(|level| (level.as_str(), level));
-        let level = choice(text, &names)
-            .map_err(|_| format!("unknown level `{text}`{}", hint(text, &names.map(|n| n.0))))?;
-        if level.in_force() {
-            return Ok(level);
-        }
-        let now: Vec<&str> =
-            Self::ALL.iter().filter(|l| l.in_force()).map(|l| l.as_str()).collect();
-        Err(format!("level `{text}` is not yet supported: write one of {}", now.join(", ")))
+        choice(text, &names)
+            .map_err(|_| format!("unknown level `{text}`{}", hint(text, &names.map(|n| n.0))))
     }
 }
 
@@ -128,12 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn only_levels_in_force_are_read() {
+    fn levels_are_read_as_they_are_written() {
         for level in Level::ALL {
-            match Level::read(level.as_str()) {
-                Ok(read) => assert!(level.in_force() && read == level),
-                Err(text) => assert!(!level.in_force() && text.contains("not yet"), "{text}"),
-            }
+            assert_eq!(Level::read(level.as_str()), Ok(level));
         }
         for (wrong, near) in [("verfy", "verify"), ("Secure", "secure"), ("may", "known here")] {
             assert!(Level::read(wrong).unwrap_err().contains(near), "{wrong}");

@@ -4,6 +4,7 @@
 //! go out.
 
 pub mod check;
+pub mod dane;
 pub mod decide;
 pub mod explain;
 pub mod facts;
@@ -14,16 +15,20 @@ mod next_hop;
 mod obstacle;
 mod read;
 pub mod rules;
+pub mod sts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod toml_source;
 
 pub use check::{Problem, Severity, SourceFile};
+pub use dane::{Dane, DaneVerdict, Tlsa, TlsaSet};
 pub use decide::{Clearance, Need, Reason, Requirement, Route, TlsUse, Why, decide};
 pub use explain::{Explanation, explain};
 pub use facts::{
-    Facts, HostTrouble, MxFacts, MxHost, PeerFacts, Question, StartTls, TlsFacts, Trouble,
+    Dnssec, Facts, HostFacts, HostTrouble, MxFacts, MxHost, PeerFacts, Question, StartTls,
+    TlsFacts, Trouble,
 };
 pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};
+pub use sts::{StsFacts, StsMode, StsPolicy};

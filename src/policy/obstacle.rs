@@ -23,6 +23,7 @@ pub(super) fn kind(trouble: Trouble, level: Level) -> Obstacle {
     match trouble {
         Trouble::Dns => Obstacle::Doubt,
         Trouble::NoAddress | Trouble::Unreachable => Obstacle::Away,
+        Trouble::NoDane | Trouble::NoSts => Obstacle::Level,
         Trouble::NoStartTls | Trouble::StartTlsRefused | Trouble::Handshake | Trouble::Unproven => {
             // A level that asks nothing can't be missed: such a host just did not work.
             match tls_use(level) {
@@ -58,6 +59,8 @@ pub(super) fn failing(trouble: Trouble) -> &'static str {
         Trouble::StartTlsRefused => "offers TLS and then refuses it",
         Trouble::Handshake => "could not agree on TLS",
         Trouble::Unproven => "could not prove who it is",
+        Trouble::NoDane => "has no usable TLSA records under DNSSEC",
+        Trouble::NoSts => "is not named by an enforced MTA-STS policy",
         Trouble::Dns
         | Trouble::NoAddress
         | Trouble::Unreachable
@@ -74,6 +77,8 @@ pub(super) fn level_status(trouble: Trouble) -> (u16, u16) {
         Trouble::NoStartTls | Trouble::StartTlsRefused => (7, 4),
         Trouble::Handshake
         | Trouble::Unproven
+        | Trouble::NoDane
+        | Trouble::NoSts
         | Trouble::Dns
         | Trouble::NoAddress
         | Trouble::Unreachable

@@ -2,8 +2,9 @@
 use crate::{
     mail::Domain,
     policy::{
-        Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile,
-        file::{NextHop, NoRequireTls, Otherwise},
+        Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile, TlsUse,
+        decide::tls_use,
+        file::{ClientKey, NextHop, NoRequireTls, Otherwise},
         rules::Rule,
         toml_source::{Document, Entry, Section, choice, duration},
     },
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::{collections::HashMap, net::IpAddr, path::Path};
 use toml::de::DeValue;
 
-const TOP: [&str; 3] = ["partner", "default", "rule"];
+const TOP: [&str; 4] = ["partner", "default", "rule", "domains"];
 pub(super) const PARTNER: [&str; 16] = [
     "domains",
     "level",
@@ -84,6 +85,7 @@ pub(super) fn read(
     for file in sorted {
         reading.file(file);
     }
+    reading.never_direct();
     reading.uncovered_parents();
     if reading.problems.iter().any(|p| p.severity == Severity::Error) {
         return Err(reading.problems);
@@ -97,6 +99,10 @@ type Place = (String, u32, u32);
 struct Reading {
     set: PolicySet,
     places: HashMap<String, Place>,
+    /// Files that hold nothing but a list of domains, by name.
+    lists: HashMap<String, Vec<String>>,
+    /// Lists that `never_direct` names, and where.
+    named: Vec<(String, Place)>,
     problems: Vec<Problem>,
     now: Timestamp,
 }
@@ -105,7 +111,8 @@ impl Reading {
     fn new(version: String, now: Timestamp) -> Self {
         let default = Policy::built_in(&version);
         let set = PolicySet { version, default, ..PolicySet::default() };
-        Self { set, places: HashMap::new(), problems: Vec::new(), now }
+        let (places, lists) = (HashMap::new(), HashMap::new());
+        Self { set, places, lists, named: Vec::new(), problems: Vec::new(), now }
     }
 
     fn file(&mut self, file: &SourceFile) {
@@ -117,6 +124,10 @@ impl Reading {
                 self.partner(&section);
             }
             self.rules(&top);
+            if let Some(list) = top.get("domains").and_then(|e| e.list(domain_name)) {
+                let domains = list.into_iter().map(|(_, name)| name).collect();
+                self.lists.insert(file.name.clone(), domains);
+            }
         }
         self.problems.extend(doc.into_problems());
     }
@@ -126,8 +137,12 @@ impl Reading {
         if top.doc().name() != "default.toml" {
             top.doc().error(section.at(), "[default] belongs in default.toml: move it there");
         }
-        if let Some(entry) = section.get("never_direct").filter(|e| !e.is_empty()) {
-            entry.not_yet();
+        let file_name = |text: &str| Ok::<_, String>(text.to_owned());
+        for (at, name) in
+            section.get("never_direct").and_then(|e| e.list(file_name)).unwrap_or_default()
+        {
+            let (line, column) = top.doc().position(at);
+            self.named.push((name, (top.doc().name().to_owned(), line, column)));
         }
         let level = section.get("level").and_then(|e| e.parse(Level::read));
         let at = self.place(&section, level.unwrap_or(Level::Envelope));
@@ -163,7 +178,6 @@ impl Reading {
                 None
             }
         };
-        not_yet(section);
         let policy = partner(section, self.place(section, level.unwrap_or(Level::Envelope)));
         if level.is_some() {
             warn_idle(section, &policy);
@@ -200,6 +214,21 @@ impl Reading {
         }
     }
 
+    /// The lists that `never_direct` names, once all files are read.
+    fn never_direct(&mut self) {
+        for (name, (file, line, column)) in std::mem::take(&mut self.named) {
+            if let Some(domains) = self.lists.get(&name) {
+                self.set.never_direct.extend(domains.iter().cloned());
+                continue;
+            }
+            let text = format!(
+                "`{name}` is no list in this folder: put a file of that name there that says \
+                 domains = [\"mail.example\"], or leave it out"
+            );
+            self.problems.push(Problem { file, line, column, severity: Severity::Error, text });
+        }
+    }
+
     /// `.x` does not cover x itself: a frequent surprise, worth a word where no entry covers it.
     fn uncovered_parents(&mut self) {
         let mut warnings = Vec::new();
@@ -223,14 +252,18 @@ impl Reading {
 /// All keys of an entry beyond its domains and its level.
 fn partner(section: &Section<'_, '_>, at: PolicyRef) -> Policy {
     let after = section.get("otherwise_after").and_then(|e| e.parse(duration));
+    // What does not qualify for `auto` goes to the envelope at once: nothing was agreed with it.
+    let patience = if at.level == Level::Auto { SignedDuration::ZERO } else { OTHERWISE_AFTER };
     let names = section.get("match").and_then(|e| e.list(certificate_name)).unwrap_or_default();
     Policy {
         names: names.into_iter().map(|(_, name)| name).collect(),
         min_tls13: min_tls13(section),
-        ca_file: filled(section, "ca_file").and_then(|e| ca_file(section, &e)),
+        pins: pins(section, at.level),
+        ca_file: filled(section, "ca_file").and_then(|e| beside(section, &e)),
+        client: client_key(section),
         next_hop: filled(section, "next_hop").and_then(|e| e.parse(|text| text.parse::<NextHop>())),
         otherwise: otherwise(section),
-        otherwise_after: after.unwrap_or(OTHERWISE_AFTER),
+        otherwise_after: after.unwrap_or(patience),
         no_require_tls: no_require_tls(section),
         mark: filled(section, "mark").and_then(|e| e.parse(mark)),
         contact: filled(section, "contact").and_then(|e| e.line().map(str::to_owned)),
@@ -264,16 +297,58 @@ fn min_tls13(section: &Section<'_, '_>) -> bool {
     section.get("min_tls").and_then(|e| e.parse(version)).unwrap_or(false)
 }
 
-fn not_yet(section: &Section<'_, '_>) {
-    for key in ["fingerprints", "client_certificate", "client_key"] {
-        if let Some(entry) = filled(section, key) {
-            entry.not_yet();
-        }
+/// Pins, and that level `fingerprint` has some.
+fn pins(section: &Section<'_, '_>, level: Level) -> Vec<String> {
+    let pins = section.get("fingerprints").and_then(|e| e.list(pin)).unwrap_or_default();
+    if level == Level::Fingerprint && section.get("fingerprints").is_none_or(|e| e.is_empty()) {
+        section.doc().error(
+            section.at(),
+            "level `fingerprint` needs pins: write fingerprints = [\"sha256:HEX\"], of the \
+             certificate or of its public key",
+        );
     }
+    pins.into_iter().map(|(_, pin)| pin).collect()
+}
+
+/// `sha256:HEX`, the digits in any case, with or without colons between them.
+fn pin(text: &str) -> Result<String, String> {
+    let example = "write \"sha256:\" and 64 hex digits";
+    let digits = text
+        .get(..7)
+        .filter(|name| name.eq_ignore_ascii_case("sha256:"))
+        .and_then(|_| text.get(7..))
+        .ok_or_else(|| format!("`{text}` does not say its hash: {example}"))?;
+    let hex: String = digits.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
+    if let Some(odd) = hex.chars().find(|c| !c.is_ascii_hexdigit()) {
+        return Err(format!("`{text}` holds `{odd}`, which is no hex digit: {example}"));
+    }
+    if hex.len() != 64 {
+        return Err(format!("`{text}` has {} hex digits, SHA-256 has 64: {example}", hex.len()));
+    }
+    Ok(hex)
+}
+
+/// Our certificate and its key: both or none.
+fn client_key(section: &Section<'_, '_>) -> Option<ClientKey> {
+    let keys = ["client_certificate", "client_key"];
+    let [certificate, key] = keys.map(|key| filled(section, key));
+    let (certificate, key) = match (certificate, key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (Some(entry), None) => {
+            entry.fail("stands without `client_key`: write both");
+            return None;
+        }
+        (None, Some(entry)) => {
+            entry.fail("stands without `client_certificate`: write both");
+            return None;
+        }
+        (None, None) => return None,
+    };
+    Some(ClientKey { certificate: beside(section, &certificate)?, key: beside(section, &key)? })
 }
 
 /// The path stands relative to the file that names it; kept relative to the policy directory.
-fn ca_file(section: &Section<'_, '_>, entry: &Entry<'_, '_>) -> Option<String> {
+fn beside(section: &Section<'_, '_>, entry: &Entry<'_, '_>) -> Option<String> {
     let folder = Path::new(section.doc().name()).parent().unwrap_or_else(|| Path::new(""));
     Some(folder.join(entry.line()?).to_string_lossy().into_owned())
 }
@@ -361,14 +436,16 @@ fn day(text: &str) -> Option<Date> {
 /// Keys that do nothing at the entry's level.
 fn warn_idle(section: &Section<'_, '_>, policy: &Policy) {
     let level = policy.level;
-    let encrypted = level == Level::Encrypt || level.checks_certificate();
+    let encrypted = tls_use(level) == TlsUse::Always && level != Level::Envelope;
     let idle = |key, useful: bool| {
         if let Some(entry) = filled(section, key).filter(|_| !useful) {
             entry.warn(format_args!("has no effect at level `{level}`"));
         }
     };
-    idle("match", level.checks_certificate());
-    idle("ca_file", level.checks_certificate());
+    idle("match", matches!(level, Level::Secure | Level::Verify));
+    idle("fingerprints", level == Level::Fingerprint);
+    idle("ca_file", level.checks_chain());
+    idle("client_certificate", encrypted);
     idle("min_tls", encrypted);
     idle("next_hop", level != Level::Envelope);
     idle("mark", level != Level::Envelope);

@@ -5,7 +5,7 @@
 use super::{
     Relay, bounded,
     outcome::{self, Fate, Lost, TEXT_MAX},
-    route::{Search, Way, asks_certificate, record},
+    route::{Search, Way},
 };
 use crate::{
     mail::header::{Received, SubjectTagStrip},
@@ -221,7 +221,7 @@ impl Shipment<'_> {
         search: &mut Search<'_>,
     ) -> Sent {
         let why = self.clearance.why();
-        let base = record(peer, self.relay.now(), asks_certificate(why.policy.level));
+        let base = search.record(peer, self.clearance.verified());
         let fates = (0..self.claim.recipients.len()).map(|i| match replies.get(i) {
             Some(reply) => {
                 let text = bounded(reply.reply.to_string(), TEXT_MAX);

@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     dns::Resolver,
     mail::{Address, Domain},
-    policies::Policies,
+    policies::{Policies, StsPolicies},
     policy::{Level, file::NextHop},
     store::{PeopleStore, QueueStore},
     vault::Vault,
@@ -84,6 +84,8 @@ pub struct RelayPorts {
     pub vault: Vault,
     /// DNS.
     pub resolver: Arc<dyn Resolver>,
+    /// What domains publish by MTA-STS.
+    pub sts: Arc<dyn StsPolicies>,
     /// Connections to next hops.
     pub connector: Arc<dyn Connector>,
     /// Policies in force.

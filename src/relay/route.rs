@@ -5,12 +5,12 @@ use crate::{
     dns::Addresses,
     mail::Domain,
     policy::{
-        Clearance, Facts, HostTrouble, Level, MxFacts, MxHost, Need, PeerFacts, PolicyRef,
-        PolicySet, Question, Reason, Requirement, Route, StartTls, Trouble, Why, decide,
-        file::NextHop,
+        Clearance, Dane, Dnssec, Facts, HostFacts, HostTrouble, MxFacts, MxHost, Need, PeerFacts,
+        PolicyRef, PolicySet, Question, Reason, Requirement, Route, StartTls, StsFacts, Trouble,
+        Why, decide, file::NextHop,
     },
     seal::Class,
-    store::{Attempt, Claim},
+    store::{Attempt, Claim, DnsRecord},
     wire::Peer,
 };
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ const HOSTS_MAX: usize = 16;
 /// Addresses of one host that are tried in one attempt.
 const ADDRESSES_MAX: usize = 4;
 /// Questions to `decide` in one attempt. Every host and address costs two at most.
-const QUESTIONS_MAX: usize = 4 + 3 * HOSTS_MAX * ADDRESSES_MAX;
+const QUESTIONS_MAX: usize = 5 + HOSTS_MAX * (3 + 3 * ADDRESSES_MAX);
 
 /// Where a claim's recipients go, for now.
 pub(super) enum Way {
@@ -51,8 +51,13 @@ pub(super) struct Search<'a> {
     size: u64,
     port: u16,
     mx: Option<MxFacts>,
+    sts: Option<StsFacts>,
+    /// Hosts not tried yet, in order.
     hosts: VecDeque<MxHost>,
-    candidates: VecDeque<(String, IpAddr)>,
+    /// The one that is tried.
+    host: Option<HostFacts>,
+    /// Its addresses not tried yet.
+    addresses: VecDeque<IpAddr>,
     exhausted: bool,
     tried: Vec<HostTrouble>,
     questions: usize,
@@ -70,8 +75,10 @@ impl<'a> Search<'a> {
             size,
             port: relay.settings().port,
             mx: None,
+            sts: None,
             hosts: VecDeque::new(),
-            candidates: VecDeque::new(),
+            host: None,
+            addresses: VecDeque::new(),
             exhausted: false,
             tried: Vec::new(),
             questions: 0,
@@ -86,13 +93,16 @@ impl<'a> Search<'a> {
             self.questions = self.questions.saturating_add(1);
             match decide(&self.facts(peer.as_deref().map(|p| p.facts()))) {
                 Route::Need(Need::Mx(hop)) => self.look_up(hop).await,
+                Route::Need(Need::Sts(domain)) => self.ask_sts(&domain).await,
+                Route::Need(Need::Host { tlsa }) => self.next_host(tlsa).await,
                 Route::Need(Need::Peer(requirement)) => peer = self.connect(&requirement).await,
-                Route::Need(Need::NextHost(trouble, detail)) => {
-                    if let Some(left) = peer.take() {
+                Route::Need(Need::NextHost(trouble, detail)) => match peer.take() {
+                    Some(left) => {
                         self.leave(left.facts(), trouble, detail);
                         left.quit().await;
                     }
-                }
+                    None => self.pass_over(trouble, detail),
+                },
                 Route::Direct(clearance) => match peer.take() {
                     Some(peer) => return Way::Direct(clearance, peer),
                     None => break,
@@ -151,6 +161,8 @@ impl<'a> Search<'a> {
             first_failed: self.claim.recipients.iter().filter_map(|r| r.first_failed).min(),
             give_up: self.relay.settings().give_up,
             mx: self.mx.as_ref(),
+            sts: self.sts.as_ref(),
+            host: self.host.as_ref(),
             tried: &self.tried,
             peer,
             exhausted: self.exhausted,
@@ -172,71 +184,120 @@ impl<'a> Search<'a> {
                 Err(_) => MxFacts::NoDomain,
             },
             Some(NextHop { host, mx: false, .. }) => {
-                MxFacts::Hosts(vec![MxHost { name: host, preference: 0 }])
+                // Configuration gave the name: no answer of DNS stands behind it.
+                MxFacts::Hosts(vec![MxHost { name: host, preference: 0 }], Dnssec::Unchecked)
             }
         };
-        if let MxFacts::Hosts(hosts) = &found {
+        if let MxFacts::Hosts(hosts, _) = &found {
             self.hosts = hosts.iter().take(HOSTS_MAX).cloned().collect();
         }
         self.mx = Some(found);
     }
 
-    /// A connection to the next untried address. Without one: no peer, and the trouble is recorded.
-    async fn connect(&mut self, requirement: &Requirement) -> Option<Box<dyn Peer>> {
-        let Some((host, ip)) = self.candidate().await else {
+    async fn ask_sts(&mut self, domain: &str) {
+        self.sts = Some(match domain.parse::<Domain>() {
+            Ok(domain) => self.relay.ports().sts.policy(&domain).await,
+            Err(_) => StsFacts::Nothing,
+        });
+    }
+
+    /// Goes on to the next host: its addresses, and what it publishes for DANE. A host without an
+    /// address is on the record, and the one after it is next.
+    async fn next_host(&mut self, tlsa: bool) {
+        let Some(MxHost { name, .. }) = self.hosts.pop_front() else {
             self.exhausted = true;
-            return None;
+            return;
         };
-        let address = SocketAddr::new(ip, self.port);
-        match self.relay.ports().connector.connect(&host, address, requirement).await {
-            Ok(peer) => Some(peer),
-            Err((trouble, attempt)) => {
-                self.tried.push(trouble);
-                self.attempts.push(*attempt);
-                None
-            }
-        }
-    }
-
-    async fn candidate(&mut self) -> Option<(String, IpAddr)> {
-        loop {
-            if let Some(next) = self.candidates.pop_front() {
-                return Some(next);
-            }
-            let host = self.hosts.pop_front()?.name;
-            self.resolve(host).await;
-        }
-    }
-
-    /// Addresses of a host become candidates; a host without any is on the record.
-    async fn resolve(&mut self, host: String) {
-        let found = match literal(&host) {
+        let resolver = &self.relay.ports().resolver;
+        let found = match literal(&name) {
             Some(ip) => Addresses::Found(vec![ip]),
-            None => self.relay.ports().resolver.addresses(&host).await,
+            None => resolver.addresses(&name).await,
         };
         let (trouble, detail) = match found {
             Addresses::Found(list) => {
-                let list = list.into_iter().take(ADDRESSES_MAX);
-                self.candidates.extend(list.map(|ip| (host.clone(), ip)));
+                self.addresses = list.into_iter().take(ADDRESSES_MAX).collect();
+                let dane =
+                    if tlsa { resolver.tlsa(&name, self.port).await } else { Dane::NotAsked };
+                self.host = Some(HostFacts { name, dane });
                 return;
             }
             Addresses::None => (Trouble::NoAddress, "the host has no address".to_owned()),
             Addresses::Trouble(detail) => (Trouble::Dns, detail),
         };
+        self.note(name, trouble, detail);
+    }
+
+    /// The host does not do, as DNS alone says.
+    fn pass_over(&mut self, trouble: Trouble, detail: String) {
+        self.addresses.clear();
+        if let Some(host) = self.host.take() {
+            self.note(host.name, trouble, detail);
+        }
+    }
+
+    /// A connection to the host's next untried address. Without one: no peer, and the trouble is
+    /// recorded.
+    async fn connect(&mut self, requirement: &Requirement) -> Option<Box<dyn Peer>> {
+        let (Some(host), Some(ip)) = (&self.host, self.addresses.pop_front()) else {
+            self.host = None;
+            return None;
+        };
+        let address = SocketAddr::new(ip, self.port);
+        match self.relay.ports().connector.connect(&host.name, address, requirement).await {
+            Ok(peer) => Some(peer),
+            Err((trouble, attempt)) => {
+                self.tried.push(trouble);
+                self.attempts.push(Attempt { dns: self.dns(), ..*attempt });
+                None
+            }
+        }
+    }
+
+    /// A host that no connection was made to, on the record.
+    fn note(&mut self, host: String, trouble: Trouble, detail: String) {
         let detail = bounded(detail, TEXT_MAX);
         let at = self.relay.now();
         self.attempts.push(Attempt {
             mx: Some(host.clone()),
             error: Some(detail.clone()),
+            dns: self.dns(),
             ..blank(at)
         });
         self.tried.push(HostTrouble { host, trouble, detail });
     }
 
+    /// What DNS has said so far.
+    fn dns(&self) -> Option<DnsRecord> {
+        let Some(MxFacts::Hosts(hosts, dnssec)) = &self.mx else { return None };
+        let short = |text: String| bounded(text, TEXT_MAX);
+        Some(DnsRecord {
+            mx: hosts.iter().take(HOSTS_MAX).map(|host| host.name.clone()).collect(),
+            dnssec: *dnssec,
+            dane: self.host.as_ref().and_then(|host| host.dane.record()).map(short),
+            sts: self.sts.as_ref().map(|sts| short(sts.to_string())),
+        })
+    }
+
+    /// The record of a connection: what DNS led to and what was seen there.
+    pub(super) fn record(&self, peer: &PeerFacts, verified: bool) -> Attempt {
+        let tls = match &peer.tls {
+            StartTls::Done(tls) => Some(tls.clone()),
+            StartTls::NotTried | StartTls::NotOffered => None,
+        };
+        Attempt {
+            mx: Some(peer.host.clone()),
+            address: Some(peer.address.to_string()),
+            verified: verified && tls.is_some(),
+            tls,
+            dns: self.dns(),
+            ..blank(self.relay.now())
+        }
+    }
+
     /// This host does not do, or was lost: on the record, and the next may be tried.
     pub(super) fn leave(&mut self, peer: &PeerFacts, trouble: Trouble, detail: String) {
         let detail = bounded(detail, TEXT_MAX);
-        let record = record(peer, self.relay.now(), false);
+        let record = self.record(peer, false);
         self.attempts.push(Attempt { error: Some(detail.clone()), ..record });
         self.tried.push(HostTrouble { host: peer.host.clone(), trouble, detail });
     }
@@ -265,36 +326,7 @@ fn literal(host: &str) -> Option<IpAddr> {
     host.parse().ok().or_else(|| host.parse::<Domain>().ok()?.literal())
 }
 
-/// The record of a connection: what was seen there.
-pub(super) fn record(peer: &PeerFacts, at: Timestamp, verified: bool) -> Attempt {
-    let tls = match &peer.tls {
-        StartTls::Done(tls) => Some(tls.clone()),
-        StartTls::NotTried | StartTls::NotOffered => None,
-    };
-    Attempt {
-        mx: Some(peer.host.clone()),
-        address: Some(peer.address.to_string()),
-        verified: verified && tls.is_some(),
-        tls,
-        ..blank(at)
-    }
-}
-
 fn blank(at: Timestamp) -> Attempt {
-    let (mx, address, tls, reply, error) = (None, None, None, None, None);
-    Attempt { at, mx, address, tls, verified: false, reply, error }
-}
-
-/// True if the level asks something of the certificate: a clearance under it says that it was met.
-pub(super) fn asks_certificate(level: Level) -> bool {
-    match level {
-        Level::Fingerprint
-        | Level::Verify
-        | Level::Secure
-        | Level::Dane
-        | Level::DaneOnly
-        | Level::MtaSts
-        | Level::Auto => true,
-        Level::None | Level::Opportunistic | Level::Encrypt | Level::Envelope => false,
-    }
+    let (mx, address, tls, reply, error, dns) = (None, None, None, None, None, None);
+    Attempt { at, mx, address, tls, verified: false, reply, error, dns }
 }

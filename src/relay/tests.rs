@@ -2,15 +2,15 @@
 
 use super::{log::without_local_parts, outcome, *};
 use crate::{
-    dns::Addresses,
+    dns::{Addresses, Texts},
     mail::{
         EnhancedStatus, QueueId,
         notice::{Letterhead, Templates},
         parts::PartIndex,
     },
     policy::{
-        HostTrouble, MxFacts, MxHost, PeerFacts, PolicySet, Reason, Requirement, RuleVerdict,
-        SourceFile, StartTls, TlsFacts, Trouble, decide::TlsUse,
+        Dane, Dnssec, HostTrouble, MxFacts, MxHost, PeerFacts, PolicySet, Reason, Requirement,
+        RuleVerdict, SourceFile, StartTls, StsFacts, TlsFacts, Trouble, decide::TlsUse,
     },
     seal::{
         Class, KeyRing, MessageFacts,
@@ -78,13 +78,25 @@ impl Resolver for ScriptedDns {
             return facts.clone();
         }
         let host = |n: u16| MxHost { name: format!("mx{n}.{domain}"), preference: n };
-        MxFacts::Hosts(vec![host(1), host(2)])
+        MxFacts::Hosts(vec![host(1), host(2)], Dnssec::Unchecked)
     }
     async fn addresses(&self, host: &str) -> Addresses {
         match host {
             h if h.starts_with("nowhere") => Addresses::None,
             _ => Addresses::Found(vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))]),
         }
+    }
+    async fn tlsa(&self, _host: &str, _port: u16) -> Dane {
+        Dane::Unchecked
+    }
+    async fn texts(&self, _name: &str) -> Texts {
+        Texts::None
+    }
+}
+#[async_trait]
+impl StsPolicies for ScriptedDns {
+    async fn policy(&self, _domain: &Domain) -> StsFacts {
+        StsFacts::Nothing
     }
 }
 
@@ -162,6 +174,7 @@ impl Connector for Net {
                 verified: false,
                 reply: None,
                 error: Some(detail.clone()),
+                dns: None,
             };
             return Err((
                 HostTrouble { host: host.to_owned(), trouble, detail },
@@ -258,6 +271,7 @@ fn tls_facts() -> TlsFacts {
         fingerprint: "00".repeat(32),
         key_fingerprint: "00".repeat(32),
         not_after: None,
+        dane: None,
     }
 }
 
@@ -370,6 +384,7 @@ impl House {
             people: shared,
             vault,
             resolver: dns.clone(),
+            sts: Arc::new(ScriptedDns::default()),
             connector: Arc::new(Net(net.clone())),
             policies: Arc::new(FixedPolicies(Arc::new(set))),
             clock: clock.clone(),

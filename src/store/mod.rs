@@ -11,8 +11,8 @@ pub mod sled;
 pub use body::{BodyStore, BodyWriter, Locator};
 pub use people::{Account, Code, Grant, GrantState, PeopleStore, Session};
 pub use queue::{
-    Attempt, Claim, Filter, MessageRow, NewBody, NewMessage, Outcome, QueueStore, RecipientRow,
-    RecipientState, Settle, Spawn, Totals,
+    Attempt, Claim, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome, QueueStore,
+    RecipientRow, RecipientState, Settle, Spawn, Totals,
 };
 
 /// What a store can answer instead of doing it. SMTP codes are mapped in one place

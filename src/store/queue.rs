@@ -1,7 +1,7 @@
 //! The queue: what is due, by recipient.
 use crate::{
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
-    policy::{TlsFacts, Why},
+    policy::{Dnssec, TlsFacts, Why},
     seal::{WrappedKey, header::MessageFacts},
     store::{Health, Locator, StoreError, people::Grant},
 };
@@ -137,6 +137,23 @@ pub struct Attempt {
     pub reply: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
+    /// What DNS said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsRecord>,
+}
+/// What DNS said before an attempt, for `trace`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    /// The MX set in the order to try; at most 20.
+    pub mx: Vec<String>,
+    /// What that answer is worth.
+    pub dnssec: Dnssec,
+    /// TLSA records of the host, or why there are none, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dane: Option<String>,
+    /// The domain's MTA-STS policy, or why there is none, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sts: Option<String>,
 }
 /// Work that is due: recipients of one message in one domain, leased to the caller.
 #[derive(Debug, Clone)]

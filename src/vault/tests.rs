@@ -398,6 +398,8 @@ fn clearance(connection: u64) -> Clearance {
         arrived: now,
         first_failed: None,
         give_up: DAY,
+        sts: None,
+        host: None,
         mx: None,
         tried: &[],
         peer: Some(&peer),

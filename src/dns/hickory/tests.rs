@@ -154,7 +154,7 @@ async fn mx_facts(resolver: &HickoryResolver, domain: &str) -> MxFacts {
 
 fn names(facts: &MxFacts) -> Vec<&str> {
     match facts {
-        MxFacts::Hosts(hosts) => hosts.iter().map(|h| h.name.as_str()).collect(),
+        MxFacts::Hosts(hosts, _) => hosts.iter().map(|h| h.name.as_str()).collect(),
         MxFacts::NoDomain
         | MxFacts::NoHost
         | MxFacts::Null
@@ -197,7 +197,7 @@ async fn equals_are_shuffled_and_the_set_is_bounded() {
 async fn what_is_not_there_and_what_is_not_known() {
     let resolver = resolver(true).await;
     let kind = |facts: &MxFacts| match facts {
-        MxFacts::Hosts(_) => "hosts",
+        MxFacts::Hosts(..) => "hosts",
         MxFacts::NoDomain => "no domain",
         MxFacts::NoHost => "no host",
         MxFacts::Null => "null",

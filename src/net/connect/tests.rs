@@ -236,7 +236,7 @@ fn dialer(anchors: TrustAnchors) -> Dialer {
 }
 
 fn need(tls: TlsUse) -> Requirement {
-    Requirement { tls, min_tls13: false, ca_file: None, configured: false }
+    Requirement { tls, ..Requirement::default() }
 }
 
 fn mail(recipients: &[&str]) -> ClientTransaction {

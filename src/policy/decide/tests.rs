@@ -16,6 +16,8 @@ struct Case {
     rule: RuleVerdict,
     question: Ask,
     mx: Option<MxFacts>,
+    sts: Option<StsFacts>,
+    host: Option<HostFacts>,
     tried: Vec<HostTrouble>,
     peer: Option<PeerFacts>,
     exhausted: bool,
@@ -48,6 +50,8 @@ fn case(partner: &str) -> Case {
         rule: RuleVerdict::protected(),
         question: Ask::Protected,
         mx: Some(hosts()),
+        sts: None,
+        host: Some(known(Dane::NotAsked)),
         tried: Vec::new(),
         peer: None,
         exhausted: false,
@@ -60,7 +64,11 @@ fn case(partner: &str) -> Case {
 
 fn hosts() -> MxFacts {
     let host = |name: &str, preference| MxHost { name: name.into(), preference };
-    MxFacts::Hosts(vec![host("mx1.a.example", 10), host("mx2.a.example", 20)])
+    MxFacts::Hosts(vec![host("mx1.a.example", 10), host("mx2.a.example", 20)], Dnssec::Insecure)
+}
+
+fn known(dane: Dane) -> HostFacts {
+    HostFacts { name: "mx1.a.example".into(), dane }
 }
 
 fn passing() -> RuleVerdict {
@@ -78,6 +86,7 @@ fn tls(names: &[&str]) -> TlsFacts {
         fingerprint: String::new(),
         key_fingerprint: String::new(),
         not_after: None,
+        dane: None,
     }
 }
 
@@ -126,6 +135,8 @@ impl Case {
             first_failed: self.failing.map(|since| now - since),
             give_up: SignedDuration::from_hours(120),
             mx: self.mx.as_ref(),
+            sts: self.sts.as_ref(),
+            host: self.host.as_ref(),
             tried: &self.tried,
             peer: self.peer.as_ref(),
             exhausted: self.exhausted,
@@ -138,6 +149,8 @@ impl Case {
             Route::Need(Need::Mx(hop)) => {
                 format!("mx {}", hop.map_or_else(|| "domain".into(), |h| h.to_string()))
             }
+            Route::Need(Need::Sts(domain)) => format!("sts {domain}"),
+            Route::Need(Need::Host { tlsa }) => format!("host tlsa={tlsa}"),
             Route::Need(Need::Peer(r)) => format!("peer {:?}", r.tls),
             Route::Need(Need::NextHost(trouble, _)) => format!("next {trouble:?}"),
             Route::Direct(c) => format!("direct {:?}", c.why.reason),

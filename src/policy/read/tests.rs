@@ -122,23 +122,28 @@ note = "agreed""#,
     assert_eq!(policy.otherwise_after, SignedDuration::from_mins(90));
     assert_eq!(policy.no_require_tls, NoRequireTls::Envelope);
     assert_eq!(policy.mark.as_deref(), Some("Sensitivity: company-confidential"));
-    assert_eq!(set.ca_files().map(|(f, _)| f).collect::<Vec<_>>(), ["sub/ca.pem"]);
+    assert_eq!(
+        set.files().map(|(k, f, _)| (k, f)).collect::<Vec<_>>(),
+        [("ca_file", "sub/ca.pem")]
+    );
 }
 
 #[test]
 fn bad_partner_keys_are_named_with_their_place() {
     for (keys, place, says) in [
         ("level = \"secur\"", "3:9", "did you mean `secure`"),
-        ("level = \"dane\"", "3:9", "not yet"),
-        ("level = \"none\"", "3:9", "not yet"),
-        ("level = \"auto\"", "3:9", "not yet"),
         ("level = 3", "3:9", "a number where a text"),
         ("", "1:1", "`level` is missing"),
         ("level = \"secure\"\nmach = []", "4:1", "did you mean `match`"),
         ("level = \"secure\"\nmatch = \"a.example\"", "4:9", "where a list"),
         ("level = \"secure\"\nmatch = [\"*.a.example\"]", "4:10", "write \".a.example\""),
-        ("level = \"secure\"\nfingerprints = [\"sha256:00\"]", "4:1", "not yet"),
-        ("level = \"secure\"\nclient_key = \"k.pem\"", "4:1", "not yet"),
+        ("level = \"fingerprint\"", "1:1", "fingerprints = [\"sha256:HEX\"]"),
+        ("level = \"fingerprint\"\nfingerprints = []", "1:1", "needs pins"),
+        ("level = \"fingerprint\"\nfingerprints = [\"sha256:00\"]", "4:17", "has 2 hex digits"),
+        ("level = \"fingerprint\"\nfingerprints = [\"00\"]", "4:17", "does not say its hash"),
+        ("level = \"fingerprint\"\nfingerprints = [\"sha256:0g\"]", "4:17", "`g`"),
+        ("level = \"secure\"\nclient_key = \"k.pem\"", "4:14", "client_certificate"),
+        ("level = \"secure\"\nclient_certificate = \"c.pem\"", "4:22", "client_key"),
         ("level = \"secure\"\nmin_tls = \"1.1\"", "4:11", "\"1.2\" or \"1.3\""),
         ("level = \"secure\"\nmin_tls = 1.3", "4:11", "a fraction where a text"),
         ("level = \"secure\"\nnext_hop = \"[x\"", "4:12", "no next hop"),
@@ -206,7 +211,7 @@ fn bad_domains_and_tables_are_named_with_their_place() {
         (
             "default.toml",
             "[default]\nnever_direct = [\"x.toml\"]\n",
-            "default.toml:2:1: error: key `never_direct` is not yet",
+            "default.toml:2:17: error: `x.toml` is no list in this folder",
         ),
         (
             "x.toml",
