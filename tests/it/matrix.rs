@@ -1,0 +1,277 @@
+//! Every level against every kind of peer, with each `otherwise`: one gateway, a mail host a kind,
+//! a recipient domain a cell. Postfix is asked about the same hosts, and must agree.
+
+mod finger;
+mod peers;
+mod table;
+
+use crate::support::{
+    dns::Zone,
+    free_port,
+    gateway::{Gateway, Settings},
+    pki::{Leaf, Pki},
+    sink::{Counted, Manner, Sink},
+    smtp, wait_for,
+};
+use finger::Finger;
+use peers::{KINDS, Peer};
+use serde_json::Value;
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
+use table::Cell;
+
+const INSIDE: &str = "127.0.40.9";
+/// Nothing but this may ever be in the clear, and where it may, the table says so.
+const SECRET: &str = "the-secret-of-the-letter";
+
+/// All the peers, and what they have in common.
+struct Scene {
+    peers: BTreeMap<&'static str, Peer>,
+    pki: Pki,
+    client: Leaf,
+    port: u16,
+}
+
+impl Scene {
+    fn open(dir: &Path) -> Self {
+        let addresses: Vec<String> = KINDS.iter().map(|kind| peers::ip(kind).to_string()).collect();
+        let mut addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        addresses.push(INSIDE);
+        let port = free_port(&addresses);
+        let pki = Pki::new(dir);
+        let peers = KINDS.map(|kind| (kind, Peer::start(dir, &pki, port, kind)));
+        let client = pki.leaf("gw.example.org");
+        Self { peers: peers.into_iter().collect(), pki, client, port }
+    }
+
+    /// The policy's entry for a cell.
+    fn entry(&self, cell: &Cell) -> String {
+        let mut entry = format!(
+            "[[partner]]\ndomains = [\"{}\"]\nlevel = \"{}\"\notherwise = \"{}\"\n\
+             otherwise_after = \"0s\"\n",
+            cell.domain(),
+            cell.column.level,
+            cell.otherwise
+        );
+        match cell.column.level {
+            "secure" => {
+                write!(entry, "match = [\"{}\"]\n", peers::host(cell.kind)).expect("written");
+            }
+            "fingerprint" => {
+                let shown = &self.peers[cell.kind].shown;
+                let whole = cell.otherwise == "envelope";
+                let pin = if whole { shown.certificate_pin() } else { shown.key_pin() };
+                write!(entry, "fingerprints = [\"sha256:{pin}\"]\n").expect("written");
+            }
+            _ => {}
+        }
+        if cell.kind == "client-shown" && cell.column.level != "none" {
+            let (chain, key) = (self.client.chain.display(), self.client.key.display());
+            write!(entry, "client_certificate = \"{chain}\"\nclient_key = \"{key}\"\n")
+                .expect("written");
+        }
+        entry
+    }
+}
+
+#[test]
+fn every_level_meets_every_peer() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let scene = Scene::open(dir.path());
+    let zone = Zone::start();
+    let cells = table::cells();
+    for cell in &cells {
+        let host =
+            if cell.column.tlsa { peers::host(cell.kind) } else { peers::bare_host(cell.kind) };
+        let address = peers::ip(cell.kind).to_string();
+        zone.mail(&cell.domain(), &[(10, &host, &address)]);
+    }
+    let inside = Sink::start(
+        SocketAddr::new(INSIDE.parse().expect("address"), scene.port),
+        Manner::default(),
+    );
+    let settings = Settings {
+        nameserver: Some(zone.address),
+        mx_port: scene.port,
+        anchors: Some(scene.pki.anchors.clone()),
+        inside: Some(inside.address),
+        delivery: "retry = [\"1h\"]\ngive_up = \"5d\"".to_owned(),
+        ..Settings::default()
+    };
+    let policy: String = cells.iter().map(|cell| scene.entry(cell)).collect();
+    let gateway =
+        Gateway::start(&dir.path().join("gateway"), &settings, &[("matrix.toml", &policy)]);
+
+    let recipients: Vec<String> = cells.iter().map(|cell| format!("r@{}", cell.domain())).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let message = format!("Subject: x\r\nMessage-ID: <x@example.org>\r\n\r\n{SECRET}\r\n");
+    let id = smtp::send(gateway.smtp, "a@example.org", &recipients, message.as_bytes());
+    let oracle = Finger::new(dir.path(), &scene.pki, scene.port);
+    let mut wrong = ask_postfix(&oracle, &scene);
+
+    let lives = wait_for("the end of every cell's attempt", || {
+        let life = gateway.json(&["trace", &id]);
+        let lives = life["recipients"].as_array()?.clone();
+        lives.iter().all(|life| life["outcome"] != "queued").then_some(lives)
+    });
+    let expected = cells.iter().filter(|cell| cell.expected().0 == "bounced").count();
+    let reports = wait_for("a report for every bounce", || {
+        let reports = reports(&inside);
+        (reports.len() >= expected).then_some(reports)
+    });
+    for (cell, life) in cells.iter().zip(&lives) {
+        assert_eq!(life["address"], format!("r@{}", cell.domain()).as_str());
+        for fault in faults(cell, life, &reports) {
+            writeln!(wrong, "{} ({}): {fault}", cell.domain(), cell.word).expect("written");
+        }
+    }
+    wrong.push_str(&faults_of_content(&scene, &cells, message.len()));
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// What is not as the table says.
+fn faults(cell: &Cell, life: &Value, reports: &BTreeMap<String, String>) -> Vec<String> {
+    let (outcome, reason, status) = cell.expected();
+    let mut faults = Vec::new();
+    let mut same = |what: &str, is: &Value, wanted: &str| {
+        if is != wanted {
+            faults.push(format!("{what} is {is}, expected {wanted}"));
+        }
+    };
+    same("outcome", &life["outcome"], outcome);
+    same("reason", &life["reason"], reason);
+    same("level", &life["policy"]["level"], cell.column.level);
+    let reported = reports.get(life["address"].as_str().unwrap_or_default());
+    same("status", &Value::from(reported.map_or("none", String::as_str)), status.unwrap_or("none"));
+    let attempts = life["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Some(last) = attempts.last() else {
+        faults.push("no attempt is recorded".to_owned());
+        return faults;
+    };
+    if !cell.met() {
+        let error = last["error"].as_str().unwrap_or_default();
+        if !error.contains(cell.says) {
+            faults.push(format!("the record says {error:?}, expected {:?}", cell.says));
+        }
+        return faults;
+    }
+    let tls = match (&last["tls"], last["tls"]["verified"] == true) {
+        (Value::Null, _) => "clear",
+        (_, false) => "tls",
+        (_, true) => "proved",
+    };
+    if tls != cell.word {
+        faults.push(format!("the record says {tls}: {last}"));
+    }
+    faults
+}
+
+/// The hosts say what they saw: content only where the table has it, in the clear only where the
+/// table has that, and the secret nowhere else among all their bytes.
+fn faults_of_content(scene: &Scene, cells: &[Cell], size: usize) -> String {
+    let mut faults = String::new();
+    for (kind, peer) in &scene.peers {
+        let theirs =
+            |word: &str| cells.iter().filter(|c| c.kind == *kind && c.word == word).count();
+        let (clear, over_tls) = (theirs("clear"), theirs("tls") + theirs("proved"));
+        let letters: Vec<_> = peer.sink.messages().into_iter().filter(|m| m.from != "<>").collect();
+        let seen = letters.iter().filter(|m| m.over_tls).count();
+        if (letters.len() - seen, seen) != (clear, over_tls) {
+            let clear_seen = letters.len() - seen;
+            writeln!(
+                faults,
+                "{kind}: {clear_seen} in the clear, {seen} over TLS; expected {clear}, {over_tls}"
+            )
+            .expect("written");
+        }
+        for cell in cells.iter().filter(|cell| cell.kind == *kind && cell.met()) {
+            let address = format!("<r@{}>", cell.domain());
+            let got: Vec<bool> = letters
+                .iter()
+                .filter(|m| m.to[0].starts_with(&address))
+                .map(|m| m.over_tls)
+                .collect();
+            if got != [cell.word != "clear"] {
+                writeln!(faults, "{}: arrived (over TLS): {got:?}", cell.domain())
+                    .expect("written");
+            }
+        }
+        let sizes = |clear: bool| -> u64 {
+            letters.iter().filter(|m| !clear || !m.over_tls).map(|m| m.size).sum()
+        };
+        let counted = Counted { bytes: sizes(false), clear: sizes(true) };
+        if peer.sink.counted() != counted {
+            writeln!(
+                faults,
+                "{kind}: parts of content: {:?}, whole: {counted:?}",
+                peer.sink.counted()
+            )
+            .expect("written");
+        }
+        assert!(letters.iter().all(|m| m.size > size as u64), "the letter and a Received");
+        let bytes = peer.sink.bytes();
+        let found = bytes.windows(SECRET.len()).filter(|w| *w == SECRET.as_bytes()).count();
+        if found != clear + over_tls {
+            writeln!(faults, "{kind}: the secret was seen {found} times").expect("written");
+        }
+    }
+    faults
+}
+
+/// Status by recipient, from the reports that came inside.
+fn reports(inside: &Sink) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for report in inside.messages() {
+        let text = String::from_utf8_lossy(&report.content).into_owned();
+        assert!(!text.contains(SECRET), "{text}");
+        let mut recipient = None;
+        for line in text.lines() {
+            if let Some(address) = line.strip_prefix("Final-Recipient: rfc822;") {
+                recipient = Some(address.trim().to_owned());
+            }
+            if let (Some(status), Some(recipient)) = (line.strip_prefix("Status: "), &recipient) {
+                found.insert(recipient.clone(), status.trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Where Postfix has an answer, it is the one of the table, or the table says why not.
+fn ask_postfix(oracle: &Finger, scene: &Scene) -> String {
+    let mut wrong = String::new();
+    let both = scene_file(scene);
+    for cell in table::rows() {
+        let peer = &scene.peers[cell.kind];
+        let client = (cell.kind == "client-shown").then_some(both.as_path());
+        let (word, said) = oracle.word(&cell, peer, client);
+        let ours = if cell.met() { cell.word } else { "unmet" };
+        match finger::difference(&cell) {
+            None if word != ours => {
+                writeln!(
+                    wrong,
+                    "{}/{}: Postfix says {word}, the table {ours}: {said}",
+                    cell.kind, cell.column.name
+                )
+                .expect("written");
+            }
+            Some(why) if word == ours => {
+                writeln!(
+                    wrong,
+                    "{}/{}: Postfix agrees ({word}), so this is no reason: {why}",
+                    cell.kind, cell.column.name
+                )
+                .expect("written");
+            }
+            None | Some(_) => {}
+        }
+    }
+    wrong
+}
+
+/// Postfix wants the client's certificate and key in one file.
+fn scene_file(scene: &Scene) -> std::path::PathBuf {
+    let both = scene.client.chain.with_extension("both.pem");
+    let read = |path: &Path| std::fs::read_to_string(path).expect("read");
+    std::fs::write(&both, read(&scene.client.key) + &read(&scene.client.chain)).expect("write");
+    both
+}
