@@ -10,6 +10,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::NoServerSessionStorage,
+    sign::{CertifiedKey, SingleCertAndKey},
     version,
 };
 use std::{
@@ -18,6 +19,7 @@ use std::{
     sync::Arc,
 };
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 /// Certificate or key that cannot be used: which file, and what is expected there.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,12 @@ impl TlsAccept for TlsServer {
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsFileError> {
+    let shown = pair(certificate, key)?;
+    build(shown).map_err(|error| unfit(certificate, key, &error))
+}
+
+/// A PEM chain (leaf first) and its key.
+pub(super) fn pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsFileError> {
     let missing =
         || TlsFileError::Missing { path: certificate.to_owned(), expected: "certificate" };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&bytes(certificate)?)
@@ -100,26 +108,31 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsFileError> {
     if chain.is_empty() {
         return Err(missing());
     }
-    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?)
+    let private = PrivateKeyDer::from_pem_slice(&Zeroizing::new(bytes(key)?))
         .map_err(|_| TlsFileError::Missing { path: key.to_owned(), expected: "private key" })?;
-    build(chain, private).map_err(|error| TlsFileError::Pair {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        reason: pair_reason(&error),
-    })
+    CertifiedKey::from_der(chain, private, &provider())
+        .map_err(|error| unfit(certificate, key, &error))
 }
 
-fn build(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, rustls::Error> {
+fn build(shown: CertifiedKey) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // A client that says which protocol it speaks, and it is not mail, was led astray (RFC 7301
+    // §3.2). Who says nothing, as mail servers do, is let in.
+    config.alpn_protocols = vec![b"smtp".to_vec(), b"esmtp".to_vec()];
     Ok(config)
+}
+
+fn unfit(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsFileError {
+    TlsFileError::Pair {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        reason: pair_reason(error),
+    }
 }
 
 fn pair_reason(error: &rustls::Error) -> String {
