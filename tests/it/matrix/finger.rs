@@ -1,7 +1,7 @@
 //! Postfix as the oracle: what `posttls-finger` says of the same hosts.
 
 use super::{
-    peers::{Peer, host},
+    peers::{self, Peer, host},
     table::Cell,
 };
 use crate::support::pki::Pki;
@@ -33,7 +33,7 @@ const DIFFERENCES: [(&str, &[&str], &str); 5] = [
         &["opportunistic", "encrypt", "fingerprint", "verify", "secure"],
         "in TLS 1.3 the host says only after the handshake that it wants a certificate; the finger has left by then",
     ),
-    ("tls11", &[], "no difference: this OpenSSL speaks no TLS 1.1 either"),
+    ("tls11", &["opportunistic", "encrypt"], "Postfix speaks TLS 1.1; RFC 8996 ended that"),
 ];
 
 /// The oracle, with a configuration that names nothing of this machine.
@@ -69,7 +69,7 @@ impl Finger {
         if let Some(client) = client {
             command.arg("-k").arg(client);
         }
-        command.arg(format!("[{}]:{}", peer.sink.address.ip(), self.port));
+        command.arg(format!("[{}]:{}", peers::ip(cell.kind), self.port));
         match level {
             "verify" | "secure" => drop(command.arg(host(cell.kind))),
             "fingerprint" => drop(command.arg(colons(&peer.shown.key_pin()))),

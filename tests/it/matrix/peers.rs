@@ -27,7 +27,7 @@ use std::{
 };
 
 /// Every kind, in the order of the table.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 21] = [
     "no-starttls",
     "refused",
     "stripped",
@@ -48,6 +48,7 @@ pub const KINDS: [&str; 20] = [
     "client-shown",
     "tls12",
     "good",
+    "away",
 ];
 
 /// The name that the kind's host has where it publishes TLSA records.
@@ -69,8 +70,8 @@ pub fn ip(kind: &str) -> IpAddr {
 /// A mail host of one kind.
 #[derive(Debug)]
 pub struct Peer {
-    pub kind: &'static str,
-    pub sink: Sink,
+    /// `None`: nobody is at home.
+    pub sink: Option<Sink>,
     /// What it shows. Hosts without TLS have one too, for those who want to pin it.
     pub shown: Shown,
     _tls: Option<OldTls>,
@@ -123,8 +124,9 @@ impl Peer {
             _ => with(config(&shown, &[&TLS12, &TLS13], None)),
         };
         let manner = Manner { starttls: offer, ..Manner::default() };
-        let sink = Sink::start(SocketAddr::new(ip(kind), port), manner);
-        Self { kind, sink, shown, _tls: tls }
+        let at = SocketAddr::new(ip(kind), port);
+        let sink = (kind != "away").then(|| Sink::start(at, manner));
+        Self { sink, shown, _tls: tls }
     }
 }
 
@@ -288,7 +290,8 @@ impl ResolvesServerCert for Always {
     }
 }
 
-/// OpenSSL's own server, which still speaks TLS 1.1 if one insists.
+/// OpenSSL's own server, which still speaks TLS 1.1 if one insists. What it is told it says backwards:
+/// no SMTP.
 #[derive(Debug)]
 struct OldTls {
     address: SocketAddr,
@@ -303,7 +306,7 @@ impl OldTls {
         fs::write(&chain, &shown.chain[0]).expect("write");
         fs::write(&key, shown.key.secret_der()).expect("write");
         let mut child = Command::new("openssl")
-            .args(["s_server", "-quiet", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"])
+            .args(["s_server", "-rev", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"])
             .args(["-certform", "DER", "-keyform", "DER", "-accept", &address.to_string()])
             .arg("-cert")
             .arg(chain)

@@ -50,11 +50,12 @@ unordered             clear tls    tls     proved   proved   proved
 wrong-key             clear clear  shake   shake    shake    shake    TLS handshake: invalid peer certificate: BadSignature
 wrong-key-12          clear clear  shake   shake    shake    shake    TLS handshake: invalid peer certificate: BadSignature
 tls11                 clear clear  shake   shake    shake    shake    TLS handshake: received fatal alert: ProtocolVersion
-client-wanted         clear away   away    away     away     away     certificate required
-client-wanted-12      clear clear  shake   shake    shake    shake    TLS handshake: received fatal alert
+client-wanted         clear clear  shake   shake    shake    shake    CertificateRequired; the host asked for our certificate
+client-wanted-12      clear clear  shake   shake    shake    shake    the host asked for our certificate
 client-shown          clear tls    tls     proved   proved   proved
 tls12                 clear tls    tls     proved   proved   proved
 good                  clear tls    tls     proved   proved   proved
+away                  away  away   away    away     away     away     Connection refused
 ";
 
 /// One meeting of a peer and a level.
