@@ -13,6 +13,7 @@ mod main_job;
 mod matrix;
 mod no_plaintext;
 mod refusals;
+mod replay;
 mod store_contract;
 mod support;
 mod tidy;

@@ -338,6 +338,8 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         tls: None,
         verified: false,
         reply: None,
+        trouble: None,
+        dns: None,
         error: Some("connection refused".to_owned()),
         dns: None,
     };
@@ -1036,6 +1038,8 @@ mod sled_alone {
             tls: None,
             verified: false,
             reply: Some("é".repeat(40_000)),
+            trouble: None,
+            dns: None,
             error: None,
             dns: None,
         };

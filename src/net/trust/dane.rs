@@ -38,20 +38,24 @@ impl Chain<'_> {
     /// RFC 7671 §5.2: the authority is one that is shown; where the record holds it whole, it need
     /// not be.
     fn leads_to(&self, record: &Tlsa) -> Result<(), String> {
-        let mut why = "no such authority is shown".to_owned();
+        let mut why = None;
         for shown in self.above() {
             let key = public_key(shown).unwrap_or_default();
             if record.matches(Shown { certificate: shown, key: &key }) {
                 match self.below(shown) {
                     Ok(()) => return Ok(()),
-                    Err(error) => why = error,
+                    Err(error) => why = Some(error),
                 }
             }
+        }
+        if let Some(why) = why {
+            // What is shown is judged by all that its certificate says, not by its key alone.
+            return Err(why);
         }
         match (record.matching, record.selector) {
             (0, 0) => self.below(&CertificateDer::from(record.data.as_slice())),
             (0, 1) => self.below_key(&record.data),
-            _ => Err(why),
+            _ => Err("no such authority is shown".to_owned()),
         }
     }
 
@@ -123,3 +127,6 @@ impl Chain<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,7 +242,7 @@ fn a_pin_is_the_whole_proof() {
         (shows("00", "11"), "next Unproven", "neither"),
         (shows("", ""), "next Unproven", "nothing shown"),
         (Some(good_peer()), "next Unproven", "a good chain is no pin"),
-        (Some(super::peer(StartTls::NotOffered)), "next NoStartTls", "no TLS"),
+        (Some(peer(StartTls::NotOffered)), "next NoStartTls", "no TLS"),
     ] {
         assert_eq!(Case { peer, ..case(&pins) }.short(), expected, "{why}");
     }
