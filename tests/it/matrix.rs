@@ -2,76 +2,22 @@
 //! a recipient domain a cell. Postfix is asked about the same hosts, and must agree.
 
 mod finger;
+mod keys;
 mod peers;
+mod scene;
 mod table;
 
 use crate::support::{
     dns::Zone,
-    free_port,
     gateway::{Gateway, Settings},
-    pki::{Leaf, Pki},
-    sink::{Counted, Manner, Sink},
-    smtp, wait_for,
+    sink::{Counted, Sink},
+    wait_for,
 };
 use finger::Finger;
-use peers::{KINDS, Peer};
+use scene::{SECRET, Scene};
 use serde_json::Value;
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 use table::Cell;
-
-const INSIDE: &str = "127.0.40.9";
-/// Nothing but this may ever be in the clear, and where it may, the table says so.
-const SECRET: &str = "the-secret-of-the-letter";
-
-/// All the peers, and what they have in common.
-struct Scene {
-    peers: BTreeMap<&'static str, Peer>,
-    pki: Pki,
-    client: Leaf,
-    port: u16,
-}
-
-impl Scene {
-    fn open(dir: &Path) -> Self {
-        let addresses: Vec<String> = KINDS.iter().map(|kind| peers::ip(kind).to_string()).collect();
-        let mut addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        addresses.push(INSIDE);
-        let port = free_port(&addresses);
-        let pki = Pki::new(dir);
-        let peers = KINDS.map(|kind| (kind, Peer::start(dir, &pki, port, kind)));
-        let client = pki.leaf("gw.example.org");
-        Self { peers: peers.into_iter().collect(), pki, client, port }
-    }
-
-    /// The policy's entry for a cell.
-    fn entry(&self, cell: &Cell) -> String {
-        let mut entry = format!(
-            "[[partner]]\ndomains = [\"{}\"]\nlevel = \"{}\"\notherwise = \"{}\"\n\
-             otherwise_after = \"0s\"\n",
-            cell.domain(),
-            cell.column.level,
-            cell.otherwise
-        );
-        match cell.column.level {
-            "secure" => {
-                write!(entry, "match = [\"{}\"]\n", peers::host(cell.kind)).expect("written");
-            }
-            "fingerprint" => {
-                let shown = &self.peers[cell.kind].shown;
-                let whole = cell.otherwise == "envelope";
-                let pin = if whole { shown.certificate_pin() } else { shown.key_pin() };
-                write!(entry, "fingerprints = [\"sha256:{pin}\"]\n").expect("written");
-            }
-            _ => {}
-        }
-        if cell.kind == "client-shown" && cell.column.level != "none" {
-            let (chain, key) = (self.client.chain.display(), self.client.key.display());
-            write!(entry, "client_certificate = \"{chain}\"\nclient_key = \"{key}\"\n")
-                .expect("written");
-        }
-        entry
-    }
-}
 
 #[test]
 fn every_level_meets_every_peer() {
@@ -85,37 +31,19 @@ fn every_level_meets_every_peer() {
         let address = peers::ip(cell.kind).to_string();
         zone.mail(&cell.domain(), &[(10, &host, &address)]);
     }
-    let inside = Sink::start(
-        SocketAddr::new(INSIDE.parse().expect("address"), scene.port),
-        Manner::default(),
-    );
-    let settings = Settings {
-        nameserver: Some(zone.address),
-        mx_port: scene.port,
-        anchors: Some(scene.pki.anchors.clone()),
-        inside: Some(inside.address),
-        delivery: "retry = [\"1h\"]\ngive_up = \"5d\"".to_owned(),
-        ..Settings::default()
-    };
+    let settings = Settings { nameserver: Some(zone.address), ..scene.settings() };
     let policy: String = cells.iter().map(|cell| scene.entry(cell)).collect();
     let gateway =
         Gateway::start(&dir.path().join("gateway"), &settings, &[("matrix.toml", &policy)]);
 
-    let recipients: Vec<String> = cells.iter().map(|cell| format!("r@{}", cell.domain())).collect();
-    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    let message = format!("Subject: x\r\nMessage-ID: <x@example.org>\r\n\r\n{SECRET}\r\n");
-    let id = smtp::send(gateway.smtp, "a@example.org", &recipients, message.as_bytes());
     let oracle = Finger::new(dir.path(), &scene.pki, scene.port);
     let mut wrong = ask_postfix(&oracle, &scene);
-
-    let lives = wait_for("the end of every cell's attempt", || {
-        let life = gateway.json(&["trace", &id]);
-        let lives = life["recipients"].as_array()?.clone();
-        lives.iter().all(|life| life["outcome"] != "queued").then_some(lives)
-    });
+    let recipients: Vec<String> = cells.iter().map(|cell| format!("r@{}", cell.domain())).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let lives = scene.send(&gateway, &recipients);
     let expected = cells.iter().filter(|cell| cell.expected().0 == "bounced").count();
     let reports = wait_for("a report for every bounce", || {
-        let reports = reports(&inside);
+        let reports = reports(&scene.inside);
         (reports.len() >= expected).then_some(reports)
     });
     for (cell, life) in cells.iter().zip(&lives) {
@@ -124,7 +52,7 @@ fn every_level_meets_every_peer() {
             writeln!(wrong, "{} ({}): {fault}", cell.domain(), cell.word).expect("written");
         }
     }
-    wrong.push_str(&faults_of_content(&scene, &cells, message.len()));
+    wrong.push_str(&faults_of_content(&scene, &cells));
     assert!(wrong.is_empty(), "{wrong}");
 }
 
@@ -167,7 +95,7 @@ fn faults(cell: &Cell, life: &Value, reports: &BTreeMap<String, String>) -> Vec<
 
 /// The hosts say what they saw: content only where the table has it, in the clear only where the
 /// table has that, and the secret nowhere else among all their bytes.
-fn faults_of_content(scene: &Scene, cells: &[Cell], size: usize) -> String {
+fn faults_of_content(scene: &Scene, cells: &[Cell]) -> String {
     let mut faults = String::new();
     for (kind, peer) in &scene.peers {
         let Some(sink) = &peer.sink else { continue };
@@ -204,9 +132,11 @@ fn faults_of_content(scene: &Scene, cells: &[Cell], size: usize) -> String {
             writeln!(faults, "{kind}: parts of content: {:?}, whole: {counted:?}", sink.counted())
                 .expect("written");
         }
-        assert!(letters.iter().all(|m| m.size > size as u64), "the letter and a Received");
-        let bytes = sink.bytes();
-        let found = bytes.windows(SECRET.len()).filter(|w| *w == SECRET.as_bytes()).count();
+        assert!(
+            letters.iter().all(|m| m.size > scene::letter().len() as u64),
+            "the letter and a Received"
+        );
+        let found = scene::count(&sink.bytes(), SECRET.as_bytes());
         if found != clear + over_tls {
             writeln!(faults, "{kind}: the secret was seen {found} times").expect("written");
         }

@@ -341,7 +341,6 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         trouble: None,
         dns: None,
         error: Some("connection refused".to_owned()),
-        dns: None,
     };
     let mut number = 0;
     for round in 0..30 {
@@ -1041,7 +1040,6 @@ mod sled_alone {
             trouble: None,
             dns: None,
             error: None,
-            dns: None,
         };
         let waiting = RecipientState::Waiting { next: at(9) };
         let outcome = Outcome { attempts: vec![attempt], ..outcome(0, waiting) };

@@ -80,6 +80,7 @@ impl Finger {
         let tls = said.contains("TLS connection established");
         let proved = said.contains("Verified TLS connection established");
         let word = match level {
+            _ if said.contains("Failed to establish session") => "unmet",
             "none" => "clear",
             "may" if !tls => "clear",
             "may" | "encrypt" if tls => "tls",

@@ -82,12 +82,18 @@ pub struct Peer {
 pub struct Shown {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    /// The certificate that vouches for the first, PEM.
+    issuer: String,
 }
 
 impl Shown {
-    fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
+    fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair, issuer: String) -> Self {
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("key");
-        Self { chain, key }
+        Self { chain, key, issuer }
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// SHA-256 of the certificate, hex.
@@ -135,13 +141,13 @@ fn shown(dir: &Path, pki: &Pki, kind: &str) -> Shown {
     let key = KeyPair::generate().expect("key");
     let signed = |params: CertificateParams| {
         let leaf = params.signed_by(&key, pki.issuer()).expect("signed");
-        Shown::new(vec![leaf.der().clone(), pki.issuer().der().clone()], &key)
+        Shown::new(vec![leaf.der().clone(), pki.issuer().der().clone()], &key, pki.issuer().pem())
     };
     let mut params = named(&[host(kind), bare_host(kind)]);
     match kind {
         "self-signed" => {
             let leaf = params.self_signed(&key).expect("signed");
-            Shown::new(vec![leaf.der().clone()], &key)
+            Shown::new(vec![leaf.der().clone()], &key, leaf.pem())
         }
         "ca-leaf" => {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -167,7 +173,7 @@ fn shown(dir: &Path, pki: &Pki, kind: &str) -> Shown {
         "missing-intermediate" => {
             let between = between(pki, "Between");
             let leaf = params.signed_by(&key, &between).expect("signed");
-            Shown::new(vec![leaf.der().clone()], &key)
+            Shown::new(vec![leaf.der().clone()], &key, between.pem())
         }
         "unordered" => {
             let upper = between(pki, "Upper");
@@ -176,12 +182,12 @@ fn shown(dir: &Path, pki: &Pki, kind: &str) -> Shown {
             let leaf = params.signed_by(&key, &lower).expect("signed");
             let root = pki.issuer().der();
             let chain = [leaf.der(), root, upper.der(), lower.der()];
-            Shown::new(chain.into_iter().cloned().collect(), &key)
+            Shown::new(chain.into_iter().cloned().collect(), &key, lower.pem())
         }
         // The certificate is public; the key that goes with it is not.
         "wrong-key" | "wrong-key-12" => {
             let right = signed(params);
-            Shown { key: Shown::new(Vec::new(), &generated()).key, ..right }
+            Shown { key: Shown::new(Vec::new(), &generated(), String::new()).key, ..right }
         }
         _ => signed(params),
     }
@@ -248,7 +254,7 @@ fn version_1(dir: &Path, pki: &Pki, kind: &str) -> Shown {
         x509_parser::x509::X509Version::V1,
         "openssl made another version"
     );
-    Shown::new(vec![leaf.clone(), pki.issuer().der().clone()], &key)
+    Shown::new(vec![leaf.clone(), pki.issuer().der().clone()], &key, pki.issuer().pem())
 }
 
 fn openssl(arguments: &[&str]) {
