@@ -2,7 +2,9 @@
 
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
-    view::{DnsStatus, Failure, Listeners, PolicyStatus, QueueView, StatusView, TraceView, VaultView},
+    view::{
+        DnsStatus, Failure, Listeners, PolicyStatus, QueueView, StatusView, TraceView, VaultView,
+    },
 };
 use crate::{
     mail::{Address, Domain, QueueId},

@@ -320,9 +320,7 @@ fn host_name(exchange: &Name) -> Option<String> {
 
 fn split(answer: Answer) -> (Vec<IpAddr>, Option<String>) {
     match answer {
-        Answer::Found(found) => {
-            (found.records.iter().filter_map(RData::ip_addr).collect(), None)
-        }
+        Answer::Found(found) => (found.records.iter().filter_map(RData::ip_addr).collect(), None),
         Answer::NoData(_) | Answer::NoName(_) => (Vec::new(), None),
         Answer::Trouble(text) => (Vec::new(), Some(text)),
     }

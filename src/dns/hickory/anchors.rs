@@ -165,7 +165,8 @@ mod tests {
                        oZG+SrDK6nWeL3c6H5Apxz7LjVc1uTIdsIXxuOLYA4/ilBmSVIzuDWfd\
                        RUfhHdY6+cn8HFRm+2hM8AnXGXws9555KrUB5qihylGa8subX2Nn6UwN\
                        R1AkUTV74bU=";
-    const DIGEST: &str = "20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
+    const DIGEST: &str =
+        "20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
 
     fn root_key() -> RData {
         let key = dnskey(["257", "3", "8", KEY].into_iter()).unwrap();

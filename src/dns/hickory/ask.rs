@@ -110,9 +110,9 @@ impl Asker {
 
     async fn ask_end(&self, name: &Name, kind: RecordType) -> Answer {
         match self.resolver.lookup(name.clone(), kind).await {
-            Ok(lookup) => self
-                .read(name, kind, lookup.message())
-                .unwrap_or(Answer::NoData(Dnssec::Unchecked)),
+            Ok(lookup) => {
+                self.read(name, kind, lookup.message()).unwrap_or(Answer::NoData(Dnssec::Unchecked))
+            }
             Err(error) => self.absent(name, &error),
         }
     }
@@ -169,15 +169,14 @@ impl Asker {
         let absent = self.absent(name, error);
         match (error, &absent) {
             // hickory gives up on a long chain of aliases with an empty answer that has no SOA.
-            (NetError::Dns(DnsError::NoRecordsFound(none)), Answer::NoData(_) | Answer::NoName(_))
-                if none.soa.is_none() || none.query.name() != name =>
-            {
-                match self.trail(name).await {
-                    Trail::Ends(_, way) => absent.reached_over(way),
-                    Trail::None => absent,
-                    Trail::Trouble(text) => Answer::Trouble(text),
-                }
-            }
+            (
+                NetError::Dns(DnsError::NoRecordsFound(none)),
+                Answer::NoData(_) | Answer::NoName(_),
+            ) if none.soa.is_none() || none.query.name() != name => match self.trail(name).await {
+                Trail::Ends(_, way) => absent.reached_over(way),
+                Trail::None => absent,
+                Trail::Trouble(text) => Answer::Trouble(text),
+            },
             // The proof that an alias's end has no such record is judged as the alias's by hickory,
             // and found wanting: the way is walked step by step.
             (NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { .. }), Answer::Trouble(_))
@@ -279,8 +278,7 @@ fn from_wildcard(at: &Name, message: &Message) -> bool {
 }
 
 fn is_denial(record: &Record) -> bool {
-    record.proof.is_secure()
-        && matches!(record.record_type(), RecordType::NSEC | RecordType::NSEC3)
+    record.proof.is_secure() && matches!(record.record_type(), RecordType::NSEC | RecordType::NSEC3)
 }
 
 /// Why an empty answer says nothing about the name.

@@ -47,7 +47,8 @@ impl Asker {
     /// host's addresses are not signed there are none, and its TLSA records are not even asked for:
     /// the name servers of unsigned zones may know nothing of TLSA and fail.
     async fn bases(&self, name: &Name) -> Result<Vec<Name>, Dane> {
-        let (v4, v6) = tokio::join!(self.ask(name, RecordType::A), self.ask(name, RecordType::AAAA));
+        let (v4, v6) =
+            tokio::join!(self.ask(name, RecordType::A), self.ask(name, RecordType::AAAA));
         let (end, worth) = match (v4, v6) {
             (Answer::Found(v4), Answer::Found(v6)) => (v4.at, least(v4.worth, v6.worth)),
             (Answer::Found(found), _) | (_, Answer::Found(found)) => (found.at, found.worth),
@@ -67,9 +68,7 @@ impl Asker {
             Dnssec::Insecure if alias && self.alias(name).await == Some(Dnssec::Secure) => {
                 Ok(vec![name.clone()])
             }
-            Dnssec::Insecure => {
-                Err(Dane::Absent("the host's addresses are not signed".to_owned()))
-            }
+            Dnssec::Insecure => Err(Dane::Absent("the host's addresses are not signed".to_owned())),
         }
     }
 }
