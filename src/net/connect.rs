@@ -306,6 +306,7 @@ impl Connector for Dialer {
                     tls: failure.tls,
                     verified: false,
                     reply: failure.reply,
+                    trouble: Some(failure.trouble),
                     error: Some(failure.detail.clone()),
                     dns: None,
                 };

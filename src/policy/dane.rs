@@ -41,7 +41,7 @@ impl fmt::Display for Tlsa {
 }
 
 /// Usable TLSA records of a host, from a signed answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TlsaSet {
     /// The name that stands behind `_25._tcp.` (RFC 7672 §2.2.3): SNI, and for usage 2 a name that
     /// the certificate may bear.
@@ -51,7 +51,8 @@ pub struct TlsaSet {
 }
 
 /// What a host publishes for DANE (RFC 7672 §2.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Dane {
     /// Not asked: the level has no use for it, or the MX records are not signed.
     NotAsked,
@@ -68,17 +69,42 @@ pub enum Dane {
 }
 
 impl Dane {
-    /// What is recorded of it; nothing where it was not asked for.
-    pub fn record(&self) -> Option<String> {
+    /// The same with at most so many records, data and texts of at most so many bytes: for the
+    /// record. `None` where it was not asked for.
+    pub fn bounded(&self, records: usize, bytes: usize) -> Option<Self> {
+        let short = |text: &String| {
+            text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+        };
+        let cut = |record: &Tlsa| {
+            let data = record.data.iter().take(bytes).copied().collect();
+            Tlsa { data, ..record.clone() }
+        };
+        Some(match self {
+            Self::NotAsked => return None,
+            Self::Unchecked => Self::Unchecked,
+            Self::Absent(why) => Self::Absent(short(why)),
+            Self::Unusable(why) => Self::Unusable(short(why)),
+            Self::Trouble(why) => Self::Trouble(short(why)),
+            Self::Records(set) => {
+                let records = set.records.iter().take(records).map(cut).collect();
+                Self::Records(TlsaSet { base: set.base.clone(), records })
+            }
+        })
+    }
+}
+
+/// For the record.
+impl fmt::Display for Dane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAsked => None,
-            Self::Unchecked => Some("DNSSEC is not checked".to_owned()),
-            Self::Absent(why) => Some(format!("no TLSA records: {why}")),
-            Self::Unusable(why) => Some(format!("no usable TLSA records: {why}")),
-            Self::Trouble(why) => Some(format!("not known: {why}")),
+            Self::NotAsked => f.write_str("not asked"),
+            Self::Unchecked => f.write_str("DNSSEC is not checked"),
+            Self::Absent(why) => write!(f, "none: {why}"),
+            Self::Unusable(why) => write!(f, "none usable: {why}"),
+            Self::Trouble(why) => write!(f, "not known: {why}"),
             Self::Records(set) => {
                 let records: Vec<_> = set.records.iter().map(ToString::to_string).collect();
-                Some(format!("{}: {}", set.base, records.join(", ")))
+                write!(f, "{}: {}", set.base, records.join(", "))
             }
         }
     }

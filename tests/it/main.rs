@@ -13,6 +13,8 @@ mod life;
 mod main_job;
 mod no_plaintext;
 mod refusals;
+mod reload;
+mod replay;
 mod store_contract;
 mod support;
 mod tidy;

@@ -338,6 +338,8 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         tls: None,
         verified: false,
         reply: None,
+        trouble: None,
+        dns: None,
         error: Some("connection refused".to_owned()),
     };
     let mut number = 0;
@@ -1035,6 +1037,8 @@ mod sled_alone {
             tls: None,
             verified: false,
             reply: Some("é".repeat(40_000)),
+            trouble: None,
+            dns: None,
             error: None,
         };
         let waiting = RecipientState::Waiting { next: at(9) };
