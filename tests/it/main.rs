@@ -10,6 +10,7 @@ mod dialogues;
 mod large;
 mod life;
 mod main_job;
+mod mta_sts;
 mod no_plaintext;
 mod refusals;
 mod store_contract;
