@@ -12,6 +12,7 @@ mod large;
 mod life;
 mod main_job;
 mod matrix;
+mod mta_sts;
 mod no_plaintext;
 mod refusals;
 mod reload;
