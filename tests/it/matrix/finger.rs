@@ -1,12 +1,14 @@
 //! Postfix as the oracle: what `posttls-finger` says of the same hosts.
 
 use super::{
+    dns::Port53,
     peers::{self, Peer, host},
     table::Cell,
 };
 use crate::support::pki::Pki;
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -30,7 +32,7 @@ const DIFFERENCES: [(&str, &[&str], &str); 5] = [
     ),
     (
         "client-wanted",
-        &["opportunistic", "encrypt", "fingerprint", "verify", "secure"],
+        &["opportunistic", "encrypt", "fingerprint", "verify", "secure", "dane", "dane-only"],
         "in TLS 1.3 the host says only after the handshake that it wants a certificate; the finger has left by then",
     ),
     ("tls11", &["opportunistic", "encrypt"], "Postfix speaks TLS 1.1; RFC 8996 ended that"),
@@ -42,10 +44,11 @@ pub struct Finger {
     etc: PathBuf,
     anchors: PathBuf,
     port: u16,
+    _names: Port53,
 }
 
 impl Finger {
-    pub fn new(dir: &Path, pki: &Pki, port: u16) -> Self {
+    pub fn new(dir: &Path, pki: &Pki, port: u16, resolver: SocketAddr) -> Self {
         let etc = dir.join("finger");
         fs::create_dir_all(&etc).expect("folder");
         let main = format!(
@@ -54,7 +57,18 @@ impl Finger {
             etc.display()
         );
         fs::write(etc.join("main.cf"), main).expect("write");
-        Self { etc, anchors: pki.anchors.clone(), port }
+        let names = Port53::start(resolver);
+        fs::write(etc.join("resolv.conf"), format!("nameserver {}\n", names.address.ip()))
+            .expect("write");
+        Self { etc, anchors: pki.anchors.clone(), port, _names: names }
+    }
+
+    /// The program, where `resolv.conf` names our resolver: in a mount namespace of its own.
+    fn command(&self) -> Command {
+        let mount = "mount --bind \"$1\" /etc/resolv.conf && shift && exec posttls-finger \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", mount, "sh"]).arg(self.etc.join("resolv.conf"));
+        command
     }
 
     /// What Postfix would have done in this cell: `clear`, `tls`, `proved`, or `unmet`.
@@ -63,16 +77,18 @@ impl Finger {
             "opportunistic" => "may",
             level => level,
         };
-        let mut command = Command::new("posttls-finger");
+        let mut command = self.command();
         command.env("MAIL_CONFIG", &self.etc).args(["-c", "-L", "summary", "-d", "sha256"]);
         command.arg("-l").arg(level).arg("-F").arg(&self.anchors);
         if let Some(client) = client {
             command.arg("-k").arg(client);
         }
-        command.arg(format!("[{}]:{}", peers::ip(cell.kind), self.port));
+        let place =
+            if cell.column.tlsa { host(cell.kind) } else { peers::ip(cell.kind).to_string() };
+        command.arg(format!("[{place}]:{}", self.port));
         match level {
             "verify" | "secure" => drop(command.arg(host(cell.kind))),
-            "fingerprint" => drop(command.arg(colons(&peer.shown.key_pin()))),
+            "fingerprint" => drop(command.arg(colons(&peer.noted().key_pin()))),
             _ => {}
         }
         let output = command.stdin(Stdio::null()).output().expect("posttls-finger is installed");
@@ -90,6 +106,23 @@ impl Finger {
         assert!(level != "none" || !tls, "{said}");
         (word, said)
     }
+}
+
+/// True if Postfix has such a level, and this tool judges by it: without TLSA records it would take
+/// another.
+pub fn expressible(cell: &Cell) -> bool {
+    cell.kind != "bogus"
+        && matches!(
+            cell.column.name,
+            "none"
+                | "opportunistic"
+                | "encrypt"
+                | "fingerprint"
+                | "verify"
+                | "secure"
+                | "dane"
+                | "dane-only"
+        )
 }
 
 /// Says whether the table may differ from Postfix here, and why.

@@ -27,7 +27,7 @@ use std::{
 };
 
 /// Every kind, in the order of the table.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 23] = [
     "no-starttls",
     "refused",
     "stripped",
@@ -46,19 +46,21 @@ pub const KINDS: [&str; 21] = [
     "client-wanted",
     "client-wanted-12",
     "client-shown",
+    "renewed",
     "tls12",
     "good",
     "away",
+    "bogus",
 ];
 
 /// The name that the kind's host has where it publishes TLSA records.
 pub fn host(kind: &str) -> String {
-    format!("mx.{kind}.test")
+    format!("{kind}.mx.matrix.test")
 }
 
 /// The name of the same host where it publishes nothing.
 pub fn bare_host(kind: &str) -> String {
-    format!("bare.{kind}.test")
+    format!("{kind}.bare.matrix.test")
 }
 
 /// The kind's address; loopback has room for all.
@@ -74,6 +76,8 @@ pub struct Peer {
     pub sink: Option<Sink>,
     /// What it shows. Hosts without TLS have one too, for those who want to pin it.
     pub shown: Shown,
+    /// What it showed when others noted it.
+    noted: Option<Shown>,
     _tls: Option<OldTls>,
 }
 
@@ -101,11 +105,19 @@ impl Shown {
         HEXLOWER.encode(&Sha256::digest(&self.chain[0]))
     }
 
-    /// SHA-256 of its public key (SPKI), hex; also the data of its TLSA record 3 1 1.
+    /// SHA-256 of its public key (SPKI), hex.
     pub fn key_pin(&self) -> String {
-        let (_, leaf) = x509_parser::parse_x509_certificate(&self.chain[0]).expect("a certificate");
-        HEXLOWER.encode(&Sha256::digest(leaf.tbs_certificate.subject_pki.raw))
+        key_pin(&self.chain[0])
     }
+
+    fn issuer_pin(&self) -> String {
+        key_pin(&CertificateDer::from_pem_slice(self.issuer.as_bytes()).expect("a certificate"))
+    }
+}
+
+fn key_pin(certificate: &CertificateDer<'_>) -> String {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).expect("a certificate");
+    HEXLOWER.encode(&Sha256::digest(parsed.tbs_certificate.subject_pki.raw))
 }
 
 impl Peer {
@@ -131,8 +143,23 @@ impl Peer {
         };
         let manner = Manner { starttls: offer, ..Manner::default() };
         let at = SocketAddr::new(ip(kind), port);
-        let sink = (kind != "away").then(|| Sink::start(at, manner));
-        Self { sink, shown, _tls: tls }
+        let noted = (kind == "renewed").then(|| self::shown(dir, pki, kind));
+        let sink = (!matches!(kind, "away" | "bogus")).then(|| Sink::start(at, manner));
+        Self { sink, shown, noted, _tls: tls }
+    }
+
+    /// What others pin.
+    pub fn noted(&self) -> &Shown {
+        self.noted.as_ref().unwrap_or(&self.shown)
+    }
+
+    /// The TLSA record that goes with it.
+    pub fn tlsa(&self, kind: &str) -> String {
+        match kind {
+            "unordered" => format!("2 1 1 {}", self.shown.issuer_pin()),
+            "expired" => format!("3 0 1 {}", self.shown.certificate_pin()),
+            _ => format!("3 1 1 {}", self.noted().key_pin()),
+        }
     }
 }
 

@@ -97,9 +97,9 @@ impl Scene {
         match level {
             "secure" => line(format!("match = [\"{}\"]", peers::host(cell.kind))),
             "fingerprint" => {
-                let shown = &self.peers[cell.kind].shown;
+                let noted = self.peers[cell.kind].noted();
                 let whole = cell.otherwise == "envelope";
-                let pin = if whole { shown.certificate_pin() } else { shown.key_pin() };
+                let pin = if whole { noted.certificate_pin() } else { noted.key_pin() };
                 line(format!("fingerprints = [\"sha256:{pin}\"]"));
             }
             _ => {}
@@ -110,6 +110,17 @@ impl Scene {
         }
         entry
     }
+}
+
+/// A gateway that learns of signatures in this way (`dns.dnssec`).
+pub fn start(dir: &Path, settings: &Settings, policies: &[(&str, &str)], dnssec: &str) -> Gateway {
+    let mut gateway = Gateway::prepare(dir, settings, policies);
+    let file = dir.join("restante.toml");
+    let text = fs::read_to_string(&file).expect("read");
+    let text = text.replace("dnssec = \"off\"", &format!("dnssec = \"{dnssec}\""));
+    fs::write(&file, text).expect("write");
+    gateway.run();
+    gateway
 }
 
 /// What is sent.

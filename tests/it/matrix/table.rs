@@ -18,61 +18,75 @@ const fn column(name: &'static str, level: &'static str, tlsa: bool, sts: bool) 
 }
 
 /// In the order of the table's words.
-pub const COLUMNS: [Column; 6] = [
+pub const COLUMNS: [Column; 14] = [
     column("none", "none", false, false),
     column("opportunistic", "opportunistic", false, false),
     column("encrypt", "encrypt", false, false),
     column("fingerprint", "fingerprint", false, false),
     column("verify", "verify", false, false),
     column("secure", "secure", false, false),
+    column("dane", "dane", true, false),
+    column("dane-bare", "dane", false, false),
+    column("dane-only", "dane-only", true, false),
+    column("dane-only-bare", "dane-only", false, false),
+    column("mta-sts", "mta-sts", false, true),
+    // RFC 8461 §2: where there are TLSA records, they alone count.
+    column("auto-both", "auto", true, true),
+    column("auto-sts", "auto", false, true),
+    column("auto-bare", "auto", false, false),
 ];
 
 /// What is done about a level that can't be met.
 pub const OTHERWISE: [&str; 3] = ["envelope", "defer", "bounce"];
 
 /// `clear`, `tls`, `proved`: delivered in the clear, over TLS, over TLS that proved itself.
-/// `no-tls`, `refused`, `shake`, `unproven`: the level is not met, by a host without STARTTLS, one
-/// that refuses it, a handshake that fails, or what the handshake showed. `away`: out of reach.
-/// Behind the words: what the record of the attempt says of `shake`, `unproven` and `away`.
+/// `no-tls`, `refused`, `shake`, `unproven`, `no-dane`, `no-sts`: the level is not met, by a host
+/// without STARTTLS, one that refuses it, a handshake that fails, what the handshake showed, no TLSA
+/// records, no MTA-STS policy. `away`: out of reach. `doubt`: DNS does not say.
+/// Behind the words: what the record of the attempt says of `shake`, `unproven`, `away` and `doubt`.
 const TABLE: &str = "
-no-starttls           clear clear  no-tls  no-tls   no-tls   no-tls
-refused               clear clear  refused refused  refused  refused
-stripped              clear clear  no-tls  no-tls   no-tls   no-tls
-self-signed           clear tls    tls     proved   unproven unproven self-signed certificate
-ca-leaf               clear tls    tls     proved   unproven unproven CA certificate used as a leaf
-x509-v1               clear tls    tls     proved   unproven unproven X.509 version before 3
-cn-only               clear tls    tls     proved   unproven unproven the certificate bears no name
-wrong-name            clear tls    tls     proved   unproven unproven bears mx.elsewhere.test, wanted is
-expired               clear tls    tls     proved   unproven unproven certificate expired on 2021-01-01
-not-yet-valid         clear tls    tls     proved   unproven unproven not valid before 2090-01-01
-missing-intermediate  clear tls    tls     proved   unproven unproven unknown issuer
-unordered             clear tls    tls     proved   proved   proved
-wrong-key             clear clear  shake   shake    shake    shake    TLS handshake: invalid peer certificate: BadSignature
-wrong-key-12          clear clear  shake   shake    shake    shake    TLS handshake: invalid peer certificate: BadSignature
-tls11                 clear clear  shake   shake    shake    shake    TLS handshake: received fatal alert: ProtocolVersion
-client-wanted         clear clear  shake   shake    shake    shake    CertificateRequired; the host asked for our certificate
-client-wanted-12      clear clear  shake   shake    shake    shake    the host asked for our certificate
-client-shown          clear tls    tls     proved   proved   proved
-tls12                 clear tls    tls     proved   proved   proved
-good                  clear tls    tls     proved   proved   proved
-away                  away  away   away    away     away     away     Connection refused
+                      none  opp.  encrypt finger-  verify   secure   dane            dane-only       mta-sts  auto
+                                          print                      TLSA     bare   TLSA     bare            both     sts      bare
+no-starttls           clear clear no-tls  no-tls   no-tls   no-tls   no-tls   no-tls no-tls   no-dane no-tls   no-tls   no-tls   no-sts
+refused               clear clear refused refused  refused  refused  refused  refused refused no-dane refused  refused  refused  no-sts
+stripped              clear clear no-tls  no-tls   no-tls   no-tls   no-tls   no-tls no-tls   no-dane no-tls   no-tls   no-tls   no-sts
+self-signed           clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts self-signed certificate
+ca-leaf               clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts CA certificate used as a leaf
+x509-v1               clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts X.509 version before 3
+cn-only               clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts the certificate bears no name
+wrong-name            clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts bears mx.elsewhere.test, wanted is
+expired               clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts certificate expired on 2021-01-01
+not-yet-valid         clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts not valid before 2090-01-01
+missing-intermediate  clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts unknown issuer
+unordered             clear tls   tls     proved   proved   proved   proved   tls    proved   no-dane proved   proved   proved   no-sts
+wrong-key             clear clear shake   shake    shake    shake    shake    shake  shake    no-dane shake    shake    shake    no-sts invalid peer certificate: BadSignature
+wrong-key-12          clear clear shake   shake    shake    shake    shake    shake  shake    no-dane shake    shake    shake    no-sts invalid peer certificate: BadSignature
+tls11                 clear clear shake   shake    shake    shake    shake    shake  shake    no-dane shake    shake    shake    no-sts received fatal alert: ProtocolVersion
+client-wanted         clear clear shake   shake    shake    shake    shake    shake  shake    no-dane shake    shake    shake    no-sts CertificateRequired; the host asked for our certificate
+client-wanted-12      clear clear shake   shake    shake    shake    shake    shake  shake    no-dane shake    shake    shake    no-sts the host asked for our certificate
+client-shown          clear tls   tls     proved   proved   proved   proved   tls    proved   no-dane proved   proved   proved   no-sts
+renewed               clear tls   tls     unproven proved   proved   unproven tls    unproven no-dane proved   unproven proved   no-sts is pinned / no TLSA record is met
+tls12                 clear tls   tls     proved   proved   proved   proved   tls    proved   no-dane proved   proved   proved   no-sts
+good                  clear tls   tls     proved   proved   proved   proved   tls    proved   no-dane proved   proved   proved   no-sts
+away                  away  away  away    away     away     away     away     away   away     no-dane away     away     away     no-sts Connection refused
+bogus                 doubt doubt doubt   doubt    doubt    doubt    doubt    doubt  doubt    doubt   doubt    doubt    doubt    doubt  could not be looked up
 ";
 
-/// One meeting of a peer and a level.
-#[derive(Debug, Clone, Copy)]
+/// One meeting of a peer and a level, with a recipients' domain of its own.
+#[derive(Debug, Clone)]
 pub struct Cell {
     pub kind: &'static str,
     pub column: Column,
     pub otherwise: &'static str,
     pub word: &'static str,
-    /// What the record of an attempt holds.
-    pub says: &'static str,
+    /// What the record of an attempt holds: one of these.
+    pub says: Vec<&'static str>,
 }
 
 impl Cell {
-    /// The recipients' domain of this cell alone.
     pub fn domain(&self) -> String {
-        format!("{}.{}.{}.test", self.kind, self.column.name, self.otherwise)
+        let zone = if self.kind == "bogus" { "bogus.test" } else { "matrix.test" };
+        format!("{}.{}.{}.{zone}", self.kind, self.column.name, self.otherwise)
     }
 
     /// Content may go.
@@ -84,8 +98,10 @@ impl Cell {
     pub fn expected(&self) -> (&'static str, &'static str, Option<&'static str>) {
         let status = match self.word {
             "clear" | "tls" | "proved" => return ("delivered", "level-met", None),
-            // Who can't be reached has not failed the level: `otherwise` does not speak of that.
+            // Who can't be reached has not failed the level, and who can't be found may be anybody:
+            // `otherwise` does not speak of that.
             "away" => return ("deferred", "unreachable", None),
+            "doubt" => return ("deferred", "dns-trouble", None),
             "no-tls" | "refused" => "5.7.4",
             "shake" | "unproven" | "no-dane" | "no-sts" => "5.7.5",
             word => panic!("no such word: {word}"),
@@ -100,35 +116,36 @@ impl Cell {
 
 /// The words of the table, for `otherwise` `defer`.
 pub fn rows() -> Vec<Cell> {
-    let mut cells = Vec::new();
-    let lines: Vec<&'static str> = TABLE.lines().filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&'static str> =
+        TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
     assert_eq!(lines.len(), KINDS.len(), "a row for each kind");
-    for (line, kind) in lines.into_iter().zip(KINDS) {
-        let mut words = line.split_ascii_whitespace();
-        assert_eq!(words.next(), Some(kind), "rows stand in the order of the kinds");
-        let mut rest = line.trim_start_matches(kind);
-        for column in COLUMNS {
-            let word = words.next().expect("a word for each column");
-            rest = rest.trim_start().strip_prefix(word).expect("the same word");
-            cells.push(Cell { kind, column, otherwise: "defer", word, says: rest.trim() });
-        }
-        let row = cells.len() - COLUMNS.len();
-        for cell in &mut cells[row..] {
-            cell.says = match cell.word {
-                "no-tls" => "STARTTLS is not offered",
-                "refused" => "454 4.7.0 TLS not available",
-                "no-dane" => "no TLSA records under DNSSEC",
-                "no-sts" => "publishes no MTA-STS policy",
-                _ => rest.trim(),
-            };
-            assert!(cell.met() || !cell.says.is_empty(), "{kind}: a row says why");
-        }
-    }
-    cells
+    lines.into_iter().zip(KINDS).flat_map(|(line, kind)| row(line, kind)).collect()
+}
+
+fn row(line: &'static str, kind: &'static str) -> Vec<Cell> {
+    let mut rest = line.strip_prefix(kind).expect("rows stand in the order of the kinds");
+    let words = COLUMNS.map(|_| {
+        let (word, more) = rest.trim_start().split_once(' ').unwrap_or((rest.trim(), ""));
+        rest = more;
+        word
+    });
+    let cell = |(column, word): (Column, &'static str)| {
+        let says = match word {
+            "no-tls" => vec!["STARTTLS is not offered"],
+            "refused" => vec!["454 4.7.0 TLS not available"],
+            "no-dane" => vec!["no TLSA records under DNSSEC"],
+            "no-sts" => vec!["publishes no MTA-STS policy"],
+            _ => rest.trim().split(" / ").collect(),
+        };
+        let cell = Cell { kind, column, otherwise: "defer", word, says };
+        assert!(cell.met() || cell.says.iter().all(|s| !s.is_empty()), "{kind}: a row says why");
+        cell
+    };
+    COLUMNS.into_iter().zip(words).map(cell).collect()
 }
 
 /// Every cell.
 pub fn cells() -> Vec<Cell> {
-    let rows = rows().into_iter();
-    rows.flat_map(|cell| OTHERWISE.map(|otherwise| Cell { otherwise, ..cell })).collect()
+    let all = |cell: Cell| OTHERWISE.map(|otherwise| Cell { otherwise, ..cell.clone() });
+    rows().into_iter().flat_map(all).collect()
 }
