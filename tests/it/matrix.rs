@@ -5,6 +5,8 @@ mod dns;
 mod finger;
 mod keys;
 mod peers;
+mod published;
+mod rows;
 mod scene;
 mod table;
 

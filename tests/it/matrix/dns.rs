@@ -51,7 +51,7 @@ pub fn sign(dir: &Path, scene: &Scene, cells: &[Cell], web: SocketAddr, more: &s
 }
 
 /// Every host under both of its names.
-fn hosts(peers: &BTreeMap<&'static str, Peer>, port: u16) -> String {
+pub fn hosts(peers: &BTreeMap<&'static str, Peer>, port: u16) -> String {
     let mut records = String::new();
     for (kind, peer) in peers {
         let (ip, host, bare) = (peers::ip(kind), peers::host(kind), peers::bare_host(kind));

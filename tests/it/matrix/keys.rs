@@ -1,6 +1,9 @@
 //! What an entry may say beside its level: a row a key, against the same real peers.
 
-use super::scene::{self, SECRET, Scene};
+use super::{
+    rows::{self, Row, row},
+    scene::{self, Scene},
+};
 use crate::support::{
     dns::Zone,
     gateway::{Gateway, Settings},
@@ -9,8 +12,6 @@ use crate::support::{
     sink::{Manner, Sink},
     smtp, wait_for,
 };
-use serde_json::Value;
-use std::fmt::Write;
 
 /// A message with all that a careless hand would mend.
 const ODD: &[u8] = b"From: a@example.org\r\nSubject: odd \r\n\tand folded  \r\nX-Empty:\r\n\r\n\
@@ -65,31 +66,8 @@ fn without_received(content: &[u8]) -> &[u8] {
     &content[end..]
 }
 
-/// An entry, the host that its domain's MX leads to, and what becomes of a message.
-struct Row {
-    domain: &'static str,
-    kind: &'static str,
-    entry: String,
-    /// `delivered`, or the reason code of what was sealed.
-    outcome: &'static str,
-    /// Part of the decision in words, or of what an attempt's record says.
-    says: &'static str,
-    why: &'static str,
-}
-
-fn row(
-    domain: &'static str,
-    kind: &'static str,
-    entry: impl Into<String>,
-    (outcome, says): (&'static str, &'static str),
-    why: &'static str,
-) -> Row {
-    Row { domain, kind, entry: entry.into(), outcome, says, why }
-}
-
 fn rows(scene: &Scene) -> Vec<Row> {
-    let unmet = |says| ("level-not-met", says);
-    let met = |says| ("delivered", says);
+    use rows::{met, unmet};
     let pin = |kind: &str| scene.peers[kind].shown.key_pin();
     let loud = pin("good").to_ascii_uppercase();
     let loud: Vec<&str> = (0..32).map(|at| &loud[2 * at..2 * at + 2]).collect();
@@ -266,50 +244,13 @@ fn what_an_entry_asks_beside_its_level_is_held() {
     let scene = Scene::open(dir.path());
     let zone = Zone::start();
     let rows = rows(&scene);
-    let mut policy = String::new();
-    for Row { domain, kind, entry, .. } in &rows {
-        scene::mail(&zone, domain, kind);
-        if !entry.is_empty() {
-            let head = format!("[[partner]]\ndomains = [\"{domain}\"]\notherwise_after = \"0s\"\n");
-            writeln!(policy, "{head}{entry}").expect("written");
-        }
+    for row in &rows {
+        scene::mail(&zone, row.domain, &row.dns);
     }
     scene::mail(&zone, "relay.test", "good");
     scene::mail(&zone, "stripped.test", "stripped");
     let settings = Settings { nameserver: Some(zone.address), ..scene.settings() };
-    let gateway = Gateway::start(&dir.path().join("gateway"), &settings, &[("p.toml", &policy)]);
-    let to: Vec<String> = rows.iter().map(|row| format!("r@{}", row.domain)).collect();
-    let to: Vec<&str> = to.iter().map(String::as_str).collect();
-    let lives = scene.send(&gateway, &to);
-    let mut wrong = String::new();
-    for (row, life) in rows.iter().zip(&lives) {
-        let is = if life["outcome"] == "delivered" { &life["outcome"] } else { &life["reason"] };
-        let ended =
-            life["outcome"] == if row.outcome == "delivered" { "delivered" } else { "sealed" };
-        let said = format!("{} {}", words(&life["why"]), errors(life));
-        if !ended || is != row.outcome || !said.contains(row.says) {
-            writeln!(
-                wrong,
-                "{}: {} ({}; {said}); expected {}, {:?}: {}",
-                row.domain, life["outcome"], life["reason"], row.outcome, row.says, row.why
-            )
-            .expect("written");
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
-    let direct = rows.iter().filter(|row| row.outcome == "delivered").count();
-    let sinks = || scene.peers.values().filter_map(|peer| peer.sink.as_ref());
-    assert_eq!(sinks().map(|sink| sink.counted().clear).sum::<u64>(), 0);
-    let seen: usize = sinks().map(|sink| scene::count(&sink.bytes(), SECRET.as_bytes())).sum();
-    assert_eq!(seen, direct, "the secret went where it may, and nowhere else");
-}
-
-fn words(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn errors(life: &Value) -> String {
-    let attempts = life["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let errors: Vec<&str> = attempts.iter().map(|attempt| words(&attempt["error"])).collect();
-    errors.join("; ")
+    let gateway =
+        Gateway::start(&dir.path().join("gateway"), &settings, &[("p.toml", &rows::policy(&rows))]);
+    rows::hold(&scene, &gateway, &rows);
 }

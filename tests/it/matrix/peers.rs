@@ -110,7 +110,12 @@ impl Shown {
         key_pin(&self.chain[0])
     }
 
-    fn issuer_pin(&self) -> String {
+    /// The certificate, hex.
+    pub fn certificate_hex(&self) -> String {
+        HEXLOWER.encode(&self.chain[0])
+    }
+
+    pub fn issuer_pin(&self) -> String {
         key_pin(&CertificateDer::from_pem_slice(self.issuer.as_bytes()).expect("a certificate"))
     }
 }

@@ -68,6 +68,11 @@ impl Scene {
         }
     }
 
+    /// Every host that is at home.
+    pub fn sinks(&self) -> impl Iterator<Item = &Sink> {
+        self.peers.values().filter_map(|peer| peer.sink.as_ref())
+    }
+
     /// A file with the certificate that vouches for the kind's: its issuer's, or its own.
     pub fn anchor(&self, kind: &str) -> PathBuf {
         let file = self.dir.join(format!("{kind}.anchor.pem"));
