@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Where Restante differs from Postfix on purpose: kind, levels, and why.
-const DIFFERENCES: [(&str, &[&str], &str); 5] = [
+const DIFFERENCES: [(&str, &[&str], &str); 6] = [
     (
         "cn-only",
         &["verify", "secure"],
@@ -34,6 +34,11 @@ const DIFFERENCES: [(&str, &[&str], &str); 5] = [
         "client-wanted",
         &["opportunistic", "encrypt", "fingerprint", "verify", "secure", "dane", "dane-only"],
         "in TLS 1.3 the host says only after the handshake that it wants a certificate; the finger has left by then",
+    ),
+    (
+        "injected",
+        &["opportunistic", "encrypt", "fingerprint", "verify", "secure", "dane", "dane-only"],
+        "Postfix throws the words away and goes on; here somebody on the way is reason enough to stop",
     ),
     ("tls11", &["opportunistic", "encrypt"], "Postfix speaks TLS 1.1; RFC 8996 ended that"),
 ];

@@ -27,10 +27,12 @@ use std::{
 };
 
 /// Every kind, in the order of the table.
-pub const KINDS: [&str; 23] = [
+pub const KINDS: [&str; 25] = [
     "no-starttls",
     "refused",
+    "refused-502",
     "stripped",
+    "injected",
     "self-signed",
     "ca-leaf",
     "x509-v1",
@@ -134,7 +136,9 @@ impl Peer {
         let offer = match kind {
             "no-starttls" => None,
             "refused" => Some(Offer::Refused("454 4.7.0 TLS not available")),
+            "refused-502" => Some(Offer::Refused("502 5.5.1 what is that")),
             "stripped" => Some(Offer::Stripped),
+            "injected" => Some(Offer::Injected(Arc::new(config(&shown, &[&TLS12, &TLS13], None)))),
             "wrong-key-12" | "tls12" => with(config(&shown, &[&TLS12], None)),
             "client-wanted" | "client-shown" => with(config(&shown, &[&TLS12, &TLS13], Some(pki))),
             "client-wanted-12" => with(config(&shown, &[&TLS12], Some(pki))),

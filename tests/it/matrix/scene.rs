@@ -80,15 +80,20 @@ impl Scene {
         file
     }
 
-    /// One message to all of them; the life of each once it has been tried.
+    /// The letter to all of them; the life of each once it has been tried.
     pub fn send(&self, gateway: &Gateway, to: &[&str]) -> Vec<Value> {
-        let id = smtp::send(gateway.smtp, "a@example.org", to, letter().as_bytes());
-        wait_for("the end of every first attempt", || {
-            let life = gateway.json(&["trace", &id]);
-            let lives = life["recipients"].as_array()?.clone();
-            assert_eq!(lives.len(), to.len());
-            lives.iter().all(|life| life["outcome"] != "queued").then_some(lives)
-        })
+        let some = |to: &[&str]| smtp::send(gateway.smtp, "a@example.org", to, letter().as_bytes());
+        // As many as one message may have (`smtp.max_recipients`).
+        let sent: Vec<String> = to.chunks(1000).map(some).collect();
+        let lives = |id: String| {
+            wait_for("the end of every first attempt", || {
+                let lives = gateway.json(&["trace", &id])["recipients"].as_array()?.clone();
+                lives.iter().all(|life| life["outcome"] != "queued").then_some(lives)
+            })
+        };
+        let lives: Vec<Value> = sent.into_iter().flat_map(lives).collect();
+        assert_eq!(lives.len(), to.len());
+        lives
     }
 
     /// The policy's entry for a cell.

@@ -43,13 +43,16 @@ pub const OTHERWISE: [&str; 3] = ["envelope", "defer", "bounce"];
 /// `no-tls`, `refused`, `shake`, `unproven`, `no-dane`, `no-sts`: the level is not met, by a host
 /// without STARTTLS, one that refuses it, a handshake that fails, what the handshake showed, no TLSA
 /// records, no MTA-STS policy. `away`: out of reach. `doubt`: DNS does not say.
-/// Behind the words: what the record of the attempt says of `shake`, `unproven`, `away` and `doubt`.
+/// Behind the words: what the record of the attempt says of `refused`, `shake`, `unproven`, `away` and
+/// `doubt`.
 const TABLE: &str = "
                       none  opp.  encrypt finger-  verify   secure   dane            dane-only       mta-sts  auto
                                           print                      TLSA     bare   TLSA     bare            both     sts      bare
 no-starttls           clear clear no-tls  no-tls   no-tls   no-tls   no-tls   no-tls no-tls   no-dane no-tls   no-tls   no-tls   no-sts
-refused               clear clear refused refused  refused  refused  refused  refused refused no-dane refused  refused  refused  no-sts
+refused               clear clear refused refused  refused  refused  refused  refused refused no-dane refused  refused  refused  no-sts 454 4.7.0 TLS not available
+refused-502           clear clear refused refused  refused  refused  refused  refused refused no-dane refused  refused  refused  no-sts 502 5.5.1 what is that
 stripped              clear clear no-tls  no-tls   no-tls   no-tls   no-tls   no-tls no-tls   no-dane no-tls   no-tls   no-tls   no-sts
+injected              clear away  shake   shake    shake    shake    shake    shake  shake    no-dane shake    shake    shake    no-sts plaintext follows the reply to STARTTLS
 self-signed           clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts self-signed certificate
 ca-leaf               clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts CA certificate used as a leaf
 x509-v1               clear tls   tls     proved   unproven unproven proved   tls    proved   no-dane unproven proved   unproven no-sts X.509 version before 3
@@ -132,7 +135,6 @@ fn row(line: &'static str, kind: &'static str) -> Vec<Cell> {
     let cell = |(column, word): (Column, &'static str)| {
         let says = match word {
             "no-tls" => vec!["STARTTLS is not offered"],
-            "refused" => vec!["454 4.7.0 TLS not available"],
             "no-dane" => vec!["no TLSA records under DNSSEC"],
             "no-sts" => vec!["publishes no MTA-STS policy"],
             _ => rest.trim().split(" / ").collect(),

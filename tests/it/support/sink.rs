@@ -42,6 +42,9 @@ pub enum Offer {
     Stripped,
     /// Somebody else at this address speaks TLS for it.
     By(SocketAddr),
+    /// Somebody on the way adds words to the reply that opens TLS (CVE-2011-0411, seen from the other
+    /// side).
+    Injected(Arc<ServerConfig>),
 }
 
 /// Content of other people's mail that it saw: lines after DATA, whole messages or not. Notices (from
@@ -159,7 +162,7 @@ fn session(
         return Ok(());
     }
     match offer {
-        Some(Offer::As(config)) => {
+        Some(Offer::As(config) | Offer::Injected(config)) => {
             let connection = ServerConnection::new(Arc::clone(config)).expect("TLS");
             let shared = Shared(Arc::new(Mutex::new(StreamOwned::new(connection, plain))));
             let mut reader = BufReader::new(shared.clone());
@@ -223,7 +226,9 @@ fn talk(
         let upper = line.trim_end().to_ascii_uppercase();
         let reply: String = if upper.starts_with("EHLO") {
             let starttls = match offer {
-                Some(Offer::As(_) | Offer::By(_) | Offer::Refused(_)) => "250-STARTTLS\r\n",
+                Some(Offer::As(_) | Offer::By(_) | Offer::Injected(_) | Offer::Refused(_)) => {
+                    "250-STARTTLS\r\n"
+                }
                 Some(Offer::Stripped) => "250-XXXXXXXX\r\n",
                 None => "",
             };
@@ -232,6 +237,10 @@ fn talk(
             match offer {
                 Some(Offer::As(_) | Offer::By(_)) => {
                     writer.write_all(b"220 2.0.0 go ahead\r\n")?;
+                    return Ok(true);
+                }
+                Some(Offer::Injected(_)) => {
+                    writer.write_all(b"220 2.0.0 go ahead\r\n250 2.0.0 and more\r\n")?;
                     return Ok(true);
                 }
                 Some(Offer::Refused(reply)) => format!("{reply}\r\n"),
