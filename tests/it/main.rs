@@ -11,6 +11,7 @@ mod key_exchange;
 mod large;
 mod life;
 mod main_job;
+mod mutual_tls;
 mod no_plaintext;
 mod refusals;
 mod replay;
