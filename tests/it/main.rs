@@ -14,6 +14,7 @@ mod main_job;
 mod mutual_tls;
 mod no_plaintext;
 mod refusals;
+mod reload;
 mod replay;
 mod store_contract;
 mod support;
