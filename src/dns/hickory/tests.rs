@@ -114,7 +114,8 @@ fn zone(name: &str, kind: Type) -> Say {
         }
         ("_25._tcp.crowd.signed.test.", Type::TLSA) => {
             // Short ones: they fit into one datagram.
-            let key = |i| TLSA::new(CertUsage::DomainIssued, Selector::Spki, Matching::Raw, vec![i]);
+            let key =
+                |i| TLSA::new(CertUsage::DomainIssued, Selector::Spki, Matching::Raw, vec![i]);
             let owner = "_25._tcp.crowd.signed.test.";
             Records((0..40).map(|i| (owner, Data::TLSA(key(i)))).collect())
         }
