@@ -26,6 +26,8 @@ pub struct Settings {
     pub mx_port: u16,
     pub anchors: Option<PathBuf>,
     pub inside: Option<SocketAddr>,
+    /// Lines put into `[dns]`.
+    pub dns: String,
     /// Lines put into `[smtp]`.
     pub smtp: String,
     /// Lines put into `[delivery]`.
@@ -41,6 +43,7 @@ impl Default for Settings {
             mx_port: 2500,
             anchors: None,
             inside: None,
+            dns: "dnssec = \"off\"".to_owned(),
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
@@ -71,7 +74,7 @@ listen = ["127.0.0.1:0"]
 host = "{inside}"
 [dns]
 nameservers = [{nameservers}]
-dnssec = "off"
+{dns}
 [delivery]
 port = {port}
 trust_anchors = "{anchors}"
@@ -88,6 +91,7 @@ level = "debug"
 "#,
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
+            dns = self.dns,
             port = self.mx_port,
             delivery = self.delivery,
             notification = self.notification,
