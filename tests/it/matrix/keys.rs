@@ -1,7 +1,8 @@
 //! What an entry may say beside its level: a row a key, against the same real peers.
 
 use super::{
-    rows::{self, Row, row},
+    peers::bare_host,
+    rows::{self, Row, met, row, unmet},
     scene::{self, Scene},
 };
 use crate::support::{
@@ -67,19 +68,14 @@ fn without_received(content: &[u8]) -> &[u8] {
 }
 
 fn rows(scene: &Scene) -> Vec<Row> {
-    use rows::{met, unmet};
-    let pin = |kind: &str| scene.peers[kind].shown.key_pin();
-    let loud = pin("good").to_ascii_uppercase();
-    let loud: Vec<&str> = (0..32).map(|at| &loud[2 * at..2 * at + 2]).collect();
-    let anchor = |name: &str| scene.anchor(name).display().to_string();
-    let hop = super::peers::bare_host("good");
-    let port = scene.port;
-    let mutual = |leaf: &crate::support::pki::Leaf| {
-        let (chain, key) = (leaf.chain.display(), leaf.key.display());
-        format!("level = \"encrypt\"\nclient_certificate = \"{chain}\"\nclient_key = \"{key}\"")
-    };
-    let verify = "level = \"verify\"\n";
-    let pins = |pins: &str| format!("level = \"fingerprint\"\nfingerprints = [{pins}]");
+    let all = [versions(), anchors(scene), pins(scene), names(), ways(scene), certificates(scene)];
+    all.into_iter().flatten().chain(times()).collect()
+}
+
+const VERIFY: &str = "level = \"verify\"\n";
+
+/// `min_tls`
+fn versions() -> Vec<Row> {
     vec![
         row(
             "tls13.test",
@@ -102,34 +98,51 @@ fn rows(scene: &Scene) -> Vec<Row> {
             met("TLSv1.2"),
             "1.2 is enough",
         ),
+    ]
+}
+
+/// `ca_file`
+fn anchors(scene: &Scene) -> Vec<Row> {
+    let file = |kind: &str| format!("{VERIFY}ca_file = \"{}\"", scene.anchor(kind).display());
+    vec![
         row(
             "ca-other.test",
             "good",
-            format!("{verify}ca_file = \"{}\"", anchor("self-signed")),
+            file("self-signed"),
             unmet("unknown issuer"),
             "private anchors replace the usual ones, they add nothing",
         ),
         row(
             "ca-own.test",
             "self-signed",
-            format!("{verify}ca_file = \"{}\"", anchor("self-signed")),
+            file("self-signed"),
             met("trusted certificate bears"),
             "a certificate that vouches for itself is the anchor",
         ),
         row(
             "ca-between.test",
             "missing-intermediate",
-            format!("{verify}ca_file = \"{}\"", anchor("missing-intermediate")),
+            file("missing-intermediate"),
             met("trusted certificate bears"),
             "the intermediate that the host forgets is the anchor",
         ),
         row(
             "ca-gone.test",
             "good",
-            format!("{verify}ca_file = \"gone.pem\""),
+            format!("{VERIFY}ca_file = \"gone.pem\""),
             unmet("cannot be read"),
             "anchors that are not there prove nothing",
         ),
+    ]
+}
+
+/// `fingerprints`
+fn pins(scene: &Scene) -> Vec<Row> {
+    let pin = |kind: &str| scene.peers[kind].shown.key_pin();
+    let loud = pin("good").to_ascii_uppercase();
+    let loud: Vec<&str> = (0..32).map(|at| &loud[2 * at..2 * at + 2]).collect();
+    let pins = |pins: &str| format!("level = \"fingerprint\"\nfingerprints = [{pins}]");
+    vec![
         row(
             "pin-other.test",
             "good",
@@ -151,6 +164,12 @@ fn rows(scene: &Scene) -> Vec<Row> {
             met("public key is pinned"),
             "capitals and colons do not count",
         ),
+    ]
+}
+
+/// `match`
+fn names() -> Vec<Row> {
+    vec![
         row(
             "secure-own.test",
             "good",
@@ -172,48 +191,64 @@ fn rows(scene: &Scene) -> Vec<Row> {
             met("bears mx.elsewhere.test"),
             "a name that the policy gave",
         ),
+    ]
+}
+
+/// `next_hop`
+fn ways(scene: &Scene) -> Vec<Row> {
+    let hop = |kind: &str| format!("next_hop = \"[{}]:{}\"", bare_host(kind), scene.port);
+    vec![
         row(
             "hop.test",
             "away",
-            format!("{verify}next_hop = \"[{hop}]:{port}\""),
+            format!("{VERIFY}{}", hop("good")),
             met("trusted certificate bears"),
             "not where the MX leads",
         ),
         row(
             "hop-mx.test",
             "away",
-            format!("{verify}next_hop = \"relay.test\""),
+            format!("{VERIFY}next_hop = \"relay.test\""),
             met("trusted certificate bears"),
             "the MX of the next hop's domain",
         ),
         row(
             "hop-secure.test",
             "good",
-            format!("level = \"secure\"\nnext_hop = \"[{hop}]:{port}\""),
+            format!("level = \"secure\"\n{}", hop("good")),
             unmet("wanted is hop-secure.test"),
             "a next hop is a way and no proof",
         ),
         row(
             "hop-plain.test",
             "good",
-            format!("{verify}next_hop = \"[{}]:{port}\"", super::peers::bare_host("stripped")),
+            format!("{VERIFY}{}", hop("stripped")),
             unmet("STARTTLS is not offered"),
             "the level holds at the next hop",
         ),
+    ]
+}
+
+/// `client_certificate`
+fn certificates(scene: &Scene) -> Vec<Row> {
+    let (chain, key) = (scene.stranger.chain.display(), scene.stranger.key.display());
+    let ours =
+        format!("level = \"encrypt\"\nclient_certificate = \"{chain}\"\nclient_key = \"{key}\"");
+    vec![
         row(
             "client-unknown.test",
             "client-shown",
-            mutual(&scene.stranger),
+            ours.as_str(),
             unmet("TLS handshake: received fatal alert"),
             "a certificate of ours that the host does not take",
         ),
-        row(
-            "client-useless.test",
-            "good",
-            mutual(&scene.stranger),
-            met("TLSv1.3"),
-            "nobody asks for it",
-        ),
+        row("client-useless.test", "good", ours.as_str(), met("TLSv1.3"), "nobody asks for it"),
+    ]
+}
+
+/// `expires`, and no entry at all.
+fn times() -> Vec<Row> {
+    vec![
         row(
             "over.test",
             "good",
@@ -224,7 +259,7 @@ fn rows(scene: &Scene) -> Vec<Row> {
         row(
             "lasting.test",
             "good",
-            format!("{verify}expires = \"2999-01-01\""),
+            format!("{VERIFY}expires = \"2999-01-01\""),
             met("trusted certificate bears"),
             "what has not does",
         ),

@@ -18,116 +18,138 @@ const DANE: &str = "level = \"dane\"";
 const DEFAULT: &str = "[default]\nlevel = \"auto\"\nnever_direct = [\"webmail.toml\"]\n";
 const WEBMAIL: &str = "domains = [\"webmail.matrix.test\", \"agreed.matrix.test\"]\n";
 
-/// Owner names are whole; `P` is the port.
+/// `@` is the domain, `P` the port; all names are whole.
 fn rows(scene: &Scene) -> Vec<Row> {
+    [records(scene), hosts(), zones(), defaults()].into_iter().flatten().collect()
+}
+
+/// A host there, found by the domain's MX record.
+fn at(host: &str) -> String {
+    format!("@ MX 10 {host}.\n")
+}
+
+/// A host of the domain's own, at the good peer's address, with these TLSA records.
+fn own(tlsa: &[&str]) -> String {
+    let tlsa: String = tlsa.iter().map(|data| format!("_P._tcp.h.@ TLSA {data}\n")).collect();
+    format!("@ MX 10 h.@\nh.@ A {}\n{tlsa}", ip("good"))
+}
+
+/// Records of all kinds.
+fn records(scene: &Scene) -> Vec<Row> {
     let good = &scene.peers["good"].shown;
-    let (key, other) = (good.key_pin(), scene.peers["tls12"].shown.key_pin());
-    let whole = good.certificate_hex();
-    let a = ip("good");
-    let (mx, bare) = (host("good"), bare_host("good"));
-    let one = |host: &str| format!("@ MX 10 {host}.\n");
-    // A host of the domain's own, at the good peer's address, with these records.
-    let own = |tlsa: &[&str]| {
-        let tlsa: String = tlsa.iter().map(|data| format!("_P._tcp.h.@ TLSA {data}\n")).collect();
-        format!("@ MX 10 h.@\nh.@ A {a}\n{tlsa}")
-    };
-    let record = |start: &str, hex: &str| format!("{start} {hex}");
-    let (right, false_) = (record("3 1 1", &key), record("3 1 1", &other));
+    let whole = format!("3 0 0 {}", good.certificate_hex());
+    let useless = format!("1 1 1 {}", good.key_pin());
+    let right = format!("3 1 1 {}", good.key_pin());
+    let wrong = format!("3 1 1 {}", scene.peers["tls12"].shown.key_pin());
     vec![
         row(
             "roll.matrix.test",
-            own(&[&false_, &right]),
+            own(&[&wrong, &right]),
             ONLY,
             met("signed TLSA record"),
             "a roll-over: one of two records",
         ),
         row(
             "whole.matrix.test",
-            own(&[&record("3 0 0", &whole)]),
+            own(&[&whole]),
             ONLY,
             met("signed TLSA record"),
             "the certificate itself is the record",
         ),
         row(
             "false.matrix.test",
-            own(&[&false_]),
+            own(&[&wrong]),
             DANE,
             unmet("no TLSA record is met"),
             "another key",
         ),
         row(
             "useless.matrix.test",
-            own(&[&record("1 1 1", &key)]),
+            own(&[&useless]),
             DANE,
             unmet("of no use"),
             "usage 1 is none for SMTP (RFC 7672 §3.1.3), and a partner is not unauthenticated",
         ),
         row(
             "authority.matrix.test",
-            one(&mx).replace(&mx, "good.ta.matrix.test"),
+            at("good.ta.matrix.test"),
             ONLY,
             unmet("wanted is"),
             "usage 2 wants a name besides",
         ),
         row(
             "named.matrix.test",
-            one("unordered.mx.matrix.test"),
+            at("unordered.mx.matrix.test"),
             ONLY,
             met("signed TLSA record 2 1 1"),
             "usage 2 by an intermediate that was sent",
         ),
         row(
             "late.matrix.test",
-            one("expired.ta.matrix.test"),
+            at("expired.ta.matrix.test"),
             ONLY,
             unmet("certificate expired"),
             "usage 2 wants valid dates",
         ),
+    ]
+}
+
+/// Several hosts, and other names of one.
+fn hosts() -> Vec<Row> {
+    let (mx, bare) = (host("good"), bare_host("good"));
+    vec![
         row(
             "alias.matrix.test",
-            "@ MX 10 h.@\nh.@ CNAME GOOD\n".replace("GOOD", &format!("{mx}.")),
+            format!("@ MX 10 h.@\nh.@ CNAME {mx}.\n"),
             ONLY,
             met("signed TLSA record"),
             "the TLSA base is where the alias leads",
         ),
         row(
             "second.matrix.test",
-            format!("{}@ MX 20 {mx}.\n", one(&host("renewed"))),
+            format!("{}@ MX 20 {mx}.\n", at(&host("renewed"))),
             ONLY,
             met("signed TLSA record"),
             "the first host fails its record, the second meets its own",
         ),
         row(
             "half.matrix.test",
-            format!("{}@ MX 20 {mx}.\n", one(&bare)),
+            format!("{}@ MX 20 {mx}.\n", at(&bare)),
             ONLY,
             met("signed TLSA record"),
             "the first host has no record",
         ),
+    ]
+}
+
+/// What is signed, what is not, and what nobody can check.
+fn zones() -> Vec<Row> {
+    let mx = at(&host("good"));
+    vec![
         row(
             "away-signed.matrix.test",
-            one("good.open.test"),
+            at("good.open.test"),
             DANE,
             met("TLSv1.3"),
             "the host's zone is not signed: as `encrypt`",
         ),
         row(
             "away-only.matrix.test",
-            one("good.open.test"),
+            at("good.open.test"),
             ONLY,
             unmet("no TLSA records under DNSSEC"),
             "the same is not enough here",
         ),
         row(
             "plain.open.test",
-            one(&mx),
+            mx.as_str(),
             DANE,
             met("TLSv1.3"),
             "the MX record is not signed: as `encrypt`",
         ),
         row(
             "plain-only.open.test",
-            one(&mx),
+            mx.as_str(),
             ONLY,
             unmet("is not signed"),
             "anybody could have named that host",
@@ -148,42 +170,49 @@ fn rows(scene: &Scene) -> Vec<Row> {
         ),
         row(
             "rotten.bogus.test",
-            one(&mx),
+            mx.as_str(),
             "level = \"encrypt\"",
             doubt("could not be looked up"),
             "a forged MX record is no way",
         ),
+    ]
+}
+
+/// Domains that the default speaks of.
+fn defaults() -> Vec<Row> {
+    let (mx, bare) = (at(&host("good")), at(&bare_host("good")));
+    vec![
         row(
             "open-vouched.matrix.test",
-            one(&mx),
+            mx.as_str(),
             "",
             met("signed TLSA record"),
             "the default is `auto`",
         ),
         row(
             "open-bare.matrix.test",
-            one(&bare),
+            bare.as_str(),
             "",
             ("level-not-met", "publishes no MTA-STS policy"),
             "nothing published: sealed at once",
         ),
         row(
             "webmail.matrix.test",
-            one(&mx),
+            mx.as_str(),
             "",
             ("policy-envelope", "never_direct"),
             "published, and still nobody vouches for its mailboxes",
         ),
         row(
             "agreed.matrix.test",
-            one(&mx),
+            mx.as_str(),
             ONLY,
             met("signed TLSA record"),
             "an entry is an agreement; the list speaks of `auto` alone",
         ),
         row(
             "agreed-auto.matrix.test",
-            one(&mx),
+            mx.as_str(),
             "level = \"auto\"",
             met("signed TLSA record"),
             "`auto` in an entry",

@@ -128,7 +128,7 @@ pub fn rows() -> Vec<Cell> {
 fn row(line: &'static str, kind: &'static str) -> Vec<Cell> {
     let mut rest = line.strip_prefix(kind).expect("rows stand in the order of the kinds");
     let words = COLUMNS.map(|_| {
-        let (word, more) = rest.trim_start().split_once(' ').unwrap_or((rest.trim(), ""));
+        let (word, more) = rest.trim_start().split_once(' ').unwrap_or_else(|| (rest.trim(), ""));
         rest = more;
         word
     });
