@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("vault", 4, &[]),
     ("intake", 4, &["vault"]),
     ("relay", 4, &["vault"]),
+    ("probe", 4, &[]),
     ("portal", 5, &[]),
     ("control", 5, &[]),
     ("observe", 5, &[]),
