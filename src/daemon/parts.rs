@@ -9,7 +9,10 @@ use crate::{
     net::{tls::TlsServer, trust::TrustAnchors},
     portal::{Portal, PortalSettings},
     seal::KeyRing,
-    store::sled::{Options, SledStore},
+    store::{
+        NoteStore,
+        sled::{Options, SledStore},
+    },
     vault::{NoticeSettings, Vault},
 };
 use axum_server::tls_rustls::RustlsConfig;
@@ -18,6 +21,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, s
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
     pub(super) vault: Vault,
+    pub(super) notes: Arc<dyn NoteStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
     pub(super) sts: Arc<NoSts>,
@@ -71,6 +75,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let (mailed, pages) = overrides(config.notification.template.as_deref())?;
     let notices = notice_settings(config, &mailed)?;
     let (store, ring) = open_store(config).await?;
+    let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
     let vault = Vault::new(queue, bodies, people, ring, clock, notices);
     let portal = PortalSettings {
@@ -80,7 +85,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         overrides: pages,
     };
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, policies, resolver, sts: Arc::new(NoSts), anchors, smtp_tls, portal })
+    Ok(Parts { vault, notes, policies, resolver, sts: Arc::new(NoSts), anchors, smtp_tls, portal })
 }
 
 async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {
