@@ -216,6 +216,15 @@ fn status_text(view: &StatusView) {
             f.domain, f.waiting, f.reason, f.text
         ));
     }
+    for w in &view.watch {
+        let kind = w.kind.as_str();
+        out::line(format_args!(
+            "watch     {}: {kind} since {}: {}",
+            w.domain,
+            time(w.since),
+            w.text
+        ));
+    }
 }
 
 fn trace_text(view: &TraceView) {

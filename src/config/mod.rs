@@ -139,6 +139,8 @@ pub struct Delivery {
     pub ipv6: bool,
     /// `refuse_networks`
     pub refuse_networks: Vec<IpNet>,
+    /// `watch`; `None`: off
+    pub watch: Option<SignedDuration>,
 }
 /// `[notification]`
 #[derive(Debug, Clone)]

@@ -54,7 +54,7 @@ const SMTP: [&str; 13] = [
 ];
 const INSIDE: [&str; 2] = ["host", "tls"];
 const DNS: [&str; 3] = ["nameservers", "dnssec", "trust_anchor"];
-const DELIVERY: [&str; 8] = [
+const DELIVERY: [&str; 9] = [
     "port",
     "trust_anchors",
     "retry",
@@ -63,6 +63,7 @@ const DELIVERY: [&str; 8] = [
     "connections_per_domain",
     "ipv6",
     "refuse_networks",
+    "watch",
 ];
 const NOTIFICATION: [&str; 5] = ["from", "subject", "template", "level", "dkim"];
 const PORTAL: [&str; 6] = ["listen", "url", "certificate", "key", "retention", "max_reply_size"];
@@ -211,6 +212,11 @@ impl<'d, 't> Reading<'d, 't> {
             ipv6: boolean(&keys, "ipv6", true),
             refuse_networks: list(&keys, "refuse_networks", network)
                 .unwrap_or_else(|| networks(&REFUSED)),
+            watch: get(&keys, "watch")
+                .and_then(|entry| entry.parse(interval))
+                .map_or(Some(SignedDuration::from_hours(6)), |time| {
+                    Some(time).filter(|t| !t.is_zero())
+                }),
         }
     }
 
@@ -374,6 +380,15 @@ fn some_time(text: &str) -> Result<SignedDuration, String> {
         return Err(format!("`{text}` is no time at all: write at least \"1s\""));
     }
     Ok(time)
+}
+
+/// How often partners are looked at: not at all, or at a pace that is no burden to them.
+fn interval(text: &str) -> Result<SignedDuration, String> {
+    let time = duration(text)?;
+    if time.is_zero() || time >= SignedDuration::from_mins(1) {
+        return Ok(time);
+    }
+    Err(format!("`{text}` is too often: write at least \"1m\", or \"0s\" for never"))
 }
 
 fn message_size(keys: &Keys<'_, '_>) -> u64 {

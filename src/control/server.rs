@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     mail::{Address, Domain, QueueId},
+    probe::watch::Board,
     store::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
         RecipientState, StoreError,
@@ -43,6 +44,8 @@ pub struct Control {
     pub people: Arc<dyn PeopleStore>,
     /// Policies.
     pub policies: Arc<dyn PolicyReport>,
+    /// Warnings of the watch.
+    pub watch: Board,
     /// Addresses bound.
     pub listeners: Listeners,
 }
@@ -108,6 +111,7 @@ impl Control {
                 Health::Broken(why) => why,
             },
             failures: failures(&waiting),
+            watch: self.watch.warnings(),
         })
     }
 

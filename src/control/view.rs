@@ -3,6 +3,7 @@
 use crate::{
     mail::{Address, Domain, QueueId},
     policy::{Level, Why},
+    probe::watch::Warned,
     store::{Attempt, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals},
 };
 use jiff::Timestamp;
@@ -26,6 +27,8 @@ pub struct StatusView {
     pub store: String,
     /// The last failure of each domain that mail waits for.
     pub failures: Vec<Failure>,
+    /// What the watch warns of.
+    pub watch: Vec<Warned>,
 }
 
 /// Addresses bound.

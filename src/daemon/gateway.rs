@@ -4,6 +4,7 @@ use super::{
     StartError,
     parts::{Parts, gather, http1_tls, portal_tls},
     policies::LivePolicies,
+    probe::prober,
 };
 use crate::{
     clock::Clock,
@@ -16,6 +17,7 @@ use crate::{
         tls::TlsServer,
     },
     portal::Portal,
+    probe::watch::{Board, Pace, Watch},
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
     wire::TlsAccept,
 };
@@ -44,6 +46,8 @@ const LEASE: SignedDuration = SignedDuration::from_hours(6);
 const DRAIN: Duration = Duration::from_secs(25);
 /// How often the vault ends what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Over how long the first look at all partners is spread.
+const FIRST_LOOK: Duration = Duration::from_secs(5 * 60);
 
 /// How long a browser may take for the head of a request, and leave a connection unused.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
@@ -54,6 +58,7 @@ pub struct Gateway {
     /// Addresses bound.
     pub listeners: Listeners,
     policies: Arc<LivePolicies>,
+    watch: Board,
     smtp_tls: Option<Arc<TlsServer>>,
     portal_tls: Option<(RustlsConfig, config::KeyPair)>,
     /// Ends listeners, relay and helpers.
@@ -91,6 +96,7 @@ impl Gateway {
         let mut gateway = Self {
             listeners,
             policies: Arc::clone(&parts.policies),
+            watch: Board::default(),
             smtp_tls: parts.smtp_tls.clone(),
             portal_tls: portal_tls(config).await?,
             stop: CancellationToken::new(),
@@ -101,6 +107,7 @@ impl Gateway {
         gateway.start_portal(&parts.portal, portal_listener)?;
         gateway.start_control(&parts)?;
         gateway.start_relay(config, &parts);
+        gateway.start_watch(config, &parts);
         gateway.start_intake(config, &parts, smtp);
         Ok(gateway)
     }
@@ -168,11 +175,30 @@ impl Gateway {
         });
     }
 
+    /// Looks at partners on a schedule, unless that is turned off.
+    fn start_watch(&mut self, config: &Config, parts: &Parts) {
+        let Some(every) = config.delivery.watch else { return };
+        let watch = Watch::new(
+            prober(config, parts),
+            Arc::clone(&parts.policies) as _,
+            Arc::clone(&parts.notes),
+            Arc::clone(&parts.vault.clock),
+            self.watch.clone(),
+        );
+        let pace = Pace { first: FIRST_LOOK, every: every.unsigned_abs() };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            watch.run(pace, stop).await;
+            Ended::Asked
+        });
+    }
+
     fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {
         let control = Control {
             queue: Arc::clone(&parts.vault.queue),
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
+            watch: self.watch.clone(),
             listeners: self.listeners.clone(),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {

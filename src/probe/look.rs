@@ -10,7 +10,7 @@ use crate::{
         TlsFacts, TlsUse, TlsaSet, Trouble, Wanted, would_pass,
     },
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use std::net::{IpAddr, SocketAddr};
 
 /// Addresses of one host that are looked at.
@@ -59,8 +59,11 @@ pub(super) struct Failed {
 impl Looking<'_> {
     /// Looks at every host of a set, in its order.
     pub(super) async fn all(&self, hosts: &[MxHost]) -> Vec<Host> {
-        let looks = hosts.iter().take(HOSTS_MAX).map(|host| self.host(host));
-        futures_util::stream::iter(looks).buffered(AT_ONCE).collect().await
+        let mut looks = Vec::new();
+        for host in hosts.iter().take(HOSTS_MAX) {
+            looks.push(self.host(host).boxed());
+        }
+        stream::iter(looks).buffered(AT_ONCE).collect().await
     }
 
     async fn host(&self, mx: &MxHost) -> Host {

@@ -1,13 +1,15 @@
 //! Probing: what a domain's mail hosts show now, and which levels they would pass. Nothing is sent:
 //! a connection greets, starts TLS, says QUIT.
 //!
-//! [`Prober`] looks; [`Report`] says what was seen and holds a policy entry to start from.
+//! [`Prober`] looks; [`Report`] says what was seen and holds a policy entry to start from;
+//! [`watch`] looks at every partner on a schedule.
 
 mod look;
 mod report;
 mod suggest;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 pub use report::{
     AddressReport, Answer, DaneReport, DaneState, Extensions, HostReport, LevelReport,
