@@ -84,8 +84,7 @@ fn host_text(host: &HostReport, sts: Option<&StsFacts>) -> Vec<String> {
     if let Some(error) = &host.error {
         lines.push(format!("  {error}"));
     }
-    let dane = host.dane.text.as_deref().unwrap_or("not asked: the MX records are not signed");
-    lines.push(format!("  DANE     {dane}"));
+    lines.push(format!("  DANE     {}", host.dane.text));
     if let (Some(named), Some(StsFacts::Policy(policy))) = (host.sts, sts) {
         let named = if named { "named" } else { "NOT named" };
         let mode = match policy.mode {

@@ -15,6 +15,7 @@ pub mod level;
 mod next_hop;
 mod obstacle;
 mod read;
+pub mod replay;
 pub mod rules;
 pub mod sts;
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub struct DaneReport {
     /// Which.
     pub state: DaneState,
     /// In words.
-    pub text: Option<String>,
+    pub text: String,
     /// Usable records, the data cut short.
     pub records: Vec<String>,
 }
@@ -320,7 +320,7 @@ fn dane(dane: &Dane) -> DaneReport {
             (DaneState::Records, set.records.iter().map(ToString::to_string).collect())
         }
     };
-    DaneReport { state, text: dane.record(), records }
+    DaneReport { state, text: dane.to_string(), records }
 }
 
 fn address(visit: &Visit) -> AddressReport {

@@ -166,6 +166,7 @@ impl Connector for World {
                     tls: None,
                     verified: false,
                     reply: None,
+                    trouble: Some(trouble),
                     error: None,
                     dns: None,
                 };

@@ -12,6 +12,7 @@ mod life;
 mod main_job;
 mod no_plaintext;
 mod refusals;
+mod replay;
 mod store_contract;
 mod support;
 mod tidy;
