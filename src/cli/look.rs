@@ -222,6 +222,7 @@ fn status_text(view: &StatusView) {
     if let Some(error) = &view.policy.error {
         out::line(format_args!("          a newer set on disk is NOT in force: {error}"));
     }
+    out::line(format_args!("dnssec    {}: {}", view.dns.dnssec, view.dns.text));
     for f in &view.failures {
         out::line(format_args!(
             "waiting   {}: {} recipient(s), {}: {}",

@@ -119,6 +119,8 @@ pub struct Dns {
     pub nameservers: Vec<SocketAddr>,
     /// `dnssec`
     pub dnssec: Dnssec,
+    /// `trust_anchor`
+    pub trust_anchor: Option<PathBuf>,
 }
 /// `[delivery]`
 #[derive(Debug, Clone)]

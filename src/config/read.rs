@@ -191,11 +191,11 @@ impl<'d, 't> Reading<'d, 't> {
 
     fn dns(&self, top: &Keys<'d, 't>) -> Dns {
         let keys = section(top, "dns", &DNS);
-        not_yet(&keys, "trust_anchor");
         let dnssec = get(&keys, "dnssec").and_then(|e| e.parse(|t| choice(t, &DNSSEC)));
         Dns {
             nameservers: list(&keys, "nameservers", name_server).unwrap_or_default(),
             dnssec: dnssec.unwrap_or(Dnssec::Validate),
+            trust_anchor: self.path(&keys, "trust_anchor"),
         }
     }
 

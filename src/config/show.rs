@@ -122,7 +122,7 @@ fn dns(config: &Config) -> Vec<(&'static str, Value)> {
     vec![
         ("nameservers", list(&config.dns.nameservers)),
         ("dnssec", text(dnssec)),
-        ("trust_anchor", text("")),
+        ("trust_anchor", optional(config.dns.trust_anchor.as_deref())),
     ]
 }
 

@@ -3,8 +3,8 @@
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
     view::{
-        DecisionRecipient, DecisionView, Failure, Listeners, PolicyStatus, QueueView, StatusView,
-        TraceView, VaultView,
+        DecisionRecipient, DecisionView, DnsStatus, Failure, Listeners, PolicyStatus, QueueView,
+        StatusView, TraceView, VaultView,
     },
 };
 use crate::{
@@ -42,6 +42,12 @@ pub trait PolicyReport: Send + Sync + std::fmt::Debug {
     fn report(&self) -> PolicyStatus;
 }
 
+/// Whether answers of DNS are checked; the root knows.
+pub trait DnsReport: Send + Sync + std::fmt::Debug {
+    /// Now.
+    fn report(&self) -> DnsStatus;
+}
+
 /// Answers questions about one running server.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -53,6 +59,8 @@ pub struct Control {
     pub policies: Arc<dyn PolicyReport>,
     /// Warnings of the watch.
     pub watch: Board,
+    /// DNS.
+    pub dns: Arc<dyn DnsReport>,
     /// Addresses bound.
     pub listeners: Listeners,
 }
@@ -113,6 +121,7 @@ impl Control {
             queue,
             vault,
             policy: self.policies.report(),
+            dns: self.dns.report(),
             store: match self.queue.health() {
                 Health::Ok => "ok".to_owned(),
                 Health::Full => "full".to_owned(),

@@ -25,6 +25,8 @@ pub struct StatusView {
     pub vault: VaultCounts,
     /// Policies in force.
     pub policy: PolicyStatus,
+    /// Whether answers of DNS are checked.
+    pub dns: DnsStatus,
     /// How the store is: `ok`, `full`, or what broke.
     pub store: String,
     /// The last failure of each domain that mail waits for.
@@ -75,6 +77,17 @@ pub struct PolicyStatus {
     pub loaded: Timestamp,
     /// Why a newer set on disk is not in force.
     pub error: Option<String>,
+}
+
+/// Whether answers of DNS are checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// `dns.dnssec`
+    pub dnssec: String,
+    /// They are.
+    pub working: bool,
+    /// In words, and what to do if not.
+    pub text: String,
 }
 
 /// The last failure of a domain.

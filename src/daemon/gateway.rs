@@ -168,6 +168,11 @@ impl Gateway {
             sweeper.run(stop).await;
             Ended::Asked
         });
+        let (resolver, stop) = (Arc::clone(&parts.resolver), self.stop.clone());
+        self.tasks.spawn(async move {
+            resolver.watch(stop).await;
+            Ended::Asked
+        });
         let (policies, stop) = (Arc::clone(&parts.policies), self.stop.clone());
         self.tasks.spawn(async move {
             policies.watch(stop).await;
@@ -199,6 +204,7 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
             watch: self.watch.clone(),
+            dns: Arc::clone(&parts.resolver) as _,
             listeners: self.listeners.clone(),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {

@@ -2,13 +2,12 @@
 
 use super::{
     StartError,
-    parts::{NoSts, Parts},
+    parts::{NoSts, Parts, resolver},
 };
 use crate::{
     cli::{self, Exit, out},
     clock::{Clock, SystemClock},
     config::Config,
-    dns::hickory::HickoryResolver,
     mail::Domain,
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
@@ -57,13 +56,10 @@ pub fn probe(config: &Config, domain: &str, json: bool) -> Exit {
 
 async fn look(config: &Config, domain: &Domain) -> Result<Report, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
-    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
-        .map_err(|e| settled(&e))?;
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
-    let anchors = anchors.map_err(|e| settled(&e))?;
+    let anchors = anchors.map_err(|e| StartError::Config(e.to_string()))?;
     let ports = ProbePorts {
-        resolver: Arc::new(resolver),
+        resolver: Arc::new(resolver(config)?),
         sts: Arc::new(NoSts),
         connector: Arc::new(dialer(config, anchors, &clock)),
         clock: Arc::clone(&clock),

@@ -117,6 +117,7 @@ tls = "verify"
 [dns]
 nameservers = ["127.0.0.1:5353", "::1"]
 dnssec = "off"
+trust_anchor = "root.ds"
 [delivery]
 trust_anchors = "ca.pem"
 retry = ["2s"]
@@ -141,6 +142,7 @@ format = "json"
     assert_eq!((config.inside.host.mx, config.inside.tls), (false, Level::Verify));
     assert_eq!(config.dns.nameservers.iter().map(SocketAddr::port).collect::<Vec<_>>(), [5353, 53]);
     assert_eq!(config.dns.dnssec, Dnssec::Off);
+    assert_eq!(config.dns.trust_anchor, Some(file("root.ds")));
     assert_eq!(config.delivery.trust_anchors, Some(file("ca.pem")));
     assert_eq!(config.delivery.retry, [SignedDuration::from_secs(2)]);
     assert!(config.delivery.refuse_networks.is_empty());
@@ -200,7 +202,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[inside]\nhost = \"a b\"", "no next hop"),
     ("[dns]\nnameservers = [\"localhost:53\"]", "no name server"),
     ("[dns]\ndnssec = \"yes\"", "known here: validate, trust-ad, off"),
-    ("[dns]\ntrust_anchor = \"root.key\"", "not yet"),
+    ("[dns]\ntrust_anchor = [\"root.key\"]", "a list where a text"),
     ("[delivery]\nport = 0", "write 1 to 65535"),
     ("[delivery]\nport = 65536", "write 1 to 65535"),
     ("[delivery]\nretry = []", "an empty list"),

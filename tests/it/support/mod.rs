@@ -8,6 +8,7 @@ pub mod house;
 pub mod http;
 pub mod pki;
 pub mod postfix;
+pub mod signed;
 pub mod sink;
 pub mod smtp;
 

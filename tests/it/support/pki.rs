@@ -32,8 +32,14 @@ impl Pki {
 
     /// A certificate for that host.
     pub fn leaf(&self, host: &str) -> Leaf {
+        self.leaf_with(host, |_| {})
+    }
+
+    /// A certificate for that host, with something about it changed.
+    pub fn leaf_with(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let key = KeyPair::generate().expect("key");
-        let params = CertificateParams::new([host.to_owned()]).expect("params");
+        let mut params = CertificateParams::new([host.to_owned()]).expect("params");
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         let leaf = Leaf {
             chain: self.dir.join(format!("{host}.pem")),
