@@ -12,6 +12,7 @@ mod large;
 mod life;
 mod main_job;
 mod no_plaintext;
+mod probe;
 mod refusals;
 mod reload;
 mod replay;
