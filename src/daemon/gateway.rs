@@ -16,9 +16,11 @@ use crate::{
         listen,
         tls::TlsServer,
     },
+    policies::StsPolicies,
     portal::Portal,
     probe::watch::{Board, Pace, Watch},
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    sts::{Sts, StsPorts},
     wire::TlsAccept,
 };
 use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
@@ -106,8 +108,9 @@ impl Gateway {
         };
         gateway.start_portal(&parts.portal, portal_listener)?;
         gateway.start_control(&parts)?;
-        gateway.start_relay(config, &parts);
-        gateway.start_watch(config, &parts);
+        let sts = gateway.start_sts(&parts);
+        gateway.start_relay(config, &parts, Arc::clone(&sts));
+        gateway.start_watch(config, &parts, sts);
         gateway.start_intake(config, &parts, smtp);
         Ok(gateway)
     }
@@ -134,7 +137,7 @@ impl Gateway {
         }
     }
 
-    fn start_relay(&mut self, config: &Config, parts: &Parts) {
+    fn start_relay(&mut self, config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) {
         let dialer = Dialer::new(
             DialerSettings {
                 hostname: config.hostname.clone(),
@@ -150,7 +153,7 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             vault: parts.vault.clone(),
             resolver: Arc::clone(&parts.resolver) as _,
-            sts: Arc::clone(&parts.sts) as _,
+            sts,
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
             clock: Arc::clone(&parts.vault.clock),
@@ -181,10 +184,10 @@ impl Gateway {
     }
 
     /// Looks at partners on a schedule, unless that is turned off.
-    fn start_watch(&mut self, config: &Config, parts: &Parts) {
+    fn start_watch(&mut self, config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) {
         let Some(every) = config.delivery.watch else { return };
         let watch = Watch::new(
-            prober(config, parts),
+            prober(config, parts, sts),
             Arc::clone(&parts.policies) as _,
             Arc::clone(&parts.notes),
             Arc::clone(&parts.vault.clock),
@@ -196,6 +199,22 @@ impl Gateway {
             watch.run(pace, stop).await;
             Ended::Asked
         });
+    }
+
+    /// Policies that domains publish, and the task that keeps them fresh.
+    fn start_sts(&mut self, parts: &Parts) -> Arc<dyn StsPolicies> {
+        let sts = Arc::new(Sts::new(StsPorts {
+            resolver: Arc::clone(&parts.resolver) as _,
+            web: Arc::clone(&parts.web),
+            notes: Arc::clone(&parts.notes),
+            clock: Arc::clone(&parts.vault.clock),
+        }));
+        let (fresh, stop) = (Arc::clone(&sts), self.stop.clone());
+        self.tasks.spawn(async move {
+            fresh.run(stop).await;
+            Ended::Asked
+        });
+        sts
     }
 
     fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {

@@ -2,19 +2,24 @@
 
 use super::{
     StartError,
-    parts::{NoSts, Parts, resolver},
+    parts::{Parts, resolver},
 };
 use crate::{
     cli::{self, Exit, out},
     clock::{Clock, SystemClock},
     config::Config,
+    dns::Resolver,
     mail::Domain,
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
+        https::{HttpsClient, HttpsSettings},
         trust::TrustAnchors,
     },
+    policies::StsPolicies,
     policy::{PolicySet, Problem},
     probe::{ProbePorts, Prober, Report},
+    store::memory::MemoryStore,
+    sts::{Sts, StsPorts},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -58,12 +63,21 @@ async fn look(config: &Config, domain: &Domain) -> Result<Report, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map_err(|e| StartError::Config(e.to_string()))?;
-    let ports = ProbePorts {
-        resolver: Arc::new(resolver(config)?),
-        sts: Arc::new(NoSts),
-        connector: Arc::new(dialer(config, anchors, &clock)),
+    let resolver: Arc<dyn Resolver> = Arc::new(resolver(config)?);
+    let web = HttpsClient::new(
+        HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone()),
+        Arc::clone(&resolver),
+        Arc::clone(&clock),
+    );
+    // Nothing is kept: what the domain publishes now is what is asked for.
+    let sts = Sts::new(StsPorts {
+        resolver: Arc::clone(&resolver),
+        web: Arc::new(web.map_err(|e| StartError::Config(e.to_string()))?),
+        notes: Arc::new(MemoryStore::new()),
         clock: Arc::clone(&clock),
-    };
+    });
+    let connector = Arc::new(dialer(config, anchors, &clock));
+    let ports = ProbePorts { resolver, sts: Arc::new(sts), connector, clock: Arc::clone(&clock) };
     let set = policies(config, clock.as_ref());
     let policy = set.lookup(domain, clock.now());
     Ok(Prober::new(ports, config.delivery.port).probe(domain, Some(policy)).await)
@@ -86,11 +100,11 @@ fn policies(config: &Config, clock: &dyn Clock) -> PolicySet {
 }
 
 /// The prober of a running gateway.
-pub(super) fn prober(config: &Config, parts: &Parts) -> Prober {
+pub(super) fn prober(config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) -> Prober {
     let clock = &parts.vault.clock;
     let ports = ProbePorts {
         resolver: Arc::clone(&parts.resolver) as _,
-        sts: Arc::clone(&parts.sts) as _,
+        sts,
         connector: Arc::new(dialer(config, parts.anchors.clone(), clock)),
         clock: Arc::clone(clock),
     };
