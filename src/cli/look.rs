@@ -202,6 +202,9 @@ fn status_text(view: &StatusView) {
     out::line(format_args!("restante {}", view.version));
     out::line(format_args!("smtp      {}", addresses(&view.listeners.smtp)));
     out::line(format_args!("portal    {}", addresses(&view.listeners.portal)));
+    if !view.listeners.metrics.is_empty() {
+        out::line(format_args!("metrics   {}", addresses(&view.listeners.metrics)));
+    }
     let q = &view.queue;
     let oldest = q.oldest.map_or_else(String::new, |at| format!(", oldest from {}", time(at)));
     out::line(format_args!(

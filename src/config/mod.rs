@@ -47,6 +47,8 @@ pub struct Config {
     pub portal: Portal,
     /// `[vault]`
     pub vault: Vault,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[log]`
     pub log: Log,
 }
@@ -173,6 +175,12 @@ pub struct Portal {
 pub struct Vault {
     /// The key-ring file.
     pub keys: PathBuf,
+}
+/// `[metrics]`
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// `listen`
+    pub listen: Option<SocketAddr>,
 }
 /// `[log]`
 #[derive(Debug, Clone)]

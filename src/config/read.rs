@@ -2,8 +2,8 @@
 //! they are wrong.
 
 use super::{
-    Config, Delivery, Dns, Dnssec, Inside, KeyPair, Log, Notification, Organization, Portal, Smtp,
-    Vault,
+    Config, Delivery, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Organization,
+    Portal, Smtp, Vault,
 };
 use crate::{
     mail::{Address, Domain},
@@ -122,7 +122,6 @@ impl<'d, 't> Reading<'d, 't> {
         let hostname = get(&top, "hostname").and_then(|e| e.parse(host_name));
         let hostname = hostname.or_else(own_name)?;
         let data_dir = self.path(&top, "data_dir").unwrap_or_else(|| self.base.join("data"));
-        self.metrics(&top);
         Some(Config {
             file: Some(path.to_path_buf()),
             policy_dir: self.path(&top, "policy_dir").unwrap_or_else(|| self.base.join("policies")),
@@ -134,6 +133,7 @@ impl<'d, 't> Reading<'d, 't> {
             notification: self.notification(&top, &hostname)?,
             portal: self.portal(&top),
             vault: self.vault(&top, &data_dir),
+            metrics: metrics(&top),
             log: self.log(&top),
             hostname,
             data_dir,
@@ -266,10 +266,6 @@ impl<'d, 't> Reading<'d, 't> {
         Vault { keys: self.path(&keys, "keys").unwrap_or_else(|| data_dir.join("keys")) }
     }
 
-    fn metrics(&self, top: &Keys<'d, 't>) {
-        not_yet(&section(top, "metrics", &METRICS), "listen");
-    }
-
     fn log(&self, top: &Keys<'d, 't>) -> Log {
         let keys = section(top, "log", &LOG);
         let formats = [("text", false), ("json", true)];
@@ -334,6 +330,11 @@ fn missing(keys: &Keys<'_, '_>, key: &'static str, says: &str) {
     if let Some(entry) = get(keys, key) {
         entry.fail(says);
     }
+}
+
+fn metrics(top: &Keys<'_, '_>) -> Metrics {
+    let keys = section(top, "metrics", &METRICS);
+    Metrics { listen: filled(&keys, "listen").and_then(|entry| entry.parse(socket)) }
 }
 
 fn text(keys: &Keys<'_, '_>, key: &'static str, default: &str) -> String {

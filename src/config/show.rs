@@ -72,7 +72,7 @@ fn sections(config: &Config) -> Vec<Shown> {
                 ("keys", path(&config.vault.keys)),
             ],
         ),
-        ("metrics", vec![("listen", text(""))]),
+        ("metrics", vec![("listen", config.metrics.listen.map_or_else(|| text(""), text))]),
         (
             "log",
             vec![

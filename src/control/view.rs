@@ -42,6 +42,8 @@ pub struct Listeners {
     pub smtp: Vec<SocketAddr>,
     /// Portal.
     pub portal: Vec<SocketAddr>,
+    /// Metrics.
+    pub metrics: Vec<SocketAddr>,
 }
 
 /// Recipients by state.

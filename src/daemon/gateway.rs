@@ -16,6 +16,7 @@ use crate::{
         listen,
         tls::TlsServer,
     },
+    observe::metrics::Metrics,
     policies::StsPolicies,
     portal::Portal,
     probe::watch::{Board, Pace, Watch},
@@ -91,9 +92,14 @@ impl Gateway {
         let parts = gather(config, clock).await?;
         let smtp = bind_all(&config.smtp.listen).await?;
         let portal_listener = listen::bind(config.portal.listen).await?;
+        let metrics = match config.metrics.listen {
+            Some(address) => Some(listen::bind(address).await?),
+            None => None,
+        };
         let listeners = Listeners {
             smtp: addresses(&smtp)?,
             portal: addresses(std::slice::from_ref(&portal_listener))?,
+            metrics: addresses(metrics.as_slice())?,
         };
         let mut gateway = Self {
             listeners,
@@ -108,6 +114,9 @@ impl Gateway {
         };
         gateway.start_portal(&parts.portal, portal_listener)?;
         gateway.start_control(&parts)?;
+        if let Some(listener) = metrics {
+            gateway.start_metrics(&parts, listener)?;
+        }
         let sts = gateway.start_sts(&parts);
         gateway.start_relay(config, &parts, Arc::clone(&sts));
         gateway.start_watch(config, &parts, sts);
@@ -233,6 +242,27 @@ impl Gateway {
         self.tasks.spawn(async move {
             control.serve(listener, stop).await;
             Ended::Asked
+        });
+        Ok(())
+    }
+
+    /// Numbers for machines, over plain HTTP; who drains no longer answers.
+    fn start_metrics(&mut self, parts: &Parts, listener: TcpListener) -> Result<(), StartError> {
+        let metrics = Metrics {
+            queue: Arc::clone(&parts.vault.queue),
+            policies: Arc::clone(&parts.policies) as _,
+            dns: Arc::clone(&parts.resolver) as _,
+            watch: self.watch.clone(),
+        };
+        let unusable = |error: std::io::Error| StartError::Unavailable(format!("metrics: {error}"));
+        let listener = listener.into_std().map_err(unusable)?;
+        let server = impatient(axum_server::from_tcp(listener).map_err(unusable)?);
+        let (service, stop) = (metrics.router().into_make_service(), self.stop.clone());
+        self.tasks.spawn(async move {
+            match stop.run_until_cancelled(server.serve(service)).await {
+                Some(Err(error)) => Ended::Failed(format!("the metrics' listener failed: {error}")),
+                Some(Ok(())) | None => Ended::Asked,
+            }
         });
         Ok(())
     }

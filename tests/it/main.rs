@@ -11,6 +11,7 @@ mod dnssec;
 mod large;
 mod life;
 mod main_job;
+mod metrics;
 mod mta_sts;
 mod no_plaintext;
 mod probe;

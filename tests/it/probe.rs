@@ -102,7 +102,7 @@ fn wait_for_kinds(gateway: &Gateway, wanted: &[&str]) {
 #[test]
 fn what_the_watch_sees_is_in_status_and_survives_a_restart() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let mut house = House::open(dir.path(), &[PARTNER_FILE], |_| {});
+    let mut house = House::open(dir.path(), &[PARTNER_FILE], |settings| settings.watch = "6h");
     wait_for_kinds(&house.gateway, &["unreachable"]);
     house.gateway.stop();
 

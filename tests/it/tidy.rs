@@ -29,7 +29,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("sts", 4, &[]),
     ("portal", 5, &[]),
     ("control", 5, &[]),
-    ("observe", 5, &[]),
+    ("observe", 5, &["control"]),
     ("cli", 5, &["control"]),
     ("config", 6, &[]),
     ("daemon", 6, &["config", "demo"]),
@@ -48,7 +48,8 @@ const KEPT: &[(&str, &[&str])] = &[
     ("http_body_util", &["net"]),
     ("webpki_roots", &["net"]),
     ("rustls_native_certs", &["net"]),
-    ("axum", &["portal", "daemon"]),
+    ("axum", &["portal", "observe::metrics", "daemon"]),
+    ("prometheus_client", &["observe::metrics"]),
     ("axum_server", &["daemon"]),
     ("clap", &["cli", "main"]),
 ];

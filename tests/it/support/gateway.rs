@@ -26,6 +26,8 @@ pub struct Settings {
     pub mx_port: u16,
     pub anchors: Option<PathBuf>,
     pub inside: Option<SocketAddr>,
+    /// How often partners are looked at; mostly never, so that hosts see what a test sends alone.
+    pub watch: &'static str,
     /// Lines put into `[smtp]`.
     pub smtp: String,
     /// Lines put into `[delivery]`.
@@ -41,6 +43,7 @@ impl Default for Settings {
             mx_port: 2500,
             anchors: None,
             inside: None,
+            watch: "0s",
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
@@ -76,6 +79,7 @@ dnssec = "off"
 port = {port}
 trust_anchors = "{anchors}"
 refuse_networks = []
+watch = "{watch}"
 {delivery}
 [notification]
 from = "secure@example.org"
@@ -89,6 +93,7 @@ level = "debug"
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
             port = self.mx_port,
+            watch = self.watch,
             delivery = self.delivery,
             notification = self.notification,
             portal = super::free_port(&["127.0.0.1"]),
