@@ -64,7 +64,7 @@ fn text(report: &Report) -> Vec<String> {
     if !report.levels.is_empty() {
         lines.push(String::new());
         lines.push("Levels".to_owned());
-        lines.extend(report.levels.iter().flat_map(|level| level_text(level)));
+        lines.extend(report.levels.iter().flat_map(level_text));
     }
     if let Some(policy) = &report.policy {
         lines.push(String::new());

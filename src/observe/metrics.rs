@@ -28,7 +28,7 @@ use tower_http::timeout::TimeoutLayer;
 
 /// How long a scrape may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What Prometheus and its like read (OpenMetrics 1.0).
+/// What Prometheus and its like read (`OpenMetrics` 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Where the values come from.

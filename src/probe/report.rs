@@ -1,7 +1,6 @@
 //! What a probe saw, as `policy probe` shows it; the fields are those of `--json`.
 
 use super::{
-    HOSTS_MAX,
     look::{Host, Visit},
     suggest::suggest,
 };
@@ -226,7 +225,7 @@ impl Seen<'_> {
             answer,
             error,
             dnssec,
-            mx: mx.into_iter().take(HOSTS_MAX * 4).collect(),
+            mx,
             sts: self.sts.map(ToString::to_string),
             sts_policy: self.sts.filter(|sts| matches!(sts, StsFacts::Policy(_))).cloned(),
             hosts: self.hosts.iter().map(|host| self.host(host)).collect(),

@@ -4,18 +4,10 @@ use super::report::{LevelReport, Seen, Suggestion};
 use crate::policy::{Level, Wanted};
 use jiff::Timestamp;
 
-/// Levels worth an entry, the strongest first. What DNSSEC vouches for comes before what a human
-/// must keep up; a pin proves much, and breaks when the partner changes its key.
-const BEST: [Level; 6] = [
-    Level::DaneOnly,
-    Level::Secure,
-    Level::MtaSts,
-    Level::Verify,
-    Level::Fingerprint,
-    Level::Encrypt,
-];
-
-/// The entry, where some level passes that protects anything.
+/// The entry, where some level passes that protects anything. What DNSSEC vouches for comes before
+/// what a human must keep up; a pin proves much, and breaks when the partner changes its key. More
+/// levels need no look: who passes `verify` or `mta-sts` passes `secure` with its hosts' names in
+/// `match`, and whoever has TLS has a key to pin.
 pub(super) fn suggest(
     seen: &Seen<'_>,
     levels: &[LevelReport],
@@ -23,27 +15,18 @@ pub(super) fn suggest(
     at: Timestamp,
 ) -> Option<Suggestion> {
     let passes = |level: Level| levels.iter().any(|l| l.level == level && l.passes);
-    for level in BEST {
-        let names = match level {
-            Level::Secure => names(seen, passes(level)),
-            Level::Verify => seen.policy.map(|policy| policy.names.clone()),
-            Level::Auto
-            | Level::Dane
-            | Level::DaneOnly
-            | Level::Encrypt
-            | Level::Envelope
-            | Level::Fingerprint
-            | Level::MtaSts
-            | Level::None
-            | Level::Opportunistic => Some(Vec::new()),
-        };
-        if let Some(names) = names
-            && (level == Level::Secure || passes(level))
-        {
-            let pins = if level == Level::Fingerprint { pins } else { &[] };
-            let toml = block(seen, level, &names, pins, at);
-            return Some(Suggestion { level, toml });
-        }
+    let entry = |level, names: &[String], pins: &[String]| {
+        let toml = block(seen, level, names, pins, at);
+        Some(Suggestion { level, toml })
+    };
+    if passes(Level::DaneOnly) {
+        return entry(Level::DaneOnly, &[], &[]);
+    }
+    if let Some(names) = names(seen, passes(Level::Secure)) {
+        return entry(Level::Secure, &names, &[]);
+    }
+    if passes(Level::Fingerprint) {
+        return entry(Level::Fingerprint, &[], pins);
     }
     None
 }

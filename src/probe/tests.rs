@@ -32,7 +32,7 @@ pub(super) fn start() -> Timestamp {
 #[derive(Debug, Clone)]
 pub(super) enum Play {
     /// TLS with this certificate.
-    Tls(TlsFacts),
+    Tls(Box<TlsFacts>),
     /// Not so far.
     Trouble(Trouble),
     /// DNS does not know its addresses now.
@@ -149,7 +149,7 @@ impl Connector for World {
                     connection: 1,
                     host: host.to_owned(),
                     address,
-                    tls: StartTls::Done(tls),
+                    tls: StartTls::Done(*tls),
                     eight_bit: true,
                     smtputf8: false,
                     require_tls: true,
@@ -196,8 +196,8 @@ impl Peer for Seen {
 }
 
 /// A certificate with these names; `days` until it ends.
-pub(super) fn certificate(names: &[&str], chain_error: Option<&str>, days: i64) -> TlsFacts {
-    TlsFacts {
+pub(super) fn certificate(names: &[&str], chain_error: Option<&str>, days: i64) -> Play {
+    Play::Tls(Box::new(TlsFacts {
         version: "TLSv1.3".into(),
         cipher: "TLS13_AES_256_GCM_SHA384".into(),
         group: None,
@@ -207,11 +207,11 @@ pub(super) fn certificate(names: &[&str], chain_error: Option<&str>, days: i64) 
         key_fingerprint: "bb".repeat(32),
         not_after: Some(start() + SignedDuration::from_hours(24 * days)),
         dane: Some(DaneVerdict::Met { record: "3 1 1 07…".into(), usage: 3 }),
-    }
+    }))
 }
 
 pub(super) fn good(host: &str) -> Play {
-    Play::Tls(certificate(&[host], None, 90))
+    certificate(&[host], None, 90)
 }
 
 pub(super) fn set(files: &[(&str, &str)]) -> PolicySet {
@@ -248,88 +248,87 @@ const CHAIN: &str = "none opportunistic encrypt fingerprint verify secure dane";
 async fn kinds_of_peers_and_the_levels_they_pass() {
     let (mx, other) = ("mx.partner.example", "mail.host.example");
     let trouble = |trouble| Play::Trouble(trouble);
-    let private = || Play::Tls(certificate(&[mx], Some("unknown issuer"), 90));
-    for (hosts, sts, expected, suggested, reason) in [
-        (vec![(mx, good(mx))], StsFacts::Nothing, CHAIN, "secure", "bears a name of the domain"),
+    let private = || certificate(&[mx], Some("unknown issuer"), 90);
+    for (host, sts, expected, suggested, reason) in [
+        ((mx, good(mx)), StsFacts::Nothing, CHAIN, "secure", "bears a name of the domain"),
         (
-            vec![(other, good(other))],
+            (other, good(other)),
             StsFacts::Nothing,
             "none opportunistic encrypt fingerprint verify dane",
             "secure",
             "bears the host's name, which only `match` may vouch for",
         ),
         (
-            vec![(mx, good(mx))],
+            (mx, good(mx)),
             sts(StsMode::Enforce, "*.partner.example"),
             "none opportunistic encrypt fingerprint verify secure dane mta-sts auto",
             "secure",
             "enforced by MTA-STS",
         ),
         (
-            vec![(mx, good(mx))],
+            (mx, good(mx)),
             sts(StsMode::Testing, "*.partner.example"),
             CHAIN,
             "secure",
             "MTA-STS that is not enforced",
         ),
-        (vec![(mx, private())], StsFacts::Nothing, TLS, "fingerprint", "private chain"),
-        (
-            vec![(mx, trouble(Trouble::NoStartTls))],
-            StsFacts::Nothing,
-            ANY,
-            "",
-            "STARTTLS not offered",
-        ),
-        (
-            vec![(mx, trouble(Trouble::StartTlsRefused))],
-            StsFacts::Nothing,
-            ANY,
-            "",
-            "STARTTLS refused",
-        ),
-        (
-            vec![(mx, trouble(Trouble::Handshake))],
-            StsFacts::Nothing,
-            ANY,
-            "",
-            "no common version of TLS",
-        ),
+        ((mx, private()), StsFacts::Nothing, TLS, "fingerprint", "private chain"),
+        ((mx, trouble(Trouble::NoStartTls)), StsFacts::Nothing, ANY, "", "STARTTLS not offered"),
+        ((mx, trouble(Trouble::StartTlsRefused)), StsFacts::Nothing, ANY, "", "STARTTLS refused"),
+        ((mx, trouble(Trouble::Handshake)), StsFacts::Nothing, ANY, "", "no common version of TLS"),
+    ] {
+        assert_passes(&[host], sts, expected, suggested, reason).await;
+    }
+}
+
+#[tokio::test]
+async fn a_set_is_as_good_as_its_weakest_host_that_answers() {
+    let (mx, other) = ("mx.partner.example", "mail.host.example");
+    let trouble = |trouble| Play::Trouble(trouble);
+    for (hosts, expected, suggested, reason) in [
         (
             vec![(mx, good(mx)), (other, trouble(Trouble::NoStartTls))],
-            StsFacts::Nothing,
             ANY,
             "",
             "half of the set without STARTTLS",
         ),
         (
             vec![(mx, good(mx)), (other, trouble(Trouble::Unreachable))],
-            StsFacts::Nothing,
             CHAIN,
             "secure",
             "who does not answer is not judged",
         ),
         (
             vec![(mx, good(mx)), (other, Play::NoAddress)],
-            StsFacts::Nothing,
             CHAIN,
             "secure",
             "nor is who has no address",
         ),
-        (vec![(mx, trouble(Trouble::Unreachable))], StsFacts::Nothing, "", "", "nobody answers"),
+        (vec![(mx, trouble(Trouble::Unreachable))], "", "", "nobody answers"),
     ] {
-        let world = World::new(Dnssec::Insecure, &hosts);
-        *world.sts.lock().unwrap() = sts;
-        let report = look(&world, &PolicySet::default()).await;
-        assert_eq!(passing(&report), expected, "{reason}");
-        let level = report.suggestion.map_or("", |suggestion| suggestion.level.as_str());
-        assert_eq!(level, suggested, "{reason}");
+        assert_passes(&hosts, StsFacts::Nothing, expected, suggested, reason).await;
     }
+}
+
+async fn assert_passes(
+    hosts: &[(&str, Play)],
+    sts: StsFacts,
+    expected: &str,
+    suggested: &str,
+    reason: &str,
+) {
+    let world = World::new(Dnssec::Insecure, hosts);
+    *world.sts.lock().unwrap() = sts;
+    let report = look(&world, &PolicySet::default()).await;
+    assert_eq!(passing(&report), expected, "{reason}");
+    let level = report.suggestion.map_or("", |suggestion| suggestion.level.as_str());
+    assert_eq!(level, suggested, "{reason}");
 }
 
 #[tokio::test]
 async fn dane_is_judged_on_a_connection_that_asks_by_the_base() {
     let mx = "mx.partner.example";
-    let shown = Play::Tls(certificate(&[], Some("self-signed"), 90));
+    let shown = certificate(&[], Some("self-signed"), 90);
     for (dnssec, dane, expected, suggested, connections, reason) in [
         (
             Dnssec::Secure,
@@ -437,7 +436,7 @@ async fn a_next_hop_is_looked_at_in_place_of_the_mx_set() {
 #[tokio::test]
 async fn suggestions_pass_the_check_and_the_look() {
     let (mx, other) = ("mx.partner.example", "mail.host.example");
-    let private = Play::Tls(certificate(&["x\"]\n[default]"], Some("unknown issuer"), 90));
+    let private = certificate(&["x\"]\n[default]"], Some("unknown issuer"), 90);
     for (hosts, line) in [
         (vec![(mx, good(mx))], "level = \"secure\""),
         (vec![(other, good(other)), (mx, good(mx))], "match = [\"mail.host.example\", \"mx.p"),

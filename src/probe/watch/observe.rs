@@ -14,6 +14,8 @@ const SOON: SignedDuration = SignedDuration::from_hours(21 * 24);
 const CHANGE_SHOWN: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// Characters of a warning's text.
 const TEXT_MAX: usize = 400;
+/// Hosts of an MX set that are kept, in the order of their names.
+const KEPT: usize = 100;
 /// Hosts that a text names.
 const NAMED: usize = 8;
 
@@ -141,6 +143,7 @@ impl Next<'_> {
         let mut mx: Vec<String> = report.mx.iter().map(|host| host.name.clone()).collect();
         mx.sort();
         mx.dedup();
+        mx.truncate(KEPT);
         let was = &self.before.mx;
         if !was.is_empty() && *was != mx && self.after.changed.is_none() {
             self.after.changed = Some((was.clone(), self.now));

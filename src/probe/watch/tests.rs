@@ -78,7 +78,7 @@ fn watch(world: &Arc<World>, policies: &Arc<Edited>, notes: &MemoryStore) -> Wat
 }
 
 fn ends_in(days: i64) -> Play {
-    Play::Tls(certificate(&[MX1], None, days))
+    certificate(&[MX1], None, days)
 }
 
 #[tokio::test]
