@@ -57,7 +57,9 @@ impl PolicyFiles {
 
 /// Things made from files, with the files' marks.
 #[derive(Debug)]
-struct Kept<T>(Mutex<HashMap<Vec<PathBuf>, (Vec<Mark>, T)>>);
+struct Kept<T>(Mutex<ByPaths<T>>);
+
+type ByPaths<T> = HashMap<Vec<PathBuf>, (Vec<Mark>, T)>;
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {

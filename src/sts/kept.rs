@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
 /// Policies kept. More are used when they are fetched, and fetched again for the next mail.
-const KEPT_MOST: usize = 20_000;
+pub(super) const KEPT_MOST: usize = 20_000;
 /// A policy is fetched anew about once a day (RFC 8461 §3.3), in seconds.
 const DAY: u64 = 24 * 60 * 60;
 

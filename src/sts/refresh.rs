@@ -28,9 +28,8 @@ impl Sts {
         let mut ticks = tokio::time::interval(ROUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match stop.run_until_cancelled(self.round()).await {
-                Some(Err(error)) => tracing::error!(%error, "MTA-STS policies were not refreshed"),
-                Some(Ok(())) | None => {}
+            if let Some(Err(error)) = stop.run_until_cancelled(self.round()).await {
+                tracing::error!(%error, "MTA-STS policies were not refreshed");
             }
         }
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// The world around: what DNS and the web say now, and how often the web was asked.
 #[derive(Debug)]
@@ -113,10 +114,9 @@ impl Scene {
     }
     /// The id of the policy in force.
     async fn id(&self) -> String {
-        match self.ask().await {
-            StsFacts::Policy(policy) => policy.id,
-            other => panic!("{other}"),
-        }
+        let facts = self.ask().await;
+        let StsFacts::Policy(policy) = &facts else { panic!("{facts}") };
+        policy.id.clone()
     }
     fn fetches(&self) -> usize {
         self.world.fetches.load(Ordering::Relaxed)
@@ -367,6 +367,52 @@ async fn a_damaged_note_is_fetched_again() {
         scene.sts.round().await.unwrap();
         assert!(!scene.kept().await);
     }
+}
+
+#[tokio::test]
+async fn what_is_kept_and_what_is_fetched_at_once_is_bounded() {
+    let mut scene = Scene::new();
+    scene.sts.count.store(kept::KEPT_MOST, Ordering::Relaxed);
+    assert_eq!(scene.id().await, "1");
+    assert!(!scene.kept().await, "used, but not kept");
+    scene.restart();
+    assert_eq!(scene.id().await, "1");
+    assert!(scene.kept().await);
+    scene.sts.count.store(kept::KEPT_MOST, Ordering::Relaxed);
+    scene.announces("2");
+    assert_eq!(scene.id().await, "2");
+    scene.dns(Texts::None);
+    assert_eq!(scene.id().await, "2", "what is kept already may change");
+
+    scene.announces("3");
+    let fetches = scene.fetches();
+    let all = scene.sts.fetches.acquire_many(u32::try_from(FETCHES).unwrap()).await.unwrap();
+    let sts = Arc::clone(&scene.sts);
+    let waits = tokio::spawn(async move { sts.policy(&"a.test".parse().unwrap()).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.fetches(), fetches);
+    drop(all);
+    assert!(matches!(waits.await.unwrap(), StsFacts::Policy(policy) if policy.id == "3"));
+}
+
+#[tokio::test]
+async fn the_refresher_looks_at_once_and_ends_when_told() {
+    let scene = Scene::new();
+    assert_eq!(scene.id().await, "1");
+    scene.pass(DAY);
+    let gate = Arc::new(Notify::new());
+    *locked(&scene.world.gate) = Some(Arc::clone(&gate));
+    let (sts, stop) = (Arc::clone(&scene.sts), CancellationToken::new());
+    let told = stop.clone();
+    let runs = tokio::spawn(async move { sts.run(told).await });
+    while scene.fetches() == 1 {
+        tokio::task::yield_now().await;
+    }
+    // In the midst of a fetch that takes long.
+    stop.cancel();
+    runs.await.unwrap();
 }
 
 /// A store that can't be read.

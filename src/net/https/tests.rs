@@ -165,14 +165,15 @@ async fn a_post_carries_its_body_and_wants_a_2xx() {
         ("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", Err(WebError::Status(500))),
     ] {
         let (settings, heard) = server(says.as_bytes().to_vec()).await;
-        let port = Some(settings.port);
-        let to = WebPlace { host: "mta-sts.a.test".to_owned(), port, path: "/r?a=b".to_owned() };
+        let port = settings.port;
+        let host = "mta-sts.a.test".to_owned();
+        let to = WebPlace { host, port: Some(port), path: "/r?a=b".to_owned() };
         let client = client(HttpsSettings { port: 1, ..settings }, loopback());
         let body = Bytes::from("a report, and the end");
         assert_eq!(client.post(&to, "application/tlsrpt+gzip", body).await, outcome);
         let heard = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
         assert!(heard.starts_with("POST /r?a=b HTTP/1.1\r\n"), "{heard}");
-        let host = format!("\r\nhost: mta-sts.a.test:{}\r\n", port.unwrap());
+        let host = format!("\r\nhost: mta-sts.a.test:{port}\r\n");
         for part in [&host, "content-type: application/tlsrpt+gzip\r\n", "\r\n\r\na report"] {
             assert!(heard.contains(part), "{part} is not in {heard}");
         }

@@ -119,11 +119,11 @@ impl Chain<'_> {
             let algorithms = self.algorithms.all;
             verify_server_cert_signed_by_trust_anchor(&leaf, only, others, self.now, algorithms)
         });
-        verified.map_err(|error| match error {
-            TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                "the certificate does not lead to that authority".to_owned()
+        verified.map_err(|error| {
+            if matches!(error, TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) {
+                return "the certificate does not lead to that authority".to_owned();
             }
-            _ => reason(&error, self.leaf),
+            reason(&error, self.leaf)
         })
     }
 }

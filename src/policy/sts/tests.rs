@@ -64,169 +64,102 @@ fn policy(mode: StsMode, mx: &[&str], max_age: u64) -> StsPolicy {
     StsPolicy { id: "1".to_owned(), mode, mx, max_age }
 }
 
+/// A policy that holds; rows say what takes the place of what in it.
+const GOOD: &str = "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 1\n";
+
+fn good() -> StsPolicy {
+    policy(StsMode::Enforce, &["a.test"], 1)
+}
+
 #[test]
 fn policies_that_hold() {
-    use StsMode::{Enforce, None, Testing};
-    let rows: [(&str, &str, StsPolicy); 15] = [
-        (
-            "the RFC's own",
-            "version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\nmx: *.example.net\r\nmx: backupmx.example.com\r\nmax_age: 604800\r\n",
-            policy(
-                Enforce,
-                &["mail.example.com", "*.example.net", "backupmx.example.com"],
-                604_800,
-            ),
-        ),
-        (
-            "LF, and none at the end",
-            "version:STSv1\nmode:testing\nmx:a.test\nmax_age:1",
-            policy(Testing, &["a.test"], 1),
-        ),
-        (
-            "both ends of line",
-            "version: STSv1\nmode: enforce\r\nmx: a.test\nmax_age: 1\r\n",
-            policy(Enforce, &["a.test"], 1),
-        ),
-        (
-            "any order",
-            "max_age: 1\nmx: a.test\nmode: enforce\nversion: STSv1\n",
-            policy(Enforce, &["a.test"], 1),
-        ),
-        (
-            "blanks and tabs after the colon and at the end",
-            "version: \tSTSv1 \nmode:  enforce\t\nmx: a.test \nmax_age: 1 \n",
-            policy(Enforce, &["a.test"], 1),
-        ),
-        (
-            "empty lines",
-            "version: STSv1\n\nmode: enforce\nmx: a.test\n\r\nmax_age: 1\n\n",
-            policy(Enforce, &["a.test"], 1),
-        ),
-        (
-            "unknown keys",
-            "version: STSv1\nmode: enforce\nx-new.key_1: any: thing \u{e9}\nmx: a.test\nmax_age: 1\n",
-            policy(Enforce, &["a.test"], 1),
-        ),
-        (
-            "the first of a repeated key",
-            "version: STSv1\nversion: STSv2\nmode: testing\nmode: enforce\nmx: a.test\nmax_age: 1\nmax_age: 2\n",
-            policy(Testing, &["a.test"], 1),
-        ),
-        ("no mx for none", "version: STSv1\nmode: none\nmax_age: 1\n", policy(None, &[], 1)),
-        (
-            "an mx for none",
-            "version: STSv1\nmode: none\nmx: a.test\nmax_age: 1\n",
-            policy(None, &["a.test"], 1),
-        ),
-        (
-            "max_age 0",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 0\n",
-            policy(Enforce, &["a.test"], 0),
-        ),
-        (
-            "a year",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 31557600\n",
-            policy(Enforce, &["a.test"], 31_557_600),
-        ),
-        (
-            "more than a year counts as one",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 9999999999\n",
-            policy(Enforce, &["a.test"], 31_557_600),
-        ),
-        (
-            "capitals and a last dot",
-            "version: STSv1\nmode: enforce\nmx: MX.A.Test.\nmx: *.A.TEST\nmax_age: 1\n",
-            policy(Enforce, &["mx.a.test", "*.a.test"], 1),
-        ),
-        (
-            "U-labels become A-labels",
-            "version: STSv1\nmode: enforce\nmx: *.b\u{fc}cher.test\nmax_age: 1\n",
-            policy(Enforce, &["*.xn--bcher-kva.test"], 1),
-        ),
+    use StsMode::{None, Testing};
+    let year = policy(StsMode::Enforce, &["a.test"], 31_557_600);
+    let rows: [(&str, &str, &str, StsPolicy); 13] = [
+        ("as it is", "", "", good()),
+        ("CRLF", "\n", "\r\n", good()),
+        ("both ends of line", "enforce\n", "enforce\r\n", good()),
+        ("no blank", ": ", ":", good()),
+        ("blanks and tabs after the colon and at the end", ": ", ": \t ", good()),
+        ("blanks at the end", "\n", " \t\r\n", good()),
+        ("empty lines", "\n", "\n\r\n\n", good()),
+        ("unknown keys", "mode:", "x-new.key_1: any: thing \u{e9}\nmode:", good()),
+        ("testing", "enforce", "testing", policy(Testing, &["a.test"], 1)),
+        ("none, with mx", "enforce", "none", policy(None, &["a.test"], 1)),
+        ("none, without mx", "enforce\nmx: a.test", "none", policy(None, &[], 1)),
+        ("max_age of a year", ": 1\n", ": 31557600\n", year.clone()),
+        ("more than a year counts as one", ": 1\n", ": 9999999999\n", year),
     ];
-    for (reason, text, expected) in rows {
+    for (reason, from, to, expected) in rows {
+        let text = if from.is_empty() { GOOD.to_owned() } else { GOOD.replace(from, to) };
         assert_eq!(StsPolicy::parse("1", text.as_bytes()), Ok(expected), "{reason}");
+    }
+    assert_eq!(StsPolicy::parse("1", GOOD.trim_end().as_bytes()), Ok(good()), "no last LF");
+    let backwards: Vec<_> = GOOD.lines().rev().collect();
+    let backwards = backwards.join("\n");
+    assert_eq!(StsPolicy::parse("1", backwards.as_bytes()), Ok(good()), "any order");
+    let twice = format!("{GOOD}version: STSv2\nmode: none\nmax_age: 2\n");
+    assert_eq!(StsPolicy::parse("1", twice.as_bytes()), Ok(good()), "the first of a repeated key");
+    assert_eq!(StsPolicy::parse("1", GOOD.replace(": 1", ": 0").as_bytes()).unwrap().max_age, 0);
+}
+
+#[test]
+fn hosts_of_a_policy_are_folded() {
+    // RFC 8461 §3.2, its own example.
+    let text = "version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\n\
+                mx: *.example.net\r\nmx: backupmx.example.com\r\nmax_age: 604800\r\n";
+    let hosts = ["mail.example.com", "*.example.net", "backupmx.example.com"];
+    let expected = policy(StsMode::Enforce, &hosts, 604_800);
+    assert_eq!(StsPolicy::parse("1", text.as_bytes()), Ok(expected));
+    for (written, read) in [
+        ("MX.A.Test", "mx.a.test"),
+        ("*.A.TEST", "*.a.test"),
+        ("mx.a.test.", "mx.a.test"),
+        ("*.b\u{fc}cher.test", "*.xn--bcher-kva.test"),
+        ("*.test", "*.test"),
+    ] {
+        let policy = StsPolicy::parse("1", GOOD.replace("a.test", written).as_bytes()).unwrap();
+        assert_eq!(policy.mx, [read], "{written}");
     }
 }
 
 #[test]
 fn policies_that_do_not() {
-    let many = format!("version: STSv1\nmode: enforce\nmax_age: 1\n{}", "mx: a.test\n".repeat(501));
-    let rows: [(&str, &str, &str); 25] = [
-        ("nothing", "", "no version"),
-        ("HTML", "<!doctype html>\n<title>Hello</title>\n", "line 1"),
-        ("HTML with a colon", "<a href=\"https://a.test\">\n", "line 1"),
-        ("no version", "mode: enforce\nmx: a.test\nmax_age: 1\n", "no version"),
-        (
-            "another version",
-            "version: STSv2\nmode: enforce\nmx: a.test\nmax_age: 1\n",
-            "version is not",
-        ),
-        (
-            "a version in small letters",
-            "version: stsv1\nmode: enforce\nmx: a.test\nmax_age: 1\n",
-            "version is not",
-        ),
-        (
-            "a key in capitals is another key",
-            "Version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 1\n",
-            "no version",
-        ),
-        ("no mode", "version: STSv1\nmx: a.test\nmax_age: 1\n", "no mode"),
-        (
-            "an unknown mode",
-            "version: STSv1\nmode: report\nmx: a.test\nmax_age: 1\n",
-            "mode is none of",
-        ),
-        (
-            "a mode in capitals",
-            "version: STSv1\nmode: Enforce\nmx: a.test\nmax_age: 1\n",
-            "mode is none of",
-        ),
-        ("no mode's value", "version: STSv1\nmode:\nmx: a.test\nmax_age: 1\n", "mode is none of"),
-        ("no max_age", "version: STSv1\nmode: enforce\nmx: a.test\n", "no max_age"),
-        (
-            "max_age in words",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 1d\n",
-            "max_age is no",
-        ),
-        (
-            "max_age below nothing",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: -1\n",
-            "max_age is no",
-        ),
-        (
-            "max_age with a sign",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: +1\n",
-            "max_age is no",
-        ),
-        (
-            "max_age of 11 digits",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 00000000001\n",
-            "max_age is no",
-        ),
-        ("no mx", "version: STSv1\nmode: enforce\nmax_age: 1\n", "no mx"),
-        ("no mx for testing", "version: STSv1\nmode: testing\nmax_age: 1\n", "no mx"),
-        ("an empty mx", "version: STSv1\nmode: enforce\nmx:\nmax_age: 1\n", "line 3"),
-        ("a star alone", "version: STSv1\nmode: enforce\nmx: *\nmax_age: 1\n", "line 3"),
-        ("a star inside", "version: STSv1\nmode: enforce\nmx: mx.*.a.test\nmax_age: 1\n", "line 3"),
-        ("an address", "version: STSv1\nmode: enforce\nmx: [192.0.2.1]\nmax_age: 1\n", "line 3"),
-        (
-            "two hosts in a line",
-            "version: STSv1\nmode: enforce\nmx: a.test b.test\nmax_age: 1\n",
-            "line 3",
-        ),
-        (
-            "a line that is no field",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 1\nbye\n",
-            "line 5",
-        ),
-        ("hosts without end", &many, "more than 500"),
+    let rows: [(&str, &str, &str, &str); 22] = [
+        ("nothing", GOOD, "", "no version"),
+        ("HTML", GOOD, "<!doctype html>\n<title>Hello</title>\n", "line 1"),
+        ("HTML with a colon", GOOD, "<a href=\"https://a.test\">\n", "line 1"),
+        ("no version", "version: STSv1\n", "", "no version"),
+        ("another version", "STSv1", "STSv2", "version is not"),
+        ("a version in small letters", "STSv1", "stsv1", "version is not"),
+        ("a key in capitals is another key", "version", "Version", "no version"),
+        ("no mode", "mode: enforce\n", "", "no mode"),
+        ("an unknown mode", "enforce", "report", "mode is none of"),
+        ("a mode in capitals", "enforce", "Enforce", "mode is none of"),
+        ("an empty mode", "enforce", "", "mode is none of"),
+        ("no max_age", "max_age: 1\n", "", "no max_age"),
+        ("max_age in words", ": 1\n", ": 1d\n", "max_age is no"),
+        ("max_age below nothing", ": 1\n", ": -1\n", "max_age is no"),
+        ("max_age with a sign", ": 1\n", ": +1\n", "max_age is no"),
+        ("max_age of 11 digits", ": 1\n", ": 00000000001\n", "max_age is no"),
+        ("an empty max_age", ": 1\n", ":\n", "max_age is no"),
+        ("no mx", "mx: a.test\n", "", "no mx"),
+        ("no mx for testing", "enforce\nmx: a.test", "testing", "no mx"),
+        ("a line that is no field", "mode:", "bye\nmode:", "line 2"),
+        ("a key that is none", "mode:", "-x: y\nmode:", "line 2"),
+        ("a bad mx for none, too", "enforce\nmx: a.test", "none\nmx: *", "line 3"),
     ];
-    for (reason, text, words) in rows {
-        let error = StsPolicy::parse("1", text.as_bytes()).expect_err(reason);
+    for (reason, from, to, words) in rows {
+        let error = StsPolicy::parse("1", GOOD.replace(from, to).as_bytes()).expect_err(reason);
         assert!(error.contains(words), "{reason}: {error}");
     }
+    for mx in ["", "*", "*.", "mx.*.a.test", "*a.test", "**.a.test", "[192.0.2.1]", "a.test b.test"]
+    {
+        let text = GOOD.replace("a.test", mx);
+        assert!(StsPolicy::parse("1", text.as_bytes()).unwrap_err().contains("line 3"), "{mx}");
+    }
+    let many = format!("{GOOD}{}", "mx: a.test\n".repeat(500));
+    assert!(StsPolicy::parse("1", many.as_bytes()).unwrap_err().contains("more than 500"));
     assert!(StsPolicy::parse("1", b"version: STSv1\nx: \xff\n").unwrap_err().contains("UTF-8"));
 }
 

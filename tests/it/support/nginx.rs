@@ -67,8 +67,8 @@ impl Drop for Nginx {
 pub fn policy_host(at: SocketAddr, host: &str, leaf: &Leaf, location: &str, more: &str) -> String {
     format!(
         "server {{ listen {at} ssl; server_name {host}; ssl_certificate {}; \
-         ssl_certificate_key {}; {more}\n\
-         location = /.well-known/mta-sts.txt {{ default_type text/plain; {location} }} }}",
+         ssl_certificate_key {}; default_type text/plain; {more}\n\
+         location = /.well-known/mta-sts.txt {{ {location} }} }}",
         leaf.chain.display(),
         leaf.key.display(),
     )

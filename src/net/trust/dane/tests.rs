@@ -53,7 +53,7 @@ impl House {
         vec![self.leaf.der.clone(), self.middle.der(), self.root.der()]
     }
 
-    async fn says(&self, chain: Vec<CertificateDer<'static>>, records: &[Tlsa]) -> DaneVerdict {
+    async fn says(&self, chain: Vec<CertificateDer<'static>>, records: &[&Tlsa]) -> DaneVerdict {
         says(chain, &self.leaf.key, records).await
     }
 }
@@ -62,15 +62,22 @@ async fn shake(
     chain: Vec<CertificateDer<'static>>,
     key: &KeyPair,
     versions: &[&'static SupportedProtocolVersion],
-    records: &[Tlsa],
+    records: &[&Tlsa],
 ) -> io::Result<TlsFacts> {
-    let set = TlsaSet { base: "mx.partner.test".to_owned(), records: records.to_vec() };
+    let set = TlsaSet {
+        base: "mx.partner.test".to_owned(),
+        records: records.iter().map(|&record| record.clone()).collect(),
+    };
     // The common anchors know nobody here: what passes, passes by the records.
     let terms = Terms { tlsa: Some(set), ..plain(&anchors(&Authority::named("Nobody"))) };
     run(terms, chain_config(chain, key, versions).0).await
 }
 
-async fn says(chain: Vec<CertificateDer<'static>>, key: &KeyPair, records: &[Tlsa]) -> DaneVerdict {
+async fn says(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    records: &[&Tlsa],
+) -> DaneVerdict {
     let facts = shake(chain, key, BOTH, records).await.unwrap();
     assert!(facts.chain_error.is_some());
     facts.dane.unwrap()
@@ -96,11 +103,11 @@ async fn every_usage_selector_and_matching_type_with_the_right_certificate_and_a
     for (usage, right, wrong) in rows {
         for (selector, matching) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
             let good = record(usage, selector, matching, &right);
-            assert_eq!(house.says(house.chain(), &[good.clone()]).await, met(&good));
+            assert_eq!(house.says(house.chain(), &[&good]).await, met(&good));
             let bad = record(usage, selector, matching, &wrong);
-            assert!(!why(house.says(house.chain(), &[bad.clone()]).await).is_empty(), "{bad}");
+            assert!(!why(house.says(house.chain(), &[&bad]).await).is_empty(), "{bad}");
             // One good among bad ones is enough, in any order.
-            assert_eq!(house.says(house.chain(), &[bad, good.clone()]).await, met(&good));
+            assert_eq!(house.says(house.chain(), &[&bad, &good]).await, met(&good));
         }
     }
 }
@@ -123,9 +130,9 @@ async fn usage_3_asks_for_the_key_and_for_nothing_else() {
     for (why, leaf) in rows {
         for (selector, matching) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)] {
             let record = record(3, selector, matching, &leaf.der);
-            let facts = shake(vec![leaf.der.clone()], &leaf.key, OLD, &[record.clone()]).await;
+            let facts = shake(vec![leaf.der.clone()], &leaf.key, OLD, &[&record]).await;
             assert_eq!(facts.unwrap().dane, Some(met(&record)), "{why}, TLS 1.2");
-            let verdict = says(vec![leaf.der.clone()], &leaf.key, &[record.clone()]).await;
+            let verdict = says(vec![leaf.der.clone()], &leaf.key, &[&record]).await;
             assert_eq!(verdict, met(&record), "{why}");
         }
     }
@@ -143,7 +150,7 @@ async fn the_right_certificate_with_another_key_never_connects() {
             (house.chain(), record(2, 0, 1, &house.root.der())),
             (vec![v1.clone()], record(3, 1, 1, &v1)),
         ] {
-            assert!(shake(chain, &other, versions, &[record]).await.is_err());
+            assert!(shake(chain, &other, versions, &[&record]).await.is_err());
         }
     }
 }
@@ -152,7 +159,7 @@ async fn the_right_certificate_with_another_key_never_connects() {
 async fn a_roll_over_passes_with_either_key() {
     let (old, new) = (self_signed(NAMES, |_| {}), self_signed(NAMES, |_| {}));
     let (first, second) = (record(3, 1, 1, &old.der), record(3, 1, 1, &new.der));
-    let both = [first.clone(), second.clone()];
+    let both = [&first, &second];
     assert_eq!(says(vec![old.der.clone()], &old.key, &both).await, met(&first));
     assert_eq!(says(vec![new.der.clone()], &new.key, &both).await, met(&second));
     let strange = self_signed(NAMES, |_| {});
@@ -166,7 +173,7 @@ async fn a_roll_over_passes_with_either_key() {
 async fn usage_3_is_named_where_both_are_met() {
     let house = House::new();
     let (above, own) = (record(2, 0, 1, &house.root.der()), record(3, 1, 1, &house.leaf.der));
-    assert_eq!(house.says(house.chain(), &[above, own.clone()]).await, met(&own));
+    assert_eq!(house.says(house.chain(), &[&above, &own]).await, met(&own));
 }
 
 #[tokio::test]
@@ -175,17 +182,17 @@ async fn an_authority_that_is_not_shown_counts_only_where_the_record_holds_it() 
     let (leaf, middle, root) = (house.leaf.der.clone(), house.middle.der(), house.root.der());
     for (selector, matching) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
         let record = record(2, selector, matching, &root);
-        let text = why(house.says(vec![leaf.clone(), middle.clone()], &[record.clone()]).await);
+        let text = why(house.says(vec![leaf.clone(), middle.clone()], &[&record]).await);
         assert_eq!(text, format!("{record}: no such authority is shown"));
     }
     for selector in [0, 1] {
         let (top, next) = (record(2, selector, 0, &root), record(2, selector, 0, &middle));
         let two = vec![leaf.clone(), middle.clone()];
-        assert_eq!(house.says(two.clone(), &[top.clone()]).await, met(&top));
-        assert_eq!(house.says(two, &[next.clone()]).await, met(&next));
-        assert_eq!(house.says(vec![leaf.clone()], &[next.clone()]).await, met(&next));
+        assert_eq!(house.says(two.clone(), &[&top]).await, met(&top));
+        assert_eq!(house.says(two, &[&next]).await, met(&next));
+        assert_eq!(house.says(vec![leaf.clone()], &[&next]).await, met(&next));
         // The root did not sign the leaf, and who did is not shown.
-        let text = why(house.says(vec![leaf.clone()], &[top]).await);
+        let text = why(house.says(vec![leaf.clone()], &[&top]).await);
         assert!(
             text.ends_with("the certificate does not lead to that authority")
                 || text.ends_with("a signature in the chain is wrong"),
@@ -205,10 +212,10 @@ async fn a_chain_may_come_in_any_order_and_with_strangers_in_it() {
         other.middle.der(),
         house.middle.der(),
     ];
-    assert_eq!(house.says(chain, &[record.clone()]).await, met(&record));
+    assert_eq!(house.says(chain, &[&record]).await, met(&record));
     // A stranger who shows the authority's certificate has not got its signature.
     let chain = vec![other.leaf.der.clone(), house.middle.der(), house.root.der()];
-    assert!(!why(says(chain, &other.leaf.key, &[record]).await).is_empty());
+    assert!(!why(says(chain, &other.leaf.key, &[&record]).await).is_empty());
 }
 
 #[tokio::test]
@@ -222,7 +229,7 @@ async fn usage_2_wants_an_authority_above_the_certificate() {
             (house.chain(), &house.leaf.key),
         ] {
             let record = record(2, selector, matching, &chain[0]);
-            let text = why(says(chain, key, &[record]).await);
+            let text = why(says(chain, key, &[&record]).await);
             assert!(text.contains("it names the host's own certificate"), "{text}");
         }
     }
@@ -262,7 +269,7 @@ async fn usage_2_asks_all_of_a_chain() {
     for (reason, house) in cases {
         for (selector, matching) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let record = record(2, selector, matching, &house.root.der());
-            let text = why(house.says(house.chain(), &[record.clone()]).await);
+            let text = why(house.says(house.chain(), &[&record]).await);
             assert_eq!(text, format!("{record}: {reason}"));
         }
     }
@@ -274,10 +281,10 @@ async fn usage_2_keeps_to_what_the_authority_may_do() {
     let middle = short.below("Middle", |_| {});
     let long = House { leaf: middle.issue(NAMES, |_| {}), middle, root: short };
     let record_of = |house: &House| record(2, 0, 1, &house.root.der());
-    assert!(!why(long.says(long.chain(), &[record_of(&long)]).await).is_empty(), "path length");
+    assert!(!why(long.says(long.chain(), &[&record_of(&long)]).await).is_empty(), "path length");
     // The intermediate itself may sign the leaf.
     let next = record(2, 0, 1, &long.middle.der());
-    assert_eq!(long.says(long.chain(), &[next.clone()]).await, met(&next));
+    assert_eq!(long.says(long.chain(), &[&next]).await, met(&next));
 
     let root = Authority::odd("Root", |p| {
         p.name_constraints = Some(NameConstraints {
@@ -287,7 +294,7 @@ async fn usage_2_keeps_to_what_the_authority_may_do() {
     });
     let middle = root.below("Middle", |_| {});
     let kept = House { leaf: middle.issue(NAMES, |_| {}), middle, root };
-    assert!(!why(kept.says(kept.chain(), &[record_of(&kept)]).await).is_empty(), "names");
+    assert!(!why(kept.says(kept.chain(), &[&record_of(&kept)]).await).is_empty(), "names");
 
     // A certificate that is no authority's signs nobody's.
     let house = House::new();
@@ -295,7 +302,7 @@ async fn usage_2_keeps_to_what_the_authority_may_do() {
     let stranger = self_signed(&["other.test"], |_| {});
     let named = record(2, 0, 1, &stranger.der);
     let chain = vec![house.leaf.der.clone(), stranger.der.clone()];
-    let text = why(house.says(chain, &[plain, named]).await);
+    let text = why(house.says(chain, &[&plain, &named]).await);
     assert!(text.ends_with("the certificate it names is no authority's (CA:FALSE)"), "{text}");
 }
 
@@ -310,12 +317,12 @@ async fn records_that_are_no_certificate_or_key_prove_nothing() {
         (1, house.root.der().to_vec()), // a certificate where a key belongs
     ] {
         let record = Tlsa { usage: 2, selector, matching: 0, data };
-        assert!(!why(house.says(house.chain(), &[record.clone()]).await).is_empty(), "{record}");
+        assert!(!why(house.says(house.chain(), &[&record]).await).is_empty(), "{record}");
     }
     // X.509 version 1 has no chain that webpki would judge.
     let key = KeyPair::generate().unwrap();
     let v1 = version_1(&key);
     let record = record(2, 0, 1, &house.root.der());
-    let text = why(says(vec![v1, house.root.der()], &key, &[record]).await);
+    let text = why(says(vec![v1, house.root.der()], &key, &[&record]).await);
     assert!(text.ends_with("the certificate is of an X.509 version before 3"), "{text}");
 }
