@@ -1,6 +1,11 @@
 //! DNSSEC and TLSA against a signed tree: what is signed, what is not, and what is false.
 
-use crate::support::signed::{Kind, Signed};
+use crate::support::{
+    gateway::{Gateway, Settings},
+    signed::{Kind, Signed},
+    wait_for,
+};
+use futures_util::future::join_all;
 use restante::{
     dns::{
         Addresses, Resolver,
@@ -198,27 +203,35 @@ async fn every_way_gives_the_same_answers() {
 #[tokio::test]
 async fn nobody_answers() {
     let dir = tempfile::tempdir().expect("folder");
-    let mut signed = start(dir.path());
+    let zone = Signed::mail("mx", "127.0.0.2", 25, &[&format!("3 1 1 {HASH}")]);
+    let mut signed = Signed::start(dir.path(), &[("partner.test", Kind::Signed, &zone)]);
     let ways = ways(&signed);
     for (way, resolver) in &ways {
         assert!(resolver.check_now().await.working, "{way}");
     }
     signed.stop_servers();
-    for (way, resolver) in &ways {
-        assert_eq!(
-            short(&resolver.tlsa("mx.partner.test", 25).await),
-            "trouble",
-            "{way}: SERVFAIL"
-        );
-    }
+    each(&ways, async |way, resolver| {
+        let dane = resolver.tlsa("mx.partner.test", 25).await;
+        assert_eq!(short(&dane), "trouble", "{way}: SERVFAIL");
+    })
+    .await;
     signed.stop_resolvers();
-    for (way, resolver) in &ways {
-        assert_eq!(short(&resolver.tlsa("none.partner.test", 25).await), "trouble", "{way}");
+    each(&ways, async |way, resolver| {
+        assert_eq!(short(&resolver.tlsa("mx.partner.test", 26).await), "trouble", "{way}");
         // It has worked: what fails is the network, and nothing is believed unchecked meanwhile.
         assert!(resolver.check_now().await.working, "{way}");
         let facts = resolver.mx(&"partner.test".parse().expect("a domain")).await;
         assert_eq!(mx_in_short(&facts), "trouble", "{way}: {facts:?}");
-    }
+    })
+    .await;
+}
+
+/// All ways at the same time: each waits for answers that do not come.
+async fn each(
+    ways: &[(&'static str, HickoryResolver)],
+    check: impl AsyncFn(&'static str, &HickoryResolver),
+) {
+    join_all(ways.iter().map(|(way, resolver)| check(way, resolver))).await;
 }
 
 #[tokio::test]
@@ -265,6 +278,72 @@ async fn what_cannot_be_checked_is_not_believed_and_mail_goes_on() {
         let health = resolver.health();
         assert!(!health.working && !health.text.is_empty(), "{why}: {health:?}");
     }
+}
+
+/// A gateway with that name server and these lines in `[dns]`.
+fn gateway(dir: &Path, server: SocketAddr, dns: String) -> Gateway {
+    let settings = Settings { nameserver: Some(server), dns, ..Settings::default() };
+    Gateway::prepare(dir, &settings, &[])
+}
+
+#[test]
+fn status_and_log_say_whether_answers_are_checked() {
+    let dir = tempfile::tempdir().expect("folder");
+    let signed = Signed::start(dir.path(), &[]);
+    let strips = Stripping::start(signed.iterating);
+    let nobody = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let validate = format!("dnssec = \"validate\"\ntrust_anchor = \"{}\"", signed.anchor.display());
+    let trust_ad = "dnssec = \"trust-ad\"".to_owned();
+    let rows = [
+        ("validate", signed.iterating, validate.clone(), true),
+        ("trust-ad", signed.validating, trust_ad.clone(), true),
+        ("validate", strips.address, validate.clone(), false),
+        ("trust-ad", signed.iterating, trust_ad, false),
+        ("validate", nobody.local_addr().expect("bound"), String::new(), false),
+    ];
+    for (number, (dnssec, server, dns, working)) in rows.into_iter().enumerate() {
+        let mut gateway = gateway(&dir.path().join(number.to_string()), server, dns);
+        // Ready at once, also where no name server answers.
+        gateway.run();
+        let status = wait_for("the first trial", || {
+            let status = gateway.json(&["status"])["dns"].clone();
+            (status["text"] != "not tried yet").then_some(status)
+        });
+        assert_eq!(status["dnssec"], dnssec, "{number}: {status}");
+        assert_eq!(status["working"], working, "{number}: {status}");
+        let log = gateway.log_text();
+        let told = log.matches("DNSSEC can't be checked").count();
+        assert_eq!(told, usize::from(!working), "{number}: told once:\n{log}");
+        gateway.stop();
+    }
+}
+
+#[test]
+fn anchors_that_are_none_are_found_before_the_start() {
+    let dir = tempfile::tempdir().expect("folder");
+    let anchor = dir.path().join("root.ds");
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut gateway = gateway(dir.path(), nowhere, "trust_anchor = \"root.ds\"".to_owned());
+    for (text, says) in [
+        (None, "root.ds: No such file"),
+        (Some("example. DS 1 8 2 00\n"), "root.ds:1: not a record of the root"),
+        (Some("; empty\n"), "root.ds:1: no DS or DNSKEY"),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&anchor, text).expect("write");
+        }
+        for command in [&["config", "check"][..], &["serve"]] {
+            let output = gateway.ask(command);
+            let told = [output.stdout, output.stderr].concat();
+            let told = String::from_utf8_lossy(&told);
+            assert_eq!(output.status.code(), Some(78), "{command:?}: {told}");
+            assert!(told.contains(says), "{command:?}: {told}");
+        }
+    }
+    std::fs::write(&anchor, ". DS 20326 8 2 00FF\n").expect("write");
+    assert!(gateway.ask(&["config", "check"]).status.success());
+    gateway.run();
+    gateway.stop();
 }
 
 /// A forwarder that knows nothing of EDNS, as many a router's: no signature passes it.

@@ -28,6 +28,8 @@ pub struct Settings {
     pub inside: Option<SocketAddr>,
     /// How often partners are looked at; mostly never, so that hosts see what a test sends alone.
     pub watch: &'static str,
+    /// Lines put into `[dns]`.
+    pub dns: String,
     /// Lines put into `[smtp]`.
     pub smtp: String,
     /// Lines put into `[delivery]`.
@@ -44,6 +46,7 @@ impl Default for Settings {
             anchors: None,
             inside: None,
             watch: "0s",
+            dns: "dnssec = \"off\"".to_owned(),
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
@@ -74,7 +77,7 @@ listen = ["127.0.0.1:0"]
 host = "{inside}"
 [dns]
 nameservers = [{nameservers}]
-dnssec = "off"
+{dns}
 [delivery]
 port = {port}
 trust_anchors = "{anchors}"
@@ -92,6 +95,7 @@ level = "debug"
 "#,
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
+            dns = self.dns,
             port = self.mx_port,
             watch = self.watch,
             delivery = self.delivery,

@@ -111,6 +111,10 @@ impl Signed {
         let (validating, first) = start_unbound(&dir, port, &all, "validator iterator");
         let (iterating, second) = start_unbound(&dir, port, &all, "iterator");
         let unbounds = vec![first, second];
+        for (name, _) in all.iter().filter(|(_, kind)| *kind == Kind::Expired) {
+            let old = || (!answers(validating.port(), name, false)).then_some(());
+            wait_for(&format!("the signatures of {name} to expire"), old);
+        }
         Self { validating, iterating, anchor, anchor_key, dir, knot, unbounds }
     }
 
@@ -150,15 +154,18 @@ fn configure_knot(dir: &Path, port: u16, zones: &[(String, Kind)], last: bool) {
          database:\n  storage: {d}/knot/db\n"
     );
     text += "policy:\n";
-    for (id, lifetime) in [("usual", "14d"), ("short", "1s")] {
-        // NSEC3 with the parameters that RFC 9276 asks for.
-        writeln!(
-            text,
+    // NSEC3 as RFC 9276 asks for.
+    for (id, lifetime) in [
+        ("usual", ""),
+        (
+            "short",
+            "    rrsig-lifetime: 3s\n    rrsig-refresh: 2s\n    rrsig-pre-refresh: 0s\n    propagation-delay: 0\n    zone-max-ttl: 1\n",
+        ),
+    ] {
+        text += &format!(
             "  - id: {id}\n    manual: on\n    single-type-signing: on\n    nsec3: on\n    \
-             nsec3-iterations: 0\n    nsec3-salt-length: 0\n    rrsig-lifetime: {lifetime}\n    \
-             rrsig-refresh: 0\n    rrsig-pre-refresh: 0"
-        )
-        .expect("written");
+             nsec3-iterations: 0\n    nsec3-salt-length: 0\n{lifetime}"
+        );
     }
     text += "zone:\n";
     for (name, kind) in zones {
@@ -194,7 +201,7 @@ fn write_zone(dir: &Path, name: &str, records: &str) {
     let serial = serial.unwrap_or_default() + 1;
     let origin = format!("{}.", name.trim_end_matches('.'));
     let head =
-        format!("$TTL 5\n@ SOA ns.test. hostmaster.test. {serial} 5 5 500 5\n@ NS ns.test.\n");
+        format!("$TTL 1\n@ SOA ns.test. hostmaster.test. {serial} 5 5 500 1\n@ NS ns.test.\n");
     fs::write(file, format!("$ORIGIN {origin}\n{head}{records}\n")).expect("write");
 }
 
@@ -223,16 +230,17 @@ fn start_knot(dir: &Path, port: u16, zones: &[(String, Kind)]) -> Daemon {
             if let Ok(Some(status)) = knot.0.try_wait() {
                 panic!("Knot ended with {status}: {}", fs::read_to_string(&log).expect("log"));
             }
-            answers(port, zone).then_some(())
+            answers(port, zone, true).then_some(())
         });
     }
     knot
 }
 
-/// True if there is an answer for the zone's SOA.
-fn answers(port: u16, zone: &str) -> bool {
+/// True if there is an answer for the zone's SOA, checked or not.
+fn answers(port: u16, zone: &str, unchecked: bool) -> bool {
+    let cd = if unchecked { "+cd" } else { "+nocd" };
     let port = port.to_string();
-    let asked = ["+short", "+time=1", "+retry=0", "+cd", "@127.0.0.1", "-p", &port, zone, "SOA"];
+    let asked = ["+short", "+time=1", "+retry=0", cd, "@127.0.0.1", "-p", &port, zone, "SOA"];
     let output = Command::new("kdig").args(asked).output();
     let output = output.expect("kdig is installed (tests/run installs it)");
     output.status.success() && String::from_utf8_lossy(&output.stdout).contains("hostmaster")
@@ -278,7 +286,7 @@ fn start_unbound(
          access-control: 127.0.0.0/8 allow\n do-not-query-localhost: no\n do-ip6: no\n \
          local-zone: \"test.\" nodefault\n module-config: \"{modules}\"\n \
          trust-anchor-file: \"{d}/root.ds\"\n cache-max-ttl: 0\n cache-max-negative-ttl: 0\n \
-         val-bogus-ttl: 0\n val-log-level: 2\n qname-minimisation: no\n\
+         val-bogus-ttl: 0\n val-sig-skew-min: 0\n val-sig-skew-max: 0\n val-log-level: 2\n qname-minimisation: no\n\
          remote-control:\n control-enable: no\n"
     );
     for (name, _) in zones {
@@ -293,7 +301,7 @@ fn start_unbound(
         if let Ok(Some(status)) = unbound.0.try_wait() {
             panic!("Unbound ended with {status}: {}", fs::read_to_string(&log).expect("log"));
         }
-        answers(port, ".").then_some(())
+        answers(port, ".", false).then_some(())
     });
     (SocketAddr::from(([127, 0, 0, 1], port)), unbound)
 }
