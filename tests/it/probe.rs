@@ -2,13 +2,17 @@
 
 use super::support::{
     dns::Records,
-    gateway::Gateway,
-    house::{House, PARTNER_FILE},
+    free_port,
+    gateway::{Gateway, Settings},
+    house::{House, PARTNER, PARTNER_FILE},
+    pki::{Leaf, Pki},
+    signed::{Kind, Signed},
     sink::{Manner, Sink},
     wait_for,
 };
 use restante::clock::{Clock, SystemClock};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::process::Output;
 
 fn stdout(output: &Output) -> String {
@@ -86,6 +90,55 @@ fn domains_that_nobody_would_be_proved_to() {
     assert_eq!(level(&report, "encrypt")["passes"], false);
     assert_eq!(level(&report, "encrypt")["fails"][0]["host"], "mx.stranger.test");
     assert_eq!(report["suggestion"], Value::Null);
+}
+
+/// SHA-256 of a certificate's public key, as a TLSA record 3 1 1 has it.
+fn key_hash(leaf: &Leaf) -> String {
+    let pem = std::fs::read(&leaf.chain).expect("chain");
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).expect("PEM");
+    let certificate = pem.parse_x509().expect("certificate");
+    data_encoding::HEXLOWER.encode(&Sha256::digest(certificate.public_key().raw))
+}
+
+#[test]
+fn a_signed_partner_is_looked_at_under_dnssec() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (pki, port) = (Pki::new(dir.path()), free_port(&[PARTNER]));
+    let leaf = pki.self_signed("mx.partner.test");
+    let tlsa = format!("3 1 1 {}", key_hash(&leaf));
+    let zone = Signed::mail("mx", PARTNER, port, &[&tlsa]);
+    let stale = Signed::mail("mx", PARTNER, port, &[&format!("3 1 1 {}", "00".repeat(32))]);
+    let zones = [
+        ("partner.test", Kind::Signed, zone.as_str()),
+        ("stale.test", Kind::Signed, stale.as_str()),
+    ];
+    let signed = Signed::start(dir.path(), &zones);
+    let address = format!("{PARTNER}:{port}").parse().expect("address");
+    let _partner = Sink::start(address, Manner { tls: Some(leaf), ..Manner::default() });
+    let settings = Settings {
+        nameserver: Some(signed.iterating),
+        dns: format!("dnssec = \"validate\"\ntrust_anchor = {:?}", signed.anchor),
+        mx_port: port,
+        anchors: Some(pki.anchors.clone()),
+        ..Settings::default()
+    };
+    let gateway = Gateway::prepare(&dir.path().join("gateway"), &settings, &[]);
+
+    let report = gateway.json(&["policy", "probe", "partner.test"]);
+    assert_eq!(report["dnssec"], "secure", "{report:#}");
+    let host = &report["hosts"][0];
+    assert_eq!(host["dane"]["state"], "records");
+    assert_eq!(host["addresses"][0]["dane"]["met"]["usage"], 3);
+    for (name, passes) in [("verify", false), ("dane", true), ("dane-only", true), ("auto", true)] {
+        assert_eq!(level(&report, name)["passes"], passes, "{name}");
+    }
+    let toml = report["suggestion"]["toml"].as_str().expect("a block");
+    assert!(toml.contains("level = \"dane-only\""), "{toml}");
+
+    let report = gateway.json(&["policy", "probe", "stale.test"]);
+    let why = level(&report, "dane-only")["why"].as_str().expect("why");
+    assert!(why.contains("another public key is shown"), "{why}");
+    assert_eq!(report["suggestion"]["level"], "fingerprint");
 }
 
 /// Kinds of the warnings in `status`.
