@@ -211,7 +211,13 @@ impl Seen<'_> {
         };
         let pins = self.pins();
         let direct = Level::ALL.into_iter().filter(|level| *level != Level::Envelope);
-        let levels = direct.map(|level| self.judge(&self.wanted(level, &pins)));
+        let levels = direct.map(|level| {
+            let judged = self.judge(&self.wanted(level, &pins));
+            if level != Level::Fingerprint || !judged.passes {
+                return judged;
+            }
+            LevelReport { why: format!("with the keys shown as pins: {}", judged.why), ..judged }
+        });
         let levels: Vec<LevelReport> =
             if answer == Answer::Hosts { levels.collect() } else { Vec::new() };
         let policy = self.policy.map(|policy| PolicyVerdict {

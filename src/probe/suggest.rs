@@ -1,7 +1,7 @@
 //! A policy entry to start from: the strongest level that passes now, as a `[[partner]]` block.
 
 use super::report::{LevelReport, Seen, Suggestion};
-use crate::policy::{Level, Wanted};
+use crate::policy::{Dane, Level, Wanted};
 use jiff::Timestamp;
 
 /// The entry, where some level passes that protects anything. What DNSSEC vouches for comes before
@@ -25,10 +25,20 @@ pub(super) fn suggest(
     if let Some(names) = names(seen, passes(Level::Secure)) {
         return entry(Level::Secure, &names, &[]);
     }
-    if passes(Level::Fingerprint) {
+    if passes(Level::Fingerprint) && !contradicted(seen, levels) {
         return entry(Level::Fingerprint, &[], pins);
     }
     None
+}
+
+/// Signed TLSA records name another key than the one that was shown: nothing to pin.
+fn contradicted(seen: &Seen<'_>, levels: &[LevelReport]) -> bool {
+    let fails = levels.iter().filter(|l| l.level == Level::DaneOnly).flat_map(|l| &l.fails);
+    let named = |host: &str| {
+        let mut hosts = seen.hosts.iter().map(|host| &host.facts);
+        hosts.any(|facts| facts.name == host && matches!(facts.dane, Dane::Records(_)))
+    };
+    fails.into_iter().any(|short| named(&short.host))
 }
 
 /// Names for `match`, with which level `secure` passes: none where the certificates bear the domain
