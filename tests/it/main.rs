@@ -12,6 +12,7 @@ mod key_exchange;
 mod large;
 mod life;
 mod main_job;
+mod matrix;
 mod metrics;
 mod mta_sts;
 mod mutual_tls;
