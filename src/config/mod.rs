@@ -47,6 +47,8 @@ pub struct Config {
     pub portal: Portal,
     /// `[vault]`
     pub vault: Vault,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[log]`
     pub log: Log,
 }
@@ -141,6 +143,8 @@ pub struct Delivery {
     pub ipv6: bool,
     /// `refuse_networks`
     pub refuse_networks: Vec<IpNet>,
+    /// `watch`; `None`: off
+    pub watch: Option<SignedDuration>,
 }
 /// `[notification]`
 #[derive(Debug, Clone)]
@@ -171,6 +175,12 @@ pub struct Portal {
 pub struct Vault {
     /// The key-ring file.
     pub keys: PathBuf,
+}
+/// `[metrics]`
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// `listen`
+    pub listen: Option<SocketAddr>,
 }
 /// `[log]`
 #[derive(Debug, Clone)]

@@ -72,7 +72,7 @@ fn sections(config: &Config) -> Vec<Shown> {
                 ("keys", path(&config.vault.keys)),
             ],
         ),
-        ("metrics", vec![("listen", text(""))]),
+        ("metrics", vec![("listen", config.metrics.listen.map_or_else(|| text(""), text))]),
         (
             "log",
             vec![
@@ -138,6 +138,7 @@ fn delivery(config: &Config) -> Vec<(&'static str, Value)> {
         ("connections_per_domain", number(delivery.connections_per_domain)),
         ("ipv6", Value::Boolean(delivery.ipv6)),
         ("refuse_networks", list(&delivery.refuse_networks)),
+        ("watch", text(show_duration(delivery.watch.unwrap_or_default()))),
     ]
 }
 

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     mail::{Address, Domain, QueueId},
+    probe::watch::Board,
     seal::Class,
     store::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
@@ -56,6 +57,8 @@ pub struct Control {
     pub people: Arc<dyn PeopleStore>,
     /// Policies.
     pub policies: Arc<dyn PolicyReport>,
+    /// Warnings of the watch.
+    pub watch: Board,
     /// DNS.
     pub dns: Arc<dyn DnsReport>,
     /// Addresses bound.
@@ -125,6 +128,7 @@ impl Control {
                 Health::Broken(why) => why,
             },
             failures: failures(&waiting),
+            watch: self.watch.warnings(),
         })
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     mail::{Address, Domain, QueueId},
     policy::{DaneVerdict, Level, RuleVerdict, Trouble, Why},
+    probe::watch::Warned,
     store::{
         Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals,
     },
@@ -30,6 +31,8 @@ pub struct StatusView {
     pub store: String,
     /// The last failure of each domain that mail waits for.
     pub failures: Vec<Failure>,
+    /// What the watch warns of.
+    pub watch: Vec<Warned>,
 }
 
 /// Addresses bound.
@@ -39,6 +42,8 @@ pub struct Listeners {
     pub smtp: Vec<SocketAddr>,
     /// Portal.
     pub portal: Vec<SocketAddr>,
+    /// Metrics.
+    pub metrics: Vec<SocketAddr>,
 }
 
 /// Recipients by state.

@@ -60,6 +60,14 @@ pub fn check(config: &Config) -> Vec<String> {
     pairs.chain([anchors, dnssec, texts]).filter_map(Result::err).collect()
 }
 
+/// DNS as the configuration has it.
+pub(super) fn resolver(config: &Config) -> Result<HickoryResolver, StartError> {
+    let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
+    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
+        .map_err(|e| settled(&e))?;
+    Ok(resolver.with_dnssec(validation(&config.dns).map_err(|e| settled(&e))?))
+}
+
 /// How answers of DNS are checked, and from which anchors down.
 fn validation(dns: &config::Dns) -> Result<Validation, AnchorError> {
     let anchors = Anchors::load(dns.trust_anchor.as_deref())?;
@@ -74,9 +82,7 @@ fn validation(dns: &config::Dns) -> Result<Validation, AnchorError> {
 pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
     let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
     let policies = Arc::new(LivePolicies::load(config.policy_dir.clone(), Arc::clone(&clock))?);
-    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
-        .map_err(|e| settled(&e))?
-        .with_dnssec(validation(&config.dns).map_err(|e| settled(&e))?);
+    let resolver = resolver(config)?;
     let resolver = Arc::new(resolver);
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map_err(|e| settled(&e))?;

@@ -47,6 +47,7 @@ warn_after  = "4h"
 connections_per_domain = 20
 ipv6        = true
 refuse_networks = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"]
+watch       = "6h"
 [notification]
 from        = "secure@example.org"
 subject     = "You have a secure message from {organization}"
@@ -208,6 +209,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[delivery]\nretry = []", "an empty list"),
     ("[delivery]\nretry = [\"1m\", \"0s\"]", "r.toml:2:16: error: key `retry`: `0s`"),
     ("[delivery]\ngive_up = \"5 days\"", "no time"),
+    ("[delivery]\nwatch = \"30s\"", "too often: write at least \"1m\", or \"0s\" for never"),
     ("[notification]\nfrom = \"secure\"", "no address"),
     ("[notification]\nsubject = \"a\\nb\"", "one line"),
     ("[notification]\nsubject = \"\"", "empty"),
@@ -224,7 +226,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[vault]\nstore = \"postgres://h/db\"", "not yet"),
     ("[vault]\nstore = \"sqlite\"", "not a store"),
     ("[vault]\nobjects = \"s3://b/p\"", "not yet"),
-    ("[metrics]\nlisten = \"127.0.0.1:9090\"", "not yet"),
+    ("[metrics]\nlisten = \"9090\"", "r.toml:2:10: error: key `listen`"),
     ("[log]\nformat = \"xml\"", "known here: text, json"),
     ("[log]\nlevel = \"inf\"", "did you mean `info`"),
 ];

@@ -1,6 +1,8 @@
 //! The log: stderr, text or JSON. Messages are readable alone and carry fields; never a local part,
 //! a subject, a token or any of a message's content.
 
+pub mod metrics;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. A second call does nothing (tests, demo).
