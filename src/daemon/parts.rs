@@ -55,7 +55,9 @@ pub fn check(config: &Config) -> Vec<String> {
 /// Everything that can be wrong is read and opened here, the vault last.
 pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
     let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
-    let policies = Arc::new(LivePolicies::load(config.policy_dir.clone(), Arc::clone(&clock))?);
+    let dnssec_off = config.dns.dnssec == config::Dnssec::Off;
+    let policies = LivePolicies::load(config.policy_dir.clone(), dnssec_off, Arc::clone(&clock))?;
+    let policies = Arc::new(policies);
     let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
         .map_err(|e| settled(&e))?;
     let resolver = Arc::new(resolver);

@@ -339,6 +339,7 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         verified: false,
         reply: None,
         error: Some("connection refused".to_owned()),
+        dns: None,
     };
     let mut number = 0;
     for round in 0..30 {
@@ -1036,6 +1037,7 @@ mod sled_alone {
             verified: false,
             reply: Some("é".repeat(40_000)),
             error: None,
+            dns: None,
         };
         let waiting = RecipientState::Waiting { next: at(9) };
         let outcome = Outcome { attempts: vec![attempt], ..outcome(0, waiting) };
