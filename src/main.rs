@@ -130,6 +130,6 @@ fn check_config(file: Option<&Path>, json: bool) -> Exit {
     if problems.is_empty() { Exit::Done } else { Exit::Config }
 }
 
-fn socket(config: &Config) -> std::path::PathBuf {
+fn socket(config: &Config) -> PathBuf {
     config.data_dir.join("control.sock")
 }
