@@ -6,10 +6,17 @@ use crate::{
     mail::{Address, Domain},
     policy::{self, Code, PolicyRef, PolicySet, Problem, Severity, SourceFile},
 };
-use std::{io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+use x509_parser::pem::Pem;
 
 /// Bytes of one policy file at most.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Bytes read of a certificate or key.
+const MAX_PEM: u64 = 1024 * 1024;
 
 /// How problems are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,14 +135,42 @@ fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Pr
     Ok(problems)
 }
 
-/// Partners whose files can't be read: nothing can be proved to them, so their mail waits.
+/// Partners whose files can't be read, or hold no PEM of the right kind: nothing can be proved to
+/// them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
     let problem = |(key, file, at): (&str, &str, &PolicyRef)| {
-        let error = std::fs::File::open(dir.join(file)).err()?;
-        let text = format!("key `{key}`: {file}: {error}: put it there, or no mail goes directly");
-        Some(Problem::new(&at.file, (at.line, 1), Code::MISSING_FILE, text))
+        let (code, text) = match start_of(&dir.join(file)) {
+            Err(error) => (
+                Code::MISSING_FILE,
+                format!("key `{key}`: {file}: {error}: put it there, or no mail goes directly"),
+            ),
+            Ok(bytes) => (Code::NOT_PEM, no_pem(key, file, &bytes)?),
+        };
+        Some(Problem::new(&at.file, (at.line, 1), code, text))
     };
     set.files().filter_map(problem).collect()
+}
+
+/// The first megabyte, in which a chain or key has begun.
+fn start_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_PEM).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What is said of a file without a PEM block of the kind that its key wants (RFC 7468).
+fn no_pem(key: &str, file: &str, bytes: &[u8]) -> Option<String> {
+    let (wanted, ends) = match key {
+        "client_key" => ("private key", "PRIVATE KEY"),
+        _ => ("certificate", "CERTIFICATE"),
+    };
+    let found = Pem::iter_from_buffer(bytes).flatten().any(|pem| pem.label.ends_with(ends));
+    (!found).then(|| {
+        format!(
+            "key `{key}`: {file} holds no {wanted} in PEM: write one that begins with \
+             -----BEGIN {ends}-----"
+        )
+    })
 }
 
 /// `restante policy explain ADDRESS`

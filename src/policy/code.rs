@@ -66,6 +66,10 @@ impl Code {
         "missing-file",
         "A file that an entry names cannot be read: its level cannot be met.",
     );
+    pub(crate) const NOT_PEM: Self = Self::warning(
+        "not-pem",
+        "A file that an entry names holds no PEM certificate, or no key: its level cannot be met.",
+    );
     pub(crate) const PARENT_NOT_COVERED: Self =
         Self::warning("parent-not-covered", "`.x` has an entry, x itself has none.");
     pub(crate) const MISSING_DOT: Self = Self::warning(
@@ -106,7 +110,7 @@ impl Code {
         Self::warning("unusual-value", "A value that mail programs do not write.");
 
     /// Every code, in the order of the manual.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::SYNTAX,
         Self::UNREADABLE_FILE,
         Self::UNKNOWN_KEY,
@@ -130,6 +134,7 @@ impl Code {
         Self::EXPIRED,
         Self::EXPIRES_SOON,
         Self::MISSING_FILE,
+        Self::NOT_PEM,
         Self::PARENT_NOT_COVERED,
         Self::MISSING_DOT,
         Self::HOST_AS_DOMAIN,

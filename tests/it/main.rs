@@ -11,6 +11,7 @@ mod large;
 mod life;
 mod main_job;
 mod no_plaintext;
+mod policy_tools;
 mod refusals;
 mod store_contract;
 mod support;
