@@ -84,32 +84,36 @@ fn from_base64(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// So many hex digits.
+    fn hex(digits: usize) -> String {
+        "0123456789abcdef".chars().cycle().take(digits).collect()
+    }
+
     #[test]
     fn good() {
-        let hex = "0123456789abcdef".repeat(4);
-        let colons: Vec<_> = (0..32).map(|n| hex[2 * n..2 * n + 2].to_uppercase()).collect();
+        let whole = hex(64);
+        let colons = ["01:23:45:67:89:AB:CD:EF"; 4];
         for (text, reason) in [
-            (format!("sha256:{hex}"), "as it is kept"),
-            (format!("SHA256:{}", hex.to_uppercase()), "any case"),
+            (format!("sha256:{whole}"), "as it is kept"),
+            (format!("SHA256:{}", whole.to_uppercase()), "any case"),
             (format!("sha256:{}", colons.join(":")), "as openssl prints it"),
         ] {
-            assert_eq!(pin(&text).as_ref(), Ok(&hex), "{reason}");
+            assert_eq!(pin(&text).as_ref(), Ok(&whole), "{reason}");
         }
     }
 
     #[test]
     fn bad_ones_say_what_they_are() {
-        let hex = "0123456789abcdef".repeat(8);
         for (text, says) in [
-            (hex[..64].to_owned(), format!("write \"sha256:{}\"", &hex[..64])),
-            (hex[..32].to_owned(), "MD5".to_owned()),
-            (hex[..40].to_owned(), "SHA-1".to_owned()),
-            (format!("sha1:{}", &hex[..40]), "SHA1, only SHA-256".to_owned()),
-            (format!("md5:{}", &hex[..32]), "MD5, only SHA-256".to_owned()),
-            (format!("sha512:{hex}"), "SHA512, only SHA-256".to_owned()),
-            (format!("sha256:{}", &hex[..40]), "40 hex digits, as SHA-1 has".to_owned()),
-            (format!("sha256:{}", &hex[..63]), "has 63 hex digits, SHA-256".to_owned()),
-            (format!("sha256:{}", &hex[..65]), "has 65 hex digits, SHA-256".to_owned()),
+            (hex(64), format!("write \"sha256:{}\"", hex(64))),
+            (hex(32), "MD5".to_owned()),
+            (hex(40), "SHA-1".to_owned()),
+            (format!("sha1:{}", hex(40)), "SHA1, only SHA-256".to_owned()),
+            (format!("md5:{}", hex(32)), "MD5, only SHA-256".to_owned()),
+            (format!("sha512:{}", hex(128)), "SHA512, only SHA-256".to_owned()),
+            (format!("sha256:{}", hex(40)), "40 hex digits, as SHA-1 has".to_owned()),
+            (format!("sha256:{}", hex(63)), "has 63 hex digits, SHA-256".to_owned()),
+            (format!("sha256:{}", hex(65)), "has 65 hex digits, SHA-256".to_owned()),
             (
                 "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=".to_owned(),
                 "write \"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\""

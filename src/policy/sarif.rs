@@ -296,6 +296,11 @@ mod tests {
         let mut found = run["results"].as_array().unwrap().clone();
         found.sort_by_key(|r| (r["level"] != "error", r["ruleId"].to_string()));
         assert_eq!(Value::from(found), wanted);
+    }
+
+    #[test]
+    fn tool_rules_and_places_are_frozen() {
+        let run = &example(Some("policies"))["runs"][0];
         assert_eq!(run["columnKind"], "unicodeCodePoints");
         let driver = &run["tool"]["driver"];
         assert_eq!(

@@ -110,10 +110,9 @@ fn auto_keeps_from_listed_domains_and_says_so() {
     let named = default("never_direct = [\"consumer-webmail.toml\"]");
     let partner = "[[partner]]\ndomains = [\"web.de\"]\nlevel = \"secure\"\n";
     let (set, _) = parse(&[WEBMAIL, ("default.toml", &named), ("web.toml", partner)]).unwrap();
-    match decided(&set, "a@gmail.com") {
-        Route::Envelope(why) => assert_eq!(why.reason, Reason::PolicyEnvelope, "{}", why.text),
-        other => panic!("{other:?}"),
-    }
+    let route = decided(&set, "a@gmail.com");
+    let Route::Envelope(why) = route else { panic!("{route:?}") };
+    assert_eq!(why.reason, Reason::PolicyEnvelope, "{}", why.text);
     for (address, reason) in [
         ("a@business.example", "not listed"),
         ("a@web.de", "an entry of its own stays"),

@@ -206,13 +206,13 @@ fn the_default_is_looked_at_too() {
     }
 }
 
+fn rule(when: &str, action: &str) -> String {
+    format!("[[rule]]\nwhen = {{ {when} }}\naction = \"{action}\"\n")
+}
+
 #[test]
 fn rules_that_never_decide() {
-    let rule = |when: &str, action: &str| {
-        format!("[[rule]]\nwhen = {{ {when} }}\naction = \"{action}\"\n")
-    };
     let robot = "sender = \"robot@example.org\"";
-    let to = |who: &str| format!("recipient = \"{who}\"");
     for (first, second, unreachable, reason) in [
         ((robot, "pass"), (robot, "protect"), vec![4], "the same condition"),
         ((robot, "pass"), ("sender = \"Robot@Example.org\"", "pass"), vec![4], "but for case"),
@@ -264,12 +264,16 @@ fn rules_that_never_decide() {
         let wanted: Vec<_> = unreachable.iter().map(|l| (Code::UNREACHABLE_RULE, *l)).collect();
         assert_eq!(lines, wanted, "{reason}: {found:?}");
     }
-    let newsletter = to(".newsletter.example");
+}
+
+#[test]
+fn pass_asks_its_condition_of_every_recipient() {
+    let newsletter = "recipient = \".newsletter.example\"";
     for (first, second, unreachable) in
         [("pass", "protect", vec![]), ("protect", "pass", vec![4]), ("pass", "pass", vec![4])]
     {
         // `pass` asks it of every recipient, the others of one.
-        let text = rule(&newsletter, first) + &rule(&newsletter, second);
+        let text = rule(newsletter, first) + &rule(newsletter, second);
         let found = problems(&[("rules.toml", &text)]);
         assert_eq!(found.iter().map(|p| p.line).collect::<Vec<_>>(), unreachable, "{first}");
     }
