@@ -8,6 +8,7 @@ pub mod manual;
 pub mod out;
 pub mod policy;
 pub mod postfix;
+pub mod replay;
 
 pub use args::{Cli, Command};
 pub use exit::Exit;

@@ -6,6 +6,7 @@ use crate::{
     mail::{Address, Domain},
     policy::{self, Code, PolicyRef, PolicySet, Problem, Severity, SourceFile},
 };
+use jiff::Timestamp;
 use std::{
     fs::File,
     io::{self, Read},
@@ -182,7 +183,7 @@ pub fn explain(dir: &Path, address: &str, json: bool, clock: &dyn Clock) -> Exit
             return Exit::Data;
         }
     };
-    let set = match load(dir, clock) {
+    let set = match load_set(dir, clock.now()) {
         Ok(set) => set,
         Err(exit) => return exit,
     };
@@ -195,10 +196,10 @@ pub fn explain(dir: &Path, address: &str, json: bool, clock: &dyn Clock) -> Exit
     Exit::Done
 }
 
-/// The folder's set, or what is wrong with it, said.
-pub(super) fn load(dir: &Path, clock: &dyn Clock) -> Result<PolicySet, Exit> {
+/// The set of a folder; what is wrong with it is said.
+pub(super) fn load_set(dir: &Path, now: Timestamp) -> Result<PolicySet, Exit> {
     let files = read_dir(dir).map_err(|error| unreadable(dir, &error))?;
-    PolicySet::parse(&files, clock.now()).map(|(set, _)| set).map_err(|problems| {
+    PolicySet::parse(&files, now).map(|(set, _)| set).map_err(|problems| {
         problems.iter().for_each(out::complain);
         Exit::Config
     })

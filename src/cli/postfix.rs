@@ -2,7 +2,7 @@
 
 use super::{
     Exit, out,
-    policy::{load, read},
+    policy::{load_set, read},
 };
 use crate::{
     clock::Clock,
@@ -78,7 +78,7 @@ pub fn export(dir: &Path, clock: &dyn Clock) -> Exit {
         out::complain(format_args!("{}: no such folder", dir.display()));
         return Exit::No;
     }
-    let set = match load(dir, clock) {
+    let set = match load_set(dir, clock.now()) {
         Ok(set) => set,
         Err(exit) => return exit,
     };

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod explain;
 pub mod facts;
 pub mod file;
+pub mod forecast;
 mod judge;
 pub mod level;
 mod lint;
@@ -19,6 +20,7 @@ mod obstacle;
 mod pin;
 pub mod postfix;
 mod read;
+pub mod replay;
 pub mod rules;
 pub mod sarif;
 pub mod sts;
@@ -36,6 +38,7 @@ pub use facts::{
     TlsFacts, Trouble,
 };
 pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
+pub use forecast::{Wanted, would_pass};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};
 pub use sts::{StsFacts, StsMode, StsPolicy};

@@ -338,8 +338,9 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         tls: None,
         verified: false,
         reply: None,
-        error: Some("connection refused".to_owned()),
+        trouble: None,
         dns: None,
+        error: Some("connection refused".to_owned()),
     };
     let mut number = 0;
     for round in 0..30 {
@@ -1036,8 +1037,9 @@ mod sled_alone {
             tls: None,
             verified: false,
             reply: Some("é".repeat(40_000)),
-            error: None,
+            trouble: None,
             dns: None,
+            error: None,
         };
         let waiting = RecipientState::Waiting { next: at(9) };
         let outcome = Outcome { attempts: vec![attempt], ..outcome(0, waiting) };
