@@ -36,7 +36,7 @@ impl Code {
         Self::error("half-key-pair", "A client certificate without its key, or the reverse.");
     pub(crate) const MISPLACED_TABLE: Self = Self::error(
         "misplaced-table",
-        "[default] stands in default.toml only, [[rule]] in rules.toml only.",
+        "`[default]` stands in default.toml only, `[[rule]]` in rules.toml only.",
     );
     pub(crate) const DUPLICATE_DOMAIN: Self =
         Self::error("duplicate-domain", "One name in two entries.");

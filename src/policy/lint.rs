@@ -150,16 +150,29 @@ fn other_next_hop(section: &Section<'_, '_>, policy: &Policy) {
     }
 }
 
-/// The note speaks of subdomains, the names do not.
+/// Subdomains that seem to be meant and are not covered: the note speaks of them, or some stand
+/// beside the domain by their names.
 fn missing_dot(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
+    let Some(entry) = section.get("domains") else { return };
     let note = policy.note.as_deref().unwrap_or_default().to_lowercase();
     let speaks = ["subdomain", "sub-domain", "*."].iter().any(|word| note.contains(word));
     let dotted = domains.iter().any(|(_, name)| name.starts_with('.'));
-    if let (true, false, Some(entry), Some((_, name))) =
-        (speaks, dotted, section.get("domains"), domains.first())
-    {
+    if let (true, false, Some((_, name))) = (speaks, dotted, domains.first()) {
         let text = format!("the note speaks of subdomains: \".{name}\" would cover them");
         entry.note(Code::MISSING_DOT, text);
+        return;
+    }
+    for (_, parent) in domains.iter().filter(|(_, name)| !name.starts_with('.')) {
+        let suffix = format!(".{parent}");
+        let below =
+            domains.iter().find(|(_, name)| name.len() > suffix.len() && name.ends_with(&suffix));
+        if let Some((at, name)) = below.filter(|_| domains.iter().all(|(_, d)| *d != suffix)) {
+            let text = format!(
+                "`{name}` stands beside `{parent}`, while other subdomains have no entry: write \
+                 \"{suffix}\" if all are meant"
+            );
+            entry.note_at(Code::MISSING_DOT, *at, text);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     policy::{Code, Problem, lint::is_name, read::Place, toml_source::Section},
 };
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
 };
 use unicode_security::{MixedScript, confusable_detection::skeleton};
@@ -15,6 +15,9 @@ use unicode_security::{MixedScript, confusable_detection::skeleton};
 const SHORTEST: usize = 6;
 /// Names compared at most; who has more makes the files by program.
 const MOST: usize = 50_000;
+/// Names that share a part, and pairs that are said, at most.
+const MOST_ALIKE: usize = 50;
+const MOST_SAID: usize = 200;
 
 /// How the names of a list are written.
 pub(super) fn spelling(section: &Section<'_, '_>, key: &'static str) {
@@ -58,9 +61,9 @@ fn foreign_letters(text: &str) -> Option<(Code, String)> {
 pub(super) fn names_of_match(section: &Section<'_, '_>, domains: &[(usize, String)]) {
     let Some(entry) = section.get("match") else { return };
     for (at, text) in entry.texts() {
-        let name = text.trim_matches('.').to_lowercase();
+        let Ok(name) = text.trim_start_matches('.').parse::<Domain>() else { continue };
         let missed = domains.iter().map(|(_, domain)| domain.trim_start_matches('.'));
-        let mut missed = missed.filter(|domain| near_miss(tail(&name, domain), domain));
+        let mut missed = missed.filter(|domain| near_miss(tail(name.as_str(), domain), domain));
         if let Some(domain) = missed.next() {
             let text = format!(
                 "`{text}` differs by one letter from the entry's own `{domain}`: is one of the two \
@@ -78,79 +81,94 @@ fn tail<'n>(name: &'n str, domain: &str) -> &'n str {
     dot.and_then(|at| name.get(at..)).unwrap_or(name)
 }
 
+/// A name without its leading dot: as it is kept, as people read it, what it looks like, and where
+/// it was first written.
+struct Written<'a> {
+    name: &'a str,
+    shown: String,
+    looks: String,
+    place: &'a Place,
+}
+
 /// Names of the whole set that are nearly each other.
 pub(super) fn names(places: &BTreeMap<String, Place>) -> Vec<Problem> {
     if places.len() > MOST {
         return Vec::new();
     }
-    let named = places.iter().filter(|(name, _)| is_name(name));
     // Of a name and its suffix one is enough.
     let mut bare: BTreeMap<&str, &Place> = BTreeMap::new();
-    for (name, place) in named {
+    for (name, place) in places.iter().filter(|(name, _)| is_name(name)) {
         let first = bare.entry(name.trim_start_matches('.')).or_insert(place);
         *first = (*first).min(place);
     }
-    let mut problems = look_alikes(&bare);
-    problems.extend(slips(&bare));
+    let written = bare.into_iter().map(|(name, place)| {
+        let shown = name.parse::<Domain>().map_or_else(|_| name.to_owned(), |d| d.to_unicode());
+        // Domains have no case, while a zero looks like a capital O.
+        let looks = skeleton(&shown).collect::<String>().to_lowercase();
+        Written { name, shown, looks, place }
+    });
+    let mut written: Vec<Written<'_>> = written.collect();
+    // The stranger of two comes later: what is not ASCII, else what was written later.
+    written.sort_by_key(|w| (!w.shown.is_ascii(), w.place));
+    let mut problems = look_alikes(&written);
+    problems.extend(slips(&written));
     problems
 }
 
-/// Names with one skeleton. Said where the stranger of the two stands: the one that is not ASCII,
-/// else the later.
-fn look_alikes(bare: &BTreeMap<&str, &Place>) -> Vec<Problem> {
-    let mut seen: HashMap<String, (&str, &Place)> = HashMap::new();
-    let mut order: Vec<_> = bare.iter().map(|(name, place)| (*name, *place)).collect();
-    order.sort_by_key(|(name, place)| (name.contains("xn--"), *place));
+/// Names that look the same, said at the later one.
+fn look_alikes(written: &[Written<'_>]) -> Vec<Problem> {
+    let mut seen: HashMap<&str, &Written<'_>> = HashMap::new();
     let mut problems = Vec::new();
-    for (name, place) in order {
-        let shown = name.parse::<Domain>().map_or_else(|_| name.to_owned(), |d| d.to_unicode());
-        let skeleton: String = skeleton(&shown).collect();
-        let Some((other, at)) = seen.get(&skeleton) else {
-            seen.insert(skeleton, (name, place));
+    for one in written {
+        let Some(other) = seen.get(one.looks.as_str()) else {
+            seen.insert(&one.looks, one);
             continue;
         };
+        let (file, line, column) = other.place;
         let text = format!(
-            "{} looks like {} at {}:{}:{}: is one of the two an imitation?",
-            both(name),
-            both(other),
-            at.0,
-            at.1,
-            at.2
+            "{} looks like {} at {file}:{line}:{column}: is one of the two an imitation?",
+            both(one.name),
+            both(other.name),
         );
-        problems.push(Problem::new(&place.0, (place.1, place.2), Code::HOMOGRAPH, text));
+        problems.push(one.problem(Code::HOMOGRAPH, text));
     }
     problems
 }
 
 /// Names that differ by one letter, said at the later one. Two such names share what is left of
 /// them without that letter, so that no pair need be compared that has nothing in common.
-fn slips(bare: &BTreeMap<&str, &Place>) -> Vec<Problem> {
-    let mut buckets: HashMap<u64, Vec<&str>> = HashMap::new();
-    for name in bare.keys() {
-        for hash in shortened(name) {
-            buckets.entry(hash).or_default().push(name);
+fn slips(written: &[Written<'_>]) -> Vec<Problem> {
+    let mut parts: Vec<(u64, usize)> = Vec::new();
+    for (n, one) in written.iter().enumerate() {
+        parts.extend(shortened(&one.shown).into_iter().map(|hash| (hash, n)));
+    }
+    parts.sort_unstable();
+    let mut pairs = BTreeSet::new();
+    // Many names with one part were numbered by a program.
+    for alike in parts.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() <= MOST_ALIKE) {
+        for (n, (_, first)) in alike.iter().enumerate() {
+            pairs.extend(alike.iter().skip(n + 1).map(|(_, later)| (*first, *later)));
         }
     }
-    let mut pairs = BTreeMap::new();
-    for bucket in buckets.values().filter(|bucket| bucket.len() > 1) {
-        // A bucket of hundreds holds names that a program numbered.
-        for (n, one) in bucket.iter().enumerate().take(100) {
-            for other in bucket.iter().skip(n + 1).take(100).filter(|o| near_miss(one, o)) {
-                let mut pair = [*one, *other];
-                pair.sort_by_key(|name| bare.get(name));
-                pairs.insert(pair, ());
-            }
-        }
-    }
-    let problem = |[first, later]: &[&str; 2]| {
-        let (at, place) = (bare.get(first)?, bare.get(later)?);
+    let problem = |(first, later): (usize, usize)| {
+        let (first, later) = (written.get(first)?, written.get(later)?);
+        let (file, line, column) = first.place;
         let text = format!(
-            "`{later}` differs by one letter from `{first}` at {}:{}:{}: is one of the two a slip?",
-            at.0, at.1, at.2
+            "{} differs by one letter from {} at {file}:{line}:{column}: is one of the two a slip?",
+            both(later.name),
+            both(first.name),
         );
-        Some(Problem::new(&place.0, (place.1, place.2), Code::NEAR_MISS, text))
+        (first.looks != later.looks && near_miss(&first.shown, &later.shown))
+            .then(|| later.problem(Code::NEAR_MISS, text))
     };
-    pairs.keys().filter_map(problem).collect()
+    pairs.into_iter().filter_map(problem).take(MOST_SAID).collect()
+}
+
+impl Written<'_> {
+    fn problem(&self, code: Code, text: String) -> Problem {
+        let (file, line, column) = self.place;
+        Problem::new(file, (*line, *column), code, text)
+    }
 }
 
 /// Hashes of the name, and of the name with each one character of its long labels left out.
@@ -158,13 +176,14 @@ fn shortened(name: &str) -> Vec<u64> {
     let mut hashes = vec![hash(name.chars())];
     let mut start = 0;
     for label in name.split('.') {
-        if label.len() + 1 >= SHORTEST {
-            let range = start..start + label.len();
-            hashes.extend(range.map(|skip| {
+        let length = label.chars().count();
+        if length + 1 >= SHORTEST {
+            let without = |skip: usize| {
                 hash(name.chars().enumerate().filter(|(n, _)| *n != skip).map(|(_, c)| c))
-            }));
+            };
+            hashes.extend((start..start + length).map(without));
         }
-        start += label.len() + 1;
+        start += length + 1;
     }
     hashes.sort_unstable();
     hashes.dedup();
@@ -195,7 +214,7 @@ fn near_miss(one: &str, other: &str) -> bool {
 fn slip(one: &str, other: &str) -> bool {
     let letters = |label: &str| label.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let numbered = letters(one) == letters(other);
-    let long = one.len().max(other.len()) >= SHORTEST && !one.starts_with("xn--");
+    let long = one.chars().count().max(other.chars().count()) >= SHORTEST;
     long && !numbered && strsim::damerau_levenshtein(one, other) == 1
 }
 

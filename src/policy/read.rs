@@ -207,7 +207,14 @@ impl Reading {
         let (line, column) = doc.position(at);
         if let Some((file, line, column)) = self.places.get(&name) {
             let first = format!("{file}:{line}:{column}");
-            let text = format!("`{name}` stands already at {first}: keep one of the two");
+            let dotted = format!(".{name}");
+            let subdomains = if name.starts_with('.') || self.places.contains_key(&dotted) {
+                String::new()
+            } else {
+                format!(", or write \"{dotted}\" if its subdomains are meant")
+            };
+            let text =
+                format!("`{name}` stands already at {first}: keep one of the two{subdomains}");
             doc.note(Code::DUPLICATE_DOMAIN, at, text);
             return;
         }

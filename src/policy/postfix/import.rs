@@ -310,6 +310,7 @@ impl Reading {
         let mut names = Vec::new();
         for word in fixed {
             match certificate_name(word) {
+                Ok(name) if names.contains(&name) => {}
                 Ok(name) => names.push(name),
                 Err(why) => self.lost(format!("a name of `match` is left out: {why}")),
             }
@@ -334,7 +335,9 @@ impl Reading {
             ),
             (..) => {
                 let follow = [own.then(|| domain.to_owned()), below.then(|| format!(".{domain}"))];
-                names.splice(0..0, follow.into_iter().flatten());
+                let follow: Vec<String> = follow.into_iter().flatten().collect();
+                names.retain(|name| !follow.contains(name));
+                names.splice(0..0, follow);
                 Ok((Level::Secure, names))
             }
         }

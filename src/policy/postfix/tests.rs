@@ -79,6 +79,11 @@ fn attributes_that_have_a_counterpart() {
             names(Level::Secure, &["a.example", "b.example"]),
             "the domain and a fixed name",
         ),
+        (
+            "secure match=nexthop:dot-nexthop:.a.example:b.example:b.example",
+            names(Level::Secure, &["a.example", ".a.example", "b.example"]),
+            "each name once",
+        ),
         ("secure match=hostname", names(Level::Verify, &[]), "trusts DNS"),
         ("verify match=hostname", names(Level::Verify, &[]), "the default of verify"),
         ("verify match=mx.b.example", names(Level::Verify, &["mx.b.example"]), "a fixed name"),

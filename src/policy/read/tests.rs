@@ -236,7 +236,9 @@ fn one_name_in_two_places_names_both() {
     let found = problems(&[("two.toml", two), ("one.toml", &one)]);
     assert_eq!(
         found,
-        ["two.toml:4:25: error: `a.example` stands already at one.toml:2:12: keep one of the two"]
+        [
+            "two.toml:4:25: error: `a.example` stands already at one.toml:2:12: keep one of the two, or write \".a.example\" if its subdomains are meant"
+        ]
     );
 }
 
