@@ -11,6 +11,7 @@ mod key_exchange;
 mod large;
 mod life;
 mod main_job;
+mod mta_sts;
 mod mutual_tls;
 mod no_plaintext;
 mod policy_tools;
