@@ -362,7 +362,9 @@ fn domains(section: &Section<'_, '_>) -> Vec<(usize, String)> {
     if list.as_ref().is_some_and(Vec::is_empty) {
         entry.fail("an empty list: write domains = [\"partner.example\"]");
     }
-    list.unwrap_or_default()
+    // The others are looked at beside a wrong one, so that all problems are said at once.
+    let right = |(at, text): (usize, &str)| Some((at, domain_name(text).ok()?));
+    list.unwrap_or_else(|| entry.texts().filter_map(right).collect())
 }
 
 /// A domain, or with a leading dot all below it, in A-label form.

@@ -246,6 +246,9 @@ fn one_name_in_two_places_names_both() {
 fn all_problems_are_shown_at_once() {
     let text = partner("level = \"secur\"\nmin_tls = 1\nzzz = 1");
     assert_eq!(problems(&[("a.toml", &text), ("b.toml", "x = 1")]).len(), 4);
+    let text = "[[partner]]\ndomains = [\"a..example\", \"b.example\", \"b.example\"]\nlevel = \"secure\"\n";
+    let found = problems(&[("a.toml", text)]);
+    assert!(found.len() == 2 && found[1].contains("stands already at a.toml:2:26"), "{found:?}");
 }
 
 #[test]
