@@ -4,10 +4,13 @@ use clap::Parser;
 use restante::{
     cli::{self, Cli, Command, Exit, args, out},
     clock::SystemClock,
-    config::Config,
+    config::{Config, Dnssec},
     daemon,
 };
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     let exit = match Cli::try_parse() {
@@ -58,11 +61,13 @@ fn run(cli: Cli) -> Exit {
 
 fn run_policy(config: Option<&Path>, command: args::Policy) -> Exit {
     match command {
-        args::Policy::Check { dir: Some(dir), strict, json } => {
-            cli::policy::check(&dir, strict, json, &SystemClock)
-        }
-        args::Policy::Check { dir: None, strict, json } => {
-            with(config, |c| cli::policy::check(&c.policy_dir, strict, json, &SystemClock))
+        args::Policy::Check { dir, strict, json, sarif } => {
+            let answer = match (sarif, json) {
+                (true, _) => cli::policy::Answer::Sarif,
+                (false, true) => cli::policy::Answer::Json,
+                (false, false) => cli::policy::Answer::Text,
+            };
+            check_policies(config, dir, strict, answer)
         }
         args::Policy::Probe { domain, json } => with(config, |c| daemon::probe(&c, &domain, json)),
         args::Policy::Replay { dir, since, strict, json } => with(config, |c| {
@@ -73,7 +78,38 @@ fn run_policy(config: Option<&Path>, command: args::Policy) -> Exit {
         args::Policy::Explain { address, json } => {
             with(config, |c| cli::policy::explain(&c.policy_dir, &address, json, &SystemClock))
         }
+        args::Policy::ImportPostfix { file, out } => cli::postfix::import(&file, out.as_deref()),
+        args::Policy::ExportPostfix { dir: Some(dir) } => cli::postfix::export(&dir, &SystemClock),
+        args::Policy::ExportPostfix { dir: None } => {
+            with(config, |c| cli::postfix::export(&c.policy_dir, &SystemClock))
+        }
     }
+}
+
+/// A folder that is named is checked also beside a configuration that is wrong.
+fn check_policies(
+    config: Option<&Path>,
+    dir: Option<PathBuf>,
+    strict: bool,
+    answer: cli::policy::Answer,
+) -> Exit {
+    let (dir, config) = match (dir, Config::load(config)) {
+        (None, Ok(config)) => (config.policy_dir.clone(), Some(config)),
+        (Some(dir), Ok(config)) => (dir, Some(config)),
+        (None, Err(error)) => {
+            out::complain(error);
+            return Exit::Config;
+        }
+        (Some(dir), Err(error)) => {
+            out::complain(format_args!("checked without the configuration: {error}"));
+            (dir, None)
+        }
+    };
+    let beside = config.map_or_else(cli::policy::Beside::default, |config| cli::policy::Beside {
+        dnssec_off: config.dns.dnssec == Dnssec::Off,
+        own_domains: config.organization.domains,
+    });
+    cli::policy::check(&dir, &beside, strict, answer, &SystemClock)
 }
 
 /// Runs with the configuration; without a good one nothing is started.
@@ -100,6 +136,6 @@ fn check_config(file: Option<&Path>, json: bool) -> Exit {
     if problems.is_empty() { Exit::Done } else { Exit::Config }
 }
 
-fn socket(config: &Config) -> std::path::PathBuf {
+fn socket(config: &Config) -> PathBuf {
     config.data_dir.join("control.sock")
 }

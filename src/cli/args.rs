@@ -125,6 +125,9 @@ pub enum Vault {
 #[derive(Debug, Subcommand)]
 pub enum Policy {
     /// Parse and lint policy files; problems as `file:line:column`
+    ///
+    /// Where a configuration is found, what it says is held against the files: a level that rests on
+    /// DNSSEC while `dns.dnssec` is off, an entry for a domain of our own.
     Check {
         /// The folder; otherwise the configuration's `policy_dir`
         dir: Option<PathBuf>,
@@ -134,6 +137,9 @@ pub enum Policy {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Print SARIF 2.1.0, for code-review pipelines
+        #[arg(long, conflicts_with = "json")]
+        sarif: bool,
     },
     /// Look at a domain's mail hosts now: which levels would they pass?
     ///
@@ -171,6 +177,25 @@ pub enum Policy {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Write policy files from the source of a Postfix `smtp_tls_policy_maps` table
+    ///
+    /// Prints TOML. What can't be carried over is said on stderr, as `FILE:line: text`; then the
+    /// exit code is 1, and what could be carried over is printed nevertheless. No row becomes weaker
+    /// on its way.
+    ImportPostfix {
+        /// The table's text, as given to postmap; `hash:FILE` and the like name the same text
+        file: PathBuf,
+        /// Write a file for each domain into this folder; none that is there is overwritten
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Print the partner entries as the source of a Postfix `smtp_tls_policy_maps` table
+    ///
+    /// What Postfix can't express is named in comments and on stderr; then the exit code is 1.
+    ExportPostfix {
+        /// The folder; otherwise the configuration's `policy_dir`
+        dir: Option<PathBuf>,
     },
 }
 

@@ -22,6 +22,11 @@ pub fn complain(text: impl Display) {
     swallow(writeln!(io::stderr(), "restante: {text}"));
 }
 
+/// One line to stderr as it is: it begins with its own place.
+pub fn remark(text: impl Display) {
+    swallow(writeln!(io::stderr(), "{text}"));
+}
+
 /// A value as JSON to stdout.
 pub fn json<T: Serialize + ?Sized>(value: &T) {
     match serde_json::to_string_pretty(value) {

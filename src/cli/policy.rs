@@ -3,24 +3,62 @@
 use super::{Exit, out};
 use crate::{
     clock::Clock,
-    mail::Address,
-    policy::{self, PolicyRef, PolicySet, Problem, Severity, SourceFile},
+    mail::{Address, Domain},
+    policy::{self, Code, PolicyRef, PolicySet, Problem, Severity, SourceFile},
 };
 use jiff::Timestamp;
-use std::{io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+use x509_parser::pem::Pem;
 
 /// Bytes of one policy file at most.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Bytes read of a certificate or key.
+const MAX_PEM: u64 = 1024 * 1024;
+
+/// How problems are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// A line each.
+    Text,
+    /// An array.
+    Json,
+    /// SARIF 2.1.0.
+    Sarif,
+}
+
+/// What the configuration says that policy files are held against.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// `dnssec = "off"`
+    pub dnssec_off: bool,
+    /// `organization.domains`
+    pub own_domains: Vec<Domain>,
+}
 
 /// Reads every `*.toml` of a policy folder, by name. A folder that does not exist holds no
 /// policies.
 pub fn read_dir(dir: &Path) -> io::Result<Vec<SourceFile>> {
+    let (files, unreadable) = read_each(dir)?;
+    match unreadable.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(files),
+    }
+}
+
+/// Files of a policy folder; those that can't be read, by name and with the reason.
+type Each = (Vec<SourceFile>, Vec<(String, io::Error)>);
+
+fn read_each(dir: &Path) -> io::Result<Each> {
+    let (mut files, mut unreadable) = Each::default();
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((files, unreadable)),
         Err(error) => return Err(error),
     };
-    let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -28,13 +66,18 @@ pub fn read_dir(dir: &Path) -> io::Result<Vec<SourceFile>> {
         if hidden || path.extension().is_none_or(|e| e != "toml") {
             continue;
         }
-        files.push(SourceFile { text: read(&path)?, name });
+        match read(&path) {
+            Ok(text) => files.push(SourceFile { text, name }),
+            Err(error) => unreadable.push((name, error)),
+        }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
+    unreadable.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok((files, unreadable))
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// A text of at most 16 MiB; the error names the file.
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let size = std::fs::metadata(path).map_err(named)?.len();
     if size > MAX_FILE {
@@ -46,51 +89,89 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// `restante policy check [DIR]`
-pub fn check(dir: &Path, strict: bool, json: bool, clock: &dyn Clock) -> Exit {
+pub fn check(dir: &Path, beside: &Beside, strict: bool, answer: Answer, clock: &dyn Clock) -> Exit {
     if !dir.is_dir() {
         out::complain(format_args!("{}: no such folder", dir.display()));
         return Exit::No;
     }
-    let files = match read_dir(dir) {
-        Ok(files) => files,
+    let problems = match problems(dir, beside, clock) {
+        Ok(problems) => problems,
         Err(error) => {
             unreadable(dir, &error);
             return Exit::No;
         }
     };
-    let problems = match PolicySet::parse(&files, clock.now()) {
-        Ok((set, mut warnings)) => {
-            warnings.extend(missing_files(&set, dir));
-            warnings
+    match answer {
+        Answer::Text => problems.iter().for_each(out::line),
+        Answer::Json => out::json(&problems),
+        // A checkout's own folder is named relative to it.
+        Answer::Sarif => {
+            let folder = dir.to_str().filter(|_| dir.is_relative());
+            out::json(&policy::sarif::log(&problems, folder.map(|f| f.trim_start_matches("./"))));
         }
-        Err(problems) => problems,
-    };
-    report(&problems, json);
+    }
     let bad = |p: &Problem| strict || p.severity == Severity::Error;
     if problems.iter().any(bad) { Exit::No } else { Exit::Done }
 }
 
-/// Partners whose files can't be read: nothing can be proved to them, so their mail waits.
+fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Problem>> {
+    let (files, unreadable) = read_each(dir)?;
+    let unread = |(name, error): (String, io::Error)| {
+        let text = format!("{error}: policy files are TOML in UTF-8, and readable");
+        Problem::new(&name, (1, 1), Code::UNREADABLE_FILE, text)
+    };
+    let mut problems: Vec<Problem> = unreadable.into_iter().map(unread).collect();
+    match PolicySet::parse(&files, clock.now()) {
+        Ok((set, warnings)) => {
+            problems.extend(warnings);
+            problems.extend(missing_files(&set, dir));
+            problems.extend(policy::check::with_own_domains(&set, &beside.own_domains));
+            if beside.dnssec_off {
+                problems.extend(policy::check::with_dnssec_off(&set));
+            }
+        }
+        Err(wrong) => problems.extend(wrong),
+    }
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    Ok(problems)
+}
+
+/// Partners whose files can't be read, or hold no PEM of the right kind: nothing can be proved to
+/// them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
     let problem = |(key, file, at): (&str, &str, &PolicyRef)| {
-        let error = std::fs::File::open(dir.join(file)).err()?;
-        Some(Problem {
-            file: at.file.clone(),
-            line: at.line,
-            column: 1,
-            severity: Severity::Warning,
-            text: format!("key `{key}`: {file}: {error}: put it there, or no mail goes directly"),
-        })
+        let (code, text) = match start_of(&dir.join(file)) {
+            Err(error) => (
+                Code::MISSING_FILE,
+                format!("key `{key}`: {file}: {error}: put it there, or no mail goes directly"),
+            ),
+            Ok(bytes) => (Code::NOT_PEM, no_pem(key, file, &bytes)?),
+        };
+        Some(Problem::new(&at.file, (at.line, 1), code, text))
     };
     set.files().filter_map(problem).collect()
 }
 
-fn report(problems: &[Problem], json: bool) {
-    if json {
-        out::json(problems);
-    } else {
-        problems.iter().for_each(out::line);
-    }
+/// The first megabyte, in which a chain or key has begun.
+fn start_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_PEM).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What is said of a file without a PEM block of the kind that its key wants (RFC 7468).
+fn no_pem(key: &str, file: &str, bytes: &[u8]) -> Option<String> {
+    let (wanted, ends) = match key {
+        "client_key" => ("private key", "PRIVATE KEY"),
+        _ => ("certificate", "CERTIFICATE"),
+    };
+    let found = Pem::iter_from_buffer(bytes).flatten().any(|pem| pem.label.ends_with(ends));
+    (!found).then(|| {
+        format!(
+            "key `{key}`: {file} holds no {wanted} in PEM: write one that begins with \
+             -----BEGIN {ends}-----"
+        )
+    })
 }
 
 /// `restante policy explain ADDRESS`

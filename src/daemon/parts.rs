@@ -81,7 +81,9 @@ fn validation(dns: &config::Dns) -> Result<Validation, AnchorError> {
 /// Everything that can be wrong is read and opened here, the vault last.
 pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
     let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
-    let policies = Arc::new(LivePolicies::load(config.policy_dir.clone(), Arc::clone(&clock))?);
+    let dnssec_off = config.dns.dnssec == config::Dnssec::Off;
+    let policies = LivePolicies::load(config.policy_dir.clone(), dnssec_off, Arc::clone(&clock))?;
+    let policies = Arc::new(policies);
     let resolver = resolver(config)?;
     let resolver = Arc::new(resolver);
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());

@@ -7,12 +7,12 @@ use crate::{
     clock::Clock,
     control::{server::PolicyReport, view::PolicyStatus},
     policies::Policies,
-    policy::{PolicySet, SourceFile},
+    policy::{PolicySet, Problem, SourceFile, check::with_dnssec_off},
 };
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct LivePolicies {
     dir: PathBuf,
+    /// Nobody checks DNSSEC: a set that rests on it is refused.
+    dnssec_off: bool,
     clock: Arc<dyn Clock>,
     current: ArcSwap<PolicySet>,
     status: Mutex<(Timestamp, Option<String>)>,
@@ -32,20 +34,24 @@ pub(super) struct LivePolicies {
 
 impl LivePolicies {
     /// Loads the first set; with an error in it the server does not start.
-    pub(super) fn load(dir: PathBuf, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub(super) fn load(
+        dir: PathBuf,
+        dnssec_off: bool,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
         let now = clock.now();
         if !dir.is_dir() {
             tracing::warn!(dir = %dir.display(), "there is no policy folder: no partner is known");
         }
-        let set = parse(&dir, now).map_err(StartError::Config)?;
+        let set = parse(&dir, dnssec_off, now).map_err(StartError::Config)?;
         let status = Mutex::new((now, None));
-        Ok(Self { dir, clock, current: ArcSwap::from_pointee(set), status })
+        Ok(Self { dir, dnssec_off, clock, current: ArcSwap::from_pointee(set), status })
     }
 
     /// Reads the folder again; what is wrong leaves the set in force as it is.
     pub(super) fn reload(&self) {
         let now = self.clock.now();
-        let read = self.there().and_then(|()| parse(&self.dir, now));
+        let read = self.there().and_then(|()| parse(&self.dir, self.dnssec_off, now));
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(set) => {
@@ -116,14 +122,18 @@ impl PolicyReport for LivePolicies {
 }
 
 /// The whole set, or every problem, a line each.
-fn parse(dir: &std::path::Path, now: Timestamp) -> Result<PolicySet, String> {
+fn parse(dir: &Path, dnssec_off: bool, now: Timestamp) -> Result<PolicySet, String> {
     let files: Vec<SourceFile> =
         read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let lines = |problems: &[crate::policy::Problem]| {
+    let lines = |problems: &[Problem]| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     match PolicySet::parse(&files, now) {
         Ok((set, warnings)) => {
+            let refused = if dnssec_off { with_dnssec_off(&set) } else { Vec::new() };
+            if !refused.is_empty() {
+                return Err(lines(&refused));
+            }
             for warning in warnings.iter().chain(&missing_files(&set, dir)) {
                 tracing::warn!("{warning}");
             }
@@ -143,7 +153,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let file = dir.path().join("default.toml");
         std::fs::write(&file, "[default]\nlevel = \"envelope\"\n").expect("write");
-        let live = LivePolicies::load(dir.path().to_owned(), Arc::new(SystemClock)).expect("good");
+        let live =
+            LivePolicies::load(dir.path().to_owned(), false, Arc::new(SystemClock)).expect("good");
         let good = live.report().version;
 
         std::fs::write(&file, "[default]\nlevel = \"envelop\"\n").expect("write");
@@ -166,7 +177,7 @@ mod tests {
         std::fs::create_dir(&folder).expect("made");
         std::fs::write(folder.join("default.toml"), "[default]\nlevel = \"envelope\"\n")
             .expect("write");
-        let live = LivePolicies::load(folder.clone(), Arc::new(SystemClock)).expect("good");
+        let live = LivePolicies::load(folder.clone(), false, Arc::new(SystemClock)).expect("good");
         let good = live.report().version;
         std::fs::remove_dir_all(&folder).expect("removed");
         live.reload();
@@ -179,10 +190,30 @@ mod tests {
     }
 
     #[test]
+    fn levels_that_rest_on_dnssec_are_refused_without_it() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("p.toml");
+        let entry =
+            |level| format!("[[partner]]\ndomains = [\"a.example\"]\nlevel = \"{level}\"\n");
+        let load = |off| LivePolicies::load(dir.path().to_owned(), off, Arc::new(SystemClock));
+        for level in ["dane", "dane-only", "auto"] {
+            std::fs::write(&file, entry(level)).expect("write");
+            load(false).expect("DNSSEC is checked");
+            let refused = load(true).expect_err("refused").to_string();
+            assert!(refused.contains("p.toml:1:1: error: level `") && refused.contains(level));
+        }
+        std::fs::write(&file, entry("secure")).expect("write");
+        let live = load(true).expect("rests on no DNSSEC");
+        std::fs::write(&file, entry("dane-only")).expect("write");
+        live.reload();
+        assert!(live.report().error.expect("said").contains("dane-only"));
+    }
+
+    #[test]
     fn a_broken_set_does_not_start() {
         let dir = tempfile::tempdir().expect("temp dir");
         std::fs::write(dir.path().join("p.toml"), "[[partner]]\nlevel = 3\n").expect("write");
-        let refused = LivePolicies::load(dir.path().to_owned(), Arc::new(SystemClock));
+        let refused = LivePolicies::load(dir.path().to_owned(), false, Arc::new(SystemClock));
         assert!(refused.expect_err("refused").to_string().contains("p.toml:2:"));
     }
 }

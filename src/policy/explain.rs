@@ -32,6 +32,12 @@ pub fn explain(set: &PolicySet, address: &Address, now: Timestamp) -> Explanatio
     let domain = address.domain();
     let policy = set.lookup(domain, now);
     let mut text = vec![where_from(policy, domain.as_str()), asks(policy, domain.as_str())];
+    if policy.level == Level::Auto && set.never_direct(domain) {
+        text.push(format!(
+            "{domain} is on a list that never_direct names: nothing goes there directly, every \
+             message is sealed."
+        ));
+    }
     text.extend(way(policy));
     text.extend(fallback(policy));
     text.extend(set.rules.iter().filter_map(|rule| rule_says(rule, policy)));
@@ -79,9 +85,13 @@ fn asks(policy: &Policy, domain: &str) -> String {
             "messages go directly over TLS to a trusted certificate for {}",
             wanted.unwrap_or_else(|| format!("{domain} or a name under it"))
         ),
-        Level::Fingerprint => {
-            "messages go directly over TLS to a pinned certificate or public key".to_owned()
-        }
+        Level::Fingerprint => format!(
+            "messages go directly over TLS to a certificate or public key that is pinned ({})",
+            match policy.pins.len() {
+                1 => "1 pin".to_owned(),
+                n => format!("{n} pins"),
+            }
+        ),
         Level::Dane => format!(
             "messages go directly over TLS to a certificate that the signed TLSA records of \
              {domain}'s mail host name, and where there are none over TLS, the certificate \
@@ -111,8 +121,12 @@ fn way(policy: &Policy) -> Vec<String> {
         .map(|hop| format!("The next hop is {hop} instead of the domain's MX."));
     let anchor =
         policy.ca_file.as_ref().map(|file| format!("Trusted are only the certificates of {file}."));
+    let client = policy
+        .client
+        .as_ref()
+        .map(|c| format!("A host that asks for our certificate is shown {}.", c.certificate));
     let mark = policy.mark.as_ref().map(|mark| format!("The header \"{mark}\" is added."));
-    [hop, tls13, anchor, mark].into_iter().flatten().collect()
+    [hop, tls13, anchor, client, mark].into_iter().flatten().collect()
 }
 
 fn fallback(policy: &Policy) -> Vec<String> {

@@ -106,7 +106,7 @@ impl Policy {
         }
     }
 
-    fn holds(&self, now: Timestamp) -> bool {
+    pub(super) fn holds(&self, now: Timestamp) -> bool {
         self.ends.is_none_or(|ends| now < ends)
     }
 }

@@ -4,6 +4,7 @@
 //! go out.
 
 pub mod check;
+pub mod code;
 pub mod dane;
 pub mod decide;
 pub mod explain;
@@ -12,17 +13,23 @@ pub mod file;
 pub mod forecast;
 mod judge;
 pub mod level;
+mod lint;
+mod near_miss;
 mod next_hop;
 mod obstacle;
+mod pin;
+pub mod postfix;
 mod read;
 pub mod replay;
 pub mod rules;
+pub mod sarif;
 pub mod sts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod toml_source;
 
 pub use check::{Problem, Severity, SourceFile};
+pub use code::Code;
 pub use dane::{Dane, DaneVerdict, Tlsa, TlsaSet};
 pub use decide::{Clearance, Need, Reason, Requirement, Route, TlsUse, Why, decide};
 pub use explain::{Explanation, explain};

@@ -2,16 +2,21 @@
 use crate::{
     mail::Domain,
     policy::{
-        Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile, TlsUse,
-        decide::tls_use,
+        Code, Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile,
         file::{ClientKey, NextHop, NoRequireTls, Otherwise},
+        lint, near_miss,
+        pin::pin,
         rules::Rule,
         toml_source::{Document, Entry, Section, choice, duration},
     },
 };
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use sha2::{Digest, Sha256};
-use std::{collections::HashMap, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::Path,
+};
 use toml::de::DeValue;
 
 const TOP: [&str; 4] = ["partner", "default", "rule", "domains"];
@@ -86,7 +91,7 @@ pub(super) fn read(
         reading.file(file);
     }
     reading.never_direct();
-    reading.uncovered_parents();
+    reading.look_over();
     if reading.problems.iter().any(|p| p.severity == Severity::Error) {
         return Err(reading.problems);
     }
@@ -94,11 +99,11 @@ pub(super) fn read(
 }
 
 /// Where a name was first written: file, line, column.
-type Place = (String, u32, u32);
+pub(super) type Place = (String, u32, u32);
 
 struct Reading {
     set: PolicySet,
-    places: HashMap<String, Place>,
+    places: BTreeMap<String, Place>,
     /// Files that hold nothing but a list of domains, by name.
     lists: HashMap<String, Vec<String>>,
     /// Lists that `never_direct` names, and where.
@@ -111,7 +116,7 @@ impl Reading {
     fn new(version: String, now: Timestamp) -> Self {
         let default = Policy::built_in(&version);
         let set = PolicySet { version, default, ..PolicySet::default() };
-        let (places, lists) = (HashMap::new(), HashMap::new());
+        let (places, lists) = (BTreeMap::new(), HashMap::new());
         Self { set, places, lists, named: Vec::new(), problems: Vec::new(), now }
     }
 
@@ -125,6 +130,7 @@ impl Reading {
             }
             self.rules(&top);
             if let Some(list) = top.get("domains").and_then(|e| e.list(domain_name)) {
+                near_miss::spelling(&top, "domains");
                 let domains = list.into_iter().map(|(_, name)| name).collect();
                 self.lists.insert(file.name.clone(), domains);
             }
@@ -135,7 +141,8 @@ impl Reading {
     fn default(&mut self, top: &Section<'_, '_>) {
         let Some(section) = top.section("default", &DEFAULT) else { return };
         if top.doc().name() != "default.toml" {
-            top.doc().error(section.at(), "[default] belongs in default.toml: move it there");
+            let text = "[default] belongs in default.toml: move it there";
+            top.doc().note(Code::MISPLACED_TABLE, section.at(), text);
         }
         let file_name = |text: &str| Ok::<_, String>(text.to_owned());
         for (at, name) in
@@ -145,6 +152,9 @@ impl Reading {
             self.named.push((name, (top.doc().name().to_owned(), line, column)));
         }
         let level = section.get("level").and_then(|e| e.parse(Level::read));
+        if let Some(level) = level {
+            lint::default(&section, level);
+        }
         let at = self.place(&section, level.unwrap_or(Level::Envelope));
         self.set.default = Policy { otherwise: otherwise(&section), ..Policy::of(at) };
     }
@@ -152,7 +162,8 @@ impl Reading {
     fn rules(&mut self, top: &Section<'_, '_>) {
         let sections = top.sections("rule", &Rule::KEYS);
         if let Some(first) = sections.first().filter(|_| top.doc().name() != "rules.toml") {
-            top.doc().error(
+            top.doc().note(
+                Code::MISPLACED_TABLE,
                 first.at(),
                 "[[rule]] belongs in rules.toml, where the order of all is seen: move it there",
             );
@@ -171,7 +182,8 @@ impl Reading {
         let level = match section.get("level") {
             Some(entry) => entry.parse(Level::read),
             None => {
-                section.doc().error(
+                section.doc().note(
+                    Code::MISSING_KEY,
                     section.at(),
                     "key `level` is missing: write level = \"secure\", or another",
                 );
@@ -180,8 +192,7 @@ impl Reading {
         };
         let policy = partner(section, self.place(section, level.unwrap_or(Level::Envelope)));
         if level.is_some() {
-            warn_idle(section, &policy);
-            warn_names(section, &policy, &domains);
+            lint::entry(section, &policy, &domains);
         }
         self.warn_expiry(section, policy.ends);
         let index = self.set.policies.len();
@@ -196,7 +207,15 @@ impl Reading {
         let (line, column) = doc.position(at);
         if let Some((file, line, column)) = self.places.get(&name) {
             let first = format!("{file}:{line}:{column}");
-            doc.error(at, format!("`{name}` stands already at {first}: keep one of the two"));
+            let dotted = format!(".{name}");
+            let subdomains = if name.starts_with('.') || self.places.contains_key(&dotted) {
+                String::new()
+            } else {
+                format!(", or write \"{dotted}\" if its subdomains are meant")
+            };
+            let text =
+                format!("`{name}` stands already at {first}: keep one of the two{subdomains}");
+            doc.note(Code::DUPLICATE_DOMAIN, at, text);
             return;
         }
         self.places.insert(name.clone(), (doc.name().to_owned(), line, column));
@@ -207,10 +226,10 @@ impl Reading {
         let (Some(entry), Some(ends)) = (section.get("expires"), ends) else { return };
         let left = ends.duration_since(self.now);
         if left <= SignedDuration::ZERO {
-            entry.warn("this entry has expired and no longer counts");
+            entry.note(Code::EXPIRED, "this entry has expired and no longer counts");
         } else if left <= EXPIRY_NOTICE {
             let days = left.as_secs().div_euclid(86_400);
-            entry.warn(format_args!("this entry expires in {days} days"));
+            entry.note(Code::EXPIRES_SOON, format_args!("this entry expires in {days} days"));
         }
     }
 
@@ -225,25 +244,14 @@ impl Reading {
                 "`{name}` is no list in this folder: put a file of that name there that says \
                  domains = [\"mail.example\"], or leave it out"
             );
-            self.problems.push(Problem { file, line, column, severity: Severity::Error, text });
+            self.problems.push(Problem::new(&file, (line, column), Code::MISSING_LIST, text));
         }
     }
 
-    /// `.x` does not cover x itself: a frequent surprise, worth a word where no entry covers it.
-    fn uncovered_parents(&mut self) {
-        let mut warnings = Vec::new();
-        for (name, (file, line, column)) in &self.places {
-            let Some(parent) = name.strip_prefix('.') else { continue };
-            if !self.places.contains_key(parent) {
-                let text = format!(
-                    "`{name}` covers subdomains only: `{parent}` itself has no entry; add it if it \
-                     is meant too"
-                );
-                let (file, line, column) = (file.clone(), *line, *column);
-                warnings.push(Problem { file, line, column, severity: Severity::Warning, text });
-            }
-        }
-        self.problems.extend(warnings);
+    /// What only the whole shows, once all files are read.
+    fn look_over(&mut self) {
+        self.problems.extend(lint::set(&self.set, &self.places));
+        self.problems.extend(near_miss::names(&self.places));
         let key = |p: &Problem| (p.file.clone(), p.line, p.column);
         self.problems.sort_by_key(key);
     }
@@ -274,7 +282,10 @@ fn partner(section: &Section<'_, '_>, at: PolicyRef) -> Policy {
     }
 }
 
-fn filled<'d, 't>(section: &Section<'d, 't>, key: &'static str) -> Option<Entry<'d, 't>> {
+pub(super) fn filled<'d, 't>(
+    section: &Section<'d, 't>,
+    key: &'static str,
+) -> Option<Entry<'d, 't>> {
     section.get(key).filter(|entry| !entry.is_empty())
 }
 
@@ -301,31 +312,14 @@ fn min_tls13(section: &Section<'_, '_>) -> bool {
 fn pins(section: &Section<'_, '_>, level: Level) -> Vec<String> {
     let pins = section.get("fingerprints").and_then(|e| e.list(pin)).unwrap_or_default();
     if level == Level::Fingerprint && section.get("fingerprints").is_none_or(|e| e.is_empty()) {
-        section.doc().error(
+        section.doc().note(
+            Code::MISSING_FINGERPRINT,
             section.at(),
             "level `fingerprint` needs pins: write fingerprints = [\"sha256:HEX\"], of the \
              certificate or of its public key",
         );
     }
     pins.into_iter().map(|(_, pin)| pin).collect()
-}
-
-/// `sha256:HEX`, the digits in any case, with or without colons between them.
-fn pin(text: &str) -> Result<String, String> {
-    let example = "write \"sha256:\" and 64 hex digits";
-    let digits = text
-        .get(..7)
-        .filter(|name| name.eq_ignore_ascii_case("sha256:"))
-        .and_then(|_| text.get(7..))
-        .ok_or_else(|| format!("`{text}` does not say its hash: {example}"))?;
-    let hex: String = digits.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
-    if let Some(odd) = hex.chars().find(|c| !c.is_ascii_hexdigit()) {
-        return Err(format!("`{text}` holds `{odd}`, which is no hex digit: {example}"));
-    }
-    if hex.len() != 64 {
-        return Err(format!("`{text}` has {} hex digits, SHA-256 has 64: {example}", hex.len()));
-    }
-    Ok(hex)
 }
 
 /// Our certificate and its key: both or none.
@@ -335,11 +329,16 @@ fn client_key(section: &Section<'_, '_>) -> Option<ClientKey> {
     let (certificate, key) = match (certificate, key) {
         (Some(certificate), Some(key)) => (certificate, key),
         (Some(entry), None) => {
-            entry.fail("stands without `client_key`: write both");
+            entry.note_at(
+                Code::HALF_KEY_PAIR,
+                entry.at(),
+                "stands without `client_key`: write both",
+            );
             return None;
         }
         (None, Some(entry)) => {
-            entry.fail("stands without `client_certificate`: write both");
+            let text = "stands without `client_certificate`: write both";
+            entry.note_at(Code::HALF_KEY_PAIR, entry.at(), text);
             return None;
         }
         (None, None) => return None,
@@ -356,14 +355,16 @@ fn beside(section: &Section<'_, '_>, entry: &Entry<'_, '_>) -> Option<String> {
 fn domains(section: &Section<'_, '_>) -> Vec<(usize, String)> {
     let Some(entry) = section.get("domains") else {
         let text = "key `domains` is missing: write domains = [\"partner.example\"]";
-        section.doc().error(section.at(), text);
+        section.doc().note(Code::MISSING_KEY, section.at(), text);
         return Vec::new();
     };
     let list = entry.list(domain_name);
     if list.as_ref().is_some_and(Vec::is_empty) {
         entry.fail("an empty list: write domains = [\"partner.example\"]");
     }
-    list.unwrap_or_default()
+    // The others are looked at beside a wrong one, so that all problems are said at once.
+    let right = |(at, text): (usize, &str)| Some((at, domain_name(text).ok()?));
+    list.unwrap_or_else(|| entry.texts().filter_map(right).collect())
 }
 
 /// A domain, or with a leading dot all below it, in A-label form.
@@ -373,6 +374,12 @@ pub(super) fn domain_name(text: &str) -> Result<String, String> {
     }
     if let Some(rest) = text.strip_prefix("*.") {
         return Err(format!("`{text}` has a wildcard: write \".{rest}\" for all its subdomains"));
+    }
+    if let Some(hop) = postfix_key(text) {
+        return Err(format!(
+            "`{text}` is a next hop, as Postfix keys its rows: entries go by the recipient's \
+             domain; write that, and next_hop = \"{hop}\" beside it"
+        ));
     }
     let (dot, bare) = text.strip_prefix('.').map_or(("", text), |bare| (".", bare));
     let domain: Domain = bare
@@ -384,8 +391,15 @@ pub(super) fn domain_name(text: &str) -> Result<String, String> {
     Ok(format!("{dot}{domain}"))
 }
 
+/// `[host]`, `[host]:port` and `host:port`: keys of `smtp_tls_policy_maps`.
+fn postfix_key(text: &str) -> Option<NextHop> {
+    let hop: NextHop = text.parse().ok()?;
+    let bracketed = text.starts_with('[') && text.parse::<Domain>().is_err();
+    (hop.port.is_some() || bracketed).then_some(hop)
+}
+
 /// A name that a certificate must bear: as [`domain_name`], or an address.
-fn certificate_name(text: &str) -> Result<String, String> {
+pub(super) fn certificate_name(text: &str) -> Result<String, String> {
     text.parse::<IpAddr>().map_or_else(|_| domain_name(text), |address| Ok(address.to_string()))
 }
 
@@ -431,63 +445,6 @@ fn expires(entry: &Entry<'_, '_>) -> Option<Timestamp> {
 /// A bare date; a time of day beside it would be dropped in silence, so it is refused.
 fn day(text: &str) -> Option<Date> {
     (text.len() == 10).then(|| text.parse().ok()).flatten()
-}
-
-/// Keys that do nothing at the entry's level.
-fn warn_idle(section: &Section<'_, '_>, policy: &Policy) {
-    let level = policy.level;
-    let encrypted = tls_use(level) == TlsUse::Always && level != Level::Envelope;
-    let idle = |key, useful: bool| {
-        if let Some(entry) = filled(section, key).filter(|_| !useful) {
-            entry.warn(format_args!("has no effect at level `{level}`"));
-        }
-    };
-    idle("match", matches!(level, Level::Secure | Level::Verify));
-    idle("fingerprints", level == Level::Fingerprint);
-    idle("ca_file", level.checks_chain());
-    idle("client_certificate", encrypted);
-    idle("min_tls", encrypted);
-    idle("next_hop", level != Level::Envelope);
-    idle("mark", level != Level::Envelope);
-}
-
-/// Levels that trust more than the admin may think.
-fn warn_names(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
-    let Some(entry) = section.get("level") else { return };
-    let host = policy.next_hop.as_ref().filter(|hop| !hop.mx).map(|hop| hop.host.as_str());
-    match policy.level {
-        Level::Opportunistic => {
-            entry.warn("`opportunistic` sends content in plaintext where TLS is not offered");
-        }
-        Level::Verify if policy.names.is_empty() && host.is_none() => entry.warn(
-            "`verify` trusts unsigned DNS for the MX host's name: add `match`, or use `secure`",
-        ),
-        Level::Secure if policy.names.is_empty() => {
-            let under = |host: &str| {
-                let covers = |(_, name): &(usize, String)| {
-                    let name = name.trim_start_matches('.');
-                    host == name || host.ends_with(&format!(".{name}"))
-                };
-                domains.iter().any(covers)
-            };
-            if let Some(host) = host.filter(|host| !under(host)) {
-                entry.warn(format_args!(
-                    "`secure` without `match` wants the recipient's domain in the certificate of \
-                     {host}: add match = [\"{host}\"] if it bears that name"
-                ));
-            }
-        }
-        Level::Auto
-        | Level::Dane
-        | Level::DaneOnly
-        | Level::Encrypt
-        | Level::Envelope
-        | Level::Fingerprint
-        | Level::MtaSts
-        | Level::None
-        | Level::Secure
-        | Level::Verify => {}
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use crate::{
     mail::{Address, ReversePath, header::Fields},
     policy::{
+        Code,
         read::domain_name,
         toml_source::{Entry, Section, choice, size},
     },
@@ -118,6 +119,21 @@ impl Who {
         })
     }
 
+    /// True if everything that `other` is about is within this.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Address(_), Self::Address(found)) => self.is(Some(found)),
+            (Self::Domain(_), Self::Address(found)) => self.is(Some(found)),
+            (Self::Domain(wanted), Self::Domain(found)) => {
+                wanted == found || wanted.starts_with('.') && found.ends_with(wanted)
+            }
+            (Self::Null, Self::Address(_) | Self::Domain(_))
+            | (Self::Address(_), Self::Null | Self::Domain(_))
+            | (Self::Domain(_), Self::Null) => false,
+        }
+    }
+
     fn is(&self, address: Option<&Address>) -> bool {
         match (self, address) {
             (Self::Null, found) => found.is_none(),
@@ -148,7 +164,7 @@ impl Rule {
             None => {
                 let text =
                     "key `action` is missing: write action = \"protect\", \"pass\" or \"reject\"";
-                doc.error(section.at(), text);
+                doc.note(Code::MISSING_KEY, section.at(), text);
                 None
             }
         };
@@ -159,11 +175,21 @@ impl Rule {
                 (Some(when), _) if when.subject.is_none() => {
                     entry.fail("takes the subject's tag out: it needs a condition `subject`");
                 }
-                (_, Some(RuleAction::Reject)) => entry.warn("has no effect on what is rejected"),
+                (_, Some(RuleAction::Reject)) => {
+                    entry.note(Code::NO_EFFECT, "has no effect on what is rejected");
+                }
                 (_, Some(RuleAction::Pass | RuleAction::Protect) | None) => {}
             }
         }
         Some(Self { at: (doc.name().to_owned(), line), action: action?, when: when?, strip })
+    }
+
+    /// True if this rule is met by every message that meets `other`.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let (all, of_all) = (self.action == RuleAction::Pass, other.action == RuleAction::Pass);
+        // A condition on every recipient is not met because one recipient meets it.
+        let quantified = self.when.recipient.is_none() || !all || of_all;
+        quantified && self.when.covers(&other.when)
     }
 
     fn matches(&self, facts: &RuleFacts<'_>) -> bool {
@@ -180,7 +206,7 @@ impl When {
     fn read(section: &Section<'_, '_>) -> Option<Self> {
         if section.get("when").is_none() {
             let text = "key `when` is missing: write when = { subject = \"[secure]\" }";
-            section.doc().error(section.at(), text);
+            section.doc().note(Code::MISSING_KEY, section.at(), text);
         }
         let when = section.section("when", &WHEN)?;
         if let Some(entry) = when.get("detect").filter(|e| !e.is_empty()) {
@@ -189,7 +215,7 @@ impl When {
         if WHEN.iter().all(|key| when.get(key).is_none()) {
             let text = "`when` holds no condition, so that every message would match: \
                         write one, as { subject = \"[secure]\" }";
-            when.doc().error(when.at(), text);
+            when.doc().note(Code::NO_CONDITION, when.at(), text);
             return None;
         }
         Some(Self {
@@ -201,6 +227,26 @@ impl When {
             size_over: when.get("size_over").and_then(|e| e.parse(size)),
             attachment: when.get("attachment").and_then(|e| e.parse(glob)),
         })
+    }
+
+    /// True if each condition here is implied by one of `other`.
+    fn covers(&self, other: &Self) -> bool {
+        fn implied<T>(own: Option<&T>, other: Option<&T>, covers: impl Fn(&T, &T) -> bool) -> bool {
+            own.is_none_or(|own| other.is_some_and(|other| covers(own, other)))
+        }
+        let same = |a: &Regex, b: &Regex| a.as_str() == b.as_str();
+        let folded = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
+        implied(self.subject.as_ref(), other.subject.as_ref(), same)
+            && implied(self.header.as_ref(), other.header.as_ref(), |a, b| {
+                folded(&a.0, &b.0) && same(&a.1, &b.1)
+            })
+            && implied(self.sensitivity.as_ref(), other.sensitivity.as_ref(), folded)
+            && implied(self.sender.as_ref(), other.sender.as_ref(), Who::covers)
+            && implied(self.recipient.as_ref(), other.recipient.as_ref(), Who::covers)
+            && implied(self.size_over.as_ref(), other.size_over.as_ref(), |a, b| a <= b)
+            && implied(self.attachment.as_ref(), other.attachment.as_ref(), |a, b| {
+                a == b || a == "*"
+            })
     }
 
     fn holds(&self, facts: &RuleFacts<'_>, all_recipients: bool) -> bool {
@@ -280,7 +326,8 @@ fn sensitivity(entry: &Entry<'_, '_>) -> Option<String> {
         return None;
     }
     if !SENSITIVITIES.contains(&text.to_lowercase().as_str()) {
-        entry.warn(format_args!("mail programs write one of {}", SENSITIVITIES.join(", ")));
+        let text = format!("mail programs write one of {}", SENSITIVITIES.join(", "));
+        entry.note(Code::UNUSUAL_VALUE, text);
     }
     Some(text.to_owned())
 }

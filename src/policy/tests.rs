@@ -2,11 +2,15 @@
 use super::*;
 use jiff::Timestamp;
 
-const SHIPPED: [(&str, &str); 3] = [
+const SHIPPED: [(&str, &str); 4] = [
+    WEBMAIL,
     ("default.toml", include_str!("../../policies/default.toml")),
     ("partner.example.toml", include_str!("../../policies/partner.example.toml")),
     ("rules.toml", include_str!("../../policies/rules.toml")),
 ];
+
+const WEBMAIL: (&str, &str) =
+    ("consumer-webmail.toml", include_str!("../../policies/consumer-webmail.toml"));
 
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -23,7 +27,18 @@ fn uncommented(text: &str) -> String {
     let active = |line: &str| {
         let rest = line.strip_prefix("# ")?;
         let key = rest.split([' ', '=']).next()?;
-        let known = ["min_tls", "ca_file", "next_hop", "mark", "expires", "when", "action"];
+        let known = [
+            "min_tls",
+            "ca_file",
+            "client_certificate",
+            "client_key",
+            "next_hop",
+            "mark",
+            "expires",
+            "never_direct",
+            "when",
+            "action",
+        ];
         (rest.starts_with("[[") || known.contains(&key)).then(|| rest.to_owned())
     };
     text.lines().map(|line| active(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
@@ -41,6 +56,90 @@ fn shipped_files_are_clean_also_with_every_comment_switched_on() {
     let domain = "partner.example".parse().unwrap();
     let policy = set.lookup(&domain, now());
     assert!(policy.min_tls13 && policy.mark.is_some() && policy.ends.is_some());
+    assert!(policy.client.is_some());
+    assert!(set.never_direct(&"gmail.com".parse().unwrap()), "the list is named");
+}
+
+#[test]
+fn the_list_of_webmail_is_sorted_by_provider_and_names_nothing_twice() {
+    let mut seen = std::collections::HashSet::new();
+    let body = WEBMAIL.1.split_once("domains = [").unwrap().1;
+    let groups = body.split("\n  # ").skip(1);
+    for group in groups {
+        let (provider, rest) = group.split_once('\n').unwrap();
+        let names: Vec<_> = rest.split('"').skip(1).step_by(2).collect();
+        assert!(names.is_sorted(), "{provider}: {names:?}");
+        for name in names {
+            let domain: crate::mail::Domain = name.parse().unwrap();
+            assert_eq!(domain.as_str(), name, "as it is compared");
+            assert!(seen.insert(name), "{name} stands twice");
+        }
+    }
+    assert!(seen.len() >= 150);
+    let (set, warnings) = parse(&[WEBMAIL]).unwrap();
+    assert_eq!((set.partners(), warnings), (0, vec![]));
+    assert!(!set.never_direct(&"gmail.com".parse().unwrap()), "off until it is named");
+}
+
+/// What the one decision says of a message to `address`, with nothing known yet.
+fn decided(set: &PolicySet, address: &str) -> Route {
+    let address: crate::mail::Address = address.parse().unwrap();
+    let verdict = RuleVerdict::protected();
+    decide(&Facts {
+        question: Question::Protected(&verdict),
+        set,
+        domain: address.domain(),
+        needs: crate::seal::header::Needs::default(),
+        size: 1,
+        now: now(),
+        arrived: now(),
+        first_failed: None,
+        give_up: jiff::SignedDuration::from_hours(1),
+        mx: None,
+        sts: None,
+        host: None,
+        tried: &[],
+        peer: None,
+        exhausted: false,
+    })
+}
+
+#[test]
+fn auto_keeps_from_listed_domains_and_says_so() {
+    let default = |keys: &str| format!("[default]\nlevel = \"auto\"\n{keys}\n");
+    let named = default("never_direct = [\"consumer-webmail.toml\"]");
+    let partner = "[[partner]]\ndomains = [\"web.de\"]\nlevel = \"secure\"\n";
+    let (set, _) = parse(&[WEBMAIL, ("default.toml", &named), ("web.toml", partner)]).unwrap();
+    let route = decided(&set, "a@gmail.com");
+    let Route::Envelope(why) = route else { panic!("{route:?}") };
+    assert_eq!(why.reason, Reason::PolicyEnvelope, "{}", why.text);
+    for (address, reason) in [
+        ("a@business.example", "not listed"),
+        ("a@web.de", "an entry of its own stays"),
+        ("a@x.gmail.com", "a list without a dot names no subdomains"),
+    ] {
+        let route = decided(&set, address);
+        assert!(matches!(route, Route::Need(_)), "{address}: {reason}: {route:?}");
+    }
+    let text = explain(&set, &"a@gmail.com".parse().unwrap(), now()).text.join("\n");
+    assert!(text.contains("gmail.com is on a list that never_direct names"), "{text}");
+    let (set, _) = parse(&[WEBMAIL, ("default.toml", &default(""))]).unwrap();
+    assert!(matches!(decided(&set, "a@gmail.com"), Route::Need(_)), "off until it is named");
+}
+
+#[test]
+fn explanations_count_pins_and_name_our_certificate() {
+    let pin = format!("\"sha256:{}\"", "0".repeat(64));
+    let other = pin.replace('0', "1");
+    for (pins, says) in [(pin.clone(), "(1 pin)"), (format!("{pin}, {other}"), "(2 pins)")] {
+        let text = format!(
+            "[[partner]]\ndomains = [\"a.example\"]\nlevel = \"fingerprint\"\n\
+             fingerprints = [{pins}]\nclient_certificate = \"c.pem\"\nclient_key = \"k.pem\"\n"
+        );
+        let (set, _) = parse(&[("p.toml", &text)]).unwrap();
+        let text = explain(&set, &"u@a.example".parse().unwrap(), now()).text.join("\n");
+        assert!(text.contains(says) && text.contains("is shown c.pem"), "{text}");
+    }
 }
 
 #[test]
@@ -64,7 +163,7 @@ fn the_schema_knows_the_same_keys() {
 fn explanations_name_file_line_and_words() {
     let rules = "[[rule]]\nwhen = { sender = \"r@example.org\" }\naction = \"reject\"\n\
                  [[rule]]\nwhen = { recipient = \".n.example\" }\naction = \"pass\"\n";
-    let (set, _) = parse(&[SHIPPED[0], SHIPPED[1], ("rules.toml", rules)]).unwrap();
+    let (set, _) = parse(&[SHIPPED[1], SHIPPED[2], ("rules.toml", rules)]).unwrap();
     for (address, file, level, says, not) in [
         (
             "a@partner.example",

@@ -5,7 +5,7 @@
 //! [`Section`] is a table whose keys are all known, an [`Entry`] is a value that knows where it
 //! stands. Reading goes on after a problem, so that one run of `check` shows them all.
 
-use crate::policy::{Problem, Severity};
+use crate::policy::{Code, Problem};
 use jiff::SignedDuration;
 use std::{cell::RefCell, fmt, ops::Range};
 use toml::{
@@ -44,7 +44,7 @@ impl<'a> Document<'a> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             let at = error.span().map_or(0, |span| span.start);
-            self.error(at, format!("not TOML: {}", one_line(error.message())));
+            self.note(Code::SYNTAX, at, format!("not TOML: {}", one_line(error.message())));
         }
         errors.is_empty().then(|| table.into_inner())
     }
@@ -57,21 +57,16 @@ impl<'a> Document<'a> {
         (count(line), count(before.chars().count() + 1))
     }
 
-    /// Notes an error at an offset.
+    /// Notes a value that can't stand at an offset.
     pub(crate) fn error(&self, offset: usize, text: impl Into<String>) {
-        self.note(offset, Severity::Error, text.into());
+        self.note(Code::INVALID_VALUE, offset, text);
     }
 
-    /// Notes a warning at an offset.
-    pub(crate) fn warn(&self, offset: usize, text: impl Into<String>) {
-        self.note(offset, Severity::Warning, text.into());
-    }
-
-    fn note(&self, offset: usize, severity: Severity, text: String) {
-        let (line, column) = self.position(offset);
+    /// Notes a problem at an offset.
+    pub(crate) fn note(&self, code: Code, offset: usize, text: impl Into<String>) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
-            problems.push(Problem { file: self.name.to_owned(), line, column, severity, text });
+            problems.push(Problem::new(self.name, self.position(offset), code, text));
         }
     }
 
@@ -112,7 +107,8 @@ impl<'d, 't> Section<'d, 't> {
         for (key, _) in table {
             let name: &str = key.get_ref();
             if !known.contains(&name) {
-                doc.error(key.span().start, format!("unknown key `{name}`{}", hint(name, known)));
+                let text = format!("unknown key `{name}`{}", hint(name, known));
+                doc.note(Code::UNKNOWN_KEY, key.span().start, text);
             }
         }
         Self { doc, at, table }
@@ -163,7 +159,7 @@ impl<'d, 't> Section<'d, 't> {
                 sections.push(Self::new(self.doc, table, at, known));
             } else {
                 let text = format!("`{key}` holds tables, not {}: write [[{key}]]", kind(value));
-                self.doc.error(at, text);
+                self.doc.note(Code::WRONG_TYPE, at, text);
             }
         }
         sections
@@ -185,6 +181,12 @@ impl<'d, 't> Entry<'d, 't> {
         self.value.span().start
     }
 
+    /// The texts of a list, each with its place; what is no text is left out.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (usize, &'d str)> {
+        let items = self.value().as_array().map(|items| items.iter()).into_iter().flatten();
+        items.filter_map(|item| Some((item.span().start, item.get_ref().as_str()?)))
+    }
+
     /// The raw value.
     pub(crate) fn value(&self) -> &'d DeValue<'t> {
         self.value.get_ref()
@@ -192,12 +194,27 @@ impl<'d, 't> Entry<'d, 't> {
 
     /// Notes an error at the value, named by its key.
     pub(crate) fn fail(&self, text: impl fmt::Display) {
-        self.doc.error(self.at(), format!("key `{}`: {text}", self.key));
+        self.note_at(self.code(), self.at(), text);
     }
 
-    /// Notes a warning at the key.
-    pub(crate) fn warn(&self, text: impl fmt::Display) {
-        self.doc.warn(self.key_at, format!("key `{}`: {text}", self.key));
+    /// Notes a problem at the key.
+    pub(crate) fn note(&self, code: Code, text: impl fmt::Display) {
+        self.note_at(code, self.key_at, text);
+    }
+
+    /// Notes a problem at an offset, named by the key.
+    pub(crate) fn note_at(&self, code: Code, offset: usize, text: impl fmt::Display) {
+        self.doc.note(code, offset, format!("key `{}`: {text}", self.key));
+    }
+
+    /// What a value is that can't stand here.
+    fn code(&self) -> Code {
+        match self.key {
+            "domains" | "match" => Code::INVALID_DOMAIN,
+            "fingerprints" => Code::INVALID_FINGERPRINT,
+            "level" => Code::UNKNOWN_LEVEL,
+            _ => Code::INVALID_VALUE,
+        }
     }
 
     /// Notes that the key's machinery is not built yet.
@@ -209,11 +226,12 @@ impl<'d, 't> Entry<'d, 't> {
     }
 
     fn fail_key(&self, text: String) {
-        self.doc.error(self.key_at, text);
+        self.doc.note(Code::WRONG_TYPE, self.key_at, text);
     }
 
     fn mismatch<T>(&self, expected: &str) -> Option<T> {
-        self.fail(format_args!("{} where {expected} belongs", kind(self.value())));
+        let text = format_args!("{} where {expected} belongs", kind(self.value()));
+        self.note_at(Code::WRONG_TYPE, self.at(), text);
         None
     }
 
@@ -300,12 +318,10 @@ impl<'d, 't> Entry<'d, 't> {
         let Range { start, .. } = item.span();
         let Some(text) = item.get_ref().as_str() else {
             let found = kind(item.get_ref());
-            self.doc.error(start, format!("key `{}`: {found} in a list of texts", self.key));
+            self.note_at(Code::WRONG_TYPE, start, format_args!("{found} in a list of texts"));
             return None;
         };
-        parser(text)
-            .map_err(|text| self.doc.error(start, format!("key `{}`: {text}", self.key)))
-            .ok()
+        parser(text).map_err(|text| self.note_at(self.code(), start, text)).ok()
     }
 
     /// True for what stands for "not set": an empty text or list.

@@ -17,6 +17,7 @@ mod metrics;
 mod mta_sts;
 mod mutual_tls;
 mod no_plaintext;
+mod policy_tools;
 mod probe;
 mod refusals;
 mod reload;

@@ -232,11 +232,13 @@ fn bad_domains_and_tables_are_named_with_their_place() {
 #[test]
 fn one_name_in_two_places_names_both() {
     let one = partner("level = \"secure\"");
-    let two = "[[partner]]\nlevel = \"encrypt\"\ndomains = [\"b.example\", \"A.example\"]\n";
+    let two = "[[partner]]\nlevel = \"verify\"\nmatch = [\".b.example\"]\ndomains = [\"b.example\", \"A.example\"]\n";
     let found = problems(&[("two.toml", two), ("one.toml", &one)]);
     assert_eq!(
         found,
-        ["two.toml:3:25: error: `a.example` stands already at one.toml:2:12: keep one of the two"]
+        [
+            "two.toml:4:25: error: `a.example` stands already at one.toml:2:12: keep one of the two, or write \".a.example\" if its subdomains are meant"
+        ]
     );
 }
 
@@ -244,6 +246,9 @@ fn one_name_in_two_places_names_both() {
 fn all_problems_are_shown_at_once() {
     let text = partner("level = \"secur\"\nmin_tls = 1\nzzz = 1");
     assert_eq!(problems(&[("a.toml", &text), ("b.toml", "x = 1")]).len(), 4);
+    let text = "[[partner]]\ndomains = [\"a..example\", \"b.example\", \"b.example\"]\nlevel = \"secure\"\n";
+    let found = problems(&[("a.toml", text)]);
+    assert!(found.len() == 2 && found[1].contains("stands already at a.toml:2:26"), "{found:?}");
 }
 
 #[test]
@@ -252,7 +257,7 @@ fn near_misses_are_warnings() {
         ("level = \"verify\"", "p.toml:3:1: warning: key `level`: `verify` trusts unsigned DNS"),
         ("level = \"opportunistic\"", "plaintext"),
         (
-            "level = \"encrypt\"\nmatch = [\"a.example\"]",
+            "level = \"dane-only\"\nmatch = [\"a.example\"]",
             "p.toml:4:1: warning: key `match`: has no effect",
         ),
         ("level = \"envelope\"\nmin_tls = \"1.3\"", "key `min_tls`: has no effect"),
@@ -276,7 +281,7 @@ fn clean_entries_say_nothing() {
         "level = \"verify\"\nmatch = [\".a.example\"]",
         "level = \"secure\"\nnext_hop = \"[mx.a.example]:25\"",
         "level = \"envelope\"",
-        "level = \"encrypt\"\nca_file = \"\"\nmark = \"\"\nexpires = \"\"",
+        "level = \"dane-only\"\nca_file = \"\"\nmark = \"\"\nexpires = \"\"",
     ] {
         assert_eq!(problems(&[("p.toml", &partner(keys))]), [""; 0], "{keys}");
     }
