@@ -51,7 +51,9 @@ fn zones() -> Vec<(&'static str, Kind, String)> {
          wild A 127.0.0.2\n*._tcp.wild TLSA 3 1 1 {HASH}\n\
          six AAAA ::2\n_25._tcp.six TLSA 3 1 1 {HASH}\n\
          implicit A 127.0.0.2\n\
-         mail CNAME @\n"
+         mail CNAME @\n\
+         xn--bcher-kva A 127.0.0.2\n_25._tcp.xn--bcher-kva TLSA 3 1 1 {HASH}\n\
+         moved DNAME hosts\nmx.hosts A 127.0.0.2\n_25._tcp.mx.hosts TLSA 3 1 1 {HASH}\n"
     );
     vec![
         ("partner.test", Kind::Signed, partner),
@@ -151,6 +153,12 @@ async fn every_way_gives_the_same_answers() {
         ("gone.partner.test", "absent".to_owned(), "an alias to nothing, proved"),
         ("rotten.partner.test", "trouble".to_owned(), "an alias to expired signatures"),
         ("wild.partner.test", format!("wild.partner.test: {hash}"), "a wildcard"),
+        (
+            "xn--bcher-kva.partner.test",
+            format!("xn--bcher-kva.partner.test: {hash}"),
+            "letters beyond ASCII",
+        ),
+        ("mx.moved.partner.test", format!("mx.hosts.partner.test: {hash}"), "an alias by DNAME"),
         ("six.partner.test", format!("six.partner.test: {hash}"), "IPv6 alone"),
         ("nowhere.partner.test", "absent".to_owned(), "no such host"),
         ("mx.insecure.test", "absent".to_owned(), "not signed: its records do not count"),
