@@ -244,7 +244,8 @@ fn trace_text(view: &TraceView) {
         out::line(format_args!("  Message-ID {message_id}"));
     }
     if let Some(client) = &view.client {
-        out::line(format_args!("  handed in by {client}"));
+        let tls = view.client_tls.as_deref().unwrap_or("no TLS");
+        out::line(format_args!("  handed in by {client}, {tls}"));
     }
     if let Some(rule) = &view.rule {
         out::line(format_args!("  judged by the rule at {rule}"));

@@ -15,7 +15,7 @@ use crate::{
     },
     mail::{Address, Domain, QueueId},
     policy::{
-        PeerFacts, PolicySet, RuleVerdict, StartTls, Trouble,
+        PeerFacts, RuleVerdict, StartTls, Trouble,
         replay::{Change, Forecast, Moved, Place, Seen, Stand, place},
     },
     store::{Attempt, RecipientState},

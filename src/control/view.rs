@@ -198,6 +198,8 @@ pub struct TraceView {
     pub arrived: Timestamp,
     /// Who handed it in.
     pub client: Option<String>,
+    /// TLS version, cipher suite and key exchange group of that connection, if it had TLS.
+    pub client_tls: Option<String>,
     /// The message rule that judged it: file and line.
     pub rule: Option<String>,
     /// Recipients.
@@ -301,6 +303,7 @@ impl TraceView {
             size: message.size,
             arrived: facts.arrived,
             client: facts.client.as_ref().map(|c| format!("{} [{}]", c.helo, c.address)),
+            client_tls: facts.client.as_ref().and_then(|c| c.tls.clone()),
             rule: facts.rule.rule.as_ref().map(|(file, line)| format!("{file}:{line}")),
             recipients: lives.map(|(row, tries)| TraceRecipient::new(row, tries)).collect(),
         }

@@ -15,8 +15,10 @@ use crate::{
         listen,
         tls::TlsServer,
     },
+    policies::StsPolicies,
     portal::Portal,
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    sts::{Sts, StsPorts},
     wire::TlsAccept,
 };
 use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
@@ -143,7 +145,7 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             vault: parts.vault.clone(),
             resolver: Arc::clone(&parts.resolver) as _,
-            sts: Arc::clone(&parts.sts) as _,
+            sts: self.start_sts(parts),
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
             clock: Arc::clone(&parts.vault.clock),
@@ -171,6 +173,22 @@ impl Gateway {
             policies.watch(stop).await;
             Ended::Asked
         });
+    }
+
+    /// Policies that domains publish, and the task that keeps them fresh.
+    fn start_sts(&mut self, parts: &Parts) -> Arc<dyn StsPolicies> {
+        let sts = Arc::new(Sts::new(StsPorts {
+            resolver: Arc::clone(&parts.resolver) as _,
+            web: Arc::clone(&parts.web),
+            notes: Arc::clone(&parts.notes),
+            clock: Arc::clone(&parts.vault.clock),
+        }));
+        let (fresh, stop) = (Arc::clone(&sts), self.stop.clone());
+        self.tasks.spawn(async move {
+            fresh.run(stop).await;
+            Ended::Asked
+        });
+        sts
     }
 
     fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {

@@ -7,11 +7,19 @@ use crate::{
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
     mail::notice::{Letterhead, Templates},
-    net::{tls::TlsServer, trust::TrustAnchors},
+    net::{
+        https::{HttpsClient, HttpsSettings},
+        tls::TlsServer,
+        trust::TrustAnchors,
+    },
     portal::{Portal, PortalSettings},
     seal::KeyRing,
-    store::sled::{Options, SledStore},
+    store::{
+        NoteStore,
+        sled::{Options, SledStore},
+    },
     vault::{NoticeSettings, Vault},
+    wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
@@ -19,9 +27,10 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, s
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
     pub(super) vault: Vault,
+    pub(super) notes: Arc<dyn NoteStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
-    pub(super) sts: Arc<NoSts>,
+    pub(super) web: Arc<dyn Web>,
     pub(super) anchors: TrustAnchors,
     pub(super) smtp_tls: Option<Arc<TlsServer>>,
     pub(super) portal: Portal,
@@ -31,16 +40,6 @@ impl DnsReport for HickoryResolver {
     fn report(&self) -> DnsStatus {
         let Health { dnssec, working, text } = self.health();
         DnsStatus { dnssec: dnssec.to_owned(), working, text }
-    }
-}
-
-/// Stands in until MTA-STS is looked up.
-#[derive(Debug)]
-pub(super) struct NoSts;
-#[async_trait::async_trait]
-impl crate::policies::StsPolicies for NoSts {
-    async fn policy(&self, _: &crate::mail::Domain) -> crate::policy::StsFacts {
-        crate::policy::StsFacts::Doubt("MTA-STS is not looked up yet".to_owned())
     }
 }
 
@@ -91,7 +90,14 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let (mailed, pages) = overrides(config.notification.template.as_deref())?;
     let notices = notice_settings(config, &mailed)?;
     let (store, ring) = open_store(config).await?;
+    let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
+    let web = HttpsClient::new(
+        HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone()),
+        Arc::clone(&resolver) as _,
+        Arc::clone(&clock),
+    );
+    let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
     let vault = Vault::new(queue, bodies, people, ring, clock, notices);
     let portal = PortalSettings {
         organization: config.organization.name.clone(),
@@ -100,7 +106,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         overrides: pages,
     };
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, policies, resolver, sts: Arc::new(NoSts), anchors, smtp_tls, portal })
+    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, portal })
 }
 
 async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {
@@ -184,4 +190,23 @@ fn notice_settings(
         portal_url: config.portal.url.clone(),
         retention: config.portal.retention,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::NamedGroup;
+
+    #[tokio::test]
+    async fn the_portal_takes_post_quantum_keys_and_http_1_1_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let made = rcgen::generate_simple_self_signed(["portal.example.org".to_owned()]).unwrap();
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let tls = http1_tls(&config::KeyPair { certificate, key }).await.unwrap().get_inner();
+        let groups = tls.crypto_provider().kx_groups.iter().map(|group| group.name());
+        assert!(groups.take(1).eq([NamedGroup::X25519MLKEM768]));
+        assert_eq!(tls.alpn_protocols, [b"http/1.1".to_vec()]);
+    }
 }

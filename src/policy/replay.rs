@@ -287,6 +287,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn where_mail_on_record_would_go() {
         let good = || vec![tls(&["mx.a.example"], None)];
         let selfsigned = || vec![tls(&["mx.a.example"], Some("self-signed"))];

@@ -6,9 +6,10 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, GrantState, Health, Locator,
-        MessageRow, NewBody, NewMessage, Outcome, PeopleStore, QueueStore, RecipientRow,
-        RecipientState, Session, Settle, StoreError, Totals,
+        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore,
+        RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::BodyReader,
+        notes,
         people::without_case,
         queue::{ATTEMPTS_KEPT, SMALL},
     },
@@ -41,6 +42,7 @@ struct Book {
     grants: HashMap<GrantId, Grant>,
     accounts: BTreeMap<Address, Account>,
     sessions: HashMap<TokenHash, Session>,
+    notes: BTreeMap<(NoteKind, String), Vec<u8>>,
     health: Health,
 }
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl MemoryStore {
             grants: HashMap::new(),
             accounts: BTreeMap::new(),
             sessions: HashMap::new(),
+            notes: BTreeMap::new(),
             health: Health::Ok,
         };
         Self { book: Arc::new(Mutex::new(book)), arrivals: Arc::new(Notify::new()) }
@@ -525,5 +528,32 @@ impl PeopleStore for MemoryStore {
         let count = book.sessions.len();
         book.sessions.retain(|id, s| !s.ends_with(account, before) || keep == Some(id));
         Ok(count - book.sessions.len())
+    }
+}
+
+#[async_trait]
+impl NoteStore for MemoryStore {
+    async fn put_note(&self, kind: NoteKind, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        notes::check(key, &value)?;
+        self.book().notes.insert((kind, key.to_owned()), value);
+        Ok(())
+    }
+    async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.book().notes.get(&(kind, key.to_owned())).cloned())
+    }
+    async fn notes(
+        &self,
+        kind: NoteKind,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let book = self.book();
+        let of_kind = book.notes.iter().filter(|((k, _), _)| *k == kind);
+        let rest = of_kind.filter(|((_, key), _)| after.is_none_or(|after| key.as_str() > after));
+        Ok(rest.map(|((_, key), value)| (key.clone(), value.clone())).take(max).collect())
+    }
+    async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
+        self.book().notes.remove(&(kind, key.to_owned()));
+        Ok(())
     }
 }

@@ -1,14 +1,16 @@
-//! What a backend promises. Two narrow traits for queue and bodies, one for people; they speak of
-//! intents, see sealed bytes and hashes only, and every operation is idempotent by id. Body first,
+//! What a backend promises. Two narrow traits for queue and bodies, one for people, one for notes on
+//! domains; they speak of intents, see sealed bytes and hashes only, and every operation is idempotent by id. Body first,
 //! row second; orphans are swept.
 
 pub mod body;
 pub mod memory;
+pub mod notes;
 pub mod people;
 pub mod queue;
 pub mod sled;
 
 pub use body::{BodyStore, BodyWriter, Locator};
+pub use notes::{NoteKind, NoteStore};
 pub use people::{Account, Code, Grant, GrantState, PeopleStore, Session};
 pub use queue::{
     Attempt, Claim, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome, QueueStore,

@@ -11,9 +11,10 @@ use restante::{
     },
     store::{
         Account, Attempt, BodyStore, Claim, Code, Filter, Grant, GrantState, Health, Locator,
-        NewBody, NewMessage, Outcome, PeopleStore, QueueStore, RecipientState, Session, Settle,
-        StoreError,
+        NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore, RecipientState,
+        Session, Settle, StoreError,
         memory::MemoryStore,
+        notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
         sled::{OpenError, Options, RebuildError, SledStore, rebuild},
     },
@@ -21,8 +22,8 @@ use restante::{
 use std::path::Path;
 use zeroize::Zeroizing;
 
-trait Store: QueueStore + BodyStore + PeopleStore {}
-impl<T: QueueStore + BodyStore + PeopleStore> Store for T {}
+trait Store: QueueStore + BodyStore + PeopleStore + NoteStore {}
+impl<T: QueueStore + BodyStore + PeopleStore + NoteStore> Store for T {}
 
 /// One test a promise, over both backends.
 macro_rules! contract {
@@ -61,6 +62,9 @@ contract! {
     accounts_and_sessions_come_and_go,
     a_use_of_a_session_never_brings_it_back,
     accounts_are_found_whatever_the_case,
+    notes_come_back_by_kind_and_key,
+    notes_are_listed_page_by_page,
+    a_note_is_bounded,
     arrivals_wake_a_waiting_worker,
     concurrent_workers_never_share_a_recipient,
 }
@@ -688,6 +692,72 @@ async fn accounts_are_found_whatever_the_case(s: &impl Store) {
     s.remove_account(&address("Ann@a.example")).await.unwrap();
     assert_eq!(like("ANN@a.example").await, ["ann@a.example"]);
 }
+/// A value that is no other one's.
+fn value(n: u8, length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i % 251) as u8 ^ n).collect()
+}
+async fn notes_come_back_by_kind_and_key(s: &impl Store) {
+    let (sts, watch) = (NoteKind::Sts, NoteKind::Watch);
+    let read = async |kind, key: &'static str| s.note(kind, key).await.unwrap();
+    assert!(read(sts, "a.example").await.is_none());
+    // From large to small: nothing of the larger one may stay. The borders of rows, too.
+    for length in [LARGEST_NOTE, 24 * 1024 + 1, 24 * 1024, 30_000, 1, 0, 70_000] {
+        s.put_note(sts, "a.example", value(1, length)).await.unwrap();
+        assert!(read(sts, "a.example").await == Some(value(1, length)), "{length}");
+    }
+    s.put_note(watch, "a.example", value(2, 3)).await.unwrap();
+    s.put_note(sts, "a.example.org", value(3, 3)).await.unwrap();
+    assert!(read(sts, "a.example").await == Some(value(1, 70_000)), "kinds and keys are apart");
+    assert!(read(sts, "a.exampl").await.is_none(), "half a key is none");
+    for _ in 0..2 {
+        s.remove_note(sts, "a.example").await.unwrap();
+        assert!(read(sts, "a.example").await.is_none());
+    }
+    assert!(read(sts, "a.example.org").await == Some(value(3, 3)));
+    assert!(read(watch, "a.example").await == Some(value(2, 3)));
+}
+async fn notes_are_listed_page_by_page(s: &impl Store) {
+    let kept = [("a", 0), ("a!", 60_000), ("a.b", 5), ("b", LARGEST_NOTE), ("c", 24 * 1024)];
+    for (key, length) in kept.iter().rev() {
+        s.put_note(NoteKind::TlsReport, key, value(1, *length)).await.unwrap();
+    }
+    for kind in [NoteKind::Sts, NoteKind::Watch] {
+        s.put_note(kind, "a", value(2, 9)).await.unwrap();
+    }
+    for page in [1, 2, 3, 5, 9] {
+        let (mut all, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let notes = s.notes(NoteKind::TlsReport, after.as_deref(), page).await.unwrap();
+            assert!(notes.len() <= page);
+            let Some((last, _)) = notes.last() else { break };
+            after = Some(last.clone());
+            all.extend(notes);
+        }
+        let expected = kept.map(|(key, length)| (key.to_owned(), value(1, length)));
+        assert!(all == expected, "pages of {page}");
+    }
+    assert!(s.notes(NoteKind::TlsReport, None, 0).await.unwrap().is_empty());
+    let after = s.notes(NoteKind::TlsReport, Some("a.a"), 1).await.unwrap();
+    assert_eq!(after[0].0, "a.b", "a key that is not there is a place, too");
+}
+async fn a_note_is_bounded(s: &impl Store) {
+    let long = "k".repeat(LONGEST_KEY);
+    let rows: [(&str, &str, usize, bool); 6] = [
+        ("the largest", "k", LARGEST_NOTE, true),
+        ("too large", "k", LARGEST_NOTE + 1, false),
+        ("the longest key", &long, LARGEST_NOTE, true),
+        ("a key too long", &format!("{long}k"), 1, false),
+        ("no key", "", 1, false),
+        ("a key with NUL", "a\0b", 1, false),
+    ];
+    for (reason, key, length, taken) in rows {
+        let put = s.put_note(NoteKind::Watch, key, value(7, length)).await;
+        assert_eq!(put.is_ok(), taken, "{reason}: {put:?}");
+        assert!(taken || matches!(put, Err(StoreError::Corrupt(_))), "{reason}: {put:?}");
+    }
+    let kept = s.note(NoteKind::Watch, "k").await.unwrap();
+    assert!(kept == Some(value(7, LARGEST_NOTE)), "a refused value leaves the old one");
+}
 async fn a_use_of_a_session_never_brings_it_back(s: &impl Store) {
     let one = session(1, Some("a@a.example"), 10);
     s.put_session(&one).await.unwrap();
@@ -794,6 +864,7 @@ mod sled_alone {
         }
         s.put_account(&account("a@a.example")).await.unwrap();
         s.put_session(&session(1, Some("a@a.example"), 5)).await.unwrap();
+        s.put_note(NoteKind::Sts, "a.example", value(1, 50_000)).await.unwrap();
     }
     async fn assert_filled(s: &SledStore) {
         let all = s.list(&Filter::default(), None, 99).await.unwrap();
@@ -820,6 +891,8 @@ mod sled_alone {
         assert!(s.grant_by_token(&TokenHash::from_bytes([9; 32])).await.unwrap().is_some());
         assert!(s.account(&address("a@a.example")).await.unwrap().is_some());
         assert!(s.session(&TokenHash::from_bytes([1; 32])).await.unwrap().is_some());
+        let note = s.note(NoteKind::Sts, "a.example").await.unwrap();
+        assert!(note == Some(value(1, 50_000)));
         assert_eq!(s.health(), Health::Ok);
     }
 

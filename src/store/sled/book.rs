@@ -15,13 +15,14 @@
 //! | `u` address | [`Account`](crate::store::Account) |
 //! | `l` address without case, NUL, address | nothing: accounts alike |
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
+//! | `n` kind, key, NUL, number | a piece of a note's value, as it is |
 //!
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
 
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
-    store::{StoreError, people::without_case},
+    store::{NoteKind, StoreError, people::without_case},
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -219,6 +220,7 @@ pub(super) const GRANTS: u8 = b'g';
 pub(super) const BY_TIME: u8 = b'v';
 pub(super) const ACCOUNTS: u8 = b'u';
 pub(super) const SESSIONS: u8 = b's';
+pub(super) const NOTES: u8 = b'n';
 
 pub(super) fn message(id: QueueId) -> Key {
     key(MESSAGES, &[id.as_bytes()])
@@ -302,6 +304,32 @@ pub(super) fn account_at(like: &[u8]) -> Key {
 }
 pub(super) fn session(id: &TokenHash) -> Key {
     key(SESSIONS, &[id.as_bytes()])
+}
+/// Keys of a kind of notes.
+pub(super) fn notes(kind: NoteKind) -> Key {
+    let kind = match kind {
+        NoteKind::Sts => b's',
+        NoteKind::TlsReport => b't',
+        NoteKind::Watch => b'w',
+    };
+    vec![NOTES, kind]
+}
+/// Keys of a note's pieces. The NUL sorts a key before those that it begins.
+pub(super) fn note(kind: NoteKind, name: &str) -> Key {
+    let mut key = notes(kind);
+    key.extend_from_slice(name.as_bytes());
+    key.push(0);
+    key
+}
+pub(super) fn note_piece(kind: NoteKind, name: &str, number: u8) -> Key {
+    let mut key = note(kind, name);
+    key.push(number);
+    key
+}
+/// The note that a piece is of.
+pub(super) fn note_at(piece: &[u8]) -> String {
+    let name = piece.get(2..piece.len().saturating_sub(2)).unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 #[cfg(test)]

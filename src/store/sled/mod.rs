@@ -10,6 +10,7 @@ mod committer;
 pub mod durability;
 mod files;
 mod layout;
+mod notes;
 mod people;
 mod queue;
 pub mod rebuild;
@@ -24,8 +25,8 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, Health, Locator, MessageRow,
-        NewBody, NewMessage, PeopleStore, QueueStore, RecipientRow, Session, Settle, StoreError,
-        Totals, body::BodyReader,
+        NewBody, NewMessage, NoteKind, NoteStore, PeopleStore, QueueStore, RecipientRow, Session,
+        Settle, StoreError, Totals, body::BodyReader,
     },
 };
 use agenda::Agenda;
@@ -280,7 +281,10 @@ fn sweep_files(layout: &Layout, known: &HashSet<QueueId>, age: Duration) -> io::
 impl QueueStore for SledStore {
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
         let weight = weight(&message);
-        self.committer.run(weight, move |s| s.accept(message)).await.inspect_err(|e| self.note(e))
+        self.committer
+            .run(weight, move |s| s.accept(message))
+            .await
+            .inspect_err(|e| self.note_trouble(e))
     }
     async fn claim(
         &self,
@@ -299,7 +303,10 @@ impl QueueStore for SledStore {
     }
     async fn settle(&self, settle: Settle) -> Result<(), StoreError> {
         let weight = settle.spawn.iter().map(weight).sum();
-        self.committer.run(weight, move |s| s.settle(settle)).await.inspect_err(|e| self.note(e))
+        self.committer
+            .run(weight, move |s| s.settle(settle))
+            .await
+            .inspect_err(|e| self.note_trouble(e))
     }
     async fn release(&self, token: u64) -> Result<(), StoreError> {
         self.committer
@@ -362,7 +369,7 @@ impl QueueStore for SledStore {
 }
 impl SledStore {
     /// Mail is refused for a while after the disk was found full.
-    fn note(&self, e: &StoreError) {
+    fn note_trouble(&self, e: &StoreError) {
         match e {
             StoreError::Full => self.watch.ran_full(),
             StoreError::Busy
@@ -486,5 +493,31 @@ impl PeopleStore for SledStore {
         self.committer
             .run(0, move |s| s.remove_sessions(account.as_ref(), keep.as_ref(), before))
             .await
+    }
+}
+
+#[async_trait]
+impl NoteStore for SledStore {
+    async fn put_note(&self, kind: NoteKind, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        let (key, weight) = (key.to_owned(), value.len());
+        let put = self.committer.run(weight, move |s| s.put_note(kind, &key, &value));
+        put.await.inspect_err(|e| self.note_trouble(e))
+    }
+    async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = key.to_owned();
+        self.committer.run(0, move |s| s.note(kind, &key)).await
+    }
+    async fn notes(
+        &self,
+        kind: NoteKind,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let after = after.map(str::to_owned);
+        self.committer.run(0, move |s| s.notes(kind, after.as_deref(), max)).await
+    }
+    async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
+        let key = key.to_owned();
+        self.committer.run(0, move |s| s.remove_note(kind, &key)).await
     }
 }

@@ -29,6 +29,11 @@ impl Conversation {
         self.expect(expected)
     }
 
+    /// The connection, for a handshake; what was read ahead is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.reader.into_inner()
+    }
+
     pub fn raw(&mut self, bytes: &[u8]) {
         self.reader.get_mut().write_all(bytes).expect("written");
     }

@@ -12,9 +12,13 @@ fn absent() -> Dane {
     Dane::Absent("no such records".into())
 }
 
+fn with(dnssec: Dnssec) -> Option<MxFacts> {
+    let MxFacts::Hosts(hosts, _) = hosts() else { return None };
+    Some(MxFacts::Hosts(hosts, dnssec))
+}
+
 fn signed() -> Option<MxFacts> {
-    let Some(MxFacts::Hosts(hosts, _)) = Some(hosts()) else { unreachable!() };
-    Some(MxFacts::Hosts(hosts, Dnssec::Secure))
+    with(Dnssec::Secure)
 }
 
 fn policy(mode: StsMode, mx: &str) -> StsFacts {
@@ -39,10 +43,7 @@ fn met(usage: u8) -> DaneVerdict {
 #[test]
 fn what_is_asked_before_the_first_connection() {
     let unsigned = || Some(hosts());
-    let unchecked = || match hosts() {
-        MxFacts::Hosts(hosts, _) => Some(MxFacts::Hosts(hosts, Dnssec::Unchecked)),
-        other => Some(other),
-    };
+    let unchecked = || with(Dnssec::Unchecked);
     let testing = || Some(policy(StsMode::Testing, "mx1.a.example"));
     let doubt = || Some(StsFacts::Doubt("SERVFAIL".into()));
     let unfetched = || Some(StsFacts::Unfetched("404".into()));
@@ -144,6 +145,7 @@ fn a_host_s_records_go_with_the_connection() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn what_proves_itself_by_what_the_domain_publishes() {
     let unmet = || DaneVerdict::Unmet("another key".into());
     let bears = |names: &[&str], verdict| {
