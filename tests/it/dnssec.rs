@@ -1,10 +1,14 @@
 //! DNSSEC and TLSA against a signed tree: what is signed, what is not, and what is false.
 
 use crate::support::{
+    free_port,
     gateway::{Gateway, Settings},
+    pki::Pki,
     signed::{Kind, Signed},
-    wait_for,
+    sink::{Manner, Sink},
+    smtp, wait_for,
 };
+use data_encoding::HEXLOWER;
 use futures_util::future::join_all;
 use restante::{
     dns::{
@@ -13,6 +17,8 @@ use restante::{
     },
     policy::{Dane, MxFacts},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest, Sha256};
 use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
@@ -359,6 +365,43 @@ fn anchors_that_are_none_are_found_before_the_start() {
     assert!(gateway.ask(&["config", "check"]).status.success());
     gateway.run();
     gateway.stop();
+}
+
+#[test]
+fn mail_at_dane_only_moves_where_records_are_proved_and_waits_elsewhere() {
+    let dir = tempfile::tempdir().expect("folder");
+    let leaf = Pki::new(dir.path()).self_signed("mx.partner.test");
+    let certificate = CertificateDer::from_pem_file(&leaf.chain).expect("a certificate");
+    let hash = HEXLOWER.encode(&Sha256::digest(&certificate));
+    let port = free_port(&["127.0.0.2"]);
+    let zone = Signed::mail("mx", "127.0.0.2", port, &[&format!("3 0 1 {hash}")]);
+    let signed = Signed::start(dir.path(), &[("partner.test", Kind::Signed, &zone)]);
+    let strips = Stripping::start(signed.iterating);
+    let host = SocketAddr::from(([127, 0, 0, 2], port));
+    let sink = Sink::start(host, Manner { tls: Some(leaf), ..Manner::default() });
+    let policy = "[[partner]]\ndomains = [\"partner.test\"]\nlevel = \"dane-only\"\n";
+    let anchor = signed.anchor.display();
+    let dns = format!("dnssec = \"validate\"\ntrust_anchor = \"{anchor}\"");
+    let start = |name: &str, server| {
+        let (dns, nameserver) = (dns.clone(), Some(server));
+        let settings = Settings { nameserver, dns, mx_port: port, ..Settings::default() };
+        Gateway::start(&dir.path().join(name), &settings, &[("partner.toml", policy)])
+    };
+    let message = b"Subject: x\r\n\r\nx\r\n";
+    let outcome = |gateway: &Gateway, wanted: &str| {
+        let id = smtp::send(gateway.smtp, "a@example.org", &["b@partner.test"], message);
+        wait_for(&format!("{id} to be {wanted}"), || {
+            let life = gateway.json(&["trace", &id]);
+            (life["recipients"][0]["outcome"] == wanted).then_some(life)
+        })
+    };
+    let unproved = start("unproved", strips.address);
+    let life = outcome(&unproved, "deferred");
+    assert!(life["recipients"][0]["why"].to_string().contains("DNSSEC"), "{life}");
+    assert!(sink.messages().is_empty());
+    let proved = start("proved", signed.iterating);
+    outcome(&proved, "delivered");
+    assert_eq!(sink.messages().len(), 1);
 }
 
 /// A forwarder that knows nothing of EDNS, as many a router's: no signature passes it.
