@@ -105,7 +105,7 @@ impl HickoryResolver {
         match &self.checking {
             None => self.plain.clone(),
             Some(checking) => match &*checking.verdict().await {
-                Verdict::Works(asker) => asker.clone(),
+                Verdict::Works(asker) => Asker::clone(asker),
                 Verdict::Fails(_) => self.plain.clone(),
             },
         }

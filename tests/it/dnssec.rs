@@ -1,10 +1,14 @@
 //! DNSSEC and TLSA against a signed tree: what is signed, what is not, and what is false.
 
 use crate::support::{
+    free_port,
     gateway::{Gateway, Settings},
+    pki::Pki,
     signed::{Kind, Signed},
-    wait_for,
+    sink::{Manner, Sink},
+    smtp, wait_for,
 };
+use data_encoding::HEXLOWER;
 use futures_util::future::join_all;
 use restante::{
     dns::{
@@ -13,6 +17,8 @@ use restante::{
     },
     policy::{Dane, MxFacts},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest, Sha256};
 use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
@@ -51,7 +57,9 @@ fn zones() -> Vec<(&'static str, Kind, String)> {
          wild A 127.0.0.2\n*._tcp.wild TLSA 3 1 1 {HASH}\n\
          six AAAA ::2\n_25._tcp.six TLSA 3 1 1 {HASH}\n\
          implicit A 127.0.0.2\n\
-         mail CNAME @\n"
+         mail CNAME @\n\
+         xn--bcher-kva A 127.0.0.2\n_25._tcp.xn--bcher-kva TLSA 3 1 1 {HASH}\n\
+         moved DNAME hosts\nmx.hosts A 127.0.0.2\n_25._tcp.mx.hosts TLSA 3 1 1 {HASH}\n"
     );
     vec![
         ("partner.test", Kind::Signed, partner),
@@ -129,13 +137,11 @@ fn mx_in_short(facts: &MxFacts) -> String {
     }
 }
 
-#[tokio::test]
-async fn every_way_gives_the_same_answers() {
-    let dir = tempfile::tempdir().expect("folder");
-    let signed = start(dir.path());
+/// Host, what its TLSA look-up says, and why.
+fn tlsa_rows() -> Vec<(&'static str, String, &'static str)> {
     let hash = "3 1 1 e3b0c44298fc1c14…";
     let other = "3 1 1 2c26b46b68ffc68f…";
-    let tlsa = [
+    vec![
         ("mx.partner.test", format!("mx.partner.test: {hash}"), "records"),
         ("MX.Partner.test", format!("mx.partner.test: {hash}"), "names have no case"),
         ("none.partner.test", "absent".to_owned(), "a proof that there are none"),
@@ -151,6 +157,12 @@ async fn every_way_gives_the_same_answers() {
         ("gone.partner.test", "absent".to_owned(), "an alias to nothing, proved"),
         ("rotten.partner.test", "trouble".to_owned(), "an alias to expired signatures"),
         ("wild.partner.test", format!("wild.partner.test: {hash}"), "a wildcard"),
+        (
+            "xn--bcher-kva.partner.test",
+            format!("xn--bcher-kva.partner.test: {hash}"),
+            "letters beyond ASCII",
+        ),
+        ("mx.moved.partner.test", format!("mx.hosts.partner.test: {hash}"), "an alias by DNAME"),
         ("six.partner.test", format!("six.partner.test: {hash}"), "IPv6 alone"),
         ("nowhere.partner.test", "absent".to_owned(), "no such host"),
         ("mx.insecure.test", "absent".to_owned(), "not signed: its records do not count"),
@@ -159,20 +171,29 @@ async fn every_way_gives_the_same_answers() {
         ("mx.wrongkey.test", "trouble".to_owned(), "the parent vouches for another key"),
         ("mx.forged.test", "trouble".to_owned(), "the address was changed"),
         ("mx.stale.test", "trouble".to_owned(), "the signatures are out of date"),
-    ];
-    let mx = [
-        ("partner.test", "Secure: mx.partner.test mx.insecure.test", "signed"),
-        ("mail.partner.test", "Secure: mx.partner.test mx.insecure.test", "over a signed alias"),
-        ("implicit.partner.test", "Secure: implicit.partner.test", "proved to have no MX"),
-        ("nowhere.partner.test", "no domain", "proved not to be"),
-        ("insecure.test", "Insecure: mx.insecure.test", "not signed"),
-        ("mail.insecure.test", "Insecure: mx.partner.test mx.insecure.test", "unsigned alias"),
-        ("implicit.insecure.test", "Insecure: implicit.insecure.test", "not signed, no MX"),
-        ("nowhere.insecure.test", "no domain", "not signed, not there"),
-        ("wrongkey.test", "trouble", "bogus"),
-        ("forged.test", "Secure: mx.forged.test", "only the address is false"),
-        ("stale.test", "trouble", "expired"),
-    ];
+    ]
+}
+
+/// Domain, what its MX look-up says, and why.
+const MX: &[(&str, &str, &str)] = &[
+    ("partner.test", "Secure: mx.partner.test mx.insecure.test", "signed"),
+    ("mail.partner.test", "Secure: mx.partner.test mx.insecure.test", "over a signed alias"),
+    ("implicit.partner.test", "Secure: implicit.partner.test", "proved to have no MX"),
+    ("nowhere.partner.test", "no domain", "proved not to be"),
+    ("insecure.test", "Insecure: mx.insecure.test", "not signed"),
+    ("mail.insecure.test", "Insecure: mx.partner.test mx.insecure.test", "unsigned alias"),
+    ("implicit.insecure.test", "Insecure: implicit.insecure.test", "not signed, no MX"),
+    ("nowhere.insecure.test", "no domain", "not signed, not there"),
+    ("wrongkey.test", "trouble", "bogus"),
+    ("forged.test", "Secure: mx.forged.test", "only the address is false"),
+    ("stale.test", "trouble", "expired"),
+];
+
+#[tokio::test]
+async fn every_way_gives_the_same_answers() {
+    let dir = tempfile::tempdir().expect("folder");
+    let signed = start(dir.path());
+    let tlsa = tlsa_rows();
     for (way, resolver) in ways(&signed) {
         let health = resolver.check_now().await;
         assert!(health.working, "{way}: {health:?}");
@@ -182,13 +203,13 @@ async fn every_way_gives_the_same_answers() {
                 let dane = resolver.tlsa(host, 25).await;
                 assert_eq!(short(&dane), *expected, "{way}: {host} ({why}): {dane:?}");
             }
-            for (domain, expected, why) in mx {
+            for (domain, expected, why) in MX {
                 let facts = resolver.mx(&domain.parse().expect("a domain")).await;
-                assert_eq!(mx_in_short(&facts), expected, "{way}: {domain} ({why}): {facts:?}");
+                assert_eq!(mx_in_short(&facts), *expected, "{way}: {domain} ({why}): {facts:?}");
             }
         }
         let port = resolver.tlsa("mx.partner.test", 2500).await;
-        assert_eq!(short(&port), format!("mx.partner.test: {other}"), "{way}: another port");
+        assert_eq!(short(&port), "mx.partner.test: 3 1 1 2c26b46b68ffc68f…", "{way}: another port");
         for host in ["mx.forged.test", "mx.stale.test", "mx.wrongkey.test"] {
             let found = resolver.addresses(host).await;
             assert!(matches!(found, Addresses::Trouble(_)), "{way}: {host}: {found:?}");
@@ -297,7 +318,7 @@ fn status_and_log_say_whether_answers_are_checked() {
     let rows = [
         ("validate", signed.iterating, validate.clone(), true),
         ("trust-ad", signed.validating, trust_ad.clone(), true),
-        ("validate", strips.address, validate.clone(), false),
+        ("validate", strips.address, validate, false),
         ("trust-ad", signed.iterating, trust_ad, false),
         ("validate", nobody.local_addr().expect("bound"), String::new(), false),
     ];
@@ -344,6 +365,43 @@ fn anchors_that_are_none_are_found_before_the_start() {
     assert!(gateway.ask(&["config", "check"]).status.success());
     gateway.run();
     gateway.stop();
+}
+
+#[test]
+fn mail_at_dane_only_moves_where_records_are_proved_and_waits_elsewhere() {
+    let dir = tempfile::tempdir().expect("folder");
+    let leaf = Pki::new(dir.path()).self_signed("mx.partner.test");
+    let certificate = CertificateDer::from_pem_file(&leaf.chain).expect("a certificate");
+    let hash = HEXLOWER.encode(&Sha256::digest(&certificate));
+    let port = free_port(&["127.0.0.2"]);
+    let zone = Signed::mail("mx", "127.0.0.2", port, &[&format!("3 0 1 {hash}")]);
+    let signed = Signed::start(dir.path(), &[("partner.test", Kind::Signed, &zone)]);
+    let strips = Stripping::start(signed.iterating);
+    let host = SocketAddr::from(([127, 0, 0, 2], port));
+    let sink = Sink::start(host, Manner { tls: Some(leaf), ..Manner::default() });
+    let policy = "[[partner]]\ndomains = [\"partner.test\"]\nlevel = \"dane-only\"\n";
+    let anchor = signed.anchor.display();
+    let dns = format!("dnssec = \"validate\"\ntrust_anchor = \"{anchor}\"");
+    let start = |name: &str, server| {
+        let (dns, nameserver) = (dns.clone(), Some(server));
+        let settings = Settings { nameserver, dns, mx_port: port, ..Settings::default() };
+        Gateway::start(&dir.path().join(name), &settings, &[("partner.toml", policy)])
+    };
+    let message = b"Subject: x\r\n\r\nx\r\n";
+    let outcome = |gateway: &Gateway, wanted: &str| {
+        let id = smtp::send(gateway.smtp, "a@example.org", &["b@partner.test"], message);
+        wait_for(&format!("{id} to be {wanted}"), || {
+            let life = gateway.json(&["trace", &id]);
+            (life["recipients"][0]["outcome"] == wanted).then_some(life)
+        })
+    };
+    let unproved = start("unproved", strips.address);
+    let life = outcome(&unproved, "deferred");
+    assert!(life["recipients"][0]["why"].to_string().contains("DNSSEC"), "{life}");
+    assert!(sink.messages().is_empty());
+    let proved = start("proved", signed.iterating);
+    outcome(&proved, "delivered");
+    assert_eq!(sink.messages().len(), 1);
 }
 
 /// A forwarder that knows nothing of EDNS, as many a router's: no signature passes it.

@@ -10,8 +10,12 @@ use hickory_resolver::{
         dnssec::{Proof, rdata::DNSSECRData},
         op::{Message, ResponseCode},
         rr::{Name, RData, Record, RecordType},
+        serialize::binary::BinDecodable,
     },
 };
+
+/// Names above one that are looked at for a DNAME record.
+const MAX_ABOVE: usize = 6;
 
 /// Who vouches for answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,9 +183,7 @@ impl Asker {
             },
             // The proof that an alias's end has no such record is judged as the alias's by hickory,
             // and found wanting: the way is walked step by step.
-            (NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { .. }), Answer::Trouble(_))
-                if kind != RecordType::CNAME =>
-            {
+            (error, Answer::Trouble(_)) if is_bogus(error) && kind != RecordType::CNAME => {
                 match self.trail(name).await {
                     Trail::Ends(end, way) => self.ask_end(&end, kind).await.reached_over(way),
                     Trail::None | Trail::Trouble(_) => absent,
@@ -194,23 +196,21 @@ impl Asker {
     /// An empty answer counts only if it is one: no referral, no odd code, and with a proof where
     /// one must be.
     fn absent(&self, name: &Name, error: &NetError) -> Answer {
-        let (code, worth) = match error {
-            NetError::Dns(DnsError::NoRecordsFound(none)) => match self.judge(name, none) {
-                Ok(worth) => (none.response_code, worth),
-                Err(trouble) => return Answer::Trouble(trouble),
-            },
+        let (code, worth) = if let NetError::Dns(DnsError::NoRecordsFound(none)) = error {
+            (none.response_code, self.judge(name, none))
+        } else if let NetError::Dns(DnsError::Nsec { response, proof: Proof::Insecure, .. }) = error
+        {
             // RFC 9276 §3.2: a denial hashed too often is as good as none.
-            NetError::Dns(DnsError::Nsec { response, proof: Proof::Insecure, .. }) => {
-                (response.metadata.response_code, Dnssec::Insecure)
-            }
-            NetError::Dns(DnsError::Nsec { .. } | DnsError::DnssecBogus) => {
-                return Answer::Trouble(bogus(name));
-            }
-            other => return Answer::Trouble(describe(name, other)),
+            (response.metadata.response_code, Ok(Dnssec::Insecure))
+        } else if is_bogus(error) {
+            return Answer::Trouble(bogus(name));
+        } else {
+            return Answer::Trouble(describe(name, error));
         };
-        match code {
-            ResponseCode::NXDomain => Answer::NoName(worth),
-            _ => Answer::NoData(worth),
+        match worth {
+            Ok(worth) if code == ResponseCode::NXDomain => Answer::NoName(worth),
+            Ok(worth) => Answer::NoData(worth),
+            Err(trouble) => Answer::Trouble(trouble),
         }
     }
 
@@ -245,7 +245,14 @@ impl Asker {
             let lookup = match self.resolver.lookup(at.clone(), RecordType::CNAME).await {
                 Ok(lookup) => lookup,
                 Err(NetError::Dns(DnsError::NoRecordsFound(_))) => return ended(name, at, way),
-                Err(error) => return Trail::Trouble(describe(&at, &error)),
+                Err(error) => match self.moved(&at, &error).await {
+                    Some((next, worth)) => {
+                        (at, way) = (next, least(way, worth));
+                        continue;
+                    }
+                    None if is_bogus(&error) => return Trail::Trouble(bogus(&at)),
+                    None => return Trail::Trouble(describe(&at, &error)),
+                },
             };
             match self.read(&at, RecordType::CNAME, lookup.message()) {
                 Some(Answer::Found(found)) => {
@@ -261,6 +268,44 @@ impl Asker {
     }
 }
 
+impl Asker {
+    /// Where a DNAME record above the name leads it. The alias that a server makes of one has no
+    /// signature (RFC 6672 §5.3.1), and hickory takes it for a false one; the DNAME record has its
+    /// own.
+    async fn moved(&self, name: &Name, error: &NetError) -> Option<(Name, Dnssec)> {
+        let false_alias = matches!(
+            error,
+            NetError::Dns(DnsError::DnssecBogus | DnsError::ResponseCode(ResponseCode::ServFail))
+        );
+        if self.voucher != Voucher::Signatures || !false_alias {
+            return None;
+        }
+        let mut above = name.base_name();
+        for _ in 0..MAX_ABOVE {
+            if above.is_root() {
+                break;
+            }
+            if let Ok(lookup) = self.resolver.lookup(above.clone(), RecordType::DNAME).await {
+                let answers = lookup.answers().iter();
+                let dname = answers
+                    .filter(|r| r.name == above && r.proof.is_secure())
+                    .find_map(|r| dname(&r.data))?;
+                let kept = name.iter().count().checked_sub(above.iter().count())?;
+                let kept = Name::from_labels(name.iter().take(kept)).ok()?;
+                return Some((kept.append_domain(&dname).ok()?, Dnssec::Secure));
+            }
+            above = above.base_name();
+        }
+        None
+    }
+}
+
+/// The target of a DNAME record, which hickory hands on as bytes.
+fn dname(data: &RData) -> Option<Name> {
+    let RData::Unknown { code: RecordType::DNAME, rdata } = data else { return None };
+    Name::from_bytes(&rdata.anything).ok()
+}
+
 fn ended(name: &Name, at: Name, way: Dnssec) -> Trail {
     if *name == at { Trail::None } else { Trail::Ends(at, way) }
 }
@@ -271,9 +316,9 @@ fn target(data: &RData) -> Option<Name> {
 
 /// A signature with fewer labels than its name (RFC 4034 §3.1.3).
 fn from_wildcard(at: &Name, message: &Message) -> bool {
-    message.answers.iter().filter(|r| r.name == *at).any(|r| match &r.data {
-        RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) => rrsig.input().num_labels < at.num_labels(),
-        _ => false,
+    message.answers.iter().filter(|r| r.name == *at).any(|r| {
+        let RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) = &r.data else { return false };
+        rrsig.input().num_labels < at.num_labels()
     })
 }
 
@@ -291,15 +336,16 @@ fn not_an_answer(name: &Name, none: &NoRecords) -> Option<String> {
     (!answered).then(|| format!("{name}: {}", none.response_code))
 }
 
+fn is_bogus(error: &NetError) -> bool {
+    matches!(error, NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { .. }))
+}
+
 fn bogus(name: &Name) -> String {
     format!("{name}: DNSSEC: the answer is bogus, or the chain of signatures could not be fetched")
 }
 
-fn describe(name: &Name, error: &NetError) -> String {
-    let mut text = match error {
-        NetError::Dns(DnsError::DnssecBogus) => bogus(name),
-        other => format!("{name}: {other}"),
-    };
+fn describe(name: &Name, error: &impl std::fmt::Display) -> String {
+    let mut text = format!("{name}: {error}");
     text.truncate(text.floor_char_boundary(300));
     text
 }

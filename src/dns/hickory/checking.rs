@@ -18,15 +18,18 @@ use hickory_resolver::{
     proto::rr::{Name, RecordType},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 /// One trial.
 const TRIAL: Duration = Duration::from_secs(10);
 /// Until the next one, while it fails.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Until the next one, while it does not: the root's keys may have changed.
-const REFRESH: Duration = Duration::from_secs(12 * 3600);
+/// Until the next one, while it does not: name servers and the root's keys change.
+const REFRESH: Duration = Duration::from_secs(600);
 
 /// `dns.dnssec` and `dns.trust_anchor`.
 #[derive(Debug, Clone)]
@@ -51,7 +54,7 @@ pub struct Health {
 }
 
 pub(super) enum Verdict {
-    Works(Asker),
+    Works(Box<Asker>),
     Fails(String),
 }
 
@@ -92,36 +95,53 @@ impl Checking {
     }
 
     /// Tries now, and says so in the log when the verdict changes.
-    async fn try_it(&self, _turn: &tokio::sync::MutexGuard<'_, ()>) -> Arc<Verdict> {
+    async fn try_it(&self, _turn: &MutexGuard<'_, ()>) -> Arc<Verdict> {
         let tried = match timeout(TRIAL, self.trial()).await {
             Ok(tried) => tried,
             Err(_) => Err("no answer from the name servers in time".to_owned()),
         };
         let before = self.verdict.load_full();
-        let worked = matches!(before.as_deref(), Some(Verdict::Works(_)));
-        let verdict = Arc::new(match (tried, before) {
-            (Ok(asker), _) => {
-                if !worked {
-                    tracing::info!(dnssec = self.word(), "answers of DNS are checked");
+        let verdict = match (tried, before.as_deref()) {
+            (Ok(asker), Some(Verdict::Works(_))) => {
+                // Its memory is good, unless the root's keys have been fetched anew.
+                match before.filter(|_| !self.fetches_keys()) {
+                    Some(before) => return before,
+                    None => Verdict::Works(Box::new(asker)),
                 }
-                Verdict::Works(asker)
             }
-            // It has worked: what fails now is the network, and bogus answers say so themselves.
-            (Err(why), Some(before)) if worked => {
-                tracing::warn!(%why, "DNSSEC could not be tried again");
-                return before;
+            (Ok(asker), Some(Verdict::Fails(_)) | None) => {
+                tracing::info!(dnssec = self.word(), "answers of DNS are checked");
+                Verdict::Works(Box::new(asker))
             }
-            (Err(why), before) => {
-                if before.is_none() {
-                    tracing::error!(
-                        dnssec = self.word(), %why, "DNSSEC can't be checked: {}", self.advice()
-                    );
+            (Err(why), Some(Verdict::Fails(_))) => Verdict::Fails(why),
+            (Err(why), Some(Verdict::Works(_)) | None) => {
+                if let Some(before) = before
+                    && !self.somebody_answers().await
+                {
+                    // What fails is the network, and that is no reason to believe anything.
+                    tracing::warn!(%why, "DNSSEC could not be tried again");
+                    return before;
                 }
+                let advice = self.advice();
+                tracing::error!(dnssec = self.word(), %why, "DNSSEC can't be checked: {advice}");
                 Verdict::Fails(why)
             }
-        });
+        };
+        let verdict = Arc::new(verdict);
         self.verdict.store(Some(Arc::clone(&verdict)));
         verdict
+    }
+
+    /// True if the name servers answer now, with or without proof.
+    async fn somebody_answers(&self) -> bool {
+        let root = Name::root();
+        self.plain.resolver.clear_lookup_cache(root.clone(), RecordType::SOA);
+        let asked = timeout(TRIAL, self.plain.ask(&root, RecordType::SOA)).await;
+        matches!(asked, Ok(Answer::Found(_) | Answer::NoData(_) | Answer::NoName(_)))
+    }
+
+    fn fetches_keys(&self) -> bool {
+        matches!(&self.how, Validation::Validate(anchors) if anchors.needs_keys())
     }
 
     /// Something that is there and something that is not, both of the root, must come with proof.
@@ -158,9 +178,10 @@ impl Checking {
         let mut voucher = Voucher::Resolver;
         if let Validation::Validate(anchors) = &self.how {
             voucher = Voucher::Signatures;
-            let shown = match anchors.needs_keys() {
-                true => self.plain.ask(&Name::root(), RecordType::DNSKEY).await,
-                false => Answer::NoData(Dnssec::Unchecked),
+            let shown = if anchors.needs_keys() {
+                self.plain.ask(&Name::root(), RecordType::DNSKEY).await
+            } else {
+                Answer::NoData(Dnssec::Unchecked)
             };
             let shown = match shown {
                 Answer::Found(found) => found.records,
@@ -228,7 +249,7 @@ impl Checking {
 }
 
 impl HickoryResolver {
-    /// Tries whether answers can be checked, at once and again: often while they can't, rarely while
+    /// Tries whether answers can be checked, at once and again: often while they can't, seldom while
     /// they can.
     pub async fn watch(&self, stop: CancellationToken) {
         if self.checking.is_none() {

@@ -22,7 +22,8 @@ impl Asker {
         };
         let mut unsigned = false;
         for base in &bases {
-            let Ok(owner) = Name::from_ascii(format!("_{port}._tcp.{base}")) else { continue };
+            // A name too long to have records below it has none.
+            let Some(owner) = owner(base, port) else { continue };
             match self.ask(&owner, RecordType::TLSA).await {
                 Answer::Found(Found { records, worth, .. }) => match worth {
                     Dnssec::Secure => return usable(base, &records),
@@ -71,6 +72,12 @@ impl Asker {
             Dnssec::Insecure => Err(Dane::Absent("the host's addresses are not signed".to_owned())),
         }
     }
+}
+
+/// RFC 6698 §3: `_25._tcp.` before the name.
+fn owner(base: &Name, port: u16) -> Option<Name> {
+    let port = format!("_{port}");
+    base.prepend_label(b"_tcp".as_slice()).ok()?.prepend_label(port.as_bytes()).ok()
 }
 
 /// RFC 7672 §3.1: the records that say something; none of them: encryption is still owed, and proof

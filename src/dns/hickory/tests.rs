@@ -104,6 +104,15 @@ fn zone(name: &str, kind: Type) -> Say {
         ("notimp.test.", _) => Rcode(Code::NotImp),
         ("garbage.test.", _) => Garbage,
         ("silent.test.", _) => Silence,
+        ("implicit-trouble.test.", Type::MX) => Empty,
+        ("implicit-trouble.test.", _) => Rcode(Code::Refused),
+        _ => signed_zone(name, kind),
+    }
+}
+
+fn signed_zone(name: &str, kind: Type) -> Say {
+    use Say::{Code as Rcode, Empty, Records};
+    match (name, kind) {
         (".", Type::SOA) => Records(vec![(".", soa().into_data().unwrap())]),
         ("mx.plain.test.", Type::A) => Records(vec![("mx.plain.test.", a(4))]),
         ("mx.signed.test.", Type::A) => Records(vec![("mx.signed.test.", a(4))]),
@@ -126,8 +135,6 @@ fn zone(name: &str, kind: Type) -> Say {
             Records(vec![("_25._tcp.mx.signed.test.", tlsa(1))])
         }
         ("stray.signed.test.", Type::A) => Records(vec![("stray.signed.test.", a(6))]),
-        ("implicit-trouble.test.", Type::MX) => Empty,
-        ("implicit-trouble.test.", _) => Rcode(Code::Refused),
         _ => Empty,
     }
 }
@@ -351,11 +358,8 @@ async fn the_ad_bit_of_a_resolver_here_is_asked_for_and_believed() {
     assert_eq!(set.records.len(), 32, "bounded");
     for (host, trouble) in [("fails.signed.test", true), ("stray.signed.test", false)] {
         let dane = resolver.tlsa(host, 25).await;
-        let as_expected = match &dane {
-            Dane::Trouble(_) => trouble,
-            Dane::Unchecked => !trouble,
-            _ => false,
-        };
+        let as_expected =
+            if trouble { matches!(dane, Dane::Trouble(_)) } else { dane == Dane::Unchecked };
         assert!(as_expected, "{host}: {dane:?}");
     }
 }
@@ -384,6 +388,10 @@ async fn a_resolver_that_does_not_validate_is_tried_again() {
     server.validates.store(true, Ordering::Relaxed);
     assert!(resolver.check_now().await.working);
     assert_eq!(worth(&mx_facts(&resolver, "signed.test").await), Dnssec::Secure);
+    // Another name server took its place: it answers, and proves nothing.
+    server.validates.store(false, Ordering::Relaxed);
+    assert!(!resolver.check_now().await.working);
+    assert_eq!(worth(&mx_facts(&resolver, "signed.test").await), Dnssec::Unchecked);
 }
 
 #[tokio::test]

@@ -154,18 +154,18 @@ fn configure_knot(dir: &Path, port: u16, zones: &[(String, Kind)], last: bool) {
          database:\n  storage: {d}/knot/db\n"
     );
     text += "policy:\n";
-    // NSEC3 as RFC 9276 asks for.
-    for (id, lifetime) in [
-        ("usual", ""),
-        (
-            "short",
-            "    rrsig-lifetime: 3s\n    rrsig-refresh: 2s\n    rrsig-pre-refresh: 0s\n    propagation-delay: 0\n    zone-max-ttl: 1\n",
-        ),
-    ] {
-        text += &format!(
-            "  - id: {id}\n    manual: on\n    single-type-signing: on\n    nsec3: on\n    \
-             nsec3-iterations: 0\n    nsec3-salt-length: 0\n{lifetime}"
-        );
+    // As out there: the root with NSEC, the zone of many delegations with NSEC3 and opt-out, others
+    // with NSEC3 as RFC 9276 asks for it.
+    let nsec3 = "nsec3: on\n    nsec3-iterations: 0\n    nsec3-salt-length: 0";
+    let opt_out = format!("{nsec3}\n    nsec3-opt-out: on");
+    let short = format!(
+        "{nsec3}\n    rrsig-lifetime: 3s\n    rrsig-refresh: 2s\n    rrsig-pre-refresh: 0s\n    \
+         propagation-delay: 0\n    zone-max-ttl: 1"
+    );
+    for (id, more) in
+        [("root", "nsec3: off"), ("many", &opt_out), ("usual", nsec3), ("short", &short)]
+    {
+        text += &format!("  - id: {id}\n    manual: on\n    single-type-signing: on\n    {more}\n");
     }
     text += "zone:\n";
     for (name, kind) in zones {
@@ -173,6 +173,8 @@ fn configure_knot(dir: &Path, port: u16, zones: &[(String, Kind)], last: bool) {
             Kind::Doctored(..) | Kind::Expired if last => ("dump", None),
             Kind::Unsigned => ("zones", None),
             Kind::Expired => ("zones", Some("short")),
+            Kind::Signed if name == "." => ("zones", Some("root")),
+            Kind::Signed if name == "test" => ("zones", Some("many")),
             Kind::Signed | Kind::WrongKey | Kind::Doctored(..) => ("zones", Some("usual")),
         };
         let file = file_of(name);
