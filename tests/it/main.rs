@@ -7,6 +7,7 @@ mod branding;
 mod browser;
 mod demo;
 mod dialogues;
+mod dkim;
 mod large;
 mod life;
 mod main_job;
