@@ -64,3 +64,57 @@ pub trait TlsAccept: Send + Sync + std::fmt::Debug {
     /// Handshake as server; the stream and its description (`TLSv1.3 TLS13_AES_256_GCM_SHA384`).
     async fn accept(&self, plain: Box<dyn Stream>) -> std::io::Result<(Box<dyn Stream>, String)>;
 }
+/// Speaks HTTPS to hosts that proved their name by a chain to a trust anchor. No redirect is
+/// followed, no cookie kept, no proxy asked, and plain HTTP never spoken; time and sizes are
+/// bounded.
+#[async_trait]
+pub trait Web: Send + Sync + std::fmt::Debug {
+    /// Fetches `https://HOST/PATH`; `path` begins with a slash. Anything but 200 is an error.
+    async fn get(&self, host: &str, path: &str) -> Result<Page, WebError>;
+    /// Posts `body`; the status, which is one of 2xx: anything else is an error. What the answer
+    /// holds is not read.
+    async fn post(&self, to: &WebPlace, content_type: &str, body: Bytes) -> Result<u16, WebError>;
+}
+/// What a host served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Lower case, without its parameters; empty if it said none.
+    pub media_type: String,
+    /// The body.
+    pub body: Bytes,
+}
+/// An `https` URL in its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebPlace {
+    /// Name or address.
+    pub host: String,
+    /// The one for HTTPS if none.
+    pub port: Option<u16>,
+    /// Path and query; begins with a slash.
+    pub path: String,
+}
+/// Why HTTPS brought nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebError {
+    /// The host has no address, or DNS could not say.
+    #[error("{0}")]
+    Dns(String),
+    /// It has addresses only where the gateway must not go.
+    #[error("{0}")]
+    Refused(String),
+    /// No connection, or it was lost.
+    #[error("{0}")]
+    Unreachable(String),
+    /// TLS failed, or the certificate does not prove the host.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The answer's status.
+    #[error("the answer has status {0}")]
+    Status(u16),
+    /// The answer is no HTTP, or too large; or the question can't be put.
+    #[error("{0}")]
+    Answer(String),
+    /// It took too long.
+    #[error("no whole answer within {0} seconds")]
+    TimedOut(u64),
+}

@@ -5,6 +5,7 @@
 //! certificate that nobody vouches for succeeds here, and says so.
 
 pub mod connect;
+pub mod https;
 pub mod listen;
 mod peer;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub mod tls;
 pub mod trust;
 
 pub use connect::{Dialer, DialerSettings, Timeouts};
+pub use https::{HttpsClient, HttpsSettings};
 pub use listen::{BindError, bind, serve};
 pub use tls::{TlsFileError, TlsServer};
 pub use trust::{TrustAnchors, TrustError};

@@ -160,6 +160,21 @@ impl Handshake {
     }
 }
 
+/// TLS for HTTPS: the certificate must chain to an anchor and bear the host's name, or there is no
+/// connection. TLS 1.2 at least (RFC 8461 §3.3); no resumption.
+pub(super) fn https_config(
+    anchors: &TrustAnchors,
+    clock: Arc<dyn Clock>,
+) -> Result<ClientConfig, TlsError> {
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(Now(clock)))
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+        .with_root_certificates(Arc::clone(&anchors.roots))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// The clock, as rustls asks for it.
 #[derive(Debug)]
 struct Now(Arc<dyn Clock>);
