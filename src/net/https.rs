@@ -177,11 +177,8 @@ fn request(
     content_type: Option<&str>,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, WebError> {
-    let host = if place.host.contains(':') {
-        format!("[{}]", place.host)
-    } else {
-        place.host.clone()
-    };
+    let host =
+        if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
     let host = place.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
     let mut request = Request::builder()
         .method(method)

@@ -18,6 +18,7 @@ pub mod rules;
 pub mod sts;
 #[cfg(test)]
 mod tests;
+pub mod tlsrpt;
 pub(crate) mod toml_source;
 
 pub use check::{Problem, Severity, SourceFile};
