@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Rows asked for at a time.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// `restante status`
 pub fn status(socket: &Path, json: bool) -> Exit {
@@ -123,7 +123,7 @@ fn show<T: DeserializeOwned>(
 }
 
 /// Fetches page after page. JSON is one array over all of them.
-fn list<T: DeserializeOwned>(
+pub(super) fn list<T: DeserializeOwned>(
     socket: &Path,
     json: bool,
     request: impl Fn(Option<String>) -> Request,
@@ -286,7 +286,7 @@ fn attempt_text(a: &TraceAttempt) {
     }
 }
 
-fn heading(names: &[&str]) -> Vec<String> {
+pub(super) fn heading(names: &[&str]) -> Vec<String> {
     names.iter().map(|&n| n.to_owned()).collect()
 }
 

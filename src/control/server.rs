@@ -10,6 +10,7 @@ use crate::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
         RecipientState, StoreError,
     },
+    tlsrpt::TlsReports,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -43,6 +44,8 @@ pub struct Control {
     pub people: Arc<dyn PeopleStore>,
     /// Policies.
     pub policies: Arc<dyn PolicyReport>,
+    /// Counts of TLS sessions.
+    pub reports: TlsReports,
     /// Addresses bound.
     pub listeners: Listeners,
 }
@@ -87,6 +90,9 @@ impl Control {
             Request::QueueShow { id } => self.show(&id).await,
             Request::Trace { query } => self.trace(&query).await,
             Request::VaultList { after, max } => self.vault_list(after, max).await,
+            Request::TlsReport { day, domain, after, max } => {
+                self.tls_report(day, domain, after, max).await
+            }
         };
         answered.unwrap_or_else(|refused| refused)
     }
@@ -175,6 +181,27 @@ impl Control {
         let next = grants.last().map(|g| g.id.to_string());
         let live = grants.iter().filter(|g| g.state == GrantState::Live);
         page(live.map(VaultView::from), next)
+    }
+
+    async fn tls_report(
+        &self,
+        day: Option<String>,
+        domain: Option<String>,
+        after: Option<String>,
+        max: usize,
+    ) -> Result<Answer, Answer> {
+        let wrong = |text: String| no(Refusal::Usage, text);
+        let day = day.map(|text| {
+            text.parse().map_err(|_| wrong(format!("`{text}` is no day: write 2026-11-25")))
+        });
+        let domain = domain.map(|text| {
+            text.parse::<Domain>().map_err(|e| wrong(format!("`{text}` is no domain: {e}")))
+        });
+        let (day, domain, max) = (day.transpose()?, domain.transpose()?, max.min(MAX_PAGE));
+        let reports = self.reports.reports(day, domain.as_ref(), after, max).await;
+        let reports = reports.map_err(unavailable)?;
+        let next = reports.last().filter(|_| reports.len() == max).map(|(key, _)| key.clone());
+        page(reports.into_iter().map(|(_, report)| report), next)
     }
 }
 

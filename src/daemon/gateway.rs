@@ -11,12 +11,14 @@ use crate::{
     control::{server::Control, view::Listeners},
     intake::{Intake, IntakeSettings},
     net::{
+        HttpsClient, HttpsSettings,
         connect::{Dialer, DialerSettings, Timeouts},
-        listen,
+        listen, source_address,
         tls::TlsServer,
     },
     portal::Portal,
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    tlsrpt::{ReportPorts, ReportSettings, TlsReports},
     wire::TlsAccept,
 };
 use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
@@ -45,6 +47,10 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// How often the vault ends what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Seconds after the end of a day at which its reports on TLS begin to go, at random: ten minutes to
+/// four hours (RFC 8460 §4.1).
+const REPORT_DELAY: std::ops::RangeInclusive<i64> = 600..=14_400;
+
 /// How long a browser may take for the head of a request, and leave a connection unused.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -56,6 +62,7 @@ pub struct Gateway {
     policies: Arc<LivePolicies>,
     smtp_tls: Option<Arc<TlsServer>>,
     portal_tls: Option<(RustlsConfig, config::KeyPair)>,
+    reports: TlsReports,
     /// Ends listeners, relay and helpers.
     stop: CancellationToken,
     portal: Handle<SocketAddr>,
@@ -93,6 +100,7 @@ impl Gateway {
             policies: Arc::clone(&parts.policies),
             smtp_tls: parts.smtp_tls.clone(),
             portal_tls: portal_tls(config).await?,
+            reports: tls_reports(config, &parts)?,
             stop: CancellationToken::new(),
             portal: Handle::new(),
             tasks: JoinSet::new(),
@@ -146,6 +154,7 @@ impl Gateway {
             sts: Arc::clone(&parts.sts) as _,
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
+            sessions: Arc::new(self.reports.clone()),
             clock: Arc::clone(&parts.vault.clock),
         };
         let relay = Relay::new(relay_settings(config), ports);
@@ -155,6 +164,11 @@ impl Gateway {
                 Ok(()) => Ended::Asked,
                 Err(error) => Ended::Failed(error.to_string()),
             }
+        });
+        let (reports, stop) = (self.reports.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            reports.run(stop).await;
+            Ended::Asked
         });
         let (sweeper, stop) = (Sweeper::new(parts.vault.clone(), SWEEP), self.stop.clone());
         self.tasks.spawn(async move {
@@ -173,6 +187,7 @@ impl Gateway {
             queue: Arc::clone(&parts.vault.queue),
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
+            reports: self.reports.clone(),
             listeners: self.listeners.clone(),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {
@@ -248,6 +263,8 @@ impl Gateway {
             tracing::warn!("some sessions did not end in time");
         }
         self.tasks.shutdown().await;
+        // The last deliveries may have come to their end after the reports' own.
+        self.reports.flush().await;
         drop(fs::remove_file(&self.socket));
     }
 }
@@ -308,6 +325,31 @@ fn intake_settings(config: &Config) -> IntakeSettings {
         max_errors: smtp.max_errors,
         idle_timeout: smtp.idle_timeout,
     }
+}
+
+fn tls_reports(config: &Config, parts: &Parts) -> Result<TlsReports, StartError> {
+    let https = HttpsSettings::new(parts.anchors.clone(), config.delivery.refuse_networks.clone());
+    let (resolver, clock) = (Arc::clone(&parts.resolver), Arc::clone(&parts.vault.clock));
+    let web = HttpsClient::new(https, Arc::clone(&resolver) as _, Arc::clone(&clock))
+        .map_err(|error| StartError::Config(error.to_string()))?;
+    let settings = ReportSettings {
+        send: config.delivery.tls_reports,
+        hostname: config.hostname.clone(),
+        organization: config.organization.name.clone(),
+        contact: config.organization.postmaster.clone(),
+        from: config.notification.from.clone(),
+        delay: SignedDuration::from_secs(rand::random_range(REPORT_DELAY)),
+        source: source_address,
+    };
+    let ports = ReportPorts {
+        notes: Arc::clone(&parts.notes),
+        queue: Arc::clone(&parts.vault.queue),
+        vault: parts.vault.clone(),
+        resolver,
+        web: Arc::new(web),
+        clock,
+    };
+    Ok(TlsReports::new(settings, ports))
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {

@@ -8,6 +8,7 @@ pub mod connect;
 pub mod https;
 pub mod listen;
 mod peer;
+mod source;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -16,6 +17,7 @@ pub mod trust;
 pub use connect::{Dialer, DialerSettings, Timeouts};
 pub use https::{HttpsClient, HttpsSettings};
 pub use listen::{BindError, bind, serve};
+pub use source::source_address;
 pub use tls::{TlsFileError, TlsServer};
 pub use trust::{TrustAnchors, TrustError};
 
