@@ -44,9 +44,7 @@ enum Signer {
 #[derive(Debug, thiserror::Error)]
 pub enum DkimError {
     /// Not a private key in PEM form.
-    #[error(
-        "holds no private key in PEM form: write a PKCS#8 file (\"-----BEGIN PRIVATE KEY-----\")"
-    )]
+    #[error("holds no private key in PEM form: write the file of a key in PKCS#8")]
     NoKey,
     /// A key of a kind that DKIM has no use for, or too short.
     #[error(
@@ -106,7 +104,9 @@ impl Signer {
         let key: PrivateKeyDer<'_> = match key {
             PrivateKeyDer::Pkcs8(der) => PrivatePkcs8KeyDer::from(der.secret_pkcs8_der()).into(),
             PrivateKeyDer::Pkcs1(der) => PrivatePkcs1KeyDer::from(der.secret_pkcs1_der()).into(),
-            _ => return Err(DkimError::Unfit("a key on an elliptic curve".to_owned())),
+            PrivateKeyDer::Sec1(_) | _ => {
+                return Err(DkimError::Unfit("a key on an elliptic curve".to_owned()));
+            }
         };
         let key = RsaKey::<Sha256>::from_key_der(key)
             .map_err(|_| DkimError::Unfit("neither Ed25519 nor RSA of 2048 to 8192 bits".into()))?;

@@ -12,8 +12,12 @@ fn host(dane: Dane) -> HostFacts {
 }
 
 fn records() -> Dane {
+    Dane::Records(tlsa_set())
+}
+
+fn tlsa_set() -> TlsaSet {
     let record = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![0xab; 32] };
-    Dane::Records(TlsaSet { base: "mx.a.example".to_owned(), records: vec![record] })
+    TlsaSet { base: "mx.a.example".to_owned(), records: vec![record] }
 }
 
 fn sts(mode: StsMode) -> StsFacts {
@@ -103,31 +107,12 @@ fn hosts_passed_over() {
 fn connections_that_prove_nothing() {
     use ResultType as R;
     let later = "2027-01-01T00:00:00Z";
-    let set = match records() {
-        Dane::Records(set) => set,
-        other => panic!("{other:?}"),
-    };
     let plain = Requirement::default();
-    let dane = Requirement { tlsa: Some(set), ..plain.clone() };
     let tls13 = Requirement { min_tls13: true, ..plain.clone() };
-    let met = DaneVerdict::Met { record: "2 1 1".to_owned(), usage: 2 };
+    let no_chain = || tls(Some("unknown issuer"), later, None);
     for (level, asked, tls, result, code, reason) in [
-        (
-            Level::Secure,
-            &plain,
-            tls(None, later, None),
-            R::CertificateHostMismatch,
-            None,
-            "a good chain, so it was the name",
-        ),
-        (
-            Level::Secure,
-            &plain,
-            tls(Some("unknown issuer"), later, None),
-            R::CertificateNotTrusted,
-            None,
-            "no chain",
-        ),
+        (Level::Secure, &plain, tls(None, later, None), R::CertificateHostMismatch, None, "name"),
+        (Level::Secure, &plain, no_chain(), R::CertificateNotTrusted, None, "no chain"),
         (
             Level::Secure,
             &plain,
@@ -145,31 +130,34 @@ fn connections_that_prove_nothing() {
             "TLS 1.3 is asked",
         ),
         (
-            Level::DaneOnly,
-            &dane,
-            tls(Some("x"), later, Some(DaneVerdict::Unmet("x".into()))),
-            R::ValidationFailure,
-            Some("tlsa-mismatch"),
-            "no record is met",
-        ),
-        (
-            Level::DaneOnly,
-            &dane,
-            tls(Some("x"), later, Some(met)),
-            R::CertificateHostMismatch,
-            None,
-            "usage 2, another name",
-        ),
-        (
             Level::Fingerprint,
             &plain,
-            tls(Some("self-signed"), later, None),
+            no_chain(),
             R::ValidationFailure,
             Some("not-pinned"),
             "the chain says nothing here",
         ),
     ] {
         let failure = TlsFailure::of_unproven(level, asked, &tls, now());
+        assert_eq!(failure, TlsFailure { result, code }, "{reason}");
+    }
+}
+
+#[test]
+fn connections_that_meet_no_tlsa_record_or_bear_no_name_of_one() {
+    let asked = Requirement { tlsa: Some(tlsa_set()), ..Requirement::default() };
+    let met = DaneVerdict::Met { record: "2 1 1".to_owned(), usage: 2 };
+    for (dane, result, code, reason) in [
+        (
+            DaneVerdict::Unmet("x".into()),
+            ResultType::ValidationFailure,
+            Some("tlsa-mismatch"),
+            "no record is met",
+        ),
+        (met, ResultType::CertificateHostMismatch, None, "usage 2, another name"),
+    ] {
+        let tls = tls(Some("x"), "2027-01-01T00:00:00Z", Some(dane));
+        let failure = TlsFailure::of_unproven(Level::DaneOnly, &asked, &tls, now());
         assert_eq!(failure, TlsFailure { result, code }, "{reason}");
     }
 }
@@ -210,7 +198,7 @@ fn sessions_add_up_by_policy_and_failure_and_counts_merge() {
         ("mx1", enforced.clone(), failed),
         ("mx2", enforced.clone(), failed),
         ("mx2", enforced.clone(), refused),
-        ("mx2", enforced.clone(), None),
+        ("mx2", enforced, None),
     ]
     .into_iter()
     .enumerate()

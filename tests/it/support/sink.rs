@@ -26,6 +26,8 @@ pub struct Manner {
     pub rcpt: Option<String>,
     /// Counts content instead of keeping it.
     pub count_only: bool,
+    /// Offers REQUIRETLS, inside TLS.
+    pub requiretls: bool,
 }
 
 /// A message it was given.
@@ -170,7 +172,10 @@ fn talk(
         let upper = line.trim_end().to_ascii_uppercase();
         let reply: String = if upper.starts_with("EHLO") {
             let starttls = if offer_tls { "250-STARTTLS\r\n" } else { "" };
-            format!("250-sink.test\r\n{starttls}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n")
+            let require = if over_tls && manner.requiretls { "250-REQUIRETLS\r\n" } else { "" };
+            format!(
+                "250-sink.test\r\n{starttls}{require}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
+            )
         } else if upper == "STARTTLS" && offer_tls {
             writer.write_all(b"220 2.0.0 go ahead\r\n")?;
             return Ok(true);

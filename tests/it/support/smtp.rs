@@ -1,15 +1,26 @@
 //! The smallest SMTP client that can hand in a message: the tests' MTA where no Postfix is needed.
 
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use std::{
+    fmt::Debug,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
+
+/// Both directions, plain or TLS.
+trait Duplex: Read + Write + Debug {}
+impl<T: Read + Write + Debug> Duplex for T {}
 
 /// A conversation.
 #[derive(Debug)]
 pub struct Conversation {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Duplex>>,
 }
 
 impl Conversation {
@@ -18,9 +29,28 @@ impl Conversation {
         let stream = TcpStream::connect(server).expect("connects");
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
         stream.set_nodelay(true).expect("set");
-        let mut conversation = Self { reader: BufReader::new(stream) };
+        let mut conversation = Self { reader: BufReader::new(Box::new(stream)) };
         conversation.expect("220");
         conversation
+    }
+
+    /// STARTTLS, with a server that proves that name to these anchors; then EHLO again.
+    pub fn start_tls(mut self, name: &str, anchors: &Path) -> Self {
+        self.say("STARTTLS", "220");
+        let mut roots = RootCertStore::empty();
+        for anchor in CertificateDer::pem_file_iter(anchors).expect("anchors") {
+            roots.add(anchor.expect("PEM")).expect("an anchor");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("TLS");
+        let secured = StreamOwned::new(connection, self.reader.into_inner());
+        Self { reader: BufReader::new(Box::new(secured)) }
     }
 
     /// Sends a line and expects a reply that begins so.
@@ -30,7 +60,8 @@ impl Conversation {
     }
 
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.reader.get_mut().write_all(bytes).expect("written");
+        let stream = self.reader.get_mut();
+        stream.write_all(bytes).and_then(|()| stream.flush()).expect("written");
     }
 
     /// Reads a whole reply; fails unless it begins with `expected`.
