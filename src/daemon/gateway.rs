@@ -11,13 +11,14 @@ use crate::{
     control::{server::Control, view::Listeners},
     intake::{Intake, IntakeSettings},
     net::{
-        HttpsClient, HttpsSettings,
         connect::{Dialer, DialerSettings, Timeouts},
         listen, source_address,
         tls::TlsServer,
     },
+    policies::StsPolicies,
     portal::Portal,
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    sts::{Sts, StsPorts},
     tlsrpt::{ReportPorts, ReportSettings, TlsReports},
     wire::TlsAccept,
 };
@@ -100,7 +101,7 @@ impl Gateway {
             policies: Arc::clone(&parts.policies),
             smtp_tls: parts.smtp_tls.clone(),
             portal_tls: portal_tls(config).await?,
-            reports: tls_reports(config, &parts)?,
+            reports: tls_reports(config, &parts),
             stop: CancellationToken::new(),
             portal: Handle::new(),
             tasks: JoinSet::new(),
@@ -151,7 +152,7 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             vault: parts.vault.clone(),
             resolver: Arc::clone(&parts.resolver) as _,
-            sts: Arc::clone(&parts.sts) as _,
+            sts: self.start_sts(parts),
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
             sessions: Arc::new(self.reports.clone()),
@@ -180,6 +181,22 @@ impl Gateway {
             policies.watch(stop).await;
             Ended::Asked
         });
+    }
+
+    /// Policies that domains publish, and the task that keeps them fresh.
+    fn start_sts(&mut self, parts: &Parts) -> Arc<dyn StsPolicies> {
+        let sts = Arc::new(Sts::new(StsPorts {
+            resolver: Arc::clone(&parts.resolver) as _,
+            web: Arc::clone(&parts.web),
+            notes: Arc::clone(&parts.notes),
+            clock: Arc::clone(&parts.vault.clock),
+        }));
+        let (fresh, stop) = (Arc::clone(&sts), self.stop.clone());
+        self.tasks.spawn(async move {
+            fresh.run(stop).await;
+            Ended::Asked
+        });
+        sts
     }
 
     fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {
@@ -327,11 +344,7 @@ fn intake_settings(config: &Config) -> IntakeSettings {
     }
 }
 
-fn tls_reports(config: &Config, parts: &Parts) -> Result<TlsReports, StartError> {
-    let https = HttpsSettings::new(parts.anchors.clone(), config.delivery.refuse_networks.clone());
-    let (resolver, clock) = (Arc::clone(&parts.resolver), Arc::clone(&parts.vault.clock));
-    let web = HttpsClient::new(https, Arc::clone(&resolver) as _, Arc::clone(&clock))
-        .map_err(|error| StartError::Config(error.to_string()))?;
+fn tls_reports(config: &Config, parts: &Parts) -> TlsReports {
     let settings = ReportSettings {
         send: config.delivery.tls_reports,
         hostname: config.hostname.clone(),
@@ -345,11 +358,11 @@ fn tls_reports(config: &Config, parts: &Parts) -> Result<TlsReports, StartError>
         notes: Arc::clone(&parts.notes),
         queue: Arc::clone(&parts.vault.queue),
         vault: parts.vault.clone(),
-        resolver,
-        web: Arc::new(web),
-        clock,
+        resolver: Arc::clone(&parts.resolver) as _,
+        web: Arc::clone(&parts.web),
+        clock: Arc::clone(&parts.vault.clock),
     };
-    Ok(TlsReports::new(settings, ports))
+    TlsReports::new(settings, ports)
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {

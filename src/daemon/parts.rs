@@ -6,7 +6,11 @@ use crate::{
     config::{self, Config},
     dns::hickory::HickoryResolver,
     mail::notice::{Letterhead, Templates},
-    net::{tls::TlsServer, trust::TrustAnchors},
+    net::{
+        https::{HttpsClient, HttpsSettings},
+        tls::TlsServer,
+        trust::TrustAnchors,
+    },
     portal::{Portal, PortalSettings},
     seal::KeyRing,
     store::{
@@ -14,6 +18,7 @@ use crate::{
         sled::{Options, SledStore},
     },
     vault::{DkimKey, NoticeSettings, Vault},
+    wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
 use std::{
@@ -31,20 +36,10 @@ pub(super) struct Parts {
     pub(super) notes: Arc<dyn NoteStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
-    pub(super) sts: Arc<NoSts>,
+    pub(super) web: Arc<dyn Web>,
     pub(super) anchors: TrustAnchors,
     pub(super) smtp_tls: Option<Arc<TlsServer>>,
     pub(super) portal: Portal,
-}
-
-/// Stands in until MTA-STS is looked up.
-#[derive(Debug)]
-pub(super) struct NoSts;
-#[async_trait::async_trait]
-impl crate::policies::StsPolicies for NoSts {
-    async fn policy(&self, _: &crate::mail::Domain) -> crate::policy::StsFacts {
-        crate::policy::StsFacts::Doubt("MTA-STS is not looked up yet".to_owned())
-    }
 }
 
 /// Reads every file that the configuration names, for `config check`: what is wrong, a line each.
@@ -88,6 +83,12 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let (store, ring) = open_store(config).await?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
+    let web = HttpsClient::new(
+        HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone()),
+        Arc::clone(&resolver) as _,
+        Arc::clone(&clock),
+    );
+    let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
     let vault = Vault::new(queue, bodies, people, ring, clock, notices).signing(dkim);
     let portal = PortalSettings {
         organization: config.organization.name.clone(),
@@ -96,7 +97,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         overrides: pages,
     };
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, notes, policies, resolver, sts: Arc::new(NoSts), anchors, smtp_tls, portal })
+    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, portal })
 }
 
 /// A key file of `notification.dkim`.

@@ -22,8 +22,9 @@ pub enum NoteKind {
 /// Notes by kind and key.
 #[async_trait]
 pub trait NoteStore: Send + Sync + std::fmt::Debug {
-    /// Creates or replaces a note; durable on return. [`StoreError::Corrupt`] where [`check`] says
-    /// so, and then what was there stays.
+    /// Creates or replaces a note; durable on return. [`StoreError::Corrupt`], and what was there
+    /// stays, if the value is larger than [`LARGEST_NOTE`], or the key empty, longer than
+    /// [`LONGEST_KEY`] or with a NUL in it.
     async fn put_note(&self, kind: NoteKind, key: &str, value: Vec<u8>) -> Result<(), StoreError>;
     /// A note.
     async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError>;

@@ -11,6 +11,7 @@ mod dkim;
 mod large;
 mod life;
 mod main_job;
+mod mta_sts;
 mod no_plaintext;
 mod refusals;
 mod requiretls;

@@ -24,6 +24,8 @@ pub struct Records {
     pub mx: Vec<(u16, String)>,
     pub a: Vec<Ipv4Addr>,
     pub cname: Option<String>,
+    /// TXT records, each in its strings.
+    pub txt: Vec<Vec<String>>,
     /// Answers SERVFAIL to everything.
     pub broken: bool,
 }
@@ -60,6 +62,12 @@ impl Zone {
             let a = vec![address.parse().expect("an IPv4 address")];
             self.set(host, Records { a, ..Records::default() });
         }
+    }
+
+    /// A name with one TXT record of one string.
+    pub fn text(&self, name: &str, text: &str) {
+        let txt = vec![vec![text.to_owned()]];
+        self.set(name, Records { txt, ..Records::default() });
     }
 
     pub fn set(&self, name: &str, records: Records) {
@@ -127,6 +135,8 @@ fn data_of(records: &Records, asked: RecordType) -> Vec<RData> {
         records.mx.iter().map(mx).collect()
     } else if asked == RecordType::A {
         records.a.iter().map(|&a| RData::A(rdata::A(a))).collect()
+    } else if asked == RecordType::TXT {
+        records.txt.iter().map(|strings| RData::TXT(rdata::TXT::new(strings.clone()))).collect()
     } else {
         Vec::new()
     }

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod gateway;
 pub mod house;
 pub mod http;
+pub mod nginx;
 pub mod pki;
 pub mod postfix;
 pub mod sink;

@@ -32,15 +32,42 @@ impl Pki {
 
     /// A certificate for that host.
     pub fn leaf(&self, host: &str) -> Leaf {
+        self.odd_leaf(host, &[host], |_| {})
+    }
+
+    /// A certificate for these names, changed by `odd`; its files begin with `file`.
+    pub fn odd_leaf(
+        &self,
+        file: &str,
+        names: &[&str],
+        odd: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
         let key = KeyPair::generate().expect("key");
-        let params = CertificateParams::new([host.to_owned()]).expect("params");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        let certificate = params(names, odd).signed_by(&key, &self.issuer).expect("signed");
+        self.write(file, &(certificate.pem() + &self.issuer.pem()), &key)
+    }
+
+    /// A certificate for that host that nobody vouches for.
+    pub fn self_signed(&self, host: &str) -> Leaf {
+        let key = KeyPair::generate().expect("key");
+        let certificate = params(&[host], |_| {}).self_signed(&key).expect("signed");
+        self.write(host, &certificate.pem(), &key)
+    }
+
+    fn write(&self, file: &str, chain: &str, key: &KeyPair) -> Leaf {
         let leaf = Leaf {
-            chain: self.dir.join(format!("{host}.pem")),
-            key: self.dir.join(format!("{host}.key")),
+            chain: self.dir.join(format!("{file}.pem")),
+            key: self.dir.join(format!("{file}.key")),
         };
-        std::fs::write(&leaf.chain, certificate.pem() + &self.issuer.pem()).expect("write");
+        std::fs::write(&leaf.chain, chain).expect("write");
         std::fs::write(&leaf.key, key.serialize_pem()).expect("write");
         leaf
     }
+}
+
+fn params(names: &[&str], odd: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("params");
+    odd(&mut params);
+    params
 }

@@ -1,0 +1,110 @@
+//! Fetching a policy (RFC 8461 §3.3), and leaving a host alone that did not serve one.
+
+use super::{
+    Sts,
+    kept::{Kept, later},
+    locked,
+};
+use crate::{mail::Domain, policy::StsPolicy, wire::Page};
+use jiff::Timestamp;
+use std::collections::HashMap;
+
+/// Where a policy lies on the host `mta-sts.DOMAIN` (RFC 8461 §3.3).
+const PATH: &str = "/.well-known/mta-sts.txt";
+/// How long no other fetch is tried for the same domain and id, in seconds (RFC 8461 §3.3: five
+/// minutes or more).
+const BACK_OFF: u64 = 300;
+/// Failures remembered.
+const FAILURES: usize = 10_000;
+
+/// The last failure of each domain.
+#[derive(Debug, Default)]
+pub(super) struct Failures(HashMap<Domain, Failure>);
+#[derive(Debug)]
+struct Failure {
+    id: String,
+    until: Timestamp,
+    why: String,
+}
+
+impl Failures {
+    /// Why that policy is not to be fetched now.
+    fn of(&self, domain: &Domain, id: &str, now: Timestamp) -> Option<String> {
+        let failure = self.0.get(domain)?;
+        let rests = failure.id == id && now < failure.until;
+        rests.then(|| format!("{}; the next try comes after {}", failure.why, failure.until))
+    }
+
+    fn note(&mut self, domain: &Domain, failure: Failure, now: Timestamp) {
+        if self.0.len() >= FAILURES && !self.0.contains_key(domain) {
+            self.0.retain(|_, failure| now < failure.until);
+        }
+        if self.0.len() >= FAILURES {
+            let first = self.0.iter().min_by_key(|(_, failure)| failure.until);
+            let first = first.map(|(domain, _)| domain.clone());
+            first.and_then(|first| self.0.remove(&first));
+        }
+        self.0.insert(domain.clone(), failure);
+    }
+}
+
+impl Sts {
+    /// Fetches the policy announced under that id, and keeps it.
+    pub(super) async fn fetch(&self, domain: &Domain, id: &str) -> Result<StsPolicy, String> {
+        let before = self.ports.clock.now();
+        if let Some(why) = locked(&self.failures).of(domain, id, before) {
+            return Err(why);
+        }
+        let fetched = self.fetch_now(domain, id).await;
+        let now = self.ports.clock.now();
+        match fetched {
+            Ok(policy) => {
+                locked(&self.failures).0.remove(domain);
+                tracing::info!(%domain, id, mode = ?policy.mode, max_age = policy.max_age,
+                    "MTA-STS policy fetched");
+                self.keep(domain.as_str(), &Kept::new(policy.clone(), now)).await;
+                Ok(policy)
+            }
+            Err(why) => {
+                tracing::warn!(%domain, id, error = why, "MTA-STS policy not fetched");
+                let until = later(now, BACK_OFF);
+                let failure = Failure { id: id.to_owned(), until, why: why.clone() };
+                locked(&self.failures).note(domain, failure, now);
+                Err(why)
+            }
+        }
+    }
+
+    async fn fetch_now(&self, domain: &Domain, id: &str) -> Result<StsPolicy, String> {
+        let host = format!("mta-sts.{domain}");
+        let _permit = self.fetches.acquire().await.map_err(|e| e.to_string())?;
+        let page = self.ports.web.get(&host, PATH).await;
+        let Page { media_type, body } = page.map_err(|e| format!("https://{host}{PATH}: {e}"))?;
+        // What is no text was not meant as a policy: a page that welcomes or excuses itself.
+        if media_type != "text/plain" {
+            return Err(format!("https://{host}{PATH} is not text/plain"));
+        }
+        StsPolicy::parse(id, &body).map_err(|why| format!("the policy of {host} is no good: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_bounded_and_the_oldest_goes_first() {
+        let mut failures = Failures::default();
+        let at = |n: usize| Timestamp::from_second(i64::try_from(n).unwrap()).unwrap();
+        let name = |n: usize| format!("d{n}.test").parse::<Domain>().unwrap();
+        let failure = |until| Failure { id: "1".to_owned(), until, why: "no".to_owned() };
+        for n in 0..FAILURES + 5 {
+            failures.note(&name(n), failure(at(n + 20_000)), at(0));
+        }
+        assert_eq!(failures.0.len(), FAILURES);
+        assert!(failures.of(&name(4), "1", at(0)).is_none());
+        assert!(failures.of(&name(5), "1", at(0)).is_some());
+        failures.note(&name(1), failure(at(90_000)), at(80_000));
+        assert_eq!(failures.0.len(), 1, "what is over makes room");
+    }
+}
