@@ -15,7 +15,7 @@ use crate::{
         listen, source_address,
         tls::TlsServer,
     },
-    policies::StsPolicies,
+    policies::{StsPolicies, TlsSessions},
     portal::Portal,
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
     sts::{Sts, StsPorts},
@@ -155,7 +155,7 @@ impl Gateway {
             sts: self.start_sts(parts),
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
-            sessions: Arc::new(self.reports.clone()),
+            sessions: self.start_reports(),
             clock: Arc::clone(&parts.vault.clock),
         };
         let relay = Relay::new(relay_settings(config), ports);
@@ -165,11 +165,6 @@ impl Gateway {
                 Ok(()) => Ended::Asked,
                 Err(error) => Ended::Failed(error.to_string()),
             }
-        });
-        let (reports, stop) = (self.reports.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            reports.run(stop).await;
-            Ended::Asked
         });
         let (sweeper, stop) = (Sweeper::new(parts.vault.clone(), SWEEP), self.stop.clone());
         self.tasks.spawn(async move {
@@ -184,6 +179,16 @@ impl Gateway {
     }
 
     /// Policies that domains publish, and the task that keeps them fresh.
+    /// Reports on TLS; what it gives is told of sessions.
+    fn start_reports(&mut self) -> Arc<dyn TlsSessions> {
+        let (reports, stop) = (self.reports.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            reports.run(stop).await;
+            Ended::Asked
+        });
+        Arc::new(self.reports.clone())
+    }
+
     fn start_sts(&mut self, parts: &Parts) -> Arc<dyn StsPolicies> {
         let sts = Arc::new(Sts::new(StsPorts {
             resolver: Arc::clone(&parts.resolver) as _,
