@@ -67,6 +67,11 @@ fn run_policy(config: Option<&Path>, command: args::Policy) -> Exit {
         args::Policy::Check { dir: None, strict, json } => {
             with(config, |c| cli::policy::check(&c.policy_dir, strict, json, &SystemClock))
         }
+        args::Policy::Replay { dir, since, strict, json } => with(config, |c| {
+            let (live, dir) = (c.policy_dir.as_path(), dir.as_deref());
+            let asked = cli::replay::Replay { live, dir, since, strict, json };
+            cli::replay::replay(&socket(&c), &asked, &SystemClock)
+        }),
         args::Policy::Explain { address, json } => {
             with(config, |c| cli::policy::explain(&c.policy_dir, &address, json, &SystemClock))
         }

@@ -61,7 +61,8 @@ pub struct SendError {
 /// Starts TLS on an accepted connection.
 #[async_trait]
 pub trait TlsAccept: Send + Sync + std::fmt::Debug {
-    /// Handshake as server; the stream and its description (`TLSv1.3 TLS13_AES_256_GCM_SHA384`).
+    /// Handshake as server; the stream and its description (`TLSv1.3 TLS_AES_256_GCM_SHA384
+    /// X25519MLKEM768`).
     async fn accept(&self, plain: Box<dyn Stream>) -> std::io::Result<(Box<dyn Stream>, String)>;
 }
 /// Speaks HTTPS to hosts that proved their name by a chain to a trust anchor. No redirect is

@@ -148,6 +148,23 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
+    /// Which recipients' mail would have moved under a changed policy folder, from where to where
+    ///
+    /// Judges the decisions on record again, by what DNS said and hosts proved at the time. What
+    /// the record does not tell is said, never guessed. Rules count as they did on arrival.
+    Replay {
+        /// The changed folder; otherwise the one in force, against decisions of earlier versions
+        dir: Option<PathBuf>,
+        /// How far back: 12h, 30d
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time)]
+        since: jiff::SignedDuration,
+        /// Exit 1 if anything would move
+        #[arg(long)]
+        strict: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Which file and rule decide for a recipient, and why, without network
     Explain {
         /// The recipient
@@ -173,6 +190,11 @@ pub enum Config {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A time as configuration files have it.
+fn time(text: &str) -> Result<jiff::SignedDuration, String> {
+    crate::policy::toml_source::duration(text)
 }
 
 #[cfg(test)]

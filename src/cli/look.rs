@@ -1,10 +1,14 @@
 //! Commands that ask the running server: `status`, `queue`, `trace`, `vault list`.
 
 use super::{Exit, out};
-use crate::control::{
-    Answer, Page, Refusal, Request,
-    client::{self, ClientError},
-    view::{QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView, VaultView},
+use crate::{
+    control::{
+        Answer, Page, Refusal, Request,
+        client::{self, ClientError},
+        view::{QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView, VaultView},
+    },
+    policy::{DaneVerdict, Dnssec},
+    store::DnsRecord,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -130,20 +134,8 @@ pub(super) fn list<T: DeserializeOwned>(
     text: impl Fn(&[T]),
 ) -> Exit {
     let mut rows: Vec<Value> = Vec::new();
-    let mut after = None;
-    loop {
-        let page = ask(socket, &request(after)).and_then(|value| {
-            serde_json::from_value::<Page>(value).map_err(|error| garbled(&error))
-        });
-        let mut page = match page {
-            Ok(page) => page,
-            Err(exit) => return exit,
-        };
-        rows.append(&mut page.rows);
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
+    if let Err(exit) = each_page(socket, request, |row| rows.push(row)) {
+        return exit;
     }
     if json {
         out::json(&rows);
@@ -154,6 +146,26 @@ pub(super) fn list<T: DeserializeOwned>(
         Err(error) => return garbled(&error),
     }
     Exit::Done
+}
+
+/// Fetches page after page, and hands over each row.
+pub(super) fn each_page<T: DeserializeOwned>(
+    socket: &Path,
+    request: impl Fn(Option<String>) -> Request,
+    mut take: impl FnMut(T),
+) -> Result<(), Exit> {
+    let mut after = None;
+    loop {
+        let value = ask(socket, &request(after))?;
+        let page: Page = serde_json::from_value(value).map_err(|error| garbled(&error))?;
+        for row in page.rows {
+            take(serde_json::from_value(row).map_err(|error| garbled(&error))?);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
@@ -231,7 +243,8 @@ fn trace_text(view: &TraceView) {
         out::line(format_args!("  Message-ID {message_id}"));
     }
     if let Some(client) = &view.client {
-        out::line(format_args!("  handed in by {client}"));
+        let tls = view.client_tls.as_deref().unwrap_or("no TLS");
+        out::line(format_args!("  handed in by {client}, {tls}"));
     }
     if let Some(rule) = &view.rule {
         out::line(format_args!("  judged by the rule at {rule}"));
@@ -264,6 +277,9 @@ fn attempt_text(a: &TraceAttempt) {
     let host = a.mx.as_deref().unwrap_or("-");
     let address = a.address.as_deref().unwrap_or("-");
     out::line(format_args!("    {} {host} [{address}]", time(a.at)));
+    if let Some(dns) = &a.dns {
+        dns_text(dns);
+    }
     if let Some(t) = &a.tls {
         let verified = if t.verified { "verified" } else { "not verified" };
         let group = t.group.as_deref().unwrap_or("-");
@@ -277,6 +293,13 @@ fn attempt_text(a: &TraceAttempt) {
         if let Some(error) = &t.chain_error {
             out::line(format_args!("      certificate: {error}"));
         }
+        match &t.dane {
+            Some(DaneVerdict::Met { record, .. }) => {
+                out::line(format_args!("      DANE: meets {record}"));
+            }
+            Some(DaneVerdict::Unmet(why)) => out::line(format_args!("      DANE: not met: {why}")),
+            None => {}
+        }
     }
     if let Some(reply) = &a.reply {
         out::line(format_args!("      reply {reply}"));
@@ -286,11 +309,26 @@ fn attempt_text(a: &TraceAttempt) {
     }
 }
 
+fn dns_text(dns: &DnsRecord) {
+    let worth = match dns.dnssec {
+        Dnssec::Secure => "signed",
+        Dnssec::Insecure => "not signed",
+        Dnssec::Unchecked => "not checked",
+    };
+    out::line(format_args!("      MX {} (DNSSEC: {worth})", dns.mx.join(" ")));
+    if let Some(dane) = &dns.dane {
+        out::line(format_args!("      TLSA {dane}"));
+    }
+    if let Some(sts) = &dns.sts {
+        out::line(format_args!("      MTA-STS {sts}"));
+    }
+}
+
 pub(super) fn heading(names: &[&str]) -> Vec<String> {
     names.iter().map(|&n| n.to_owned()).collect()
 }
 
-fn time(at: jiff::Timestamp) -> String {
+pub(super) fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

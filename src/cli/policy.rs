@@ -6,6 +6,7 @@ use crate::{
     mail::Address,
     policy::{self, PolicyRef, PolicySet, Problem, Severity, SourceFile},
 };
+use jiff::Timestamp;
 use std::{io, path::Path};
 
 /// Bytes of one policy file at most.
@@ -101,16 +102,9 @@ pub fn explain(dir: &Path, address: &str, json: bool, clock: &dyn Clock) -> Exit
             return Exit::Data;
         }
     };
-    let files = match read_dir(dir) {
-        Ok(files) => files,
-        Err(error) => return unreadable(dir, &error),
-    };
-    let set = match PolicySet::parse(&files, clock.now()) {
-        Ok((set, _)) => set,
-        Err(problems) => {
-            problems.iter().for_each(out::complain);
-            return Exit::Config;
-        }
+    let set = match load_set(dir, clock.now()) {
+        Ok(set) => set,
+        Err(exit) => return exit,
     };
     let explanation = policy::explain(&set, &address, clock.now());
     if json {
@@ -119,6 +113,15 @@ pub fn explain(dir: &Path, address: &str, json: bool, clock: &dyn Clock) -> Exit
         explanation.text.iter().for_each(out::line);
     }
     Exit::Done
+}
+
+/// The set of a folder; what is wrong with it is said.
+pub(super) fn load_set(dir: &Path, now: Timestamp) -> Result<PolicySet, Exit> {
+    let files = read_dir(dir).map_err(|error| unreadable(dir, &error))?;
+    PolicySet::parse(&files, now).map(|(set, _)| set).map_err(|problems| {
+        problems.iter().for_each(out::complain);
+        Exit::Config
+    })
 }
 
 fn unreadable(dir: &Path, error: &io::Error) -> Exit {

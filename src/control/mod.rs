@@ -8,6 +8,7 @@ pub mod client;
 pub mod server;
 pub mod view;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a request line at most.
@@ -37,6 +38,15 @@ pub enum Request {
     Trace {
         /// A queue id, a Message-ID or an address.
         query: String,
+    },
+    /// `restante policy replay`: a page of customers' messages with their decisions and attempts.
+    Decisions {
+        /// Messages that arrived then or later.
+        since: Timestamp,
+        /// Continue after this id.
+        after: Option<String>,
+        /// Messages a page.
+        max: usize,
     },
     /// `restante vault list`: a page of live grants.
     VaultList {

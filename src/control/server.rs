@@ -2,16 +2,21 @@
 
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
-    view::{Failure, Listeners, PolicyStatus, QueueView, StatusView, TraceView, VaultView},
+    view::{
+        DecisionRecipient, DecisionView, Failure, Listeners, PolicyStatus, QueueView, StatusView,
+        TraceView, VaultView,
+    },
 };
 use crate::{
     mail::{Address, Domain, QueueId},
+    seal::Class,
     store::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
         RecipientState, StoreError,
     },
     tlsrpt::TlsReports,
 };
+use jiff::Timestamp;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
@@ -26,6 +31,8 @@ const FAILURES_FROM: usize = 1000;
 const TRACE_MAX: usize = 200;
 /// Rows a page at most.
 const MAX_PAGE: usize = 1000;
+/// Messages a page of decisions at most: each may hold a thousand recipients with their attempts.
+const DECISIONS_PAGE: usize = 50;
 /// A question must come, and its answer go, within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,6 +96,7 @@ impl Control {
             Request::QueueList { after, max } => self.queue_list(after, max).await,
             Request::QueueShow { id } => self.show(&id).await,
             Request::Trace { query } => self.trace(&query).await,
+            Request::Decisions { since, after, max } => self.decisions(since, after, max).await,
             Request::VaultList { after, max } => self.vault_list(after, max).await,
             Request::TlsReport { day, domain, after, max } => {
                 self.tls_report(day, domain, after, max).await
@@ -170,6 +178,46 @@ impl Control {
             }
         }
         Ok(life)
+    }
+
+    async fn decisions(
+        &self,
+        since: Timestamp,
+        after: Option<String>,
+        max: usize,
+    ) -> Result<Answer, Answer> {
+        let after = match after {
+            Some(id) => parse_id(&id)?,
+            // Ids begin with the time of arrival.
+            None => QueueId::new(u64::try_from(since.as_millisecond()).unwrap_or(0), [0; 10]),
+        };
+        let rows = self.queue.list(&Filter::default(), Some(after), max.min(DECISIONS_PAGE)).await;
+        let rows = rows.map_err(unavailable)?;
+        let next = rows.last().map(|(m, _)| m.facts.id.to_string());
+        let mut views = Vec::with_capacity(rows.len());
+        for (message, recipients) in rows {
+            if message.facts.class != Class::Protected {
+                continue;
+            }
+            let mut decided = Vec::with_capacity(recipients.len());
+            for row in recipients {
+                let attempts = self.queue.attempts(message.facts.id, row.index).await;
+                let attempts = attempts.map_err(unavailable)?;
+                decided.push(DecisionRecipient {
+                    address: row.address,
+                    state: row.state,
+                    why: row.why,
+                    attempts,
+                });
+            }
+            views.push(DecisionView {
+                id: message.facts.id,
+                arrived: message.facts.arrived,
+                rule: message.facts.rule,
+                recipients: decided,
+            });
+        }
+        page(views.into_iter(), next)
     }
 
     async fn vault_list(&self, after: Option<String>, max: usize) -> Result<Answer, Answer> {

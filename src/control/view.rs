@@ -2,8 +2,10 @@
 
 use crate::{
     mail::{Address, Domain, QueueId},
-    policy::{Level, Why},
-    store::{Attempt, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals},
+    policy::{DaneVerdict, Level, RuleVerdict, Trouble, Why},
+    store::{
+        Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals,
+    },
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -183,6 +185,8 @@ pub struct TraceView {
     pub arrived: Timestamp,
     /// Who handed it in.
     pub client: Option<String>,
+    /// TLS version, cipher suite and key exchange group of that connection, if it had TLS.
+    pub client_tls: Option<String>,
     /// The message rule that judged it: file and line.
     pub rule: Option<String>,
     /// Recipients.
@@ -238,8 +242,12 @@ pub struct TraceAttempt {
     pub tls: Option<TraceTls>,
     /// Reply of the peer.
     pub reply: Option<String>,
+    /// What kind of trouble it was.
+    pub trouble: Option<Trouble>,
     /// What went wrong.
     pub error: Option<String>,
+    /// What DNS said.
+    pub dns: Option<DnsRecord>,
 }
 
 /// TLS as seen.
@@ -257,8 +265,12 @@ pub struct TraceTls {
     pub names: Vec<String>,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
+    /// SHA-256 of its public key.
+    pub key_fingerprint: String,
     /// Why the chain does not lead to a trust anchor.
     pub chain_error: Option<String>,
+    /// What the host's TLSA records say of it.
+    pub dane: Option<DaneVerdict>,
 }
 
 impl TraceView {
@@ -278,6 +290,7 @@ impl TraceView {
             size: message.size,
             arrived: facts.arrived,
             client: facts.client.as_ref().map(|c| format!("{} [{}]", c.helo, c.address)),
+            client_tls: facts.client.as_ref().and_then(|c| c.tls.clone()),
             rule: facts.rule.rule.as_ref().map(|(file, line)| format!("{file}:{line}")),
             recipients: lives.map(|(row, tries)| TraceRecipient::new(row, tries)).collect(),
         }
@@ -338,12 +351,42 @@ impl TraceAttempt {
                 verified: a.verified,
                 names: t.names.clone(),
                 fingerprint: t.fingerprint.clone(),
+                key_fingerprint: t.key_fingerprint.clone(),
                 chain_error: t.chain_error.clone(),
+                dane: t.dane.clone(),
             }),
             reply: a.reply.clone(),
+            trouble: a.trouble,
             error: a.error.clone(),
+            dns: a.dns.clone(),
         }
     }
+}
+
+/// A customer's message with its decisions, for `restante policy replay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// Queue id.
+    pub id: QueueId,
+    /// Time of arrival.
+    pub arrived: Timestamp,
+    /// What the message rules said on arrival.
+    pub rule: RuleVerdict,
+    /// Recipients.
+    pub recipients: Vec<DecisionRecipient>,
+}
+
+/// What was decided about one recipient, and what was seen on the way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRecipient {
+    /// Address.
+    pub address: Address,
+    /// How it stands.
+    pub state: RecipientState,
+    /// The last decision.
+    pub why: Option<Why>,
+    /// Attempts, oldest first.
+    pub attempts: Vec<Attempt>,
 }
 
 /// An entry of `restante vault list`: one recipient's leave to open one message.

@@ -191,3 +191,22 @@ fn notice_settings(
         retention: config.portal.retention,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::NamedGroup;
+
+    #[tokio::test]
+    async fn the_portal_takes_post_quantum_keys_and_http_1_1_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let made = rcgen::generate_simple_self_signed(["portal.example.org".to_owned()]).unwrap();
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let tls = http1_tls(&config::KeyPair { certificate, key }).await.unwrap().get_inner();
+        let groups = tls.crypto_provider().kx_groups.iter().map(|group| group.name());
+        assert!(groups.take(1).eq([NamedGroup::X25519MLKEM768]));
+        assert_eq!(tls.alpn_protocols, [b"http/1.1".to_vec()]);
+    }
+}

@@ -6,8 +6,9 @@ use crate::{
     mail::Domain,
     net::{
         bounded,
+        files::PolicyFiles,
         peer::{Link, Session, Stop},
-        trust::{Handshake, TrustAnchors},
+        trust::{Handshake, Ours, Terms, TrustAnchors},
     },
     policy::{HostTrouble, PeerFacts, Requirement, StartTls, TlsFacts, Trouble, decide::TlsUse},
     smtp::{Client, ClientAction, ClientError},
@@ -18,14 +19,13 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{net::TcpStream, time::timeout};
 
@@ -73,12 +73,10 @@ pub struct DialerSettings {
     pub timeouts: Timeouts,
     /// `delivery.refuse_networks`
     pub refuse_networks: Vec<IpNet>,
-    /// Where a policy's relative `ca_file` lies: the policy folder.
+    /// Where a policy's relative `ca_file`, `client_certificate` and `client_key` lie: the policy
+    /// folder.
     pub ca_dir: PathBuf,
 }
-
-/// Private anchors as read: the file's time of change, and what it held.
-type CaFiles = HashMap<PathBuf, (SystemTime, TrustAnchors)>;
 
 /// Opens connections.
 #[derive(Debug)]
@@ -86,7 +84,7 @@ pub struct Dialer {
     settings: DialerSettings,
     clock: Arc<dyn Clock>,
     last: AtomicU64,
-    ca_files: Mutex<CaFiles>,
+    files: PolicyFiles,
 }
 
 /// Why a host did not come to be a peer.
@@ -135,7 +133,8 @@ impl From<Stop> for Failure {
 impl Dialer {
     /// A dialer; connections are numbered from 1.
     pub fn new(settings: DialerSettings, clock: Arc<dyn Clock>) -> Self {
-        Self { settings, clock, last: AtomicU64::new(0), ca_files: Mutex::default() }
+        let files = PolicyFiles::new(settings.ca_dir.clone());
+        Self { settings, clock, last: AtomicU64::new(0), files }
     }
 
     async fn dial(
@@ -216,13 +215,11 @@ impl Dialer {
             | ClientAction::Failed(_) => return Err(Stop::Unexpected.into()),
         }
         let (client, plain, timeouts) = session.into_parts();
-        let running = handshake.run(plain, server_name(host, address));
+        let ours = handshake.ours();
+        let running = handshake.run(plain, server_name(sni(host, requirement), address));
         let (stream, facts) = match timeout(timeouts.handshake, running).await {
             Ok(Ok(secured)) => secured,
-            Ok(Err(error)) => {
-                let detail = format!("TLS handshake: {error}");
-                return Err(Failure::new(Trouble::Handshake, detail).or_plaintext());
-            }
+            Ok(Err(error)) => return Err(no_handshake(&error.to_string(), &ours)),
             Err(_) => {
                 let detail = "TLS handshake: no answer in time";
                 return Err(Failure::new(Trouble::Handshake, detail).or_plaintext());
@@ -230,40 +227,28 @@ impl Dialer {
         };
         let mut session = Session::new(client, Box::new(stream), timeouts);
         session.client.tls_started();
-        if let Err(failure) = ready(&mut session).await {
-            // TLS stood: what breaks now is no reason for plaintext.
-            return Err(Failure { tls: Some(facts), fall_back: false, ..Failure::from(failure) });
+        if let Err(stop) = ready(&mut session).await {
+            let failure = broken_off(stop, &session, &ours);
+            return Err(Failure { tls: Some(facts), ..failure });
         }
         Ok((session, StartTls::Done(facts)))
     }
 
     async fn handshake(&self, requirement: &Requirement) -> Result<Handshake, Failure> {
+        let unusable = |error: String| Failure::new(Trouble::Unproven, error);
+        // A policy's anchors replace the common ones, and never add to them.
         let anchors = match &requirement.ca_file {
-            Some(path) => self.private_anchors(&self.settings.ca_dir.join(path)).await?,
+            Some(path) => self.files.anchors(path).await.map_err(unusable)?,
             None => self.settings.anchors.clone(),
         };
-        Handshake::new(&anchors, requirement.min_tls13, Arc::clone(&self.clock))
-            .map_err(|error| Failure::new(Trouble::Handshake, error.to_string()))
-    }
-
-    /// Anchors of a policy's `ca_file`, read again when the file has changed. A file that can't be
-    /// used proves nothing about anybody, so the host stays unproven.
-    async fn private_anchors(&self, path: &Path) -> Result<TrustAnchors, Failure> {
-        let unusable = |error: String| Failure::new(Trouble::Unproven, format!("ca_file {error}"));
-        let changed = tokio::fs::metadata(path).await.and_then(|data| data.modified());
-        let changed =
-            changed.map_err(|e| unusable(format!("{}: cannot be read: {e}", path.display())))?;
-        let known = {
-            let files = self.ca_files.lock().unwrap_or_else(PoisonError::into_inner);
-            files.get(path).filter(|(when, _)| *when == changed).map(|(_, a)| a.clone())
+        let identity = match &requirement.client {
+            Some(client) => Some(self.files.identity(client).await.map_err(unusable)?),
+            None => None,
         };
-        if let Some(anchors) = known {
-            return Ok(anchors);
-        }
-        let anchors = TrustAnchors::load(Some(path)).map_err(|e| unusable(e.to_string()))?;
-        let mut files = self.ca_files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.insert(path.to_owned(), (changed, anchors.clone()));
-        Ok(anchors)
+        let (min_tls13, tlsa) = (requirement.min_tls13, requirement.tlsa.clone());
+        let terms = Terms { anchors, min_tls13, tlsa, identity };
+        Handshake::new(terms, Arc::clone(&self.clock))
+            .map_err(|error| Failure::new(Trouble::Handshake, error.to_string()))
     }
 
     fn facts(
@@ -306,6 +291,7 @@ impl Connector for Dialer {
                     tls: failure.tls,
                     verified: false,
                     reply: failure.reply,
+                    trouble: Some(failure.trouble),
                     error: Some(failure.detail.clone()),
                     dns: None,
                 };
@@ -344,6 +330,25 @@ fn no_start_tls(stop: Stop) -> Failure {
     Failure { trouble: Trouble::Handshake, ..failure }.or_plaintext()
 }
 
+fn no_handshake(error: &str, ours: &Ours) -> Failure {
+    let why = ours.why_refused().map(|why| format!("; {why}")).unwrap_or_default();
+    Failure::new(Trouble::Handshake, format!("TLS handshake: {error}{why}")).or_plaintext()
+}
+
+/// What broke inside TLS. It stood, so this is no reason for plaintext; but a host that asked for
+/// our certificate and breaks off before the first reply refuses the handshake: TLS 1.3 lets it say
+/// so only after our side is done.
+fn broken_off(stop: Stop, session: &Session, ours: &Ours) -> Failure {
+    match &stop {
+        Stop::Client(ClientError::Closed(text)) if ours.why_refused().is_some() => {
+            no_handshake(session.broken().unwrap_or(text), ours)
+        }
+        Stop::Client(_) | Stop::TimedOut(_) | Stop::Unexpected => {
+            Failure { fall_back: false, ..Failure::from(stop) }
+        }
+    }
+}
+
 /// Greeting and EHLO are done, or the EHLO inside TLS.
 async fn ready(session: &mut Session) -> Result<(), Stop> {
     let limit = session.greeting_limit();
@@ -355,6 +360,11 @@ async fn ready(session: &mut Session) -> Result<(), Stop> {
         | ClientAction::Done(_)
         | ClientAction::Failed(_) => Err(Stop::Unexpected),
     }
+}
+
+/// RFC 7672 §8.1: with TLSA records SNI is their base domain.
+fn sni<'a>(host: &'a str, requirement: &'a Requirement) -> &'a str {
+    requirement.tlsa.as_ref().map_or(host, |set| set.base.trim_end_matches('.'))
 }
 
 /// The name for SNI; a host that is an address, or no DNS name, gets none.

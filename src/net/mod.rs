@@ -5,6 +5,7 @@
 //! certificate that nobody vouches for succeeds here, and says so.
 
 pub mod connect;
+mod files;
 pub mod https;
 pub mod listen;
 mod peer;

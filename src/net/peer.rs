@@ -69,11 +69,24 @@ pub(super) struct Session {
     stream: Box<dyn Stream>,
     timeouts: Timeouts,
     closed: bool,
+    /// The stream's own error, once it broke.
+    broken: Option<String>,
 }
 
 impl Session {
     pub(super) fn new(client: Client, stream: Box<dyn Stream>, timeouts: Timeouts) -> Self {
-        Self { client, stream, timeouts, closed: false }
+        Self { client, stream, timeouts, closed: false, broken: None }
+    }
+
+    /// What broke the stream, if it did not just end: inside TLS, the alert that came.
+    pub(super) fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    fn note(&mut self, error: &io::Error) -> String {
+        let text = bounded(&error.to_string());
+        self.broken.get_or_insert_with(|| text.clone());
+        text
     }
 
     pub(super) fn greeting_limit(&self) -> Duration {
@@ -120,12 +133,18 @@ impl Session {
     async fn read(&mut self) {
         let mut buffer = [0; PORTION];
         match self.stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => {
-                self.closed = true;
-                self.client.closed();
+            Ok(0) => self.end(),
+            Err(error) => {
+                self.note(&error);
+                self.end();
             }
             Ok(length) => self.client.receive(buffer.get(..length).unwrap_or_default()),
         }
+    }
+
+    fn end(&mut self) {
+        self.closed = true;
+        self.client.closed();
     }
 
     /// After a failed write: what the peer had said before it closed, which may be an answer for
@@ -163,7 +182,7 @@ impl Session {
             }
             Ok(Err((early, error))) => {
                 self.client.receive(&early);
-                Written { whole, trouble: Some(bounded(&error.to_string())) }
+                Written { whole, trouble: Some(self.note(&error)) }
             }
             Err(_) => Written { whole, trouble: Some("the peer takes no more bytes".into()) },
         }

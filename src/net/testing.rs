@@ -3,16 +3,19 @@
 use crate::{clock::Clock, net::provider};
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::ResolvesServerCert,
+    server::{ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 #[derive(Debug)]
 pub(crate) struct At(pub(crate) &'static str);
@@ -37,10 +40,23 @@ impl Authority {
     }
 
     pub(crate) fn named(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::odd(name, |_| {})
+    }
+
+    /// One at the top, changed by `odd`.
+    pub(crate) fn odd(name: &str, odd: impl FnOnce(&mut CertificateParams)) -> Self {
+        let params = authority(name, odd);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// One under this one, changed by `odd`.
+    pub(crate) fn below(&self, name: &str, odd: impl FnOnce(&mut CertificateParams)) -> Self {
+        let (params, key) = (authority(name, odd), KeyPair::generate().unwrap());
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -53,6 +69,15 @@ impl Authority {
         let params = params(names, odd);
         Leaf { der: params.signed_by(&key, &self.0).unwrap().der().clone(), key }
     }
+}
+
+fn authority(name: &str, odd: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    odd(&mut params);
+    params
 }
 
 /// A certificate with its key.
@@ -77,12 +102,31 @@ pub(crate) fn self_signed(names: &[&str], odd: impl FnOnce(&mut CertificateParam
     Leaf { der, key }
 }
 
+impl Leaf {
+    /// Certificate and key as PEM files in that folder.
+    pub(crate) fn store(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        std::fs::write(&certificate, pem(&self.der)).unwrap();
+        std::fs::write(&key, self.key.serialize_pem()).unwrap();
+        (certificate, key)
+    }
+}
+
+pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
+    let body = data_encoding::BASE64.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+/// Names that clients sent by SNI.
+pub(crate) type Called = Arc<Mutex<Vec<Option<String>>>>;
+
 /// Shows a certificate as it is, sensible or not.
 #[derive(Debug)]
-struct Shows(Arc<CertifiedKey>);
+struct Shows(Arc<CertifiedKey>, Called);
 
 impl ResolvesServerCert for Shows {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.1.lock().unwrap().push(hello.server_name().map(str::to_owned));
         Some(Arc::clone(&self.0))
     }
 }
@@ -93,13 +137,47 @@ pub(crate) fn server_config(
     key: &KeyPair,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<ServerConfig> {
+    Arc::new(server_of(vec![der.clone()], key, versions, None).0)
+}
+
+/// The same with a chain; also what it is called by.
+pub(crate) fn chain_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    versions: &[&'static SupportedProtocolVersion],
+) -> (Arc<ServerConfig>, Called) {
+    let (config, called) = server_of(chain, key, versions, None);
+    (Arc::new(config), called)
+}
+
+/// A TLS server that asks for a certificate of `clients`; `insists`: and lets nobody in without.
+pub(crate) fn asking_config(
+    leaf: &Leaf,
+    clients: &Authority,
+    insists: bool,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(clients.der()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let verifier = if insists { verifier } else { verifier.allow_unauthenticated() };
+    let verifier = verifier.build().unwrap();
+    Arc::new(server_of(vec![leaf.der.clone()], &leaf.key, versions, Some(verifier)).0)
+}
+
+fn server_of(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    versions: &[&'static SupportedProtocolVersion],
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> (ServerConfig, Called) {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let key = provider().key_provider.load_private_key(key).unwrap();
-    let shown = CertifiedKey::new(vec![der.clone()], key);
+    let (shown, called) = (Arc::new(CertifiedKey::new(chain, key)), Called::default());
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .unwrap()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Shows(Arc::new(shown))));
-    Arc::new(config)
+        .with_client_cert_verifier(clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
+        .with_cert_resolver(Arc::new(Shows(shown, Arc::clone(&called))));
+    (config, called)
 }

@@ -10,6 +10,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::NoServerSessionStorage,
+    sign::{CertifiedKey, SingleCertAndKey},
     version,
 };
 use std::{
@@ -18,6 +19,7 @@ use std::{
     sync::Arc,
 };
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 /// Certificate or key that cannot be used: which file, and what is expected there.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,12 @@ impl TlsAccept for TlsServer {
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsFileError> {
+    let shown = pair(certificate, key)?;
+    build(shown).map_err(|error| unfit(certificate, key, &error))
+}
+
+/// A PEM chain (leaf first) and its key.
+pub(super) fn pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsFileError> {
     let missing =
         || TlsFileError::Missing { path: certificate.to_owned(), expected: "certificate" };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&bytes(certificate)?)
@@ -100,26 +108,31 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsFileError> {
     if chain.is_empty() {
         return Err(missing());
     }
-    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?)
+    let private = PrivateKeyDer::from_pem_slice(&Zeroizing::new(bytes(key)?))
         .map_err(|_| TlsFileError::Missing { path: key.to_owned(), expected: "private key" })?;
-    build(chain, private).map_err(|error| TlsFileError::Pair {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        reason: pair_reason(&error),
-    })
+    CertifiedKey::from_der(chain, private, &provider())
+        .map_err(|error| unfit(certificate, key, &error))
 }
 
-fn build(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, rustls::Error> {
+fn build(shown: CertifiedKey) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // A client that says which protocol it speaks, and it is not mail, was led astray (RFC 7301
+    // §3.2). Who says nothing, as mail servers do, is let in.
+    config.alpn_protocols = vec![b"smtp".to_vec(), b"esmtp".to_vec()];
     Ok(config)
+}
+
+fn unfit(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsFileError {
+    TlsFileError::Pair {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        reason: pair_reason(error),
+    }
 }
 
 fn pair_reason(error: &rustls::Error) -> String {
@@ -137,27 +150,24 @@ fn bytes(path: &Path) -> Result<Vec<u8>, TlsFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{Authority, Leaf, today};
-    use crate::net::trust::{Handshake, TrustAnchors};
+    use crate::net::testing::{Authority, today};
+    use crate::net::trust::{Handshake, Terms, TrustAnchors};
     use rustls::pki_types::ServerName;
-
-    fn store(folder: &Path, leaf: &Leaf) -> (PathBuf, PathBuf) {
-        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-        let body = data_encoding::BASE64.encode(&leaf.der);
-        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-        fs::write(&certificate, pem).unwrap();
-        fs::write(&key, leaf.key.serialize_pem()).unwrap();
-        (certificate, key)
-    }
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
 
     async fn names_shown(server: &TlsServer, anchors: &TrustAnchors) -> Vec<String> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let handshake = Handshake::new(anchors, false, today()).unwrap();
+        let anchors = anchors.clone();
+        let terms = Terms { anchors, min_tls13: false, tlsa: None, identity: None };
+        let handshake = Handshake::new(terms, today()).unwrap();
         let name = ServerName::try_from("gw.example.org").unwrap();
         let (client, accepted) =
             tokio::join!(handshake.run(Box::new(ours), name), server.accept(Box::new(theirs)));
         let description = accepted.unwrap().1;
         assert!(description.starts_with("TLSv1.3 TLS_AES_"), "{description}");
+        // Post-quantum on both sides, and told of.
+        assert!(description.ends_with(" X25519MLKEM768"), "{description}");
         client.unwrap().1.names
     }
 
@@ -166,10 +176,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let anchors = TrustAnchors::from_pem(authority.pem().as_bytes(), "test").unwrap();
-        let (certificate, key) = store(folder.path(), &authority.issue(&["one.test"], |_| {}));
+        let (certificate, key) = authority.issue(&["one.test"], |_| {}).store(folder.path());
         let server = TlsServer::load(&certificate, &key).unwrap();
         assert_eq!(names_shown(&server, &anchors).await, ["one.test"]);
-        store(folder.path(), &authority.issue(&["two.test"], |_| {}));
+        authority.issue(&["two.test"], |_| {}).store(folder.path());
         assert_eq!(names_shown(&server, &anchors).await, ["one.test"]);
         server.reload().unwrap();
         assert_eq!(names_shown(&server, &anchors).await, ["two.test"]);
@@ -182,7 +192,7 @@ mod tests {
     fn files_that_do_not_serve_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
-        let (certificate, key) = store(folder.path(), &authority.issue(&["one.test"], |_| {}));
+        let (certificate, key) = authority.issue(&["one.test"], |_| {}).store(folder.path());
         let error = |c: &Path, k: &Path| TlsServer::load(c, k).unwrap_err().to_string();
         assert!(error(&key, &key).contains("key.pem: holds no certificate"));
         assert!(error(&certificate, &certificate).contains("cert.pem: holds no private key"));
@@ -191,5 +201,45 @@ mod tests {
         fs::write(&key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
         let text = error(&certificate, &key);
         assert!(text.ends_with("the key does not belong to the first certificate"), "{text}");
+    }
+
+    /// A handshake with a client that says it speaks this.
+    async fn speaks(server: &TlsServer, authority: &Authority, alpn: &[&[u8]]) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let name = ServerName::try_from("one.test").unwrap();
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, ours);
+        let (client, accepted) = tokio::join!(connecting, server.accept(Box::new(theirs)));
+        assert_eq!(client.is_ok(), accepted.is_ok());
+        accepted.is_ok()
+    }
+
+    #[tokio::test]
+    async fn who_means_another_protocol_is_not_let_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let leaf = authority.issue(&["one.test"], |p| {
+            (p.not_before, p.not_after) =
+                (rcgen::date_time_ymd(1990, 1, 1), rcgen::date_time_ymd(2190, 1, 1));
+        });
+        let (certificate, key) = leaf.store(folder.path());
+        let server = TlsServer::load(&certificate, &key).unwrap();
+        for (alpn, expected, why) in [
+            (&[][..], true, "mail servers name no protocol"),
+            (&[&b"smtp"[..]], true, "mail"),
+            (&[b"h2", b"smtp"], true, "mail among others"),
+            (&[b"http/1.1"], false, "a browser led astray"),
+            (&[b"h2", b"http/1.1"], false, "the same"),
+            (&[b"imap"], false, "a mail reader led astray"),
+        ] {
+            assert_eq!(speaks(&server, &authority, alpn).await, expected, "{why}");
+        }
     }
 }

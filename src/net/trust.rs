@@ -5,14 +5,25 @@
 //! enforced: one level asks for a chain, another for a fingerprint, another for nothing, and policy
 //! compares.
 
-use crate::{clock::Clock, net::provider, policy::TlsFacts, wire::Stream};
+mod client;
+mod dane;
+
+pub(super) use client::{Identity, Ours};
+
+use crate::{
+    clock::Clock,
+    net::provider,
+    policy::{DaneVerdict, TlsFacts, TlsaSet},
+    wire::Stream,
+};
+use dane::Chain;
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, Error as TlsError,
     RootCertStore, SignatureScheme,
     client::{
-        Resumption,
+        ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
@@ -117,38 +128,57 @@ impl TrustAnchors {
     }
 }
 
+/// What a handshake is run with, and what the peer's certificate is held against.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    /// The only ones.
+    pub(super) anchors: TrustAnchors,
+    /// At least TLS 1.3.
+    pub(super) min_tls13: bool,
+    /// TLSA records.
+    pub(super) tlsa: Option<TlsaSet>,
+    /// Shown if the peer asks for it.
+    pub(super) identity: Option<Identity>,
+}
+
 /// A handshake with one peer. Each has its own configuration, without resumption: a resumed session
 /// would skip the judgement.
 pub(super) struct Handshake {
     judge: Arc<Judge>,
+    ours: Arc<Ours>,
     config: ClientConfig,
 }
 
 impl Handshake {
-    pub(super) fn new(
-        anchors: &TrustAnchors,
-        min_tls13: bool,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, TlsError> {
+    pub(super) fn new(terms: Terms, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
         let provider = provider();
         let judge = Arc::new(Judge {
-            roots: Arc::clone(&anchors.roots),
+            roots: terms.anchors.roots,
+            tlsa: terms.tlsa,
             algorithms: provider.signature_verification_algorithms,
             verdict: OnceLock::new(),
         });
+        let ours = Arc::new(Ours::new(terms.identity));
         let verifier: Arc<dyn ServerCertVerifier> = judge.clone();
+        let resolver: Arc<dyn ResolvesClientCert> = ours.clone();
         let versions: &[_] =
-            if min_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
+            if terms.min_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(Now(clock)))
             .with_protocol_versions(versions)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_client_cert_resolver(resolver);
         config.resumption = Resumption::disabled();
-        Ok(Self { judge, config })
+        Ok(Self { judge, ours, config })
     }
 
-    /// Runs it. SNI is the host's name; a host given by address gets none (RFC 6066 §3).
+    /// Our side of mutual TLS, to be asked when the peer has broken off. In TLS 1.3 it judges our
+    /// certificate after the handshake is done for us (RFC 8446 §4.4.2.4).
+    pub(super) fn ours(&self) -> Arc<Ours> {
+        Arc::clone(&self.ours)
+    }
+
+    /// Runs it. SNI is `name`; a host given by address gets none (RFC 6066 §3).
     pub(super) async fn run(
         self,
         plain: Box<dyn Stream>,
@@ -190,9 +220,18 @@ impl TimeProvider for Now {
 #[derive(Debug)]
 struct Judge {
     roots: Arc<RootCertStore>,
+    tlsa: Option<TlsaSet>,
     algorithms: WebPkiSupportedAlgorithms,
-    /// `Some(None)`: the chain is good.
-    verdict: OnceLock<Option<String>>,
+    verdict: OnceLock<Verdict>,
+}
+
+/// What the certificate is worth.
+#[derive(Debug)]
+struct Verdict {
+    /// `None`: the chain is good.
+    chain_error: Option<String>,
+    /// By the TLSA records, where there are any.
+    dane: Option<DaneVerdict>,
 }
 
 impl ServerCertVerifier for Judge {
@@ -213,7 +252,12 @@ impl ServerCertVerifier for Judge {
                 self.algorithms.all,
             )
         });
-        let _ = self.verdict.set(judged.err().map(|error| reason(&error, end_entity)));
+        let chain =
+            Chain { leaf: end_entity, above: intermediates, now, algorithms: self.algorithms };
+        let _ = self.verdict.set(Verdict {
+            chain_error: judged.err().map(|error| reason(&error, end_entity)),
+            dane: self.tlsa.as_ref().map(|set| chain.verdict(set)),
+        });
         // Not "trusted": policy reads the verdict before any content moves.
         Ok(ServerCertVerified::assertion())
     }
@@ -303,7 +347,7 @@ fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
 }
 
 /// What was negotiated and shown. Without a verdict the chain counts as unproven.
-fn facts_of(connection: &CommonState, verdict: Option<&Option<String>>) -> TlsFacts {
+fn facts_of(connection: &CommonState, verdict: Option<&Verdict>) -> TlsFacts {
     let der: &[u8] = connection
         .peer_certificates()
         .and_then(|chain| chain.first())
@@ -313,8 +357,9 @@ fn facts_of(connection: &CommonState, verdict: Option<&Option<String>>) -> TlsFa
     TlsFacts {
         version: version_of(connection),
         cipher: cipher_of(connection),
-        group: connection.negotiated_key_exchange_group().map(|g| format!("{:?}", g.name())),
-        chain_error: verdict.cloned().unwrap_or_else(|| Some("no certificate was judged".into())),
+        group: group_of(connection),
+        chain_error: verdict
+            .map_or_else(|| Some("no certificate was judged".into()), |v| v.chain_error.clone()),
         names: leaf.as_ref().map(names_of).unwrap_or_default(),
         fingerprint: sha256(der),
         key_fingerprint: leaf
@@ -323,13 +368,20 @@ fn facts_of(connection: &CommonState, verdict: Option<&Option<String>>) -> TlsFa
             .unwrap_or_default(),
         not_after: leaf
             .and_then(|leaf| Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()),
-        dane: None,
+        dane: verdict.and_then(|v| v.dane.clone()),
     }
 }
 
-/// `TLSv1.3 TLS_AES_256_GCM_SHA384`
+/// `TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768`
 pub(super) fn describe(connection: &CommonState) -> String {
-    format!("{} {}", version_of(connection), cipher_of(connection))
+    let words = [version_of(connection), cipher_of(connection)];
+    let words: Vec<_> = words.into_iter().chain(group_of(connection)).collect();
+    words.join(" ")
+}
+
+/// The name of the IANA registry for all groups that are offered here.
+fn group_of(connection: &CommonState) -> Option<String> {
+    connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()))
 }
 
 fn version_of(connection: &CommonState) -> String {
@@ -377,10 +429,10 @@ fn reason(error: &TlsError, leaf: &CertificateDer<'_>) -> String {
     let TlsError::InvalidCertificate(error) = error else { return error.to_string() };
     let self_signed = parsed.is_some_and(|leaf| leaf.subject() == leaf.issuer());
     if let CertificateError::ExpiredContext { not_after, .. } = error {
-        return format!("certificate expired on {}", day(*not_after));
+        return format!("certificate expired on {}", day_of(*not_after));
     }
     if let CertificateError::NotValidYetContext { not_before, .. } = error {
-        return format!("certificate is not valid before {}", day(*not_before));
+        return format!("certificate is not valid before {}", day_of(*not_before));
     }
     if matches!(error, CertificateError::UnknownIssuer) && self_signed {
         return "self-signed certificate".into();
@@ -402,11 +454,13 @@ fn reason(error: &TlsError, leaf: &CertificateDer<'_>) -> String {
     super::bounded(&text)
 }
 
-fn day(time: UnixTime) -> String {
-    i64::try_from(time.as_secs())
-        .ok()
-        .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .map_or_else(|| "a day out of range".into(), |t| t.strftime("%Y-%m-%d").to_string())
+fn day_of(time: UnixTime) -> String {
+    day(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn day(seconds: i64) -> String {
+    Timestamp::from_second(seconds)
+        .map_or_else(|_| "a day out of range".into(), |t| t.strftime("%Y-%m-%d").to_string())
 }
 
 #[cfg(test)]

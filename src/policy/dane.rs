@@ -1,7 +1,11 @@
 //! DANE for SMTP (RFC 7672): TLSA records, and what they can say of a host.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256, Sha512};
 use std::fmt;
+
+/// Records whose failure is told of; a host may publish more.
+const TOLD: usize = 4;
 
 /// One TLSA record (RFC 6698 §2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +32,32 @@ impl Tlsa {
         };
         matches!(self.usage, 2 | 3) && self.selector <= 1 && length
     }
+
+    /// True if the association data is this certificate, or its key, in the form that selector and
+    /// matching type name (RFC 6698 §2.1.2, §2.1.3). The usage is not looked at.
+    pub fn matches(&self, shown: Shown<'_>) -> bool {
+        let selected = match self.selector {
+            0 => shown.certificate,
+            1 => shown.key,
+            _ => return false,
+        };
+        let data = self.data.as_slice();
+        match self.matching {
+            0 => data == selected && !data.is_empty(),
+            1 => !selected.is_empty() && data == Sha256::digest(selected).as_slice(),
+            2 => !selected.is_empty() && data == Sha512::digest(selected).as_slice(),
+            _ => false,
+        }
+    }
+}
+
+/// A certificate that a host shows, as DER.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// All of it.
+    pub certificate: &'a [u8],
+    /// Its `SubjectPublicKeyInfo`; empty where it cannot be read, and then no record of a key is met.
+    pub key: &'a [u8],
 }
 
 /// `3 1 1 5fe3…`: as in a zone file, the data cut short.
@@ -41,7 +71,7 @@ impl fmt::Display for Tlsa {
 }
 
 /// Usable TLSA records of a host, from a signed answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TlsaSet {
     /// The name that stands behind `_25._tcp.` (RFC 7672 §2.2.3): SNI, and for usage 2 a name that
     /// the certificate may bear.
@@ -50,8 +80,49 @@ pub struct TlsaSet {
     pub records: Vec<Tlsa>,
 }
 
+impl TlsaSet {
+    /// Holds a certificate against the records: one that is met is enough (RFC 7672 §3.1), and of
+    /// several that are met one of usage 3 is named, because it asks for nothing more. `chain` says
+    /// whether the certificate leads to the authority of a usage 2 record, and if not, why.
+    pub fn verdict(
+        &self,
+        leaf: Shown<'_>,
+        chain: impl Fn(&Tlsa) -> Result<(), String>,
+    ) -> DaneVerdict {
+        let usable = || self.records.iter().filter(|record| record.usable());
+        // RFC 7672 §3.1.1: the record is the whole proof; no name, date or chain is asked.
+        if let Some(record) = usable().find(|r| r.usage == 3 && r.matches(leaf)) {
+            return DaneVerdict::Met { record: record.to_string(), usage: 3 };
+        }
+        let mut failures = Vec::new();
+        for record in usable() {
+            let failure = match (record.usage, record.selector) {
+                (3, 0) => "another certificate is shown".to_owned(),
+                (3, _) => "another public key is shown".to_owned(),
+                // RFC 7671 §5.2: an authority stands above the certificate.
+                _ if record.matches(leaf) => {
+                    "it names the host's own certificate, where usage 2 wants an authority above it"
+                        .to_owned()
+                }
+                _ => match chain(record) {
+                    Ok(()) => return DaneVerdict::Met { record: record.to_string(), usage: 2 },
+                    Err(why) => why,
+                },
+            };
+            failures.push(format!("{record}: {failure}"));
+        }
+        let more = failures.len().saturating_sub(TOLD);
+        failures.truncate(TOLD);
+        if more > 0 {
+            failures.push(format!("and {more} more"));
+        }
+        DaneVerdict::Unmet(failures.join("; "))
+    }
+}
+
 /// What a host publishes for DANE (RFC 7672 §2.2).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Dane {
     /// Not asked: the level has no use for it, or the MX records are not signed.
     NotAsked,
@@ -68,17 +139,42 @@ pub enum Dane {
 }
 
 impl Dane {
-    /// What is recorded of it; nothing where it was not asked for.
-    pub fn record(&self) -> Option<String> {
+    /// The same with at most so many records, data and texts of at most so many bytes: for the
+    /// record. `None` where it was not asked for.
+    pub fn bounded(&self, records: usize, bytes: usize) -> Option<Self> {
+        let short = |text: &String| {
+            text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+        };
+        let cut = |record: &Tlsa| {
+            let data = record.data.iter().take(bytes).copied().collect();
+            Tlsa { data, ..record.clone() }
+        };
+        Some(match self {
+            Self::NotAsked => return None,
+            Self::Unchecked => Self::Unchecked,
+            Self::Absent(why) => Self::Absent(short(why)),
+            Self::Unusable(why) => Self::Unusable(short(why)),
+            Self::Trouble(why) => Self::Trouble(short(why)),
+            Self::Records(set) => {
+                let records = set.records.iter().take(records).map(cut).collect();
+                Self::Records(TlsaSet { base: set.base.clone(), records })
+            }
+        })
+    }
+}
+
+/// For the record.
+impl fmt::Display for Dane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAsked => None,
-            Self::Unchecked => Some("DNSSEC is not checked".to_owned()),
-            Self::Absent(why) => Some(format!("no TLSA records: {why}")),
-            Self::Unusable(why) => Some(format!("no usable TLSA records: {why}")),
-            Self::Trouble(why) => Some(format!("not known: {why}")),
+            Self::NotAsked => f.write_str("not asked"),
+            Self::Unchecked => f.write_str("DNSSEC is not checked"),
+            Self::Absent(why) => write!(f, "none: {why}"),
+            Self::Unusable(why) => write!(f, "none usable: {why}"),
+            Self::Trouble(why) => write!(f, "not known: {why}"),
             Self::Records(set) => {
                 let records: Vec<_> = set.records.iter().map(ToString::to_string).collect();
-                Some(format!("{}: {}", set.base, records.join(", ")))
+                write!(f, "{}: {}", set.base, records.join(", "))
             }
         }
     }
@@ -98,3 +194,6 @@ pub enum DaneVerdict {
     /// None is met, and why.
     Unmet(String),
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,7 @@ pub struct MxHost {
     pub preference: u16,
 }
 /// How the STARTTLS step ended.
+#[expect(clippy::large_enum_variant, reason = "there is one for a connection, seldom moved")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartTls {

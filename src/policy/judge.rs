@@ -43,9 +43,10 @@ pub(super) fn host(level: Level, host: &HostFacts, sts: Option<&StsFacts>) -> Re
         // RFC 8461 §2: a host that publishes TLSA records is judged by them alone.
         Level::Auto => match published(&host.dane)? {
             Some(_) => Ok(()),
-            None => enforced(host, sts).map_err(|(trouble, text)| match trouble {
-                Trouble::Dns => (trouble, text),
-                _ => (trouble, format!("{}, and {text}", absent(host))),
+            None => enforced(host, sts).map_err(|(trouble, text)| {
+                let neither = trouble != Trouble::Dns;
+                let text = if neither { format!("{}, and {text}", absent(host)) } else { text };
+                (trouble, text)
             }),
         },
         Level::MtaSts => enforced(host, sts),
@@ -73,10 +74,10 @@ fn published(dane: &Dane) -> Result<Option<&TlsaSet>, Unmet> {
 }
 
 fn absent(host: &HostFacts) -> String {
-    match &host.dane {
-        Dane::Absent(why) => format!("{} has no TLSA records under DNSSEC ({why})", host.name),
-        _ => format!("the MX record that names {} is not signed", host.name),
+    if let Dane::Absent(why) = &host.dane {
+        return format!("{} has no TLSA records under DNSSEC ({why})", host.name);
     }
+    format!("the MX record that names {} is not signed", host.name)
 }
 
 /// RFC 8461 §5: an enforced policy, and the host named in it.
@@ -143,7 +144,7 @@ pub(super) fn level(
         (Level::Secure, _) => proven(asked, peer, &or_own(asked.names, under(asked.domain))),
         (Level::Dane | Level::DaneOnly | Level::Auto, Some(set)) => by_dane(asked, peer, set),
         // RFC 8461 §4.2: the certificate is for the host, not for the pattern that names it.
-        (Level::MtaSts | Level::Auto, _) => proven(asked, peer, &[name.clone()]),
+        (Level::MtaSts | Level::Auto, _) => proven(asked, peer, std::slice::from_ref(name)),
         (Level::DaneOnly | Level::Envelope, _) => {
             Err((Trouble::Unproven, format!("no connection can meet level {}", asked.level)))
         }

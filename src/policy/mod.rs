@@ -9,11 +9,13 @@ pub mod decide;
 pub mod explain;
 pub mod facts;
 pub mod file;
+pub mod forecast;
 mod judge;
 pub mod level;
 mod next_hop;
 mod obstacle;
 mod read;
+pub mod replay;
 pub mod rules;
 pub mod sts;
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use facts::{
     TlsFacts, Trouble,
 };
 pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
+pub use forecast::{Wanted, would_pass};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};
 pub use sts::{StsFacts, StsMode, StsPolicy};

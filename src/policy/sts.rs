@@ -71,6 +71,24 @@ impl fmt::Display for StsFacts {
     }
 }
 
+impl StsFacts {
+    /// The same with at most so many patterns, and texts of at most so many bytes: for the record.
+    pub fn bounded(&self, patterns: usize, bytes: usize) -> Self {
+        let short = |text: &String| {
+            text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+        };
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Policy(policy) => {
+                let mx = policy.mx.iter().take(patterns).cloned().collect();
+                Self::Policy(StsPolicy { mx, ..policy.clone() })
+            }
+            Self::Unfetched(why) => Self::Unfetched(short(why)),
+            Self::Doubt(why) => Self::Doubt(short(why)),
+        }
+    }
+}
+
 /// The id of the one MTA-STS record among the TXT records of `_mta-sts.DOMAIN` (RFC 8461 §3.1). The
 /// error says why there is none; to senders all of them mean: the domain publishes no policy.
 pub fn record_id(texts: &[String]) -> Result<String, String> {

@@ -276,6 +276,7 @@ impl<'a> Search<'a> {
         let at = self.relay.now();
         self.attempts.push(Attempt {
             mx: Some(host.clone()),
+            trouble: Some(trouble),
             error: Some(detail.clone()),
             dns: self.dns(),
             ..blank(at)
@@ -286,12 +287,11 @@ impl<'a> Search<'a> {
     /// What DNS has said so far.
     fn dns(&self) -> Option<DnsRecord> {
         let Some(MxFacts::Hosts(hosts, dnssec)) = &self.mx else { return None };
-        let short = |text: String| bounded(text, TEXT_MAX);
         Some(DnsRecord {
             mx: hosts.iter().take(HOSTS_MAX).map(|host| host.name.clone()).collect(),
             dnssec: *dnssec,
-            dane: self.host.as_ref().and_then(|host| host.dane.record()).map(short),
-            sts: self.sts.as_ref().map(|sts| short(sts.to_string())),
+            dane: self.host.as_ref().and_then(|host| host.dane.bounded(HOSTS_MAX, TEXT_MAX)),
+            sts: self.sts.as_ref().map(|sts| sts.bounded(HOSTS_MAX, TEXT_MAX)),
         })
     }
 
@@ -315,7 +315,8 @@ impl<'a> Search<'a> {
     pub(super) fn leave(&mut self, peer: &PeerFacts, trouble: Trouble, detail: String) {
         let detail = bounded(detail, TEXT_MAX);
         let record = self.record(peer, false);
-        self.attempts.push(Attempt { error: Some(detail.clone()), ..record });
+        let (error, trouble_of) = (Some(detail.clone()), Some(trouble));
+        self.attempts.push(Attempt { error, trouble: trouble_of, ..record });
         self.tried.push(HostTrouble { host: peer.host.clone(), trouble, detail });
     }
 }
@@ -344,6 +345,6 @@ fn literal(host: &str) -> Option<IpAddr> {
 }
 
 fn blank(at: Timestamp) -> Attempt {
-    let (mx, address, tls, reply, error, dns) = (None, None, None, None, None, None);
-    Attempt { at, mx, address, tls, verified: false, reply, error, dns }
+    let (mx, address, tls, reply) = (None, None, None, None);
+    Attempt { at, mx, address, tls, verified: false, reply, trouble: None, error: None, dns: None }
 }

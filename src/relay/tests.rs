@@ -181,6 +181,7 @@ impl Connector for Net {
                 tls: None,
                 verified: false,
                 reply: None,
+                trouble: Some(trouble),
                 error: Some(detail.clone()),
                 dns: None,
             };

@@ -1,7 +1,7 @@
 //! The queue: what is due, by recipient.
 use crate::{
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
-    policy::{Dnssec, TlsFacts, Why},
+    policy::{Dane, Dnssec, StsFacts, TlsFacts, Trouble, Why},
     seal::{WrappedKey, header::MessageFacts},
     store::{Health, Locator, StoreError, people::Grant},
 };
@@ -135,6 +135,9 @@ pub struct Attempt {
     pub verified: bool,
     /// Reply of the peer.
     pub reply: Option<String>,
+    /// What kind of trouble kept content from going over this connection, if any did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
     /// What went wrong.
     pub error: Option<String>,
     /// What DNS said.
@@ -150,10 +153,10 @@ pub struct DnsRecord {
     pub dnssec: Dnssec,
     /// TLSA records of the host, or why there are none, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dane: Option<String>,
+    pub dane: Option<Dane>,
     /// The domain's MTA-STS policy, or why there is none, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sts: Option<String>,
+    pub sts: Option<StsFacts>,
 }
 /// Work that is due: recipients of one message in one domain, leased to the caller.
 #[derive(Debug, Clone)]

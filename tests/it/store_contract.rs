@@ -342,6 +342,7 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         tls: None,
         verified: false,
         reply: None,
+        trouble: None,
         error: Some("connection refused".to_owned()),
         dns: None,
     };
@@ -1109,6 +1110,7 @@ mod sled_alone {
             tls: None,
             verified: false,
             reply: Some("é".repeat(40_000)),
+            trouble: None,
             error: None,
             dns: None,
         };

@@ -2,18 +2,24 @@
 
 use super::*;
 use crate::{
-    net::testing::{Authority, self_signed, server_config, today},
+    net::testing::{Authority, chain_config, self_signed, server_config, today},
+    policy::{DaneVerdict, Tlsa, TlsaSet},
     smtp::{ClientTransaction, RecipientReply},
     wire::{SendError, Source},
 };
 use bytes::Bytes;
-use rustls::{ServerConfig, version};
-use std::collections::VecDeque;
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
+use std::{collections::VecDeque, sync::Mutex};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
+
+mod client_tests;
+
+const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const OLD: &[&SupportedProtocolVersion] = &[&version::TLS12];
 
 /// What the server does after 354.
 #[derive(Clone, Copy, PartialEq)]
@@ -415,6 +421,58 @@ async fn a_policys_own_anchors_replace_the_common_ones() {
     let peer = peer.ok().unwrap();
     let StartTls::Done(tls) = &peer.facts().tls else { panic!("no TLS") };
     assert!(tls.chain_error.is_some());
+}
+
+#[tokio::test]
+async fn a_partner_of_a_private_authority_is_proved_by_its_file_alone() {
+    let authority = Authority::named("Private");
+    let leaf = authority.issue(&["mx.partner.test"], |_| {});
+    let tls = server_config(&leaf.der, &leaf.key, BOTH);
+    let server = Server::start(Script { tls: Some(tls), ..Script::default() }).await;
+    let dialer = dialer(good().0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, authority.pem()).unwrap();
+    for (ca_file, proved) in [(None, false), (Some(path.display().to_string()), true)] {
+        let requirement = Requirement { ca_file, ..need(TlsUse::Always) };
+        let tls = tls_of(&dialer, &server, &requirement).await;
+        assert_eq!(tls.chain_error.is_none(), proved, "{:?}", requirement.ca_file);
+    }
+}
+
+async fn tls_of(dialer: &Dialer, server: &Server, requirement: &Requirement) -> TlsFacts {
+    let peer = dialer.connect("mx.partner.test", server.address, requirement).await;
+    let peer = peer.unwrap_or_else(|(trouble, _)| panic!("{trouble:?}"));
+    let StartTls::Done(tls) = &peer.facts().tls else { panic!("no TLS") };
+    tls.clone()
+}
+
+async fn failure(dialer: &Dialer, server: &Server, requirement: &Requirement) -> (Trouble, String) {
+    let outcome = dialer.connect("mx.partner.test", server.address, requirement).await;
+    let (trouble, attempt) = outcome.err().unwrap();
+    assert_eq!(Some(&trouble.detail), attempt.error.as_ref());
+    (trouble.trouble, trouble.detail)
+}
+
+#[tokio::test]
+async fn tlsa_records_are_answered_and_their_base_is_called() {
+    let leaf = self_signed(&["elsewhere.test"], |_| {});
+    let (tls, called) = chain_config(vec![leaf.der.clone()], &leaf.key, BOTH);
+    let server = Server::start(Script { tls: Some(tls), ..Script::default() }).await;
+    let dialer = dialer(good().0);
+    let right = Tlsa { usage: 3, selector: 0, matching: 0, data: leaf.der.to_vec() };
+    let wrong = Tlsa { data: b"another".to_vec(), ..right.clone() };
+    for (record, met) in [(right, true), (wrong, false)] {
+        // The MX host is an alias, and the records lie at what it stands for (RFC 7672 §2.2.2).
+        let set = TlsaSet { base: "host.provider.test".to_owned(), records: vec![record] };
+        let requirement = Requirement { tlsa: Some(set), ..need(TlsUse::Always) };
+        let dane = tls_of(&dialer, &server, &requirement).await.dane;
+        assert_eq!(matches!(dane, Some(DaneVerdict::Met { usage: 3, .. })), met, "{dane:?}");
+    }
+    assert_eq!(tls_of(&dialer, &server, &need(TlsUse::Always)).await.dane, None);
+    let called = called.lock().unwrap().clone();
+    let called: Vec<_> = called.iter().flatten().map(String::as_str).collect();
+    assert_eq!(called, ["host.provider.test", "host.provider.test", "mx.partner.test"]);
 }
 
 #[tokio::test]

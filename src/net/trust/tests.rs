@@ -1,13 +1,16 @@
 use super::*;
-use crate::net::testing::{Authority, Leaf, self_signed, server_config, today};
-use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
-use rustls::SupportedProtocolVersion;
+use crate::net::testing::{Authority, Leaf, pem, self_signed, server_config, today};
+use rcgen::{
+    BasicConstraints, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 
-const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
-const OLD: &[&SupportedProtocolVersion] = &[&version::TLS12];
+pub(super) const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+pub(super) const OLD: &[&SupportedProtocolVersion] = &[&version::TLS12];
 
-fn anchors(authority: &Authority) -> TrustAnchors {
+pub(super) fn anchors(authority: &Authority) -> TrustAnchors {
     TrustAnchors::from_pem(authority.pem().as_bytes(), "test").unwrap()
 }
 
@@ -18,10 +21,19 @@ async fn shake(
     versions: &[&'static SupportedProtocolVersion],
     min_tls13: bool,
 ) -> io::Result<TlsFacts> {
+    let terms = Terms { min_tls13, ..plain(anchors) };
+    run(terms, server_config(leaf, key, versions)).await
+}
+
+pub(super) fn plain(anchors: &TrustAnchors) -> Terms {
+    Terms { anchors: anchors.clone(), min_tls13: false, tlsa: None, identity: None }
+}
+
+pub(super) async fn run(terms: Terms, server: Arc<ServerConfig>) -> io::Result<TlsFacts> {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let acceptor = TlsAcceptor::from(server_config(leaf, key, versions));
+    let acceptor = TlsAcceptor::from(server);
     let server = tokio::spawn(async move { acceptor.accept(theirs).await.map(drop) });
-    let handshake = Handshake::new(anchors, min_tls13, today()).unwrap();
+    let handshake = Handshake::new(terms, today()).unwrap();
     let name = ServerName::try_from("mx.partner.test").unwrap();
     let outcome = handshake.run(Box::new(ours), name).await.map(|(_, facts)| facts);
     server.abort();
@@ -99,11 +111,7 @@ async fn a_chain_that_is_not_good_is_recorded_with_its_reason() {
 #[tokio::test]
 async fn a_self_signed_certificate_named_as_anchor_is_good() {
     let leaf = self_signed(&["mx.partner.test"], |_| {});
-    let pem = format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        data_encoding::BASE64.encode(&leaf.der)
-    );
-    let anchors = TrustAnchors::from_pem(pem.as_bytes(), "partner.pem").unwrap();
+    let anchors = TrustAnchors::from_pem(pem(&leaf.der).as_bytes(), "partner.pem").unwrap();
     assert_eq!(facts(&anchors, &leaf).await.chain_error, None);
 }
 
@@ -137,6 +145,42 @@ async fn a_version_1_certificate_connects_by_its_key_and_proves_no_chain() {
     }
 }
 
+#[tokio::test]
+async fn odd_certificates_connect_and_show_what_a_pin_is_held_against() {
+    let authority = Authority::new();
+    let ours = anchors(&authority);
+    let names = &["mx.partner.test"];
+    let key = KeyPair::generate().unwrap();
+    let rows = [
+        ("self-signed", self_signed(names, |_| {}), 1),
+        (
+            "CA:TRUE as a leaf",
+            self_signed(names, |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            1,
+        ),
+        (
+            "common name only",
+            authority.issue(&[], |p| {
+                p.distinguished_name = DistinguishedName::new();
+                p.distinguished_name.push(DnType::CommonName, "mx.partner.test");
+            }),
+            0,
+        ),
+        ("expired", authority.issue(names, |p| p.not_after = date_time_ymd(2026, 1, 2)), 1),
+        ("not yet", authority.issue(names, |p| p.not_before = date_time_ymd(2026, 12, 1)), 1),
+        ("X.509 version 1", Leaf { der: version_1(&key), key }, 0),
+    ];
+    for (why, leaf, names) in rows {
+        for versions in [BOTH, OLD] {
+            let facts = shake(&ours, &leaf.der, &leaf.key, versions, false).await.unwrap();
+            let key = rcgen::PublicKeyData::subject_public_key_info(&leaf.key);
+            assert_eq!(facts.fingerprint, sha256(&leaf.der), "{why}");
+            assert_eq!(facts.key_fingerprint, sha256(&key), "{why}");
+            assert_eq!((facts.names.len(), facts.dane), (names, None), "{why}");
+        }
+    }
+}
+
 /// A DER element; lengths below 65,536.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let value = parts.concat();
@@ -156,7 +200,7 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 /// A certificate without version and extensions (X.509 version 1). Its own signature is never
 /// looked at.
-fn version_1(key: &KeyPair) -> CertificateDer<'static> {
+pub(super) fn version_1(key: &KeyPair) -> CertificateDer<'static> {
     let ecdsa_sha256 = der(0x30, &[&der(0x06, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]])]);
     let common = der(0x30, &[&der(0x06, &[&[0x55, 4, 3]]), &der(0x0c, &[b"old.partner.test"])]);
     let name = der(0x30, &[&der(0x31, &[&common])]);

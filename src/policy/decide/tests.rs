@@ -1,5 +1,7 @@
 //! Facts and the route they lead to, as tables.
 
+mod published_tests;
+
 use super::*;
 use crate::{
     policy::{MxHost, PolicySet, RuleVerdict, SourceFile, TlsFacts},

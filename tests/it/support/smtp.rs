@@ -5,7 +5,6 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use std::{
-    fmt::Debug,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
@@ -13,14 +12,10 @@ use std::{
     time::Duration,
 };
 
-/// Both directions, plain or TLS.
-trait Duplex: Read + Write + Debug {}
-impl<T: Read + Write + Debug> Duplex for T {}
-
 /// A conversation.
 #[derive(Debug)]
-pub struct Conversation {
-    reader: BufReader<Box<dyn Duplex>>,
+pub struct Conversation<S: Read = TcpStream> {
+    reader: BufReader<S>,
 }
 
 impl Conversation {
@@ -29,13 +24,22 @@ impl Conversation {
         let stream = TcpStream::connect(server).expect("connects");
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
         stream.set_nodelay(true).expect("set");
-        let mut conversation = Self { reader: BufReader::new(Box::new(stream)) };
+        let mut conversation = Self { reader: BufReader::new(stream) };
         conversation.expect("220");
         conversation
     }
 
-    /// STARTTLS, with a server that proves that name to these anchors; then EHLO again.
-    pub fn start_tls(mut self, name: &str, anchors: &Path) -> Self {
+    /// The connection, for a handshake; what was read ahead is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.reader.into_inner()
+    }
+
+    /// STARTTLS, with a server that proves that name to these anchors; EHLO is to follow.
+    pub fn start_tls(
+        mut self,
+        name: &str,
+        anchors: &Path,
+    ) -> Conversation<StreamOwned<ClientConnection, TcpStream>> {
         self.say("STARTTLS", "220");
         let mut roots = RootCertStore::empty();
         for anchor in CertificateDer::pem_file_iter(anchors).expect("anchors") {
@@ -49,10 +53,12 @@ impl Conversation {
             .with_no_client_auth();
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("TLS");
-        let secured = StreamOwned::new(connection, self.reader.into_inner());
-        Self { reader: BufReader::new(Box::new(secured)) }
+        let secured = StreamOwned::new(connection, self.into_stream());
+        Conversation { reader: BufReader::new(secured) }
     }
+}
 
+impl<S: Read + Write> Conversation<S> {
     /// Sends a line and expects a reply that begins so.
     pub fn say(&mut self, line: &str, expected: &str) -> String {
         self.raw(format!("{line}\r\n").as_bytes());

@@ -1,0 +1,322 @@
+//! What domains publish: DANE, MTA-STS, and the best of both; pins; REQUIRETLS.
+
+use super::*;
+use crate::policy::{DaneVerdict, StsPolicy, Tlsa};
+
+fn records() -> Dane {
+    let record = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
+    Dane::Records(TlsaSet { base: "mx1.a.example".into(), records: vec![record] })
+}
+
+fn absent() -> Dane {
+    Dane::Absent("no such records".into())
+}
+
+fn with(dnssec: Dnssec) -> Option<MxFacts> {
+    let MxFacts::Hosts(hosts, _) = hosts() else { return None };
+    Some(MxFacts::Hosts(hosts, dnssec))
+}
+
+fn signed() -> Option<MxFacts> {
+    with(Dnssec::Secure)
+}
+
+fn policy(mode: StsMode, mx: &str) -> StsFacts {
+    let mx = vec![mx.to_owned()];
+    StsFacts::Policy(StsPolicy { id: "1".into(), mode, mx, max_age: 86_400 })
+}
+
+fn enforced() -> Option<StsFacts> {
+    Some(policy(StsMode::Enforce, "mx1.a.example"))
+}
+
+fn says(verdict: DaneVerdict) -> Option<PeerFacts> {
+    let facts =
+        TlsFacts { dane: Some(verdict), chain_error: Some("self-signed".into()), ..tls(&[]) };
+    Some(peer(StartTls::Done(facts)))
+}
+
+fn met(usage: u8) -> DaneVerdict {
+    DaneVerdict::Met { record: format!("{usage} 1 1 07…"), usage }
+}
+
+#[test]
+fn what_is_asked_before_the_first_connection() {
+    let unsigned = || Some(hosts());
+    let unchecked = || with(Dnssec::Unchecked);
+    let testing = || Some(policy(StsMode::Testing, "mx1.a.example"));
+    let doubt = || Some(StsFacts::Doubt("SERVFAIL".into()));
+    let unfetched = || Some(StsFacts::Unfetched("404".into()));
+    let nothing = || Some(StsFacts::Nothing);
+    for (level, mx, sts, expected, why) in [
+        ("secure", unsigned(), None, "host tlsa=false", "no use for either"),
+        ("dane", signed(), None, "host tlsa=true", "signed MX: TLSA are asked"),
+        ("dane", unsigned(), None, "host tlsa=false", "RFC 7672 2.2.1: unsigned MX, no DANE"),
+        ("dane", unchecked(), None, "defer DnsTrouble", "nobody can tell: no guess"),
+        ("dane-only", unchecked(), None, "defer DnsTrouble", "the same"),
+        ("auto", unchecked(), enforced(), "defer DnsTrouble", "TLSA might be there and win"),
+        ("mta-sts", unchecked(), None, "sts a.example", "needs no DNSSEC"),
+        ("mta-sts", unsigned(), enforced(), "host tlsa=false", "a host may be named"),
+        ("mta-sts", unsigned(), doubt(), "host tlsa=false", "a host's turn decides"),
+        ("mta-sts", unsigned(), nothing(), "defer LevelNotMet", "retried first"),
+        ("mta-sts", unsigned(), testing(), "defer LevelNotMet", "not enforced"),
+        ("mta-sts", unsigned(), unfetched(), "defer LevelNotMet", "not fetched"),
+        ("auto", signed(), None, "sts a.example", "both are asked"),
+        ("auto", signed(), nothing(), "host tlsa=true", "TLSA alone may do"),
+        ("auto", unsigned(), nothing(), "envelope LevelNotMet", "neither can be: at once"),
+        ("auto", unsigned(), testing(), "envelope LevelNotMet", "the same"),
+        ("auto", unsigned(), enforced(), "host tlsa=false", "the policy may do"),
+    ] {
+        let host = None;
+        let case = Case { mx, sts, host, ..case(&format!("level = \"{level}\"")) };
+        assert_eq!(case.short(), expected, "{level}: {why}");
+    }
+}
+
+#[test]
+fn which_hosts_are_connected_to() {
+    let trouble = || Dane::Trouble("SERVFAIL".into());
+    let unusable = || Dane::Unusable("usage 1".into());
+    for (level, dane, sts, expected, why) in [
+        ("dane", records(), None, "peer Always", "records"),
+        ("dane", absent(), None, "peer Always", "none published: as encrypt"),
+        ("dane", Dane::NotAsked, None, "peer Always", "unsigned MX: as encrypt"),
+        ("dane", trouble(), None, "next Dns", "never guessed"),
+        ("dane", Dane::Unchecked, None, "next Dns", "never guessed"),
+        ("dane", unusable(), None, "next NoDane", "published, and nothing can meet them"),
+        ("dane-only", records(), None, "peer Always", "records"),
+        ("dane-only", absent(), None, "next NoDane", "none"),
+        ("dane-only", Dane::NotAsked, None, "next NoDane", "unsigned MX"),
+        ("dane-only", trouble(), None, "next Dns", "never guessed"),
+        ("mta-sts", Dane::NotAsked, enforced(), "peer Always", "named"),
+        (
+            "mta-sts",
+            Dane::NotAsked,
+            Some(policy(StsMode::Enforce, "*.a.example")),
+            "peer Always",
+            "by a pattern",
+        ),
+        (
+            "mta-sts",
+            Dane::NotAsked,
+            Some(policy(StsMode::Enforce, "mx9.a.example")),
+            "next NoSts",
+            "not named",
+        ),
+        (
+            "mta-sts",
+            Dane::NotAsked,
+            Some(StsFacts::Doubt("SERVFAIL".into())),
+            "next Dns",
+            "not known",
+        ),
+        ("auto", records(), enforced(), "peer Always", "records"),
+        ("auto", absent(), enforced(), "peer Always", "the policy"),
+        ("auto", absent(), Some(StsFacts::Nothing), "next NoSts", "neither"),
+        (
+            "auto",
+            absent(),
+            Some(StsFacts::Doubt("SERVFAIL".into())),
+            "next Dns",
+            "the policy is not known",
+        ),
+        (
+            "auto",
+            records(),
+            Some(StsFacts::Doubt("SERVFAIL".into())),
+            "peer Always",
+            "records are enough",
+        ),
+        ("auto", unusable(), enforced(), "next NoDane", "RFC 8461 2: DANE is not rescued"),
+        ("auto", trouble(), enforced(), "next Dns", "nor is doubt about it"),
+    ] {
+        let mx = signed();
+        let host = Some(known(dane));
+        let case = Case { mx, sts, host, ..case(&format!("level = \"{level}\"")) };
+        assert_eq!(case.short(), expected, "{level}: {why}");
+    }
+}
+
+#[test]
+fn a_host_s_records_go_with_the_connection() {
+    let case = Case { mx: signed(), host: Some(known(records())), ..case("level = \"dane\"") };
+    let Route::Need(Need::Peer(requirement)) = case.route() else { panic!("no peer") };
+    assert_eq!(requirement.tlsa.map(|set| set.records.len()), Some(1));
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn what_proves_itself_by_what_the_domain_publishes() {
+    let unmet = || DaneVerdict::Unmet("another key".into());
+    let bears = |names: &[&str], verdict| {
+        let facts = TlsFacts { dane: Some(verdict), chain_error: Some("-".into()), ..tls(names) };
+        Some(peer(StartTls::Done(facts)))
+    };
+    let trusted = |names: &[&str]| Some(peer(StartTls::Done(tls(names))));
+    let plain = || Some(peer(StartTls::NotOffered));
+    for (level, dane, peer, expected, why) in [
+        ("dane", records(), says(met(3)), "direct LevelMet", "no chain, no name"),
+        ("dane", records(), says(unmet()), "next Unproven", "another certificate"),
+        ("dane", records(), trusted(&["mx1.a.example"]), "next Unproven", "a chain is no rescue"),
+        ("dane", records(), plain(), "next NoStartTls", "records ask for TLS"),
+        ("dane", absent(), says(unmet()), "direct LevelMet", "as encrypt"),
+        ("dane", absent(), plain(), "next NoStartTls", "as encrypt"),
+        ("dane-only", records(), says(met(3)), "direct LevelMet", "met"),
+        (
+            "dane-only",
+            records(),
+            bears(&["mx1.a.example"], met(2)),
+            "direct LevelMet",
+            "the base domain",
+        ),
+        (
+            "dane-only",
+            records(),
+            bears(&["a.example"], met(2)),
+            "direct LevelMet",
+            "the recipients' domain",
+        ),
+        (
+            "dane-only",
+            records(),
+            bears(&["x.a.example"], met(2)),
+            "next Unproven",
+            "no name of ours",
+        ),
+        ("dane-only", absent(), trusted(&["mx1.a.example"]), "next Unproven", "no records"),
+        (
+            "mta-sts",
+            Dane::NotAsked,
+            trusted(&["mx1.a.example"]),
+            "direct LevelMet",
+            "chain and host",
+        ),
+        (
+            "mta-sts",
+            Dane::NotAsked,
+            trusted(&["a.example"]),
+            "next Unproven",
+            "not the host's name",
+        ),
+        ("mta-sts", Dane::NotAsked, says(met(3)), "next Unproven", "no chain"),
+        ("mta-sts", Dane::NotAsked, plain(), "next NoStartTls", "no TLS"),
+        ("auto", records(), says(met(3)), "direct LevelMet", "DANE"),
+        (
+            "auto",
+            records(),
+            trusted(&["mx1.a.example"]),
+            "next Unproven",
+            "MTA-STS does not rescue DANE",
+        ),
+        ("auto", absent(), trusted(&["mx1.a.example"]), "direct LevelMet", "MTA-STS"),
+        (
+            "auto",
+            absent(),
+            trusted(&["a.example"]),
+            "next Unproven",
+            "MTA-STS wants the host's name",
+        ),
+    ] {
+        let (mx, sts, host) = (signed(), enforced(), Some(known(dane)));
+        let case = Case { mx, sts, host, peer, ..case(&format!("level = \"{level}\"")) };
+        assert_eq!(case.short(), expected, "{level}: {why}");
+    }
+}
+
+#[test]
+fn a_pin_is_the_whole_proof() {
+    let pins = format!(
+        "level = \"fingerprint\"\nfingerprints = [\"sha256:{}\", \"SHA256:{}\"]",
+        "ab".repeat(32),
+        ["CD"; 32].join(":")
+    );
+    let shows = |certificate: &str, key: &str| {
+        let prints = (certificate.repeat(32), key.repeat(32));
+        let chain_error = Some("self-signed CA certificate".into());
+        let facts =
+            TlsFacts { fingerprint: prints.0, key_fingerprint: prints.1, chain_error, ..tls(&[]) };
+        Some(peer(StartTls::Done(facts)))
+    };
+    for (peer, expected, why) in [
+        (shows("ab", "00"), "direct LevelMet", "the certificate"),
+        (shows("00", "ab"), "direct LevelMet", "its key"),
+        (shows("00", "cd"), "direct LevelMet", "any of the pins, colons and capitals or not"),
+        (shows("00", "11"), "next Unproven", "neither"),
+        (shows("", ""), "next Unproven", "nothing shown"),
+        (Some(good_peer()), "next Unproven", "a good chain is no pin"),
+        (Some(peer(StartTls::NotOffered)), "next NoStartTls", "no TLS"),
+    ] {
+        assert_eq!(Case { peer, ..case(&pins) }.short(), expected, "{why}");
+    }
+}
+
+#[test]
+fn requiretls_asks_for_proof_at_every_level() {
+    let bears = |names: &[&str]| Some(peer(StartTls::Done(tls(names))));
+    // The host bears a name that only its MX record gives.
+    let away = || {
+        let host = "mx.b.example".to_owned();
+        Some(PeerFacts { host, ..peer(StartTls::Done(tls(&["mx.b.example"]))) })
+    };
+    let unknown = || {
+        let facts = TlsFacts { chain_error: Some("self-signed".into()), ..tls(&["mx1.a.example"]) };
+        Some(peer(StartTls::Done(facts)))
+    };
+    let unsigned = || Some(hosts());
+    for (level, mx, peer, expected, why) in [
+        ("secure", unsigned(), bears(&["a.example"]), "direct LevelMet", "proved"),
+        ("verify", unsigned(), away(), "next NoRequireTls", "a name by unsigned DNS"),
+        ("verify", signed(), away(), "direct LevelMet", "the name is signed"),
+        (
+            "encrypt",
+            unsigned(),
+            bears(&["a.example"]),
+            "direct LevelMet",
+            "it proves more than asked",
+        ),
+        ("encrypt", signed(), away(), "direct LevelMet", "the same"),
+        ("encrypt", unsigned(), away(), "next NoRequireTls", "by unsigned DNS"),
+        ("encrypt", signed(), unknown(), "next NoRequireTls", "nobody vouches for it"),
+        ("opportunistic", unsigned(), unknown(), "next NoRequireTls", "the same"),
+        (
+            "opportunistic",
+            unsigned(),
+            Some(peer(StartTls::NotOffered)),
+            "next NoRequireTls",
+            "no TLS",
+        ),
+    ] {
+        let needs = Needs { require_tls: true, ..Needs::default() };
+        let case = Case { mx, peer, needs, ..case(&format!("level = \"{level}\"")) };
+        assert_eq!(case.short(), expected, "{level}: {why}");
+    }
+}
+
+#[test]
+fn auto_never_delivers_to_domains_that_nobody_vouches_for() {
+    let list = |text: &str| SourceFile { name: "webmail.toml".into(), text: text.into() };
+    let default = "[default]\nlevel = \"auto\"\nnever_direct = [\"webmail.toml\"]\n";
+    for (domains, partner, expected, why) in [
+        ("a.example", "", "envelope PolicyEnvelope", "listed"),
+        (".example", "", "envelope PolicyEnvelope", "below a suffix"),
+        ("b.example", "", "sts a.example", "another"),
+        (
+            "a.example",
+            "level = \"encrypt\"",
+            "host tlsa=false",
+            "an entry of its own says otherwise",
+        ),
+    ] {
+        let mut files = vec![
+            SourceFile { name: "default.toml".into(), text: default.into() },
+            list(&format!("domains = [\"{domains}\"]\n")),
+        ];
+        if !partner.is_empty() {
+            let text = format!("[[partner]]\ndomains = [\"a.example\"]\n{partner}\n");
+            files.push(SourceFile { name: "a.toml".into(), text });
+        }
+        let set = PolicySet::parse(&files, NOW.parse().unwrap()).unwrap().0;
+        let case = Case { set, mx: signed(), host: None, ..case("") };
+        assert_eq!(case.short(), expected, "{why}");
+    }
+}
