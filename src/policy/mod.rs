@@ -35,4 +35,4 @@ pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
 pub use forecast::{Wanted, would_pass};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};
-pub use sts::{StsFacts, StsMode, StsPolicy};
+pub use sts::{StsFacts, StsFault, StsFaultKind, StsMode, StsPolicy};

@@ -3,8 +3,8 @@
 use crate::{
     mail::Domain,
     policy::{
-        Dane, DaneVerdict, HostFacts, Level, Requirement, StartTls, StsFacts, StsMode, StsPolicy,
-        TlsFacts, TlsUse, Tlsa, Trouble,
+        Dane, DaneVerdict, HostFacts, Level, Requirement, StartTls, StsFacts, StsFault,
+        StsFaultKind, StsMode, StsPolicy, TlsFacts, TlsUse, Tlsa, Trouble,
     },
 };
 use jiff::Timestamp;
@@ -176,6 +176,15 @@ impl TlsFailure {
             | Trouble::Utf8
             | Trouble::NoRequireTls => None,
         }
+    }
+
+    /// Of an announced MTA-STS policy that could not be had (RFC 8460 §4.3.2.2).
+    pub fn of_sts(fault: &StsFault) -> Self {
+        Self::new(match fault.kind {
+            StsFaultKind::Fetch => ResultType::StsPolicyFetchError,
+            StsFaultKind::Webpki => ResultType::StsWebpkiInvalid,
+            StsFaultKind::Invalid => ResultType::StsPolicyInvalid,
+        })
     }
 
     /// Of a connection that did not come about. One that failed before TLS is not counted

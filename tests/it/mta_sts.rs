@@ -98,7 +98,7 @@ async fn assert_is(sts: &Sts, domain: &str, expected: &Is) {
         (StsFacts::Policy(policy), Is::Enforced) => policy.mode == StsMode::Enforce,
         (StsFacts::Policy(policy), Is::Testing) => policy.mode == StsMode::Testing,
         (StsFacts::Policy(policy), Is::None) => policy.mode == StsMode::None,
-        (StsFacts::Unfetched(why), Is::Not(words)) => why.contains(words),
+        (StsFacts::Unfetched(why), Is::Not(words)) => why.text.contains(words),
         _ => false,
     };
     assert!(right, "{domain}: {expected:?}, and not {facts:?}");

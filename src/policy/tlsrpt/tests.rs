@@ -163,6 +163,18 @@ fn connections_that_meet_no_tlsa_record_or_bear_no_name_of_one() {
 }
 
 #[test]
+fn announced_policies_that_could_not_be_had() {
+    for (kind, result) in [
+        (StsFaultKind::Fetch, ResultType::StsPolicyFetchError),
+        (StsFaultKind::Webpki, ResultType::StsWebpkiInvalid),
+        (StsFaultKind::Invalid, ResultType::StsPolicyInvalid),
+    ] {
+        let fault = StsFault { kind, text: String::new() };
+        assert_eq!(TlsFailure::of_sts(&fault).result, result);
+    }
+}
+
+#[test]
 fn connections_that_will_do() {
     let done = StartTls::Done(tls(None, "", None));
     let code = |tls: &StartTls, asked| TlsFailure::of_cleared(tls, asked);

@@ -53,12 +53,11 @@ impl Search<'_> {
         self.note(policy, Some(&host.name), None, Some(failure));
     }
 
-    /// The domain announces a policy by MTA-STS that could not be fetched (RFC 8460 §4.3.2.2).
+    /// The domain announces a policy by MTA-STS that could not be had.
     pub(super) fn note_sts(&self) {
-        if matches!(self.sts, Some(StsFacts::Unfetched(_))) {
+        if let Some(StsFacts::Unfetched(fault)) = &self.sts {
             let policy = AppliedPolicy { kind: PolicyType::Sts, ..AppliedPolicy::NONE };
-            let failure = TlsFailure { result: ResultType::StsPolicyFetchError, code: None };
-            self.note(policy, None, None, Some(failure));
+            self.note(policy, None, None, Some(TlsFailure::of_sts(fault)));
         }
     }
 
