@@ -343,8 +343,8 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
         verified: false,
         reply: None,
         trouble: None,
-        error: Some("connection refused".to_owned()),
         dns: None,
+        error: Some("connection refused".to_owned()),
     };
     let mut number = 0;
     for round in 0..30 {
@@ -1111,8 +1111,8 @@ mod sled_alone {
             verified: false,
             reply: Some("é".repeat(40_000)),
             trouble: None,
-            error: None,
             dns: None,
+            error: None,
         };
         let waiting = RecipientState::Waiting { next: at(9) };
         let outcome = Outcome { attempts: vec![attempt], ..outcome(0, waiting) };
