@@ -42,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 const DOMAINS_MAX: usize = 10_000;
 /// How often what was counted is written down.
 const FLUSH: Duration = Duration::from_secs(60);
+/// How often days that have ended are looked through for reports to send, or to send again.
+const ROUND: Duration = Duration::from_secs(30 * 60);
 /// Notes read at a time.
 const PAGE: usize = 100;
 
@@ -178,20 +180,27 @@ impl TlsReports {
     /// Writes counts down and sends what is due, until it is told to stop. What is counted after
     /// that is written down by another [`TlsReports::flush`].
     pub async fn run(&self, stop: CancellationToken) {
+        // Side by side: a round may take long where hosts are slow.
+        tokio::join!(self.keep_flushing(&stop), self.keep_sending(&stop));
+        self.flush().await;
+    }
+
+    async fn keep_flushing(&self, stop: &CancellationToken) {
         let mut ticks = tokio::time::interval(FLUSH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next_round = Timestamp::MIN;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.flush().await;
-            let now = self.shared.ports.clock.now();
-            if now >= next_round {
-                next_round = later(now, send::AGAIN);
-                if let Err(error) = self.round(now, &stop).await {
-                    tracing::warn!("a round of reports on TLS did not finish: {error}");
-                }
+        }
+    }
+
+    async fn keep_sending(&self, stop: &CancellationToken) {
+        let mut ticks = tokio::time::interval(ROUND);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = self.round(self.shared.ports.clock.now(), stop).await {
+                tracing::warn!("a round of reports on TLS did not finish: {error}");
             }
         }
-        self.flush().await;
     }
 
     fn counted(&self) -> std::sync::MutexGuard<'_, BTreeMap<DayOf, Counts>> {

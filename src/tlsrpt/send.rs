@@ -18,8 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a report that could not be sent is tried again (RFC 8460 §5.4 gives a day).
 const TRIED_FOR: SignedDuration = SignedDuration::from_hours(24);
-/// How long after a round the next one begins.
-pub(super) const AGAIN: SignedDuration = SignedDuration::from_mins(30);
 /// Days that counts are kept.
 const KEPT: i64 = 14;
 

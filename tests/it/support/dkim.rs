@@ -32,6 +32,11 @@ impl Keys {
         Self { domain: domain.to_owned(), keys: keys.to_vec() }
     }
 
+    /// Selectors and key files.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        self.keys.iter().map(|(selector, file, _)| (*selector, file.as_path()))
+    }
+
     /// The line for `[notification]`.
     pub fn setting(&self) -> String {
         let entries = self.keys.iter().map(|(selector, file, _)| {
