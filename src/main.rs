@@ -44,6 +44,9 @@ fn run(cli: Cli) -> Exit {
         Command::Vault(args::Vault::Rebuild { json }) => {
             with(config, |c| daemon::rebuild(&c, json))
         }
+        Command::TlsReport { day, domain, json } => {
+            with(config, |c| cli::tls_report::show(&socket(&c), day, domain, json))
+        }
         Command::Policy(policy) => run_policy(config, policy),
         Command::Config(args::Config::Check { json }) => check_config(config, json),
         Command::Config(args::Config::Show { json }) => with(config, |c| {

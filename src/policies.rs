@@ -1,7 +1,7 @@
 //! The ports to policies: our own, and those that domains publish.
 use crate::{
     mail::Domain,
-    policy::{PolicySet, StsFacts},
+    policy::{PolicySet, StsFacts, tlsrpt::SessionNote},
 };
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -17,4 +17,10 @@ pub trait Policies: Send + Sync + std::fmt::Debug {
 pub trait StsPolicies: Send + Sync + std::fmt::Debug {
     /// What the domain says: its policy as last fetched and still good, or fetched now.
     async fn policy(&self, domain: &Domain) -> StsFacts;
+}
+
+/// Is told how the TLS of sessions to outside hosts went (RFC 8460).
+pub trait TlsSessions: Send + Sync + std::fmt::Debug {
+    /// Counts one; returns at once.
+    fn note(&self, note: SessionNote);
 }

@@ -63,6 +63,19 @@ pub enum Command {
     /// Sealed messages waiting for pickup
     #[command(subcommand)]
     Vault(Vault),
+    /// How TLS went with each domain, by day: what reports to them say (RFC 8460)
+    #[command(name = "tls-report")]
+    TlsReport {
+        /// Of this day (UTC) only, as 2026-11-25
+        #[arg(long, value_name = "DATE")]
+        day: Option<String>,
+        /// Of this domain only
+        #[arg(long)]
+        domain: Option<String>,
+        /// Print JSON: the report of each domain and day
+        #[arg(long)]
+        json: bool,
+    },
     /// Policy files
     #[command(subcommand)]
     Policy(Policy),

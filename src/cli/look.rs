@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Rows asked for at a time.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// `restante status`
 pub fn status(socket: &Path, json: bool) -> Exit {
@@ -127,7 +127,7 @@ fn show<T: DeserializeOwned>(
 }
 
 /// Fetches page after page. JSON is one array over all of them.
-fn list<T: DeserializeOwned>(
+pub(super) fn list<T: DeserializeOwned>(
     socket: &Path,
     json: bool,
     request: impl Fn(Option<String>) -> Request,
@@ -337,7 +337,7 @@ fn dns_text(dns: &DnsRecord) {
     }
 }
 
-fn heading(names: &[&str]) -> Vec<String> {
+pub(super) fn heading(names: &[&str]) -> Vec<String> {
     names.iter().map(|&n| n.to_owned()).collect()
 }
 

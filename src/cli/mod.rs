@@ -10,6 +10,7 @@ pub mod policy;
 pub mod postfix;
 pub mod probe;
 pub mod replay;
+pub mod tls_report;
 
 pub use args::{Cli, Command};
 pub use exit::Exit;

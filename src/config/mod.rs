@@ -145,6 +145,8 @@ pub struct Delivery {
     pub refuse_networks: Vec<IpNet>,
     /// `watch`; `None`: off
     pub watch: Option<SignedDuration>,
+    /// `tls_reports`; where it is not given: whether `notification.dkim` is.
+    pub tls_reports: bool,
 }
 /// `[notification]`
 #[derive(Debug, Clone)]
@@ -157,6 +159,18 @@ pub struct Notification {
     pub template: Option<PathBuf>,
     /// `level`
     pub level: Level,
+    /// `dkim`
+    pub dkim: Vec<Dkim>,
+}
+/// An entry of `notification.dkim`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dkim {
+    /// `domain`
+    pub domain: Domain,
+    /// `selector`
+    pub selector: String,
+    /// `key`: a PEM file.
+    pub key: PathBuf,
 }
 /// `[portal]`
 #[derive(Debug, Clone)]

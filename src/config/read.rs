@@ -2,7 +2,7 @@
 //! they are wrong.
 
 use super::{
-    Config, Delivery, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Organization,
+    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Organization,
     Portal, Smtp, Vault,
 };
 use crate::{
@@ -54,7 +54,7 @@ const SMTP: [&str; 13] = [
 ];
 const INSIDE: [&str; 2] = ["host", "tls"];
 const DNS: [&str; 3] = ["nameservers", "dnssec", "trust_anchor"];
-const DELIVERY: [&str; 9] = [
+const DELIVERY: [&str; 10] = [
     "port",
     "trust_anchors",
     "retry",
@@ -64,8 +64,10 @@ const DELIVERY: [&str; 9] = [
     "ipv6",
     "refuse_networks",
     "watch",
+    "tls_reports",
 ];
 const NOTIFICATION: [&str; 5] = ["from", "subject", "template", "level", "dkim"];
+const DKIM: [&str; 3] = ["domain", "selector", "key"];
 const PORTAL: [&str; 6] = ["listen", "url", "certificate", "key", "retention", "max_reply_size"];
 const VAULT: [&str; 3] = ["store", "objects", "keys"];
 const METRICS: [&str; 1] = ["listen"];
@@ -122,6 +124,7 @@ impl<'d, 't> Reading<'d, 't> {
         let hostname = get(&top, "hostname").and_then(|e| e.parse(host_name));
         let hostname = hostname.or_else(own_name)?;
         let data_dir = self.path(&top, "data_dir").unwrap_or_else(|| self.base.join("data"));
+        let notification = self.notification(&top, &hostname)?;
         Some(Config {
             file: Some(path.to_path_buf()),
             policy_dir: self.path(&top, "policy_dir").unwrap_or_else(|| self.base.join("policies")),
@@ -129,8 +132,8 @@ impl<'d, 't> Reading<'d, 't> {
             smtp: self.smtp(&top),
             inside: self.inside(&top),
             dns: self.dns(&top),
-            delivery: self.delivery(&top),
-            notification: self.notification(&top, &hostname)?,
+            delivery: self.delivery(&top, !notification.dkim.is_empty()),
+            notification,
             portal: self.portal(&top),
             vault: self.vault(&top, &data_dir),
             metrics: metrics(&top),
@@ -199,7 +202,9 @@ impl<'d, 't> Reading<'d, 't> {
         }
     }
 
-    fn delivery(&self, top: &Keys<'d, 't>) -> Delivery {
+    /// Reports by mail must be signed (RFC 8460 §3), so without `dkim` they are asked for or not
+    /// sent.
+    fn delivery(&self, top: &Keys<'d, 't>, signed: bool) -> Delivery {
         let keys = section(top, "delivery", &DELIVERY);
         let usual = || RETRY.iter().filter_map(|text| duration(text).ok()).collect();
         Delivery {
@@ -217,18 +222,35 @@ impl<'d, 't> Reading<'d, 't> {
                 .map_or(Some(SignedDuration::from_hours(6)), |time| {
                     Some(time).filter(|t| !t.is_zero())
                 }),
+            tls_reports: boolean(&keys, "tls_reports", signed),
         }
     }
 
     fn notification(&self, top: &Keys<'d, 't>, hostname: &Domain) -> Option<Notification> {
         let keys = section(top, "notification", &NOTIFICATION);
-        not_yet(&keys, "dkim");
+        let dkim = keys.as_ref().map(|keys| keys.sections("dkim", &DKIM)).unwrap_or_default();
         let from = get(&keys, "from").and_then(|e| e.parse(address));
         Some(Notification {
             from: from.or_else(|| mailbox("secure", hostname))?,
             subject: text(&keys, "subject", "You have a secure message from {organization}"),
             template: self.path(&keys, "template"),
             level: own_level(&keys, "level"),
+            dkim: dkim.into_iter().filter_map(|entry| self.dkim(entry)).collect(),
+        })
+    }
+
+    fn dkim(&self, entry: Section<'d, 't>) -> Option<Dkim> {
+        for key in DKIM {
+            if entry.get(key).is_none_or(|entry| entry.is_empty()) {
+                let text = format!("`dkim` needs `{key}`: write {{ domain, selector, key }}");
+                entry.doc().error(entry.at(), text);
+            }
+        }
+        let keys = Some(entry);
+        Some(Dkim {
+            domain: filled(&keys, "domain")?.parse(host_name)?,
+            selector: filled(&keys, "selector")?.parse(selector)?,
+            key: self.path(&keys, "key")?,
         })
     }
 
@@ -445,6 +467,14 @@ fn host_name(text: &str) -> Result<Domain, String> {
         return Err(format!("`{text}` is an address: write a name, \"gw.example.org\""));
     }
     Ok(name)
+}
+
+/// RFC 6376 §3.1: what stands before `._domainkey.` in DNS.
+fn selector(text: &str) -> Result<String, String> {
+    match text.parse::<Domain>() {
+        Ok(name) if name.literal().is_none() => Ok(name.as_str().to_owned()),
+        Ok(_) | Err(_) => Err(format!("`{text}` is no selector: write \"gw2026\"")),
+    }
 }
 
 fn address(text: &str) -> Result<Address, String> {

@@ -1,7 +1,7 @@
 //! The effective configuration, as `config show` prints it. Nothing secret stands in it yet: keys
 //! are files.
 
-use super::{Config, Dnssec, KeyPair};
+use super::{Config, Dkim, Dnssec, KeyPair};
 use crate::policy::toml_source::{show_duration, show_size};
 use std::{fmt::Display, path::Path};
 use toml::Value;
@@ -139,6 +139,7 @@ fn delivery(config: &Config) -> Vec<(&'static str, Value)> {
         ("ipv6", Value::Boolean(delivery.ipv6)),
         ("refuse_networks", list(&delivery.refuse_networks)),
         ("watch", text(show_duration(delivery.watch.unwrap_or_default()))),
+        ("tls_reports", Value::Boolean(delivery.tls_reports)),
     ]
 }
 
@@ -149,8 +150,17 @@ fn notification(config: &Config) -> Vec<(&'static str, Value)> {
         ("subject", text(&notification.subject)),
         ("template", optional(notification.template.as_deref())),
         ("level", text(notification.level)),
-        ("dkim", list::<&str>(&[])),
+        ("dkim", Value::Array(notification.dkim.iter().map(dkim).collect())),
     ]
+}
+
+fn dkim(entry: &Dkim) -> Value {
+    let keys = [
+        ("domain", text(&entry.domain)),
+        ("selector", text(&entry.selector)),
+        ("key", path(&entry.key)),
+    ];
+    Value::Table(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn portal(config: &Config) -> Vec<(&'static str, Value)> {

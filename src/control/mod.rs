@@ -55,6 +55,17 @@ pub enum Request {
         /// Grants a page.
         max: usize,
     },
+    /// `restante tls-report`: a page of reports.
+    TlsReport {
+        /// Of this day, `2026-11-25`.
+        day: Option<String>,
+        /// Of this domain.
+        domain: Option<String>,
+        /// Continue after this one.
+        after: Option<String>,
+        /// Reports a page.
+        max: usize,
+    },
 }
 
 /// An answer.

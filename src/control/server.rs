@@ -15,6 +15,7 @@ use crate::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
         RecipientState, StoreError,
     },
+    tlsrpt::TlsReports,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -61,6 +62,8 @@ pub struct Control {
     pub watch: Board,
     /// DNS.
     pub dns: Arc<dyn DnsReport>,
+    /// Counts of TLS sessions.
+    pub reports: TlsReports,
     /// Addresses bound.
     pub listeners: Listeners,
 }
@@ -106,6 +109,9 @@ impl Control {
             Request::Trace { query } => self.trace(&query).await,
             Request::Decisions { since, after, max } => self.decisions(since, after, max).await,
             Request::VaultList { after, max } => self.vault_list(after, max).await,
+            Request::TlsReport { day, domain, after, max } => {
+                self.tls_report(day, domain, after, max).await
+            }
         };
         answered.unwrap_or_else(|refused| refused)
     }
@@ -236,6 +242,27 @@ impl Control {
         let next = grants.last().map(|g| g.id.to_string());
         let live = grants.iter().filter(|g| g.state == GrantState::Live);
         page(live.map(VaultView::from), next)
+    }
+
+    async fn tls_report(
+        &self,
+        day: Option<String>,
+        domain: Option<String>,
+        after: Option<String>,
+        max: usize,
+    ) -> Result<Answer, Answer> {
+        let wrong = |text: String| no(Refusal::Usage, text);
+        let day = day.map(|text| {
+            text.parse().map_err(|_| wrong(format!("`{text}` is no day: write 2026-11-25")))
+        });
+        let domain = domain.map(|text| {
+            text.parse::<Domain>().map_err(|e| wrong(format!("`{text}` is no domain: {e}")))
+        });
+        let (day, domain, max) = (day.transpose()?, domain.transpose()?, max.min(MAX_PAGE));
+        let reports = self.reports.reports(day, domain.as_ref(), after, max).await;
+        let reports = reports.map_err(unavailable)?;
+        let next = reports.last().filter(|_| reports.len() == max).map(|(key, _)| key.clone());
+        page(reports.into_iter().map(|(_, report)| report), next)
     }
 }
 

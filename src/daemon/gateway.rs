@@ -13,15 +13,16 @@ use crate::{
     intake::{Intake, IntakeSettings},
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
-        listen,
+        listen, source_address,
         tls::TlsServer,
     },
     observe::metrics::Metrics,
-    policies::StsPolicies,
+    policies::{StsPolicies, TlsSessions},
     portal::Portal,
     probe::watch::{Board, Pace, Watch},
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
     sts::{Sts, StsPorts},
+    tlsrpt::{ReportPorts, ReportSettings, TlsReports},
     wire::TlsAccept,
 };
 use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
@@ -52,6 +53,10 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Over how long the first look at all partners is spread.
 const FIRST_LOOK: Duration = Duration::from_secs(5 * 60);
 
+/// Seconds after the end of a day at which its reports on TLS begin to go, at random: ten minutes to
+/// four hours (RFC 8460 §4.1).
+const REPORT_DELAY: std::ops::RangeInclusive<i64> = 600..=14_400;
+
 /// How long a browser may take for the head of a request, and leave a connection unused.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -64,6 +69,7 @@ pub struct Gateway {
     watch: Board,
     smtp_tls: Option<Arc<TlsServer>>,
     portal_tls: Option<(RustlsConfig, config::KeyPair)>,
+    reports: TlsReports,
     /// Ends listeners, relay and helpers.
     stop: CancellationToken,
     portal: Handle<SocketAddr>,
@@ -107,6 +113,7 @@ impl Gateway {
             watch: Board::default(),
             smtp_tls: parts.smtp_tls.clone(),
             portal_tls: portal_tls(config).await?,
+            reports: tls_reports(config, &parts),
             stop: CancellationToken::new(),
             portal: Handle::new(),
             tasks: JoinSet::new(),
@@ -165,6 +172,7 @@ impl Gateway {
             sts,
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
+            sessions: self.start_reports(),
             clock: Arc::clone(&parts.vault.clock),
         };
         let relay = Relay::new(relay_settings(config), ports);
@@ -210,6 +218,16 @@ impl Gateway {
         });
     }
 
+    /// Reports on TLS; what it gives is told of sessions.
+    fn start_reports(&mut self) -> Arc<dyn TlsSessions> {
+        let (reports, stop) = (self.reports.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            reports.run(stop).await;
+            Ended::Asked
+        });
+        Arc::new(self.reports.clone())
+    }
+
     /// Policies that domains publish, and the task that keeps them fresh.
     fn start_sts(&mut self, parts: &Parts) -> Arc<dyn StsPolicies> {
         let sts = Arc::new(Sts::new(StsPorts {
@@ -233,6 +251,7 @@ impl Gateway {
             policies: Arc::clone(&parts.policies) as _,
             watch: self.watch.clone(),
             dns: Arc::clone(&parts.resolver) as _,
+            reports: self.reports.clone(),
             listeners: self.listeners.clone(),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {
@@ -329,6 +348,8 @@ impl Gateway {
             tracing::warn!("some sessions did not end in time");
         }
         self.tasks.shutdown().await;
+        // The last deliveries may have come to their end after the reports' own.
+        self.reports.flush().await;
         drop(fs::remove_file(&self.socket));
     }
 }
@@ -389,6 +410,27 @@ fn intake_settings(config: &Config) -> IntakeSettings {
         max_errors: smtp.max_errors,
         idle_timeout: smtp.idle_timeout,
     }
+}
+
+fn tls_reports(config: &Config, parts: &Parts) -> TlsReports {
+    let settings = ReportSettings {
+        send: config.delivery.tls_reports,
+        hostname: config.hostname.clone(),
+        organization: config.organization.name.clone(),
+        contact: config.organization.postmaster.clone(),
+        from: config.notification.from.clone(),
+        delay: SignedDuration::from_secs(rand::random_range(REPORT_DELAY)),
+        source: source_address,
+    };
+    let ports = ReportPorts {
+        notes: Arc::clone(&parts.notes),
+        queue: Arc::clone(&parts.vault.queue),
+        vault: parts.vault.clone(),
+        resolver: Arc::clone(&parts.resolver) as _,
+        web: Arc::clone(&parts.web),
+        clock: Arc::clone(&parts.vault.clock),
+    };
+    TlsReports::new(settings, ports)
 }
 
 fn relay_settings(config: &Config) -> RelaySettings {

@@ -18,11 +18,18 @@ use crate::{
         NoteStore,
         sled::{Options, SledStore},
     },
-    vault::{NoticeSettings, Vault},
+    vault::{DkimKey, NoticeSettings, Vault},
     wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap, fmt::Display, fs, io::Read, os::unix::fs::PermissionsExt, path::Path,
+    sync::Arc,
+};
+use zeroize::Zeroizing;
+
+/// Bytes of a DKIM key file that are read; a key of 8192 bits needs less than a tenth.
+const LARGEST_KEY: u64 = 64 * 1024;
 
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
@@ -57,12 +64,14 @@ pub fn check(config: &Config) -> Vec<String> {
         .map(drop)
         .map_err(|e| e.to_string());
     let dnssec = validation(&config.dns).map(drop).map_err(|e| e.to_string());
-    pairs.chain([anchors, dnssec, texts]).filter_map(Result::err).collect()
+    let dkim = config.notification.dkim.iter();
+    let dkim = dkim.map(|entry| dkim_key(entry).map(drop).map_err(|e| e.to_string()));
+    pairs.chain([anchors, dnssec, texts]).chain(dkim).filter_map(Result::err).collect()
 }
 
 /// DNS as the configuration has it.
 pub(super) fn resolver(config: &Config) -> Result<HickoryResolver, StartError> {
-    let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
+    let settled = |e: &dyn Display| StartError::Config(e.to_string());
     let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
         .map_err(|e| settled(&e))?;
     Ok(resolver.with_dnssec(validation(&config.dns).map_err(|e| settled(&e))?))
@@ -80,7 +89,7 @@ fn validation(dns: &config::Dns) -> Result<Validation, AnchorError> {
 
 /// Everything that can be wrong is read and opened here, the vault last.
 pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
-    let settled = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
+    let settled = |e: &dyn Display| StartError::Config(e.to_string());
     let dnssec_off = config.dns.dnssec == config::Dnssec::Off;
     let policies = LivePolicies::load(config.policy_dir.clone(), dnssec_off, Arc::clone(&clock))?;
     let policies = Arc::new(policies);
@@ -97,6 +106,8 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     };
     let (mailed, pages) = overrides(config.notification.template.as_deref())?;
     let notices = notice_settings(config, &mailed)?;
+    let dkim: Result<Vec<_>, _> = config.notification.dkim.iter().map(dkim_key).collect();
+    let dkim = dkim?;
     let (store, ring) = open_store(config).await?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
@@ -106,7 +117,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         Arc::clone(&clock),
     );
     let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
-    let vault = Vault::new(queue, bodies, people, ring, clock, notices);
+    let vault = Vault::new(queue, bodies, people, ring, clock, notices).signing(dkim);
     let portal = PortalSettings {
         organization: config.organization.name.clone(),
         support: config.organization.support.clone(),
@@ -115,6 +126,15 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     };
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
     Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, portal })
+}
+
+/// A key file of `notification.dkim`.
+fn dkim_key(entry: &config::Dkim) -> Result<DkimKey, StartError> {
+    let wrong = |e: &dyn Display| StartError::Config(format!("{}: {e}", entry.key.display()));
+    let file = fs::File::open(&entry.key).map_err(|e| wrong(&e))?;
+    let mut pem = Zeroizing::new(Vec::new());
+    file.take(LARGEST_KEY).read_to_end(&mut pem).map_err(|e| wrong(&e))?;
+    DkimKey::from_pem(entry.domain.clone(), &entry.selector, &pem).map_err(|e| wrong(&e))
 }
 
 async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {

@@ -9,6 +9,7 @@ mod files;
 pub mod https;
 pub mod listen;
 mod peer;
+mod source;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -17,6 +18,7 @@ pub mod trust;
 pub use connect::{Dialer, DialerSettings, Timeouts};
 pub use https::{HttpsClient, HttpsSettings};
 pub use listen::{BindError, bind, serve};
+pub use source::source_address;
 pub use tls::{TlsFileError, TlsServer};
 pub use trust::{TrustAnchors, TrustError};
 

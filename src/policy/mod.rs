@@ -26,6 +26,7 @@ pub mod sarif;
 pub mod sts;
 #[cfg(test)]
 mod tests;
+pub mod tlsrpt;
 pub(crate) mod toml_source;
 
 pub use check::{Problem, Severity, SourceFile};
@@ -41,4 +42,4 @@ pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
 pub use forecast::{Wanted, would_pass};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};
-pub use sts::{StsFacts, StsMode, StsPolicy};
+pub use sts::{StsFacts, StsFault, StsFaultKind, StsMode, StsPolicy};

@@ -22,9 +22,36 @@ pub enum StsFacts {
     /// A policy, fetched or kept from an earlier fetch and still good.
     Policy(StsPolicy),
     /// It announces a policy that could not be fetched, and none is kept; why.
-    Unfetched(String),
+    Unfetched(StsFault),
     /// DNS could not say, and no policy is kept; why.
     Doubt(String),
+}
+
+/// Why a policy that is announced could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StsFault {
+    /// Its kind.
+    pub kind: StsFaultKind,
+    /// In words.
+    pub text: String,
+}
+
+/// Kinds of such faults, as reports tell them apart (RFC 8460 §4.3.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StsFaultKind {
+    /// It could not be fetched.
+    Fetch,
+    /// The host's certificate proves nothing.
+    Webpki,
+    /// What was fetched is no policy.
+    Invalid,
+}
+
+impl fmt::Display for StsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// A policy (RFC 8461 §3.2).
@@ -83,7 +110,9 @@ impl StsFacts {
                 let mx = policy.mx.iter().take(patterns).cloned().collect();
                 Self::Policy(StsPolicy { mx, ..policy.clone() })
             }
-            Self::Unfetched(why) => Self::Unfetched(short(why)),
+            Self::Unfetched(fault) => {
+                Self::Unfetched(StsFault { kind: fault.kind, text: short(&fault.text) })
+            }
             Self::Doubt(why) => Self::Doubt(short(why)),
         }
     }

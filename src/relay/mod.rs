@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     dns::Resolver,
     mail::{Address, Domain},
-    policies::{Policies, StsPolicies},
+    policies::{Policies, StsPolicies, TlsSessions},
     policy::{Level, file::NextHop},
     store::{PeopleStore, QueueStore},
     vault::Vault,
@@ -90,6 +90,8 @@ pub struct RelayPorts {
     pub connector: Arc<dyn Connector>,
     /// Policies in force.
     pub policies: Arc<dyn Policies>,
+    /// Is told how the TLS of sessions went.
+    pub sessions: Arc<dyn TlsSessions>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -1,5 +1,7 @@
 //! Routing: finds out what [`decide()`] asks for, one fact after another, until it has a route.
 
+mod sessions;
+
 use super::{
     Relay, bounded,
     outcome::{OURS, TEXT_MAX},
@@ -64,6 +66,10 @@ pub(super) struct Search<'a> {
     exhausted: bool,
     tried: Vec<HostTrouble>,
     questions: usize,
+    /// The next hop is named by configuration.
+    configured: bool,
+    /// What the last connection was to be.
+    asked: Requirement,
     /// What is recorded of this attempt.
     pub(super) attempts: Vec<Attempt>,
 }
@@ -85,6 +91,8 @@ impl<'a> Search<'a> {
             exhausted: false,
             tried: Vec::new(),
             questions: 0,
+            configured: false,
+            asked: Requirement::default(),
             attempts: Vec::new(),
         }
     }
@@ -98,16 +106,20 @@ impl<'a> Search<'a> {
                 Route::Need(Need::Mx(hop)) => self.look_up(hop).await,
                 Route::Need(Need::Sts(domain)) => self.ask_sts(&domain).await,
                 Route::Need(Need::Host { tlsa }) => self.next_host(tlsa).await,
-                Route::Need(Need::Peer(requirement)) => peer = self.connect(&requirement).await,
+                Route::Need(Need::Peer(requirement)) => peer = self.connect(requirement).await,
                 Route::Need(Need::NextHost(trouble, detail)) => match peer.take() {
                     Some(left) => {
+                        self.note_left(left.facts(), trouble);
                         self.leave(left.facts(), trouble, detail);
                         left.quit().await;
                     }
                     None => self.pass_over(trouble, detail),
                 },
                 Route::Direct(clearance) => match peer.take() {
-                    Some(peer) => return Way::Direct(clearance, peer),
+                    Some(peer) => {
+                        self.note_cleared(peer.facts());
+                        return Way::Direct(clearance, peer);
+                    }
                     None => break,
                 },
                 end @ (Route::Envelope(_) | Route::Defer(..) | Route::Reject(..)) => {
@@ -173,6 +185,7 @@ impl<'a> Search<'a> {
     /// look-up is a set of one host.
     async fn look_up(&mut self, hop: Option<NextHop>) {
         let inside = is_inside(self.relay, &self.claim.domain);
+        self.configured = hop.is_some();
         if let Some(hop) = &hop {
             let otherwise = if inside { SMTP_PORT } else { self.relay.settings().port };
             self.port = hop.port.unwrap_or(otherwise);
@@ -199,6 +212,7 @@ impl<'a> Search<'a> {
             Ok(domain) => self.relay.ports().sts.policy(&domain).await,
             Err(_) => StsFacts::Nothing,
         });
+        self.note_sts();
     }
 
     /// Goes on to the next host: its addresses, and what it publishes for DANE. A host without an
@@ -224,28 +238,31 @@ impl<'a> Search<'a> {
             Addresses::None => (Trouble::NoAddress, "the host has no address".to_owned()),
             Addresses::Trouble(detail) => (Trouble::Dns, detail),
         };
-        self.note(name, trouble, detail);
+        self.record_host(name, trouble, detail);
     }
 
     /// The host does not do, as DNS alone says.
     fn pass_over(&mut self, trouble: Trouble, detail: String) {
         self.addresses.clear();
         if let Some(host) = self.host.take() {
-            self.note(host.name, trouble, detail);
+            self.note_passed_over(&host, trouble);
+            self.record_host(host.name, trouble, detail);
         }
     }
 
     /// A connection to the host's next untried address. Without one: no peer, and the trouble is
     /// recorded.
-    async fn connect(&mut self, requirement: &Requirement) -> Option<Box<dyn Peer>> {
+    async fn connect(&mut self, requirement: Requirement) -> Option<Box<dyn Peer>> {
+        self.asked = requirement;
         let (Some(host), Some(ip)) = (&self.host, self.addresses.pop_front()) else {
             self.host = None;
             return None;
         };
         let address = SocketAddr::new(ip, self.port);
-        match self.relay.ports().connector.connect(&host.name, address, requirement).await {
+        match self.relay.ports().connector.connect(&host.name, address, &self.asked).await {
             Ok(peer) => Some(peer),
             Err((trouble, attempt)) => {
+                self.note_lost(host, ip, trouble.trouble);
                 self.tried.push(trouble);
                 self.attempts.push(Attempt { dns: self.dns(), ..*attempt });
                 None
@@ -254,7 +271,7 @@ impl<'a> Search<'a> {
     }
 
     /// A host that no connection was made to, on the record.
-    fn note(&mut self, host: String, trouble: Trouble, detail: String) {
+    fn record_host(&mut self, host: String, trouble: Trouble, detail: String) {
         let detail = bounded(detail, TEXT_MAX);
         let at = self.relay.now();
         self.attempts.push(Attempt {

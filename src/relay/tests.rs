@@ -10,7 +10,9 @@ use crate::{
     },
     policy::{
         Dane, Dnssec, HostTrouble, MxFacts, MxHost, PeerFacts, PolicySet, Reason, Requirement,
-        RuleVerdict, SourceFile, StartTls, StsFacts, TlsFacts, Trouble, decide::TlsUse,
+        RuleVerdict, SourceFile, StartTls, StsFacts, TlsFacts, Trouble,
+        decide::TlsUse,
+        tlsrpt::{ResultType, SessionNote},
     },
     seal::{
         Class, KeyRing, MessageFacts,
@@ -68,9 +70,9 @@ impl Policies for FixedPolicies {
     }
 }
 
-/// DNS by script: every domain has two hosts unless said otherwise.
+/// DNS by script: every domain has two hosts unless said otherwise. Keeps what is told of sessions.
 #[derive(Debug, Default)]
-struct ScriptedDns(Mutex<HashMap<String, MxFacts>>);
+struct ScriptedDns(Mutex<HashMap<String, MxFacts>>, Mutex<Vec<SessionNote>>);
 #[async_trait]
 impl Resolver for ScriptedDns {
     async fn mx(&self, domain: &Domain) -> MxFacts {
@@ -97,6 +99,12 @@ impl Resolver for ScriptedDns {
 impl StsPolicies for ScriptedDns {
     async fn policy(&self, _domain: &Domain) -> StsFacts {
         StsFacts::Nothing
+    }
+}
+
+impl TlsSessions for ScriptedDns {
+    fn note(&self, note: SessionNote) {
+        self.1.lock().unwrap().push(note);
     }
 }
 
@@ -388,6 +396,7 @@ impl House {
             sts: Arc::new(ScriptedDns::default()),
             connector: Arc::new(Net(net.clone())),
             policies: Arc::new(FixedPolicies(Arc::new(set))),
+            sessions: dns.clone(),
             clock: clock.clone(),
         };
         let relay = Relay::new(settings(), ports);
@@ -857,6 +866,58 @@ async fn mail_for_our_own_domain_goes_inside() {
     assert_eq!(house.reason(id).await, Reason::Inside);
     let taken = house.taken();
     assert_eq!((taken[0].host.as_str(), taken[0].port), ("inside.example.org", 2026));
+}
+
+#[tokio::test]
+async fn how_tls_went_is_told_of_outside_hosts_alone() {
+    let house = House::new();
+    house.script("mx1.partner.example", &[Play::Trouble(Trouble::NoStartTls)]);
+    house.script("mx1.lost.example", &[Play::Trouble(Trouble::Unreachable)]);
+    let to = ["bob@partner.example", "ann@example.org", "eve@stranger.example"];
+    house.submit(Some("ann@example.org"), &to).await;
+    house.pass().await;
+    // The stranger's notice: no TLS there, and the level does not ask for it.
+    house.pass().await;
+    let told: Vec<_> = house.dns.1.lock().unwrap().iter().map(summary).collect();
+    let mut sorted = told.clone();
+    sorted.sort();
+    assert_eq!(
+        sorted,
+        [
+            "partner.example mx1.partner.example Some(StarttlsNotSupported)",
+            "partner.example mx2.partner.example None",
+            "stranger.example mx1.stranger.example Some(StarttlsNotSupported)",
+        ],
+        "nothing of the inside host"
+    );
+    house.dns.1.lock().unwrap().clear();
+    house.submit(Some("ann@example.org"), &["eve@lost.example"]).await;
+    house.pass().await;
+    house.pass().await;
+    let told: Vec<_> = house.dns.1.lock().unwrap().iter().map(summary).collect();
+    assert_eq!(
+        told,
+        ["lost.example mx2.lost.example Some(StarttlsNotSupported)"],
+        "a host that can't be reached says nothing of TLS"
+    );
+}
+
+#[tokio::test]
+async fn the_sessions_of_reports_are_not_told() {
+    let house = House::new();
+    let sender = "ann@elsewhere.example";
+    house.script("mx1.partner.example", &[Play::Answers(vec![(550, "5.1.1 no")])]);
+    house.submit(Some(sender), &["bob@partner.example"]).await;
+    house.pass().await;
+    house.dns.1.lock().unwrap().clear();
+    house.pass().await;
+    assert_eq!(house.taken().last().map(|t| t.host.as_str()), Some("mx1.elsewhere.example"));
+    assert_eq!(house.dns.1.lock().unwrap().len(), 0);
+}
+
+fn summary(note: &SessionNote) -> String {
+    let result: Option<ResultType> = note.failure.map(|failure| failure.result);
+    format!("{} {} {result:?}", note.domain, note.mx.as_deref().unwrap_or("-"))
 }
 
 #[tokio::test]

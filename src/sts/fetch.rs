@@ -5,7 +5,11 @@ use super::{
     kept::{Kept, later},
     locked,
 };
-use crate::{mail::Domain, policy::StsPolicy, wire::Page};
+use crate::{
+    mail::Domain,
+    policy::{StsFault, StsFaultKind, StsPolicy},
+    wire::{Page, WebError},
+};
 use jiff::Timestamp;
 use std::collections::HashMap;
 
@@ -24,15 +28,16 @@ pub(super) struct Failures(HashMap<Domain, Failure>);
 struct Failure {
     id: String,
     until: Timestamp,
-    why: String,
+    why: StsFault,
 }
 
 impl Failures {
     /// Why that policy is not to be fetched now.
-    fn of(&self, domain: &Domain, id: &str, now: Timestamp) -> Option<String> {
+    fn of(&self, domain: &Domain, id: &str, now: Timestamp) -> Option<StsFault> {
         let failure = self.0.get(domain)?;
         let rests = failure.id == id && now < failure.until;
-        rests.then(|| format!("{}; the next try comes after {}", failure.why, failure.until))
+        let text = || format!("{}; the next try comes after {}", failure.why, failure.until);
+        rests.then(|| StsFault { kind: failure.why.kind, text: text() })
     }
 
     fn note(&mut self, domain: &Domain, failure: Failure, now: Timestamp) {
@@ -50,7 +55,7 @@ impl Failures {
 
 impl Sts {
     /// Fetches the policy announced under that id, and keeps it.
-    pub(super) async fn fetch(&self, domain: &Domain, id: &str) -> Result<StsPolicy, String> {
+    pub(super) async fn fetch(&self, domain: &Domain, id: &str) -> Result<StsPolicy, StsFault> {
         let before = self.ports.clock.now();
         if let Some(why) = locked(&self.failures).of(domain, id, before) {
             return Err(why);
@@ -66,7 +71,7 @@ impl Sts {
                 Ok(policy)
             }
             Err(why) => {
-                tracing::warn!(%domain, id, error = why, "MTA-STS policy not fetched");
+                tracing::warn!(%domain, id, error = %why, "MTA-STS policy not fetched");
                 let until = later(now, BACK_OFF);
                 let failure = Failure { id: id.to_owned(), until, why: why.clone() };
                 locked(&self.failures).note(domain, failure, now);
@@ -75,16 +80,34 @@ impl Sts {
         }
     }
 
-    async fn fetch_now(&self, domain: &Domain, id: &str) -> Result<StsPolicy, String> {
+    async fn fetch_now(&self, domain: &Domain, id: &str) -> Result<StsPolicy, StsFault> {
         let host = format!("mta-sts.{domain}");
-        let _permit = self.fetches.acquire().await.map_err(|e| e.to_string())?;
+        let fault = |kind, text| StsFault { kind, text };
+        let permit = self.fetches.acquire().await;
+        let _permit = permit.map_err(|e| fault(StsFaultKind::Fetch, e.to_string()))?;
         let page = self.ports.web.get(&host, PATH).await;
-        let Page { media_type, body } = page.map_err(|e| format!("https://{host}{PATH}: {e}"))?;
+        let Page { media_type, body } =
+            page.map_err(|e| fault(kind_of(&e), format!("https://{host}{PATH}: {e}")))?;
         // What is no text was not meant as a policy: a page that welcomes or excuses itself.
         if media_type != "text/plain" {
-            return Err(format!("https://{host}{PATH} is not text/plain"));
+            let text = format!("https://{host}{PATH} is not text/plain");
+            return Err(fault(StsFaultKind::Invalid, text));
         }
-        StsPolicy::parse(id, &body).map_err(|why| format!("the policy of {host} is no good: {why}"))
+        StsPolicy::parse(id, &body).map_err(|why| {
+            fault(StsFaultKind::Invalid, format!("the policy of {host} is no good: {why}"))
+        })
+    }
+}
+
+fn kind_of(error: &WebError) -> StsFaultKind {
+    match error {
+        WebError::Tls(_) => StsFaultKind::Webpki,
+        WebError::Dns(_)
+        | WebError::Refused(_)
+        | WebError::Unreachable(_)
+        | WebError::Status(_)
+        | WebError::Answer(_)
+        | WebError::TimedOut(_) => StsFaultKind::Fetch,
     }
 }
 
@@ -97,7 +120,10 @@ mod tests {
         let mut failures = Failures::default();
         let at = |n: usize| Timestamp::from_second(i64::try_from(n).unwrap()).unwrap();
         let name = |n: usize| format!("d{n}.test").parse::<Domain>().unwrap();
-        let failure = |until| Failure { id: "1".to_owned(), until, why: "no".to_owned() };
+        let failure = |until| {
+            let why = StsFault { kind: StsFaultKind::Fetch, text: "no".to_owned() };
+            Failure { id: "1".to_owned(), until, why }
+        };
         for n in 0..FAILURES + 5 {
             failures.note(&name(n), failure(at(n + 20_000)), at(0));
         }

@@ -100,7 +100,7 @@ impl Sts {
             (Err(why), None) => StsFacts::Unfetched(why),
             (Err(error), Some(kept)) => {
                 let (new, old) = (id, &kept.id);
-                tracing::warn!(%domain, error, new, old,
+                tracing::warn!(%domain, %error, new, old,
                     "the changed MTA-STS policy can't be fetched; the kept one stays in force");
                 StsFacts::Policy(kept)
             }

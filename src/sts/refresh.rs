@@ -70,7 +70,7 @@ impl Sts {
         let id = self.announced(&name).await.ok().flatten();
         let id = id.unwrap_or_else(|| kept.policy.id.clone());
         if let Err(error) = self.fetch(&name, &id).await {
-            tracing::warn!(domain, error, expires = %kept.expires,
+            tracing::warn!(domain, %error, expires = %kept.expires,
                 "the kept MTA-STS policy was not refreshed");
             let refresh = later(now, rand::random_range(AGAIN));
             let postponed = Kept { refresh, ..kept.clone() };

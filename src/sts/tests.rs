@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     dns::Addresses,
-    policy::{Dane, MxFacts, StsMode, StsPolicy},
+    policy::{Dane, MxFacts, StsFault, StsFaultKind, StsMode, StsPolicy},
     store::{NoteKind, StoreError, memory::MemoryStore},
     wire::{Page, WebError, WebPlace},
 };
@@ -170,9 +170,11 @@ async fn nothing_in_the_way_takes_a_kept_policy_before_it_expires() {
         (
             "a changed id, and nothing to fetch",
             Texts::Found(vec!["v=STSv1; id=2".to_owned()]),
-            StsFacts::Unfetched(
-                "https://mta-sts.a.test/.well-known/mta-sts.txt: connection refused".to_owned(),
-            ),
+            StsFacts::Unfetched(StsFault {
+                kind: StsFaultKind::Fetch,
+                text: "https://mta-sts.a.test/.well-known/mta-sts.txt: connection refused"
+                    .to_owned(),
+            }),
         ),
     ];
     for (reason, says, without) in rows {
@@ -224,19 +226,21 @@ async fn a_fetched_none_takes_the_place_of_what_was_enforced() {
 #[tokio::test]
 async fn pages_that_are_no_policy_count_as_not_fetched() {
     let good = "version: STSv1\nmode: enforce\nmx: mx.a.test\nmax_age: 1\n";
-    let rows: [(&str, Result<Page, WebError>, &str); 6] = [
-        ("not there", Err(WebError::Status(404)), "status 404"),
-        ("a certificate that proves nothing", Err(WebError::Tls("expired".to_owned())), "expired"),
-        ("HTML", Ok(page("text/html", good)), "not text/plain"),
-        ("no type", Ok(page("", good)), "not text/plain"),
-        ("another version", Ok(page("text/plain", "version: STSv2\n")), "version"),
-        ("nothing", Ok(page("text/plain", "")), "no version"),
+    use StsFaultKind::{Fetch, Invalid, Webpki};
+    let expired = Err(WebError::Tls("expired".to_owned()));
+    let rows: [(&str, Result<Page, WebError>, _, &str); 6] = [
+        ("not there", Err(WebError::Status(404)), Fetch, "status 404"),
+        ("a certificate that proves nothing", expired, Webpki, "expired"),
+        ("HTML", Ok(page("text/html", good)), Invalid, "not text/plain"),
+        ("no type", Ok(page("", good)), Invalid, "not text/plain"),
+        ("another version", Ok(page("text/plain", "version: STSv2\n")), Invalid, "version"),
+        ("nothing", Ok(page("text/plain", "")), Invalid, "no version"),
     ];
-    for (reason, says, words) in rows {
+    for (reason, says, kind, words) in rows {
         let scene = Scene::new();
         scene.web(says);
         let StsFacts::Unfetched(why) = scene.ask().await else { panic!("{reason}") };
-        assert!(why.contains(words), "{reason}: {why}");
+        assert!(why.kind == kind && why.text.contains(words), "{reason}: {why:?}");
         assert!(!scene.kept().await, "{reason}");
     }
 }
@@ -251,7 +255,7 @@ async fn a_failed_fetch_is_left_alone_for_five_minutes() {
     assert_eq!(scene.fetches(), 1);
     scene.pass(299);
     let StsFacts::Unfetched(why) = scene.ask().await else { panic!("no reason") };
-    assert!(why.contains("refused; the next try comes after 2026-11-22T12:05:00Z"), "{why}");
+    assert!(why.text.contains("refused; the next try comes after 2026-11-22T12:05:00Z"), "{why}");
     assert_eq!(scene.fetches(), 1);
     scene.announces("2");
     scene.ask().await;

@@ -1,6 +1,6 @@
 //! Deposit: a message is sealed while it streams in.
 
-use super::{Vault, VaultError, random_secret};
+use super::{Vault, VaultError, dkim, random_secret};
 use crate::{
     mail::{Address, parts::PartIndex},
     seal::{
@@ -69,16 +69,21 @@ impl Vault {
         Ok(Deposit { vault, facts, recipients, envelope, sealed, writer, whole })
     }
 
-    /// A message of ours (report, code), sealed small, not yet accepted. One whose sealed form is
-    /// larger than [`SMALL`] is refused.
+    /// A message of ours (report, code), signed where there is a key for its `From`, sealed small,
+    /// not yet accepted. One whose sealed form is larger than [`SMALL`] is refused.
     pub fn seal_own(
         &self,
         facts: MessageFacts,
         recipients: Vec<Address>,
         message: &[u8],
     ) -> Result<NewMessage, VaultError> {
+        let signatures = dkim::signatures(&self.dkim, message).map_err(|error| {
+            tracing::error!(%error, "mail of our own could not be signed (DKIM)");
+            VaultError::Refused("a message of our own could not be signed")
+        })?;
         let (header, mut sealed) = (SealedHeader { facts, recipients }, Vec::new());
         let mut envelope = self.seal_header(&header, &mut sealed)?;
+        envelope.sealer.feed(signatures.as_bytes(), &mut sealed);
         envelope.sealer.feed(message, &mut sealed);
         let size = envelope.sealer.size();
         envelope.sealer.finish(&index_text(&PartIndex::default())?, &mut sealed);

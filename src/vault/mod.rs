@@ -6,6 +6,7 @@
 //! what we wrote ourselves.
 
 mod deposit;
+mod dkim;
 mod expire;
 mod grant;
 mod open;
@@ -13,13 +14,14 @@ mod open;
 mod tests;
 
 pub use deposit::{Deposit, Finished};
+pub use dkim::{DkimError, DkimKey};
 pub use expire::HISTORY;
 pub use open::{Access, AccessAnswer, Content};
 
 use crate::{
     clock::Clock,
     mail::{
-        QueueId,
+        Domain, QueueId,
         notice::{Letterhead, Templates},
     },
     seal::{DataKey, KeyRing, RingError, SealError},
@@ -62,6 +64,8 @@ pub struct Vault {
     pub clock: Arc<dyn Clock>,
     /// Words and times of notices.
     pub notices: Arc<NoticeSettings>,
+    /// `notification.dkim`
+    dkim: Arc<[DkimKey]>,
 }
 
 /// What the vault can answer instead.
@@ -98,7 +102,19 @@ impl Vault {
         clock: Arc<dyn Clock>,
         notices: NoticeSettings,
     ) -> Self {
-        Self { queue, bodies, people, ring: Arc::new(ring), clock, notices: Arc::new(notices) }
+        let (ring, notices, dkim) = (Arc::new(ring), Arc::new(notices), Arc::new([]));
+        Self { queue, bodies, people, ring, clock, notices, dkim }
+    }
+
+    /// The same vault, which signs mail of our own with these keys.
+    #[must_use]
+    pub fn signing(self, keys: Vec<DkimKey>) -> Self {
+        Self { dkim: keys.into(), ..self }
+    }
+
+    /// True if mail of our own from that domain leaves signed.
+    pub fn signs_for(&self, domain: &Domain) -> bool {
+        self.dkim.iter().any(|key| key.domain() == domain)
     }
 
     /// The data key of a message, as long as there is one.

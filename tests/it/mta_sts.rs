@@ -98,7 +98,7 @@ async fn assert_is(sts: &Sts, domain: &str, expected: &Is) {
         (StsFacts::Policy(policy), Is::Enforced) => policy.mode == StsMode::Enforce,
         (StsFacts::Policy(policy), Is::Testing) => policy.mode == StsMode::Testing,
         (StsFacts::Policy(policy), Is::None) => policy.mode == StsMode::None,
-        (StsFacts::Unfetched(why), Is::Not(words)) => why.contains(words),
+        (StsFacts::Unfetched(why), Is::Not(words)) => why.text.contains(words),
         _ => false,
     };
     assert!(right, "{domain}: {expected:?}, and not {facts:?}");
@@ -374,6 +374,37 @@ fn set_up(house: &House, cases: &[Case], web: SocketAddr) -> (Vec<String>, Vec<S
     cases.iter().enumerate().map(host).unzip()
 }
 
+/// What the domains would be told of it (RFC 8460).
+fn assert_reported(gateway: &Gateway) {
+    let lines = |domain: &str| {
+        let reports = gateway.json(&["tls-report", "--domain", domain]);
+        let policies = reports[0]["policies"].as_array().cloned().unwrap_or_default();
+        let line = |counted: &Value| {
+            let failed = &counted["failure-details"][0];
+            format!(
+                "{} {} {} {}",
+                counted["policy"]["policy-type"].as_str().expect("a type"),
+                counted["summary"]["total-successful-session-count"],
+                failed["result-type"].as_str().unwrap_or("-"),
+                failed["failure-reason-code"].as_str().unwrap_or("-")
+            )
+        };
+        policies.iter().map(line).collect::<Vec<_>>()
+    };
+    for (domain, told) in [
+        ("right.test", "sts 1 - -"),
+        ("unnamed.test", "sts 0 validation-failure mx-not-in-policy"),
+        ("badcert.test", "sts 0 certificate-host-mismatch -"),
+        ("moved.test", "sts 0 sts-policy-fetch-error -"),
+    ] {
+        assert_eq!(lines(domain), [told], "{domain}");
+    }
+    let right = gateway.json(&["tls-report", "--domain", "right.test"]);
+    let policy = &right[0]["policies"][0]["policy"];
+    assert_eq!(policy["mx-host"][0], "mx.right.test");
+    assert_eq!(policy["policy-string"][1], "mode: enforce");
+}
+
 #[test]
 fn mail_goes_only_where_the_domain_said_and_over_tls_that_proves_it() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -406,6 +437,8 @@ fn mail_goes_only_where_the_domain_said_and_over_tls_that_proves_it() {
         assert_eq!(told["outcome"], "deferred", "{told}");
         assert!(told.to_string().contains(words), "{told}");
     }
+
+    assert_reported(&house.gateway);
 
     // The web server is gone, DNS is broken, the gateway is another process: the policy holds.
     drop(nginx);

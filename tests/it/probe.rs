@@ -119,7 +119,7 @@ fn a_signed_partner_is_looked_at_under_dnssec() {
         nameserver: Some(signed.iterating),
         dns: format!("dnssec = \"validate\"\ntrust_anchor = {:?}", signed.anchor),
         mx_port: port,
-        anchors: Some(pki.anchors.clone()),
+        anchors: Some(pki.anchors),
         ..Settings::default()
     };
     let gateway = Gateway::prepare(&dir.path().join("gateway"), &settings, &[]);

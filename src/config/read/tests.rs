@@ -48,6 +48,7 @@ connections_per_domain = 20
 ipv6        = true
 refuse_networks = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"]
 watch       = "6h"
+tls_reports = false
 [notification]
 from        = "secure@example.org"
 subject     = "You have a secure message from {organization}"
@@ -152,11 +153,32 @@ format = "json"
 }
 
 #[test]
+fn reports_on_tls_are_sent_where_they_can_be_signed() {
+    let dkim = "dkim = [{ domain = \"x.example\", selector = \"S1\", key = \"k.pem\" }]\n";
+    for (delivery, dkim, sent, reason) in [
+        ("", "", false, "RFC 8460 §3: a report by mail must be signed"),
+        ("", dkim, true, "it can be"),
+        ("tls_reports = false", dkim, false, "not wanted"),
+        ("tls_reports = true", "", true, "wanted, by HTTPS"),
+    ] {
+        let text = format!("[delivery]\n{delivery}\n[notification]\n{dkim}");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.delivery.tls_reports, sent, "{reason}");
+        if let [entry] = config.notification.dkim.as_slice() {
+            let key = Path::new("/etc/restante/k.pem").to_owned();
+            let domain = "x.example".parse().unwrap();
+            assert_eq!(*entry, Dkim { domain, selector: "s1".to_owned(), key });
+        }
+    }
+}
+
+#[test]
 fn what_is_shown_reads_back() {
     for text in [
         "",
         MANUAL,
         "[smtp]\ncertificate = \"a\"\nkey = \"b\"\n[organization]\nname = 'O\"Neil \\ Söhne'\n",
+        "[notification]\ndkim = [{ domain = \"x.example\", selector = \"s\", key = \"k.pem\" }]\n",
         "[portal]\nlisten = \"[::1]:9000\"\ncertificate = \"a\"\nkey = \"b\"\n[inside]\nhost = \"[2001:db8::1]:25\"\n",
     ] {
         let shown = parse(text).unwrap().to_toml();
@@ -214,7 +236,20 @@ const WRONG: &[(&str, &str)] = &[
     ("[notification]\nsubject = \"a\\nb\"", "one line"),
     ("[notification]\nsubject = \"\"", "empty"),
     ("[notification]\nlevel = \"envelope\"", "`envelope` is not known"),
-    ("[notification]\ndkim = [{ domain = \"x\" }]", "not yet"),
+    (
+        "[notification]\ndkim = [{ domain = \"x.example\", selector = \"s\" }]",
+        "r.toml:2:9: error: `dkim` needs `key`",
+    ),
+    (
+        "[notification]\ndkim = [{ domain = \"x.example\", selector = \"a b\", key = \"k\" }]",
+        "key `selector`: `a b` is no selector",
+    ),
+    (
+        "[notification]\ndkim = [{ domain = \"x.example\", selector = \"s\", key = \"k\", domian = 1 }]",
+        "unknown key `domian`; did you mean `domain`?",
+    ),
+    ("[notification]\ndkim = \"k.pem\"", "is a list of tables"),
+    ("[delivery]\ntls_reports = \"yes\"", "true or false belongs"),
     ("[portal]\nurl = \"http://mail.example.org\"", "write \"https://mail.example.org\""),
     ("[portal]\nurl = \"mail.example.org\"", "no address of a portal"),
     ("[portal]\nurl = \"ftp://mail.example.org\"", "no address of a portal"),

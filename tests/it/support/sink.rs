@@ -28,6 +28,8 @@ pub struct Manner {
     pub rcpt: Option<String>,
     /// Counts content instead of keeping it.
     pub count_only: bool,
+    /// Offers REQUIRETLS, inside TLS.
+    pub requiretls: bool,
 }
 
 /// Ways to offer STARTTLS.
@@ -232,7 +234,10 @@ fn talk(
                 Some(Offer::Stripped) => "250-XXXXXXXX\r\n",
                 None => "",
             };
-            format!("250-sink.test\r\n{starttls}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n")
+            let require = if over_tls && manner.requiretls { "250-REQUIRETLS\r\n" } else { "" };
+            format!(
+                "250-sink.test\r\n{starttls}{require}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
+            )
         } else if upper == "STARTTLS" {
             match offer {
                 Some(Offer::As(_) | Offer::By(_)) => {

@@ -1,15 +1,21 @@
 //! The smallest SMTP client that can hand in a message: the tests' MTA where no Postfix is needed.
 
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 /// A conversation.
 #[derive(Debug)]
-pub struct Conversation {
-    reader: BufReader<TcpStream>,
+pub struct Conversation<S: Read = TcpStream> {
+    reader: BufReader<S>,
 }
 
 impl Conversation {
@@ -23,19 +29,45 @@ impl Conversation {
         conversation
     }
 
+    /// The connection, for a handshake; what was read ahead is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.reader.into_inner()
+    }
+
+    /// STARTTLS, with a server that proves that name to these anchors; EHLO is to follow.
+    pub fn start_tls(
+        mut self,
+        name: &str,
+        anchors: &Path,
+    ) -> Conversation<StreamOwned<ClientConnection, TcpStream>> {
+        self.say("STARTTLS", "220");
+        let mut roots = RootCertStore::empty();
+        for anchor in CertificateDer::pem_file_iter(anchors).expect("anchors") {
+            roots.add(anchor.expect("PEM")).expect("an anchor");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("TLS");
+        let secured = StreamOwned::new(connection, self.into_stream());
+        Conversation { reader: BufReader::new(secured) }
+    }
+}
+
+impl<S: Read + Write> Conversation<S> {
     /// Sends a line and expects a reply that begins so.
     pub fn say(&mut self, line: &str, expected: &str) -> String {
         self.raw(format!("{line}\r\n").as_bytes());
         self.expect(expected)
     }
 
-    /// The connection, for a handshake; what was read ahead is lost.
-    pub fn into_stream(self) -> TcpStream {
-        self.reader.into_inner()
-    }
-
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.reader.get_mut().write_all(bytes).expect("written");
+        let stream = self.reader.get_mut();
+        stream.write_all(bytes).and_then(|()| stream.flush()).expect("written");
     }
 
     /// Reads a whole reply; fails unless it begins with `expected`.

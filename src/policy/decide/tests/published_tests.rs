@@ -1,7 +1,7 @@
 //! What domains publish: DANE, MTA-STS, and the best of both; pins; REQUIRETLS.
 
 use super::*;
-use crate::policy::{DaneVerdict, StsPolicy, Tlsa};
+use crate::policy::{DaneVerdict, StsFault, StsFaultKind, StsPolicy, Tlsa};
 
 fn records() -> Dane {
     let record = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
@@ -46,7 +46,8 @@ fn what_is_asked_before_the_first_connection() {
     let unchecked = || with(Dnssec::Unchecked);
     let testing = || Some(policy(StsMode::Testing, "mx1.a.example"));
     let doubt = || Some(StsFacts::Doubt("SERVFAIL".into()));
-    let unfetched = || Some(StsFacts::Unfetched("404".into()));
+    let fault = || StsFault { kind: StsFaultKind::Fetch, text: "404".to_owned() };
+    let unfetched = || Some(StsFacts::Unfetched(fault()));
     let nothing = || Some(StsFacts::Nothing);
     for (level, mx, sts, expected, why) in [
         ("secure", unsigned(), None, "host tlsa=false", "no use for either"),
