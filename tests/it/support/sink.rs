@@ -227,17 +227,7 @@ fn talk(
         kept.bytes.lock().expect("lock").extend_from_slice(line.as_bytes());
         let upper = line.trim_end().to_ascii_uppercase();
         let reply: String = if upper.starts_with("EHLO") {
-            let starttls = match offer {
-                Some(Offer::As(_) | Offer::By(_) | Offer::Injected(_) | Offer::Refused(_)) => {
-                    "250-STARTTLS\r\n"
-                }
-                Some(Offer::Stripped) => "250-XXXXXXXX\r\n",
-                None => "",
-            };
-            let require = if over_tls && manner.requiretls { "250-REQUIRETLS\r\n" } else { "" };
-            format!(
-                "250-sink.test\r\n{starttls}{require}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
-            )
+            offers(offer, over_tls && manner.requiretls)
         } else if upper == "STARTTLS" {
             match offer {
                 Some(Offer::As(_) | Offer::By(_)) => {
@@ -281,6 +271,21 @@ fn talk(
         writer.write_all(reply.as_bytes())?;
         writer.flush()?;
     }
+}
+
+/// The reply to EHLO.
+fn offers(offer: Option<&Offer>, requiretls: bool) -> String {
+    let starttls = match offer {
+        Some(Offer::As(_) | Offer::By(_) | Offer::Injected(_) | Offer::Refused(_)) => {
+            "250-STARTTLS\r\n"
+        }
+        Some(Offer::Stripped) => "250-XXXXXXXX\r\n",
+        None => "",
+    };
+    let require = if requiretls { "250-REQUIRETLS\r\n" } else { "" };
+    format!(
+        "250-sink.test\r\n{starttls}{require}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
+    )
 }
 
 fn content(
