@@ -67,6 +67,7 @@ fn run_policy(config: Option<&Path>, command: args::Policy) -> Exit {
         args::Policy::Check { dir: None, strict, json } => {
             with(config, |c| cli::policy::check(&c.policy_dir, strict, json, &SystemClock))
         }
+        args::Policy::Probe { domain, json } => with(config, |c| daemon::probe(&c, &domain, json)),
         args::Policy::Replay { dir, since, strict, json } => with(config, |c| {
             let (live, dir) = (c.policy_dir.as_path(), dir.as_deref());
             let asked = cli::replay::Replay { live, dir, since, strict, json };

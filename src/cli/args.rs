@@ -148,6 +148,18 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
+    /// Look at a domain's mail hosts now: which levels would they pass?
+    ///
+    /// Looks up the mail hosts, connects to each, starts TLS and says QUIT; nothing is sent. Shows
+    /// STARTTLS, certificate, DANE and MTA-STS, and ends with a policy entry to start from. Exits 1
+    /// where the domain takes no mail, 75 where DNS or every host gave no answer.
+    Probe {
+        /// The domain
+        domain: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Which recipients' mail would have moved under a changed policy folder, from where to where
     ///
     /// Judges the decisions on record again, by what DNS said and hosts proved at the time. What

@@ -202,6 +202,9 @@ fn status_text(view: &StatusView) {
     out::line(format_args!("restante {}", view.version));
     out::line(format_args!("smtp      {}", addresses(&view.listeners.smtp)));
     out::line(format_args!("portal    {}", addresses(&view.listeners.portal)));
+    if !view.listeners.metrics.is_empty() {
+        out::line(format_args!("metrics   {}", addresses(&view.listeners.metrics)));
+    }
     let q = &view.queue;
     let oldest = q.oldest.map_or_else(String::new, |at| format!(", oldest from {}", time(at)));
     out::line(format_args!(
@@ -222,10 +225,20 @@ fn status_text(view: &StatusView) {
     if let Some(error) = &view.policy.error {
         out::line(format_args!("          a newer set on disk is NOT in force: {error}"));
     }
+    out::line(format_args!("dnssec    {}: {}", view.dns.dnssec, view.dns.text));
     for f in &view.failures {
         out::line(format_args!(
             "waiting   {}: {} recipient(s), {}: {}",
             f.domain, f.waiting, f.reason, f.text
+        ));
+    }
+    for w in &view.watch {
+        let kind = w.kind.as_str();
+        out::line(format_args!(
+            "watch     {}: {kind} since {}: {}",
+            w.domain,
+            time(w.since),
+            w.text
         ));
     }
 }

@@ -7,6 +7,7 @@ pub mod look;
 pub mod manual;
 pub mod out;
 pub mod policy;
+pub mod probe;
 pub mod replay;
 pub mod tls_report;
 

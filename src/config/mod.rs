@@ -47,6 +47,8 @@ pub struct Config {
     pub portal: Portal,
     /// `[vault]`
     pub vault: Vault,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[log]`
     pub log: Log,
 }
@@ -119,6 +121,8 @@ pub struct Dns {
     pub nameservers: Vec<SocketAddr>,
     /// `dnssec`
     pub dnssec: Dnssec,
+    /// `trust_anchor`
+    pub trust_anchor: Option<PathBuf>,
 }
 /// `[delivery]`
 #[derive(Debug, Clone)]
@@ -141,6 +145,8 @@ pub struct Delivery {
     pub refuse_networks: Vec<IpNet>,
     /// `tls_reports`; where it is not given: whether `notification.dkim` is.
     pub tls_reports: bool,
+    /// `watch`; `None`: off
+    pub watch: Option<SignedDuration>,
 }
 /// `[notification]`
 #[derive(Debug, Clone)]
@@ -183,6 +189,12 @@ pub struct Portal {
 pub struct Vault {
     /// The key-ring file.
     pub keys: PathBuf,
+}
+/// `[metrics]`
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// `listen`
+    pub listen: Option<SocketAddr>,
 }
 /// `[log]`
 #[derive(Debug, Clone)]

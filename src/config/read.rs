@@ -2,8 +2,8 @@
 //! they are wrong.
 
 use super::{
-    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, Log, Notification, Organization, Portal,
-    Smtp, Vault,
+    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Organization,
+    Portal, Smtp, Vault,
 };
 use crate::{
     mail::{Address, Domain},
@@ -54,7 +54,7 @@ const SMTP: [&str; 13] = [
 ];
 const INSIDE: [&str; 2] = ["host", "tls"];
 const DNS: [&str; 3] = ["nameservers", "dnssec", "trust_anchor"];
-const DELIVERY: [&str; 9] = [
+const DELIVERY: [&str; 10] = [
     "port",
     "trust_anchors",
     "retry",
@@ -64,6 +64,7 @@ const DELIVERY: [&str; 9] = [
     "ipv6",
     "refuse_networks",
     "tls_reports",
+    "watch",
 ];
 const NOTIFICATION: [&str; 5] = ["from", "subject", "template", "level", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
@@ -123,7 +124,6 @@ impl<'d, 't> Reading<'d, 't> {
         let hostname = get(&top, "hostname").and_then(|e| e.parse(host_name));
         let hostname = hostname.or_else(own_name)?;
         let data_dir = self.path(&top, "data_dir").unwrap_or_else(|| self.base.join("data"));
-        self.metrics(&top);
         let notification = self.notification(&top, &hostname)?;
         Some(Config {
             file: Some(path.to_path_buf()),
@@ -136,6 +136,7 @@ impl<'d, 't> Reading<'d, 't> {
             notification,
             portal: self.portal(&top),
             vault: self.vault(&top, &data_dir),
+            metrics: metrics(&top),
             log: self.log(&top),
             hostname,
             data_dir,
@@ -193,11 +194,11 @@ impl<'d, 't> Reading<'d, 't> {
 
     fn dns(&self, top: &Keys<'d, 't>) -> Dns {
         let keys = section(top, "dns", &DNS);
-        not_yet(&keys, "trust_anchor");
         let dnssec = get(&keys, "dnssec").and_then(|e| e.parse(|t| choice(t, &DNSSEC)));
         Dns {
             nameservers: list(&keys, "nameservers", name_server).unwrap_or_default(),
             dnssec: dnssec.unwrap_or(Dnssec::Validate),
+            trust_anchor: self.path(&keys, "trust_anchor"),
         }
     }
 
@@ -217,6 +218,11 @@ impl<'d, 't> Reading<'d, 't> {
             refuse_networks: list(&keys, "refuse_networks", network)
                 .unwrap_or_else(|| networks(&REFUSED)),
             tls_reports: boolean(&keys, "tls_reports", signed),
+            watch: get(&keys, "watch")
+                .and_then(|entry| entry.parse(interval))
+                .map_or(Some(SignedDuration::from_hours(6)), |time| {
+                    Some(time).filter(|t| !t.is_zero())
+                }),
         }
     }
 
@@ -280,10 +286,6 @@ impl<'d, 't> Reading<'d, 't> {
             });
         }
         Vault { keys: self.path(&keys, "keys").unwrap_or_else(|| data_dir.join("keys")) }
-    }
-
-    fn metrics(&self, top: &Keys<'d, 't>) {
-        not_yet(&section(top, "metrics", &METRICS), "listen");
     }
 
     fn log(&self, top: &Keys<'d, 't>) -> Log {
@@ -352,6 +354,11 @@ fn missing(keys: &Keys<'_, '_>, key: &'static str, says: &str) {
     }
 }
 
+fn metrics(top: &Keys<'_, '_>) -> Metrics {
+    let keys = section(top, "metrics", &METRICS);
+    Metrics { listen: filled(&keys, "listen").and_then(|entry| entry.parse(socket)) }
+}
+
 fn text(keys: &Keys<'_, '_>, key: &'static str, default: &str) -> String {
     let Some(entry) = get(keys, key) else { return default.to_owned() };
     let text = entry.line().map(str::trim);
@@ -396,6 +403,15 @@ fn some_time(text: &str) -> Result<SignedDuration, String> {
         return Err(format!("`{text}` is no time at all: write at least \"1s\""));
     }
     Ok(time)
+}
+
+/// How often partners are looked at: not at all, or at a pace that is no burden to them.
+fn interval(text: &str) -> Result<SignedDuration, String> {
+    let time = duration(text)?;
+    if time.is_zero() || time >= SignedDuration::from_mins(1) {
+        return Ok(time);
+    }
+    Err(format!("`{text}` is too often: write at least \"1m\", or \"0s\" for never"))
 }
 
 fn message_size(keys: &Keys<'_, '_>) -> u64 {

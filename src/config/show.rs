@@ -72,7 +72,7 @@ fn sections(config: &Config) -> Vec<Shown> {
                 ("keys", path(&config.vault.keys)),
             ],
         ),
-        ("metrics", vec![("listen", text(""))]),
+        ("metrics", vec![("listen", config.metrics.listen.map_or_else(|| text(""), text))]),
         (
             "log",
             vec![
@@ -122,7 +122,7 @@ fn dns(config: &Config) -> Vec<(&'static str, Value)> {
     vec![
         ("nameservers", list(&config.dns.nameservers)),
         ("dnssec", text(dnssec)),
-        ("trust_anchor", text("")),
+        ("trust_anchor", optional(config.dns.trust_anchor.as_deref())),
     ]
 }
 
@@ -139,6 +139,7 @@ fn delivery(config: &Config) -> Vec<(&'static str, Value)> {
         ("ipv6", Value::Boolean(delivery.ipv6)),
         ("refuse_networks", list(&delivery.refuse_networks)),
         ("tls_reports", Value::Boolean(delivery.tls_reports)),
+        ("watch", text(show_duration(delivery.watch.unwrap_or_default()))),
     ]
 }
 

@@ -3,12 +3,13 @@
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
     view::{
-        DecisionRecipient, DecisionView, Failure, Listeners, PolicyStatus, QueueView, StatusView,
-        TraceView, VaultView,
+        DecisionRecipient, DecisionView, DnsStatus, Failure, Listeners, PolicyStatus, QueueView,
+        StatusView, TraceView, VaultView,
     },
 };
 use crate::{
     mail::{Address, Domain, QueueId},
+    probe::watch::Board,
     seal::Class,
     store::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
@@ -42,6 +43,12 @@ pub trait PolicyReport: Send + Sync + std::fmt::Debug {
     fn report(&self) -> PolicyStatus;
 }
 
+/// Whether answers of DNS are checked; the root knows.
+pub trait DnsReport: Send + Sync + std::fmt::Debug {
+    /// Now.
+    fn report(&self) -> DnsStatus;
+}
+
 /// Answers questions about one running server.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -53,6 +60,10 @@ pub struct Control {
     pub policies: Arc<dyn PolicyReport>,
     /// Counts of TLS sessions.
     pub reports: TlsReports,
+    /// Warnings of the watch.
+    pub watch: Board,
+    /// DNS.
+    pub dns: Arc<dyn DnsReport>,
     /// Addresses bound.
     pub listeners: Listeners,
 }
@@ -116,12 +127,14 @@ impl Control {
             queue,
             vault,
             policy: self.policies.report(),
+            dns: self.dns.report(),
             store: match self.queue.health() {
                 Health::Ok => "ok".to_owned(),
                 Health::Full => "full".to_owned(),
                 Health::Broken(why) => why,
             },
             failures: failures(&waiting),
+            watch: self.watch.warnings(),
         })
     }
 

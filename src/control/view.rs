@@ -3,6 +3,7 @@
 use crate::{
     mail::{Address, Domain, QueueId},
     policy::{DaneVerdict, Level, RuleVerdict, Trouble, Why},
+    probe::watch::Warned,
     store::{
         Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals,
     },
@@ -24,10 +25,14 @@ pub struct StatusView {
     pub vault: VaultCounts,
     /// Policies in force.
     pub policy: PolicyStatus,
+    /// Whether answers of DNS are checked.
+    pub dns: DnsStatus,
     /// How the store is: `ok`, `full`, or what broke.
     pub store: String,
     /// The last failure of each domain that mail waits for.
     pub failures: Vec<Failure>,
+    /// What the watch warns of.
+    pub watch: Vec<Warned>,
 }
 
 /// Addresses bound.
@@ -37,6 +42,8 @@ pub struct Listeners {
     pub smtp: Vec<SocketAddr>,
     /// Portal.
     pub portal: Vec<SocketAddr>,
+    /// Metrics.
+    pub metrics: Vec<SocketAddr>,
 }
 
 /// Recipients by state.
@@ -72,6 +79,17 @@ pub struct PolicyStatus {
     pub loaded: Timestamp,
     /// Why a newer set on disk is not in force.
     pub error: Option<String>,
+}
+
+/// Whether answers of DNS are checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// `dns.dnssec`
+    pub dnssec: String,
+    /// They are.
+    pub working: bool,
+    /// In words, and what to do if not.
+    pub text: String,
 }
 
 /// The last failure of a domain.

@@ -4,6 +4,7 @@ use super::{
     StartError,
     parts::{Parts, gather, http1_tls, portal_tls},
     policies::LivePolicies,
+    probe::prober,
 };
 use crate::{
     clock::Clock,
@@ -15,8 +16,10 @@ use crate::{
         listen, source_address,
         tls::TlsServer,
     },
+    observe::metrics::Metrics,
     policies::{StsPolicies, TlsSessions},
     portal::Portal,
+    probe::watch::{Board, Pace, Watch},
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
     sts::{Sts, StsPorts},
     tlsrpt::{ReportPorts, ReportSettings, TlsReports},
@@ -47,6 +50,8 @@ const LEASE: SignedDuration = SignedDuration::from_hours(6);
 const DRAIN: Duration = Duration::from_secs(25);
 /// How often the vault ends what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Over how long the first look at all partners is spread.
+const FIRST_LOOK: Duration = Duration::from_secs(5 * 60);
 
 /// Seconds after the end of a day at which its reports on TLS begin to go, at random: ten minutes to
 /// four hours (RFC 8460 §4.1).
@@ -61,6 +66,7 @@ pub struct Gateway {
     /// Addresses bound.
     pub listeners: Listeners,
     policies: Arc<LivePolicies>,
+    watch: Board,
     smtp_tls: Option<Arc<TlsServer>>,
     portal_tls: Option<(RustlsConfig, config::KeyPair)>,
     reports: TlsReports,
@@ -92,13 +98,19 @@ impl Gateway {
         let parts = gather(config, clock).await?;
         let smtp = bind_all(&config.smtp.listen).await?;
         let portal_listener = listen::bind(config.portal.listen).await?;
+        let metrics = match config.metrics.listen {
+            Some(address) => Some(listen::bind(address).await?),
+            None => None,
+        };
         let listeners = Listeners {
             smtp: addresses(&smtp)?,
             portal: addresses(std::slice::from_ref(&portal_listener))?,
+            metrics: addresses(metrics.as_slice())?,
         };
         let mut gateway = Self {
             listeners,
             policies: Arc::clone(&parts.policies),
+            watch: Board::default(),
             smtp_tls: parts.smtp_tls.clone(),
             portal_tls: portal_tls(config).await?,
             reports: tls_reports(config, &parts),
@@ -109,7 +121,12 @@ impl Gateway {
         };
         gateway.start_portal(&parts.portal, portal_listener)?;
         gateway.start_control(&parts)?;
-        gateway.start_relay(config, &parts);
+        if let Some(listener) = metrics {
+            gateway.start_metrics(&parts, listener)?;
+        }
+        let sts = gateway.start_sts(&parts);
+        gateway.start_relay(config, &parts, Arc::clone(&sts));
+        gateway.start_watch(config, &parts, sts);
         gateway.start_intake(config, &parts, smtp);
         Ok(gateway)
     }
@@ -136,7 +153,7 @@ impl Gateway {
         }
     }
 
-    fn start_relay(&mut self, config: &Config, parts: &Parts) {
+    fn start_relay(&mut self, config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) {
         let dialer = Dialer::new(
             DialerSettings {
                 hostname: config.hostname.clone(),
@@ -152,7 +169,7 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             vault: parts.vault.clone(),
             resolver: Arc::clone(&parts.resolver) as _,
-            sts: self.start_sts(parts),
+            sts,
             connector: Arc::new(dialer),
             policies: Arc::clone(&parts.policies) as _,
             sessions: self.start_reports(),
@@ -171,6 +188,11 @@ impl Gateway {
             sweeper.run(stop).await;
             Ended::Asked
         });
+        let (resolver, stop) = (Arc::clone(&parts.resolver), self.stop.clone());
+        self.tasks.spawn(async move {
+            resolver.watch(stop).await;
+            Ended::Asked
+        });
         let (policies, stop) = (Arc::clone(&parts.policies), self.stop.clone());
         self.tasks.spawn(async move {
             policies.watch(stop).await;
@@ -178,7 +200,24 @@ impl Gateway {
         });
     }
 
-    /// Policies that domains publish, and the task that keeps them fresh.
+    /// Looks at partners on a schedule, unless that is turned off.
+    fn start_watch(&mut self, config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) {
+        let Some(every) = config.delivery.watch else { return };
+        let watch = Watch::new(
+            prober(config, parts, sts),
+            Arc::clone(&parts.policies) as _,
+            Arc::clone(&parts.notes),
+            Arc::clone(&parts.vault.clock),
+            self.watch.clone(),
+        );
+        let pace = Pace { first: FIRST_LOOK, every: every.unsigned_abs() };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            watch.run(pace, stop).await;
+            Ended::Asked
+        });
+    }
+
     /// Reports on TLS; what it gives is told of sessions.
     fn start_reports(&mut self) -> Arc<dyn TlsSessions> {
         let (reports, stop) = (self.reports.clone(), self.stop.clone());
@@ -189,6 +228,7 @@ impl Gateway {
         Arc::new(self.reports.clone())
     }
 
+    /// Policies that domains publish, and the task that keeps them fresh.
     fn start_sts(&mut self, parts: &Parts) -> Arc<dyn StsPolicies> {
         let sts = Arc::new(Sts::new(StsPorts {
             resolver: Arc::clone(&parts.resolver) as _,
@@ -210,6 +250,8 @@ impl Gateway {
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
             reports: self.reports.clone(),
+            watch: self.watch.clone(),
+            dns: Arc::clone(&parts.resolver) as _,
             listeners: self.listeners.clone(),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {
@@ -219,6 +261,27 @@ impl Gateway {
         self.tasks.spawn(async move {
             control.serve(listener, stop).await;
             Ended::Asked
+        });
+        Ok(())
+    }
+
+    /// Numbers for machines, over plain HTTP; who drains no longer answers.
+    fn start_metrics(&mut self, parts: &Parts, listener: TcpListener) -> Result<(), StartError> {
+        let metrics = Metrics {
+            queue: Arc::clone(&parts.vault.queue),
+            policies: Arc::clone(&parts.policies) as _,
+            dns: Arc::clone(&parts.resolver) as _,
+            watch: self.watch.clone(),
+        };
+        let unusable = |error: std::io::Error| StartError::Unavailable(format!("metrics: {error}"));
+        let listener = listener.into_std().map_err(unusable)?;
+        let server = impatient(axum_server::from_tcp(listener).map_err(unusable)?);
+        let (service, stop) = (metrics.router().into_make_service(), self.stop.clone());
+        self.tasks.spawn(async move {
+            match stop.run_until_cancelled(server.serve(service)).await {
+                Some(Err(error)) => Ended::Failed(format!("the metrics' listener failed: {error}")),
+                Some(Ok(())) | None => Ended::Asked,
+            }
         });
         Ok(())
     }

@@ -6,11 +6,13 @@ mod gateway;
 mod keys;
 mod parts;
 mod policies;
+mod probe;
 mod rebuild;
 mod serve;
 
 pub use error::StartError;
 pub use gateway::Gateway;
 pub use parts::check;
+pub use probe::probe;
 pub use rebuild::rebuild;
 pub use serve::serve;

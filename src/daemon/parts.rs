@@ -4,7 +4,8 @@ use super::{StartError, keys, policies::LivePolicies};
 use crate::{
     clock::Clock,
     config::{self, Config},
-    dns::hickory::HickoryResolver,
+    control::{server::DnsReport, view::DnsStatus},
+    dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
@@ -42,6 +43,13 @@ pub(super) struct Parts {
     pub(super) portal: Portal,
 }
 
+impl DnsReport for HickoryResolver {
+    fn report(&self) -> DnsStatus {
+        let Health { dnssec, working, text } = self.health();
+        DnsStatus { dnssec: dnssec.to_owned(), working, text }
+    }
+}
+
 /// Reads every file that the configuration names, for `config check`: what is wrong, a line each.
 /// Opens no vault and no port.
 pub fn check(config: &Config) -> Vec<String> {
@@ -55,17 +63,35 @@ pub fn check(config: &Config) -> Vec<String> {
         .and_then(|(mailed, _)| notice_settings(config, &mailed))
         .map(drop)
         .map_err(|e| e.to_string());
+    let dnssec = validation(&config.dns).map(drop).map_err(|e| e.to_string());
     let dkim = config.notification.dkim.iter();
     let dkim = dkim.map(|entry| dkim_key(entry).map(drop).map_err(|e| e.to_string()));
-    pairs.chain([anchors, texts]).chain(dkim).filter_map(Result::err).collect()
+    pairs.chain([anchors, dnssec, texts]).chain(dkim).filter_map(Result::err).collect()
+}
+
+/// DNS as the configuration has it.
+pub(super) fn resolver(config: &Config) -> Result<HickoryResolver, StartError> {
+    let settled = |e: &dyn Display| StartError::Config(e.to_string());
+    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
+        .map_err(|e| settled(&e))?;
+    Ok(resolver.with_dnssec(validation(&config.dns).map_err(|e| settled(&e))?))
+}
+
+/// How answers of DNS are checked, and from which anchors down.
+fn validation(dns: &config::Dns) -> Result<Validation, AnchorError> {
+    let anchors = Anchors::load(dns.trust_anchor.as_deref())?;
+    Ok(match dns.dnssec {
+        config::Dnssec::Off => Validation::Off,
+        config::Dnssec::TrustAd => Validation::TrustAd,
+        config::Dnssec::Validate => Validation::Validate(anchors),
+    })
 }
 
 /// Everything that can be wrong is read and opened here, the vault last.
 pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Parts, StartError> {
     let settled = |e: &dyn Display| StartError::Config(e.to_string());
     let policies = Arc::new(LivePolicies::load(config.policy_dir.clone(), Arc::clone(&clock))?);
-    let resolver = HickoryResolver::new(&config.dns.nameservers, config.delivery.ipv6)
-        .map_err(|e| settled(&e))?;
+    let resolver = resolver(config)?;
     let resolver = Arc::new(resolver);
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map_err(|e| settled(&e))?;

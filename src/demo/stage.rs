@@ -252,6 +252,7 @@ port            = {port}
 trust_anchors   = "ca.pem"
 ipv6            = false
 refuse_networks = []
+watch           = "0s"
 [notification]
 from = "secure@example.org"
 [portal]

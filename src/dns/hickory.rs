@@ -1,25 +1,24 @@
 //! Look-ups by hickory-resolver: the machine's or configured name servers, absolute names only.
 //!
 //! Doubt never becomes an answer: only NXDOMAIN and an empty NOERROR from a server say that
-//! something does not exist. SERVFAIL, REFUSED, a time-out, a referral, a loop of aliases or bytes
-//! that make no sense are trouble, and trouble defers.
+//! something does not exist. SERVFAIL, REFUSED, a time-out, a referral, a loop of aliases, bytes
+//! that make no sense and signatures that do not hold are trouble, and trouble defers.
 
 use crate::{
     dns::{Addresses, Resolver, Texts},
     mail::Domain,
     policy::{Dane, Dnssec, MxFacts, MxHost},
 };
+use ask::{Answer, Asker, Found, Voucher, least};
 use async_trait::async_trait;
+use checking::{Checking, Verdict};
 use hickory_resolver::{
-    TokioResolver,
+    Resolver as Hickory,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
-    proto::{
-        op::ResponseCode,
-        rr::{Name, RData, RecordType},
-    },
+    proto::rr::{Name, RData, RecordType},
     system_conf::read_system_conf,
 };
+use link::Links;
 use rand::seq::SliceRandom;
 use std::{
     fmt,
@@ -27,6 +26,15 @@ use std::{
     time::Duration,
 };
 use tokio::time::timeout;
+
+mod anchors;
+mod ask;
+mod checking;
+mod dane;
+mod link;
+
+pub use anchors::{AnchorError, Anchors};
+pub use checking::{Health, Validation};
 
 /// Exchangers of a domain that are used; a longer set is cut after sorting.
 const MAX_HOSTS: usize = 20;
@@ -53,7 +61,10 @@ pub struct ResolverError(String);
 
 /// Asks the name servers given, or the system's.
 pub struct HickoryResolver {
-    resolver: TokioResolver,
+    plain: Asker,
+    /// `None`: nothing is checked.
+    checking: Option<Checking>,
+    servers: Vec<NameServerConfig>,
     ipv6: bool,
     whole: Duration,
 }
@@ -64,111 +75,60 @@ impl fmt::Debug for HickoryResolver {
     }
 }
 
-/// What one question brought.
-enum Answer<T> {
-    Found(T),
-    /// NOERROR without such a record.
-    NoData,
-    /// NXDOMAIN.
-    NoName,
-    Trouble(String),
-}
-
 impl HickoryResolver {
     /// Asks `nameservers`; empty: those of `/etc/resolv.conf`, and as resolv.conf(5) has it the one
     /// on this machine where it names none. Of that file only the servers count: no search list, no
-    /// `ndots`, no hosts file.
+    /// `ndots`, no hosts file. Nothing is checked: see [`Self::with_dnssec`].
     pub fn new(nameservers: &[SocketAddr], ipv6: bool) -> Result<Self, ResolverError> {
-        let servers = if nameservers.is_empty() {
+        let servers: Vec<NameServerConfig> = if nameservers.is_empty() {
             system_servers()
         } else {
             nameservers.iter().map(|address| server(*address)).collect()
         };
-        let config = ResolverConfig::from_name_servers(servers);
-        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(options())
-            .build()
-            .map_err(|e| ResolverError(e.to_string()))?;
-        Ok(Self { resolver, ipv6, whole: WHOLE })
+        let builder = Hickory::builder_with_config(config(&servers), Links::new(false));
+        let resolver = builder.with_options(options()).build();
+        let resolver = resolver.map_err(|e| ResolverError(e.to_string()))?;
+        let plain = Asker { resolver, voucher: Voucher::Nobody };
+        Ok(Self { plain, checking: None, servers, ipv6, whole: WHOLE })
     }
 
-    async fn ask(&self, name: &Name, record: RecordType) -> Answer<Vec<RData>> {
-        match self.resolver.lookup(name.clone(), record).await {
-            Ok(lookup) => {
-                let found: Vec<RData> = lookup
-                    .answers()
-                    .iter()
-                    .filter(|r| r.record_type() == record)
-                    .map(|r| r.data.clone())
-                    .collect();
-                if found.is_empty() { Answer::NoData } else { Answer::Found(found) }
-            }
-            Err(error) => self.negative(name, &error).await,
+    /// The same with `dns.dnssec`.
+    pub fn with_dnssec(mut self, how: Validation) -> Self {
+        let plain = self.plain.clone();
+        self.checking = Checking::new(how, self.servers.clone(), plain);
+        self
+    }
+
+    /// Who answers for now: the one that checks, where it can; the plain one otherwise. The first to
+    /// come waits until that is known.
+    async fn asker(&self) -> Asker {
+        match &self.checking {
+            None => self.plain.clone(),
+            Some(checking) => match &*checking.verdict().await {
+                Verdict::Works(asker) => asker.clone(),
+                Verdict::Fails(_) => self.plain.clone(),
+            },
         }
     }
 
-    /// An empty answer counts only if it is one: no referral, no odd code, and no loop of aliases
-    /// behind it.
-    async fn negative<T>(&self, name: &Name, error: &NetError) -> Answer<T> {
-        let NetError::Dns(DnsError::NoRecordsFound(none)) = error else {
-            return Answer::Trouble(describe(name, error));
-        };
-        if let Some(trouble) = not_an_answer(name, none) {
-            return Answer::Trouble(trouble);
-        }
-        // hickory gives up on a long chain of aliases with an empty answer that has no SOA.
-        if none.soa.is_none() && self.aliases_loop(name).await {
-            return Answer::Trouble(format!("{name}: aliases (CNAME) lead in a circle"));
-        }
-        if none.response_code == ResponseCode::NXDomain { Answer::NoName } else { Answer::NoData }
-    }
-
-    async fn aliases_loop(&self, name: &Name) -> bool {
-        let mut name = name.clone();
-        for _ in 0..MAX_ALIASES {
-            let Ok(lookup) = self.resolver.lookup(name, RecordType::CNAME).await else {
-                return false;
-            };
-            let next = lookup.answers().iter().find_map(|r| match_cname(&r.data));
-            let Some(next) = next else { return false };
-            name = next;
-        }
-        true
-    }
-
-    async fn mx_of(&self, domain: &str) -> MxFacts {
+    async fn mx_of(&self, asker: &Asker, domain: &str) -> MxFacts {
         let Some(name) = absolute(domain) else {
             return MxFacts::Trouble(format!("{domain} is no name that DNS can be asked for"));
         };
-        match self.ask(&name, RecordType::MX).await {
-            Answer::Found(records) => exchangers(domain, &records),
+        match asker.ask(&name, RecordType::MX).await {
+            Answer::Found(found) => exchangers(domain, &found),
             // Some servers answer NXDOMAIN for a name that has an address: the address is asked in
             // both cases.
-            Answer::NoData => self.implicit(domain, &name, false).await,
-            Answer::NoName => self.implicit(domain, &name, true).await,
+            Answer::NoData(no_mx) => implicit(asker, domain, &name, no_mx, false).await,
+            Answer::NoName(no_mx) => implicit(asker, domain, &name, no_mx, true).await,
             Answer::Trouble(text) => MxFacts::Trouble(text),
         }
     }
 
-    /// RFC 5321 §5.1: without MX, the domain itself is the exchanger, if it has an address.
-    async fn implicit(&self, domain: &str, name: &Name, no_name: bool) -> MxFacts {
-        let (v4, v6) =
-            tokio::join!(self.ask(name, RecordType::A), self.ask(name, RecordType::AAAA));
-        match (v4, v6) {
-            (Answer::Found(_), _) | (_, Answer::Found(_)) => MxFacts::Hosts(
-                vec![MxHost { name: domain.to_owned(), preference: 0 }],
-                Dnssec::Unchecked,
-            ),
-            (Answer::Trouble(text), _) | (_, Answer::Trouble(text)) => MxFacts::Trouble(text),
-            (Answer::NoName, Answer::NoName) if no_name => MxFacts::NoDomain,
-            (Answer::NoData | Answer::NoName, Answer::NoData | Answer::NoName) => MxFacts::NoHost,
-        }
-    }
-
-    async fn addresses_of(&self, host: &str) -> Addresses {
+    async fn addresses_of(&self, asker: &Asker, host: &str) -> Addresses {
         let Some(name) = absolute(host) else { return Addresses::None };
         let (v4, v6) =
-            tokio::join!(self.ask(&name, RecordType::A), self.ask(&name, RecordType::AAAA));
+            tokio::join!(asker.ask(&name, RecordType::A), asker.ask(&name, RecordType::AAAA));
         let (v4, trouble4) = split(v4);
         let (v6, trouble6) = split(v6);
         let hidden = !self.ipv6 && v4.is_empty() && !v6.is_empty();
@@ -185,6 +145,32 @@ impl HickoryResolver {
     }
 }
 
+/// RFC 5321 §5.1: without MX, the domain itself is the exchanger, if it has an address. It is worth
+/// what the address is, and what the absence of MX is.
+async fn implicit(
+    asker: &Asker,
+    domain: &str,
+    name: &Name,
+    no_mx: Dnssec,
+    no_name: bool,
+) -> MxFacts {
+    let (v4, v6) = tokio::join!(asker.ask(name, RecordType::A), asker.ask(name, RecordType::AAAA));
+    let host = || vec![MxHost { name: domain.to_owned(), preference: 0 }];
+    match (v4, v6) {
+        (Answer::Found(v4), Answer::Found(v6)) => {
+            MxFacts::Hosts(host(), least(no_mx, least(v4.worth, v6.worth)))
+        }
+        (Answer::Found(found), _) | (_, Answer::Found(found)) => {
+            MxFacts::Hosts(host(), least(no_mx, found.worth))
+        }
+        (Answer::Trouble(text), _) | (_, Answer::Trouble(text)) => MxFacts::Trouble(text),
+        (Answer::NoName(_), Answer::NoName(_)) if no_name => MxFacts::NoDomain,
+        (Answer::NoData(_) | Answer::NoName(_), Answer::NoData(_) | Answer::NoName(_)) => {
+            MxFacts::NoHost
+        }
+    }
+}
+
 #[async_trait]
 impl Resolver for HickoryResolver {
     async fn mx(&self, domain: &Domain) -> MxFacts {
@@ -195,31 +181,46 @@ impl Resolver for HickoryResolver {
                 Dnssec::Unchecked,
             );
         }
-        match timeout(self.whole, self.mx_of(domain.as_str())).await {
+        let asker = self.asker().await;
+        match timeout(self.whole, self.mx_of(&asker, domain.as_str())).await {
             Ok(facts) => facts,
             Err(_) => MxFacts::Trouble(format!("{domain} MX: no answer in time")),
         }
     }
 
     async fn addresses(&self, host: &str) -> Addresses {
-        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        if let Some(address) = literal(host) {
             return Addresses::Found(vec![address]);
         }
-        match timeout(self.whole, self.addresses_of(host)).await {
+        let asker = self.asker().await;
+        match timeout(self.whole, self.addresses_of(&asker, host)).await {
             Ok(addresses) => addresses,
             Err(_) => Addresses::Trouble(format!("{host} A/AAAA: no answer in time")),
         }
     }
 
-    async fn tlsa(&self, _host: &str, _port: u16) -> Dane {
-        Dane::Unchecked
+    async fn tlsa(&self, host: &str, port: u16) -> Dane {
+        let asker = self.asker().await;
+        if asker.voucher == Voucher::Nobody {
+            return Dane::Unchecked;
+        }
+        match timeout(self.whole, asker.tlsa(host, port)).await {
+            Ok(dane) => dane,
+            Err(_) => Dane::Trouble(format!("{host} TLSA: no answer in time")),
+        }
     }
 
     async fn texts(&self, name: &str) -> Texts {
         let Some(name) = absolute(name) else { return Texts::None };
-        match self.ask(&name, RecordType::TXT).await {
-            Answer::Found(records) => Texts::Found(
-                records
+        let asker = self.asker().await;
+        let answer = match timeout(self.whole, asker.ask(&name, RecordType::TXT)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::Trouble(format!("{name} TXT: no answer in time")),
+        };
+        match answer {
+            Answer::Found(found) => Texts::Found(
+                found
+                    .records
                     .iter()
                     .filter_map(|data| {
                         let RData::TXT(text) = data else { return None };
@@ -228,10 +229,14 @@ impl Resolver for HickoryResolver {
                     })
                     .collect(),
             ),
-            Answer::NoData | Answer::NoName => Texts::None,
+            Answer::NoData(_) | Answer::NoName(_) => Texts::None,
             Answer::Trouble(text) => Texts::Trouble(text),
         }
     }
+}
+
+fn config(servers: &[NameServerConfig]) -> ResolverConfig {
+    ResolverConfig::from_name_servers(servers.to_vec())
 }
 
 fn options() -> ResolverOpts {
@@ -277,32 +282,17 @@ fn absolute(name: &str) -> Option<Name> {
     Some(name)
 }
 
-fn match_cname(data: &RData) -> Option<Name> {
-    if let RData::CNAME(target) = data { Some(target.0.clone()) } else { None }
-}
-
-/// Why an empty answer says nothing about the name.
-fn not_an_answer(name: &Name, none: &NoRecords) -> Option<String> {
-    // RFC 2308 §2.2: name servers without SOA in an empty answer are a referral, not "no data".
-    if none.soa.is_none() && none.ns.is_some() {
-        return Some(format!("{name}: the name server refers to others instead of answering"));
-    }
-    let answered = matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError);
-    (!answered).then(|| format!("{name}: {}", none.response_code))
-}
-
-fn describe(name: &Name, error: &NetError) -> String {
-    let mut text = format!("{name}: {error}");
-    text.truncate(text.floor_char_boundary(300));
-    text
+/// An address written where a host's name may be, with or without the brackets of RFC 5321 §4.1.3.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok()
 }
 
 /// RFC 5321 §5.1: by preference, equals shuffled; RFC 7505: a lone `.` takes no mail.
-fn exchangers(domain: &str, records: &[RData]) -> MxFacts {
+fn exchangers(domain: &str, found: &Found) -> MxFacts {
     let mut hosts = Vec::new();
-    for data in records {
+    for data in &found.records {
         let RData::MX(mx) = data else { continue };
-        if mx.exchange.is_root() && records.len() == 1 {
+        if mx.exchange.is_root() && found.records.len() == 1 {
             return MxFacts::Null;
         }
         if let Some(name) = host_name(&mx.exchange) {
@@ -315,7 +305,7 @@ fn exchangers(domain: &str, records: &[RData]) -> MxFacts {
     hosts.shuffle(&mut rand::rng());
     hosts.sort_by_key(|host| host.preference);
     hosts.truncate(MAX_HOSTS);
-    MxFacts::Hosts(hosts, Dnssec::Unchecked)
+    MxFacts::Hosts(hosts, found.worth)
 }
 
 /// The exchanger's name, lower case, without its dot; `None` for the root, an address written as a
@@ -328,10 +318,10 @@ fn host_name(exchange: &Name) -> Option<String> {
     host.then(|| name.to_owned())
 }
 
-fn split(answer: Answer<Vec<RData>>) -> (Vec<IpAddr>, Option<String>) {
+fn split(answer: Answer) -> (Vec<IpAddr>, Option<String>) {
     match answer {
-        Answer::Found(records) => (records.iter().filter_map(RData::ip_addr).collect(), None),
-        Answer::NoData | Answer::NoName => (Vec::new(), None),
+        Answer::Found(found) => (found.records.iter().filter_map(RData::ip_addr).collect(), None),
+        Answer::NoData(_) | Answer::NoName(_) => (Vec::new(), None),
         Answer::Trouble(text) => (Vec::new(), Some(text)),
     }
 }

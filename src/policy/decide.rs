@@ -74,8 +74,8 @@ pub enum Route {
     Direct(Clearance),
     /// Sealed for pickup.
     Envelope(Why),
-    /// Not now.
-    Defer(Why),
+    /// Not now; the status says why (class 4).
+    Defer(Why, EnhancedStatus),
     /// Back to the sender.
     Reject(Why, EnhancedStatus),
 }
@@ -488,7 +488,8 @@ impl<'a> Plan<'a> {
         let failing_since = facts.first_failed.unwrap_or(facts.now);
         let patient = facts.now.duration_since(failing_since) < self.otherwise_after;
         if patient && !gave_up(facts) {
-            return Route::Defer(self.why(Reason::LevelNotMet, text));
+            let status = EnhancedStatus::transient(status.0, status.1);
+            return Route::Defer(self.why(Reason::LevelNotMet, text), status);
         }
         match self.otherwise {
             Otherwise::Envelope => Route::Envelope(self.why(Reason::LevelNotMet, text)),
@@ -518,11 +519,11 @@ impl<'a> Plan<'a> {
 
     /// Not now; after `give_up` no more.
     fn wait(&self, facts: &Facts<'_>, reason: Reason, status: (u16, u16), text: String) -> Route {
+        let status = EnhancedStatus::transient(status.0, status.1);
         if !gave_up(facts) {
-            return Route::Defer(self.why(reason, text));
+            return Route::Defer(self.why(reason, text), status);
         }
         let text = format!("{text} The time to deliver it has run out.");
-        let status = EnhancedStatus::transient(status.0, status.1);
         Route::Reject(self.why(Reason::GaveUp, text), status.with_class(StatusClass::Permanent))
     }
 

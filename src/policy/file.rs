@@ -186,6 +186,34 @@ impl PolicySet {
         keys(domain).any(|key| self.never_direct.contains(key))
     }
 
+    /// The entry of this very name, a domain or `.suffix`, while it counts.
+    pub fn partner(&self, name: &str, now: Timestamp) -> Option<&Policy> {
+        self.policies.get(*self.names.get(name)?).filter(|policy| policy.holds(now))
+    }
+
+    /// The names under which partners can be looked at: each domain that an entry names; of an
+    /// entry that names suffixes alone, the first, where a next hop says what to look at. Entries
+    /// that never deliver over TLS are left out.
+    pub fn watched(&self, now: Timestamp) -> Vec<&str> {
+        let is_suffix = |name: &str| name.starts_with('.');
+        let exact: HashSet<usize> =
+            self.names.iter().filter(|(name, _)| !is_suffix(name)).map(|(_, at)| *at).collect();
+        let mut names: Vec<(&str, usize)> =
+            self.names.iter().map(|(name, at)| (name.as_str(), *at)).collect();
+        names.sort_unstable();
+        let mut once = HashSet::new();
+        let mut wanted = |(name, at): &(&str, usize)| {
+            let Some(policy) = self.partner(name, now) else { return false };
+            let sealed = policy.level == Level::Auto
+                && keys_of(name).any(|key| self.never_direct.contains(key));
+            let seen = !is_suffix(name)
+                || policy.next_hop.is_some() && !exact.contains(at) && once.insert(*at);
+            seen && !sealed && !matches!(policy.level, Level::Envelope | Level::None)
+        };
+        names.retain(|name| wanted(name));
+        names.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// Number of partner entries.
     pub fn partners(&self) -> usize {
         self.policies.len()
@@ -214,7 +242,10 @@ impl PolicySet {
 /// What an entry for this domain may be called, most specific first: the name itself, then each
 /// `.suffix`.
 fn keys(domain: &Domain) -> impl Iterator<Item = &str> {
-    let name = domain.as_str();
+    keys_of(domain.as_str())
+}
+
+fn keys_of(name: &str) -> impl Iterator<Item = &str> {
     let below = name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
     std::iter::once(name).chain(below)
 }

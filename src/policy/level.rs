@@ -78,6 +78,11 @@ impl Level {
         }
     }
 
+    /// True if mail goes also where TLS does not come about.
+    pub const fn allows_plaintext(self) -> bool {
+        matches!(self, Self::None | Self::Opportunistic)
+    }
+
     /// True if signed TLSA records may be the proof (RFC 7672).
     pub const fn asks_dane(self) -> bool {
         matches!(self, Self::Auto | Self::Dane | Self::DaneOnly)

@@ -8,7 +8,10 @@ use super::{
     route::{Search, Way},
 };
 use crate::{
-    mail::header::{Received, SubjectTagStrip},
+    mail::{
+        EnhancedStatus,
+        header::{Received, SubjectTagStrip},
+    },
     policy::{Clearance, PeerFacts, Reason, Why},
     seal::Class,
     smtp::{ClientTransaction, RecipientReply},
@@ -63,7 +66,7 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
                 }
             }
             Way::Envelope(why) => sealed(claim, why),
-            Way::Defer(why) => Fate::deferred(why),
+            Way::Defer(why, status) => Fate::Deferred { why, status },
             Way::Reject(why, status) => Fate::Failed { why, status },
         };
         return Verdict::all(claim, &fate, search.attempts);
@@ -249,17 +252,19 @@ impl Shipment<'_> {
         search.leave(peer, trouble, error.text.clone());
         match lost {
             Lost::NextHost => Sent::NextHost,
-            Lost::Later => Sent::All(Fate::deferred(Why {
-                reason: Reason::Unreachable,
-                text: bounded(
-                    format!(
-                        "{} did not answer after the whole message; it may arrive twice: {}",
-                        peer.host, error.text
-                    ),
-                    TEXT_MAX,
-                ),
-                policy: self.clearance.why().policy.clone(),
-            })),
+            Lost::Later => {
+                let text = format!(
+                    "{} did not answer after the whole message; it may arrive twice: {}",
+                    peer.host, error.text
+                );
+                let why = Why {
+                    reason: Reason::Unreachable,
+                    text: bounded(text, TEXT_MAX),
+                    policy: self.clearance.why().policy.clone(),
+                };
+                // RFC 3463 §3.5: bad connection.
+                Sent::All(Fate::Deferred { why, status: EnhancedStatus::transient(4, 2) })
+            }
         }
     }
 }

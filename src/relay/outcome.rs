@@ -13,6 +13,8 @@ use crate::{
     wire::SendError,
 };
 
+/// RFC 3463 §3.4: other or undefined mail system status.
+pub(super) const OURS: EnhancedStatus = EnhancedStatus::transient(3, 0);
 /// Texts of a record are bounded to this many bytes.
 pub(super) const TEXT_MAX: usize = 512;
 
@@ -61,12 +63,7 @@ impl Fate {
     /// Our own trouble, never the recipient's: later again.
     pub(super) fn ours(policy: PolicyRef, text: impl Into<String>) -> Self {
         let why = Why { reason: Reason::Ours, text: bounded(text.into(), TEXT_MAX), policy };
-        Self::Deferred { status: status_of(Reason::Ours), why }
-    }
-
-    /// Put off for that reason.
-    pub(super) fn deferred(why: Why) -> Self {
-        Self::Deferred { status: status_of(why.reason), why }
+        Self::Deferred { status: OURS, why }
     }
 }
 
@@ -142,28 +139,6 @@ pub(super) enum Lost {
 pub(super) fn of_lost(error: &SendError) -> (Lost, Trouble) {
     let lost = if error.after_content { Lost::Later } else { Lost::NextHost };
     (lost, Trouble::Unreachable)
-}
-
-/// The temporary status of a reason that puts a message off.
-pub(super) fn status_of(reason: Reason) -> EnhancedStatus {
-    let (subject, detail) = match reason {
-        Reason::DnsTrouble => (4, 3),
-        Reason::Unreachable => (4, 1),
-        Reason::NoSuchDomain => (1, 2),
-        Reason::NoMailHost | Reason::RefusedNetwork => (4, 4),
-        Reason::NullMx => (1, 10),
-        Reason::LevelNotMet | Reason::PolicyEnvelope => (7, 5),
-        Reason::CannotCarry => (6, 3),
-        Reason::GaveUp => (4, 7),
-        Reason::Ours => (3, 0),
-        Reason::PeerDeferred
-        | Reason::PeerRefused
-        | Reason::LevelMet
-        | Reason::RulePass
-        | Reason::Notice
-        | Reason::Inside => (0, 0),
-    };
-    EnhancedStatus::transient(subject, detail)
 }
 
 /// True if this reason shows that the direct way was really tried, so that `otherwise_after` begins

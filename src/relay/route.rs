@@ -2,10 +2,13 @@
 
 mod sessions;
 
-use super::{Relay, bounded, outcome::TEXT_MAX};
+use super::{
+    Relay, bounded,
+    outcome::{OURS, TEXT_MAX},
+};
 use crate::{
     dns::Addresses,
-    mail::Domain,
+    mail::{Domain, EnhancedStatus},
     policy::{
         Clearance, Dane, Dnssec, Facts, HostFacts, HostTrouble, MxFacts, MxHost, Need, PeerFacts,
         PolicyRef, PolicySet, Question, Reason, Requirement, Route, StartTls, StsFacts, Trouble,
@@ -38,9 +41,9 @@ pub(super) enum Way {
     /// Sealed for pickup.
     Envelope(Why),
     /// Not now.
-    Defer(Why),
+    Defer(Why, EnhancedStatus),
     /// Back to the sender.
-    Reject(Why, crate::mail::EnhancedStatus),
+    Reject(Why, EnhancedStatus),
 }
 
 /// One attempt's search for a way. It stays between hosts, so that a connection lost in the
@@ -119,7 +122,7 @@ impl<'a> Search<'a> {
                     }
                     None => break,
                 },
-                end @ (Route::Envelope(_) | Route::Defer(_) | Route::Reject(..)) => {
+                end @ (Route::Envelope(_) | Route::Defer(..) | Route::Reject(..)) => {
                     if let Some(left) = peer.take() {
                         left.quit().await;
                     }
@@ -135,7 +138,7 @@ impl<'a> Search<'a> {
     fn ended(&mut self, route: Route) -> Way {
         let (way, why) = match route {
             Route::Envelope(why) => return Way::Envelope(why),
-            Route::Defer(why) => (Way::Defer(why.clone()), why),
+            Route::Defer(why, status) => (Way::Defer(why.clone(), status), why),
             Route::Reject(why, status) => (Way::Reject(why.clone(), status), why),
             Route::Direct(_) | Route::Need(_) => return self.lost_thread(),
         };
@@ -148,11 +151,8 @@ impl<'a> Search<'a> {
 
     /// The rules did not come to an end: our fault, so the message waits.
     fn lost_thread(&self) -> Way {
-        Way::Defer(Why {
-            reason: Reason::Ours,
-            text: "no route was found within the questions allowed".to_owned(),
-            policy: self.policy(),
-        })
+        let text = "no route was found within the questions allowed".to_owned();
+        Way::Defer(Why { reason: Reason::Ours, text, policy: self.policy() }, OURS)
     }
 
     /// The policy entry for this domain, for reasons that come before a decision.

@@ -48,6 +48,7 @@ connections_per_domain = 20
 ipv6        = true
 refuse_networks = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"]
 tls_reports = false
+watch       = "6h"
 [notification]
 from        = "secure@example.org"
 subject     = "You have a secure message from {organization}"
@@ -118,6 +119,7 @@ tls = "verify"
 [dns]
 nameservers = ["127.0.0.1:5353", "::1"]
 dnssec = "off"
+trust_anchor = "root.ds"
 [delivery]
 trust_anchors = "ca.pem"
 retry = ["2s"]
@@ -142,6 +144,7 @@ format = "json"
     assert_eq!((config.inside.host.mx, config.inside.tls), (false, Level::Verify));
     assert_eq!(config.dns.nameservers.iter().map(SocketAddr::port).collect::<Vec<_>>(), [5353, 53]);
     assert_eq!(config.dns.dnssec, Dnssec::Off);
+    assert_eq!(config.dns.trust_anchor, Some(file("root.ds")));
     assert_eq!(config.delivery.trust_anchors, Some(file("ca.pem")));
     assert_eq!(config.delivery.retry, [SignedDuration::from_secs(2)]);
     assert!(config.delivery.refuse_networks.is_empty());
@@ -222,12 +225,13 @@ const WRONG: &[(&str, &str)] = &[
     ("[inside]\nhost = \"a b\"", "no next hop"),
     ("[dns]\nnameservers = [\"localhost:53\"]", "no name server"),
     ("[dns]\ndnssec = \"yes\"", "known here: validate, trust-ad, off"),
-    ("[dns]\ntrust_anchor = \"root.key\"", "not yet"),
+    ("[dns]\ntrust_anchor = [\"root.key\"]", "a list where a text"),
     ("[delivery]\nport = 0", "write 1 to 65535"),
     ("[delivery]\nport = 65536", "write 1 to 65535"),
     ("[delivery]\nretry = []", "an empty list"),
     ("[delivery]\nretry = [\"1m\", \"0s\"]", "r.toml:2:16: error: key `retry`: `0s`"),
     ("[delivery]\ngive_up = \"5 days\"", "no time"),
+    ("[delivery]\nwatch = \"30s\"", "too often: write at least \"1m\", or \"0s\" for never"),
     ("[notification]\nfrom = \"secure\"", "no address"),
     ("[notification]\nsubject = \"a\\nb\"", "one line"),
     ("[notification]\nsubject = \"\"", "empty"),
@@ -257,7 +261,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[vault]\nstore = \"postgres://h/db\"", "not yet"),
     ("[vault]\nstore = \"sqlite\"", "not a store"),
     ("[vault]\nobjects = \"s3://b/p\"", "not yet"),
-    ("[metrics]\nlisten = \"127.0.0.1:9090\"", "not yet"),
+    ("[metrics]\nlisten = \"9090\"", "r.toml:2:10: error: key `listen`"),
     ("[log]\nformat = \"xml\"", "known here: text, json"),
     ("[log]\nlevel = \"inf\"", "did you mean `info`"),
 ];

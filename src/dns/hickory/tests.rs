@@ -1,13 +1,23 @@
 //! Against a small name server with another codec than the resolver's own.
 
 use super::*;
-use std::{net::Ipv6Addr, str::FromStr};
+use std::{
+    net::Ipv6Addr,
+    str::FromStr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio::net::UdpSocket;
 use trust_dns_proto::{
     op::{Message, MessageType, ResponseCode as Code},
     rr::{
         Name as ZoneName, RData as Data, Record, RecordType as Type,
-        rdata::{A, AAAA, CNAME, MX, NS, SOA},
+        rdata::{
+            A, AAAA, CNAME, MX, NS, SOA, TLSA,
+            tlsa::{CertUsage, Matching, Selector},
+        },
     },
 };
 
@@ -39,6 +49,10 @@ fn aaaa(last: u16) -> Data {
 }
 fn alias(target: &str) -> Data {
     Data::CNAME(CNAME(n(target)))
+}
+fn tlsa(byte: u8) -> Data {
+    let hash = vec![byte; 32];
+    Data::TLSA(TLSA::new(CertUsage::DomainIssued, Selector::Full, Matching::Sha256, hash))
 }
 fn soa() -> Record {
     let soa = SOA::new(n("ns.test."), n("hostmaster.test."), 1, 3600, 600, 86400, 1);
@@ -90,13 +104,41 @@ fn zone(name: &str, kind: Type) -> Say {
         ("notimp.test.", _) => Rcode(Code::NotImp),
         ("garbage.test.", _) => Garbage,
         ("silent.test.", _) => Silence,
+        (".", Type::SOA) => Records(vec![(".", soa().into_data().unwrap())]),
+        ("mx.plain.test.", Type::A) => Records(vec![("mx.plain.test.", a(4))]),
+        ("mx.signed.test.", Type::A) => Records(vec![("mx.signed.test.", a(4))]),
+        ("crowd.signed.test.", Type::A) => Records(vec![("crowd.signed.test.", a(4))]),
+        ("signed.test.", Type::MX) => Records(vec![("signed.test.", mx(1, "mx.signed.test."))]),
+        ("_25._tcp.mx.signed.test.", Type::TLSA) => {
+            Records(vec![("_25._tcp.mx.signed.test.", tlsa(1))])
+        }
+        ("_25._tcp.crowd.signed.test.", Type::TLSA) => {
+            // Short ones: they fit into one datagram.
+            let key =
+                |i| TLSA::new(CertUsage::DomainIssued, Selector::Spki, Matching::Raw, vec![i]);
+            let owner = "_25._tcp.crowd.signed.test.";
+            Records((0..40).map(|i| (owner, Data::TLSA(key(i)))).collect())
+        }
+        ("_25._tcp.fails.signed.test.", Type::TLSA) => Rcode(Code::ServFail),
+        ("fails.signed.test.", Type::A) => Records(vec![("fails.signed.test.", a(5))]),
+        // Answers what nobody asked for.
+        ("_25._tcp.stray.signed.test.", Type::TLSA) => {
+            Records(vec![("_25._tcp.mx.signed.test.", tlsa(1))])
+        }
+        ("stray.signed.test.", Type::A) => Records(vec![("stray.signed.test.", a(6))]),
         ("implicit-trouble.test.", Type::MX) => Empty,
         ("implicit-trouble.test.", _) => Rcode(Code::Refused),
         _ => Empty,
     }
 }
 
-fn answer(question: &Message) -> Option<Vec<u8>> {
+/// The AD bit: only where it is asked for.
+fn is_signed(question: &Message, name: &str, validates: bool) -> bool {
+    let signed = name == "." || name.ends_with("signed.test.");
+    question.authentic_data() && validates && signed
+}
+
+fn answer(question: &Message, validates: bool) -> Option<Vec<u8>> {
     let query = question.queries()[0].clone();
     let mut reply = Message::new();
     reply.set_id(question.id()).set_message_type(MessageType::Response);
@@ -104,6 +146,7 @@ fn answer(question: &Message) -> Option<Vec<u8>> {
     let name = query.name().to_lowercase().to_ascii();
     let kind = query.query_type();
     reply.add_query(query);
+    reply.set_authentic_data(is_signed(question, &name, validates));
     match zone(&name, kind) {
         Say::Records(records) => {
             for (owner, data) in records {
@@ -131,19 +174,44 @@ fn answer(question: &Message) -> Option<Vec<u8>> {
     Some(reply.to_vec().unwrap())
 }
 
-async fn resolver(ipv6: bool) -> HickoryResolver {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    tokio::spawn(async move {
-        let mut buffer = [0; 2048];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-            let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
-            if let Some(bytes) = answer(&question) {
-                let _ = socket.send_to(&bytes, from).await;
+/// A running name server.
+#[derive(Clone, Default)]
+struct Server {
+    /// It validates, and says AD.
+    validates: Arc<AtomicBool>,
+    /// What it was asked.
+    asked: Arc<Mutex<Vec<(String, Type)>>>,
+}
+
+impl Server {
+    async fn start(&self) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let server = self.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 2048];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
+                let query = &question.queries()[0];
+                let asked = (query.name().to_lowercase().to_ascii(), query.query_type());
+                server.asked.lock().unwrap().push(asked);
+                let validates = server.validates.load(Ordering::Relaxed);
+                if let Some(bytes) = answer(&question, validates) {
+                    let _ = socket.send_to(&bytes, from).await;
+                }
             }
-        }
-    });
-    let mut resolver = HickoryResolver::new(&[address], ipv6).unwrap();
+        });
+        address
+    }
+
+    fn was_asked(&self, kind: Type) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|(_, k)| *k == kind).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+async fn resolver(ipv6: bool) -> HickoryResolver {
+    let mut resolver = HickoryResolver::new(&[Server::default().start().await], ipv6).unwrap();
     resolver.whole = Duration::from_secs(2);
     resolver
 }
@@ -261,4 +329,86 @@ async fn families_take_turns() {
     let Addresses::Found(found) = resolver.addresses("both.test").await else { panic!() };
     let v6: Vec<bool> = found.iter().map(IpAddr::is_ipv6).collect();
     assert_eq!(v6, [true, false, false]);
+}
+
+fn worth(facts: &MxFacts) -> Dnssec {
+    let MxFacts::Hosts(_, worth) = facts else { panic!("{facts:?} holds no hosts") };
+    *worth
+}
+
+#[tokio::test]
+async fn the_ad_bit_of_a_resolver_here_is_asked_for_and_believed() {
+    let server = Server::default();
+    server.validates.store(true, Ordering::Relaxed);
+    let resolver = HickoryResolver::new(&[server.start().await], true).unwrap();
+    let resolver = resolver.with_dnssec(Validation::TrustAd);
+    assert_eq!(worth(&mx_facts(&resolver, "signed.test").await), Dnssec::Secure);
+    assert_eq!(worth(&mx_facts(&resolver, "plain.test").await), Dnssec::Insecure);
+    let Dane::Records(set) = resolver.tlsa("mx.signed.test", 25).await else { panic!() };
+    assert_eq!((set.base.as_str(), set.records.len()), ("mx.signed.test", 1));
+    let dane = resolver.tlsa("crowd.signed.test", 25).await;
+    let Dane::Records(set) = dane else { panic!("{dane:?}") };
+    assert_eq!(set.records.len(), 32, "bounded");
+    for (host, trouble) in [("fails.signed.test", true), ("stray.signed.test", false)] {
+        let dane = resolver.tlsa(host, 25).await;
+        let as_expected = match &dane {
+            Dane::Trouble(_) => trouble,
+            Dane::Unchecked => !trouble,
+            _ => false,
+        };
+        assert!(as_expected, "{host}: {dane:?}");
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_are_not_signed_are_not_asked_for_tlsa() {
+    let server = Server::default();
+    server.validates.store(true, Ordering::Relaxed);
+    let resolver = HickoryResolver::new(&[server.start().await], true).unwrap();
+    let resolver = resolver.with_dnssec(Validation::TrustAd);
+    assert!(matches!(resolver.tlsa("mx.plain.test", 25).await, Dane::Absent(_)));
+    assert!(server.was_asked(Type::A).contains(&"mx.plain.test.".to_owned()));
+    assert_eq!(server.was_asked(Type::TLSA), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_resolver_that_does_not_validate_is_tried_again() {
+    let server = Server::default();
+    let resolver = HickoryResolver::new(&[server.start().await], true).unwrap();
+    let resolver = resolver.with_dnssec(Validation::TrustAd);
+    assert_eq!(resolver.health().text, "not tried yet");
+    assert_eq!(worth(&mx_facts(&resolver, "signed.test").await), Dnssec::Unchecked);
+    assert_eq!(resolver.tlsa("mx.signed.test", 25).await, Dane::Unchecked);
+    let health = resolver.health();
+    assert!(!health.working && health.text.contains("AD bit"), "{health:?}");
+    server.validates.store(true, Ordering::Relaxed);
+    assert!(resolver.check_now().await.working);
+    assert_eq!(worth(&mx_facts(&resolver, "signed.test").await), Dnssec::Secure);
+}
+
+#[tokio::test]
+async fn ad_from_elsewhere_is_worth_nothing() {
+    let server = Server::default();
+    let here = server.start().await;
+    let elsewhere = SocketAddr::from(([192, 0, 2, 53], 53));
+    for servers in [vec![elsewhere], vec![here, elsewhere]] {
+        let resolver = HickoryResolver::new(&servers, true).unwrap();
+        let health = resolver.with_dnssec(Validation::TrustAd).check_now().await;
+        assert!(!health.working && health.text.contains("192.0.2.53 is not"), "{health:?}");
+    }
+    assert!(server.asked.lock().unwrap().is_empty(), "nobody need be asked");
+}
+
+#[tokio::test]
+async fn without_signatures_validation_does_not_begin() {
+    let server = Server::default();
+    let resolver = HickoryResolver::new(&[server.start().await], true).unwrap();
+    let resolver = resolver.with_dnssec(Validation::Validate(Anchors::default()));
+    assert_eq!(worth(&mx_facts(&resolver, "plain.test").await), Dnssec::Unchecked);
+    assert_eq!(
+        resolver.addresses("address.test").await,
+        Addresses::Found(vec!["192.0.2.1".parse().unwrap()])
+    );
+    let health = resolver.health();
+    assert!(!health.working && health.text.contains("hands on signatures"), "{health:?}");
 }

@@ -157,7 +157,7 @@ impl Case {
             Route::Need(Need::NextHost(trouble, _)) => format!("next {trouble:?}"),
             Route::Direct(c) => format!("direct {:?}", c.why.reason),
             Route::Envelope(why) => format!("envelope {:?}", why.reason),
-            Route::Defer(why) => format!("defer {:?}", why.reason),
+            Route::Defer(why, _) => format!("defer {:?}", why.reason),
             Route::Reject(why, status) => format!("reject {:?} {status}", why.reason),
         }
     }
@@ -496,7 +496,7 @@ fn reasons_hold_no_text_of_the_peer() {
     for trouble in troubles {
         let case =
             Case { tried: failed(&[trouble]), exhausted: true, ..case("level = \"secure\"") };
-        let (Route::Envelope(why) | Route::Defer(why) | Route::Reject(why, _)) = case.route()
+        let (Route::Envelope(why) | Route::Defer(why, _) | Route::Reject(why, _)) = case.route()
         else {
             panic!("{trouble:?} decides nothing")
         };

@@ -26,6 +26,10 @@ pub struct Settings {
     pub mx_port: u16,
     pub anchors: Option<PathBuf>,
     pub inside: Option<SocketAddr>,
+    /// How often partners are looked at; mostly never, so that hosts see what a test sends alone.
+    pub watch: &'static str,
+    /// Lines put into `[dns]`.
+    pub dns: String,
     /// Lines put into `[smtp]`.
     pub smtp: String,
     /// Lines put into `[delivery]`.
@@ -41,6 +45,8 @@ impl Default for Settings {
             mx_port: 2500,
             anchors: None,
             inside: None,
+            watch: "0s",
+            dns: "dnssec = \"off\"".to_owned(),
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
@@ -71,11 +77,12 @@ listen = ["127.0.0.1:0"]
 host = "{inside}"
 [dns]
 nameservers = [{nameservers}]
-dnssec = "off"
+{dns}
 [delivery]
 port = {port}
 trust_anchors = "{anchors}"
 refuse_networks = []
+watch = "{watch}"
 {delivery}
 [notification]
 from = "secure@example.org"
@@ -88,7 +95,9 @@ level = "debug"
 "#,
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
+            dns = self.dns,
             port = self.mx_port,
+            watch = self.watch,
             delivery = self.delivery,
             notification = self.notification,
             portal = super::free_port(&["127.0.0.1"]),

@@ -10,6 +10,7 @@ pub mod http;
 pub mod nginx;
 pub mod pki;
 pub mod postfix;
+pub mod signed;
 pub mod sink;
 pub mod smtp;
 

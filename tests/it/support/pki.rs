@@ -30,6 +30,11 @@ impl Pki {
         Self { dir: dir.to_owned(), issuer, anchors }
     }
 
+    /// Who signs.
+    pub fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// A certificate for that host.
     pub fn leaf(&self, host: &str) -> Leaf {
         self.odd_leaf(host, &[host], |_| {})

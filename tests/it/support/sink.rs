@@ -8,7 +8,7 @@ use rustls::{
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -22,12 +22,41 @@ use std::{
 pub struct Manner {
     /// Offers STARTTLS with this certificate.
     pub tls: Option<Leaf>,
+    /// Offers STARTTLS in a way of its own.
+    pub starttls: Option<Offer>,
     /// Answers RCPT with this instead of 250.
     pub rcpt: Option<String>,
     /// Counts content instead of keeping it.
     pub count_only: bool,
     /// Offers REQUIRETLS, inside TLS.
     pub requiretls: bool,
+}
+
+/// Ways to offer STARTTLS.
+#[derive(Debug, Clone)]
+pub enum Offer {
+    /// With this configuration of TLS.
+    As(Arc<ServerConfig>),
+    /// Offers it, and answers STARTTLS with this.
+    Refused(&'static str),
+    /// A middlebox has crossed the keyword out, and answers STARTTLS for the host (RFC 3207 §6 tells
+    /// of this attack).
+    Stripped,
+    /// Somebody else at this address speaks TLS for it.
+    By(SocketAddr),
+    /// Somebody on the way adds words to the reply that opens TLS (CVE-2011-0411, seen from the other
+    /// side).
+    Injected(Arc<ServerConfig>),
+}
+
+/// Content of other people's mail that it saw: lines after DATA, whole messages or not. Notices (from
+/// nobody) are no such content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Bytes that anybody on the way could read.
+    pub clear: u64,
 }
 
 /// A message it was given.
@@ -44,6 +73,7 @@ pub struct Received {
 struct Kept {
     messages: Mutex<Vec<Received>>,
     bytes: Mutex<Vec<u8>>,
+    counted: Mutex<Counted>,
 }
 
 /// A running mail host.
@@ -61,7 +91,8 @@ impl Sink {
         let address = listener.local_addr().expect("bound");
         let kept = Arc::new(Kept::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let tls = manner.tls.as_ref().map(server_config);
+        let offer = manner.tls.as_ref().map(|leaf| Offer::As(server_config(leaf)));
+        let offer = manner.starttls.clone().or(offer);
         let thread = {
             let (kept, stop) = (Arc::clone(&kept), Arc::clone(&stop));
             std::thread::spawn(move || {
@@ -70,9 +101,9 @@ impl Sink {
                         break;
                     }
                     let Ok(stream) = stream else { continue };
-                    let (kept, manner, tls) = (Arc::clone(&kept), manner.clone(), tls.clone());
+                    let (kept, manner, offer) = (Arc::clone(&kept), manner.clone(), offer.clone());
                     std::thread::spawn(move || {
-                        drop(session(stream, &kept, &manner, tls));
+                        drop(session(stream, &kept, &manner, offer.as_ref()));
                     });
                 }
             })
@@ -87,6 +118,11 @@ impl Sink {
     /// Every byte that reached it, TLS taken off.
     pub fn bytes(&self) -> Vec<u8> {
         self.kept.bytes.lock().expect("lock").clone()
+    }
+
+    /// How much content it saw.
+    pub fn counted(&self) -> Counted {
+        *self.kept.counted.lock().expect("lock")
     }
 }
 
@@ -118,19 +154,39 @@ fn session(
     stream: TcpStream,
     kept: &Kept,
     manner: &Manner,
-    tls: Option<Arc<ServerConfig>>,
+    offer: Option<&Offer>,
 ) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
     let mut plain = stream.try_clone()?;
     plain.write_all(b"220 sink.test ESMTP\r\n")?;
     let mut reader = BufReader::new(stream);
-    if talk(&mut reader, &mut plain, kept, manner, tls.is_some(), false)? {
-        let connection = ServerConnection::new(tls.expect("offered")).expect("TLS");
-        let shared = Shared(Arc::new(Mutex::new(StreamOwned::new(connection, plain))));
-        let mut reader = BufReader::new(shared.clone());
-        let mut writer = shared;
-        talk(&mut reader, &mut writer, kept, manner, false, true)?;
+    if !talk(&mut reader, &mut plain, kept, manner, offer, false)? {
+        return Ok(());
     }
+    match offer {
+        Some(Offer::As(config) | Offer::Injected(config)) => {
+            let connection = ServerConnection::new(Arc::clone(config)).expect("TLS");
+            let shared = Shared(Arc::new(Mutex::new(StreamOwned::new(connection, plain))));
+            let mut reader = BufReader::new(shared.clone());
+            let mut writer = shared;
+            talk(&mut reader, &mut writer, kept, manner, None, true).map(drop)
+        }
+        Some(Offer::By(address)) => pass_on(&plain, *address),
+        Some(Offer::Refused(_) | Offer::Stripped) | None => Ok(()),
+    }
+}
+
+/// Passes bytes on in both directions until one side ends.
+fn pass_on(peer: &TcpStream, other: SocketAddr) -> std::io::Result<()> {
+    let other = TcpStream::connect(other)?;
+    let (mut from, mut to) = (peer.try_clone()?, other.try_clone()?);
+    let there = std::thread::spawn(move || {
+        drop(std::io::copy(&mut from, &mut to));
+        drop(to.shutdown(Shutdown::Write));
+    });
+    drop(std::io::copy(&mut &other, &mut &*peer));
+    drop(peer.shutdown(Shutdown::Both));
+    drop(there.join());
     Ok(())
 }
 
@@ -159,7 +215,7 @@ fn talk(
     writer: &mut impl Write,
     kept: &Kept,
     manner: &Manner,
-    offer_tls: bool,
+    offer: Option<&Offer>,
     over_tls: bool,
 ) -> std::io::Result<bool> {
     let (mut from, mut to) = (String::new(), Vec::new());
@@ -171,14 +227,30 @@ fn talk(
         kept.bytes.lock().expect("lock").extend_from_slice(line.as_bytes());
         let upper = line.trim_end().to_ascii_uppercase();
         let reply: String = if upper.starts_with("EHLO") {
-            let starttls = if offer_tls { "250-STARTTLS\r\n" } else { "" };
+            let starttls = match offer {
+                Some(Offer::As(_) | Offer::By(_) | Offer::Injected(_) | Offer::Refused(_)) => {
+                    "250-STARTTLS\r\n"
+                }
+                Some(Offer::Stripped) => "250-XXXXXXXX\r\n",
+                None => "",
+            };
             let require = if over_tls && manner.requiretls { "250-REQUIRETLS\r\n" } else { "" };
             format!(
                 "250-sink.test\r\n{starttls}{require}250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
             )
-        } else if upper == "STARTTLS" && offer_tls {
-            writer.write_all(b"220 2.0.0 go ahead\r\n")?;
-            return Ok(true);
+        } else if upper == "STARTTLS" {
+            match offer {
+                Some(Offer::As(_) | Offer::By(_)) => {
+                    writer.write_all(b"220 2.0.0 go ahead\r\n")?;
+                    return Ok(true);
+                }
+                Some(Offer::Injected(_)) => {
+                    writer.write_all(b"220 2.0.0 go ahead\r\n250 2.0.0 and more\r\n")?;
+                    return Ok(true);
+                }
+                Some(Offer::Refused(reply)) => format!("{reply}\r\n"),
+                Some(Offer::Stripped) | None => "500 5.5.1 command unrecognized\r\n".to_owned(),
+            }
         } else if upper.starts_with("MAIL FROM:") {
             from = line[10..].trim().to_owned();
             "250 2.1.0 ok\r\n".to_owned()
@@ -193,7 +265,8 @@ fn talk(
                 "554 5.5.1 no valid recipients\r\n".to_owned()
             } else {
                 writer.write_all(b"354 go on\r\n")?;
-                let (content, size) = content(reader, kept, manner)?;
+                let theirs = from != "<>" && !from.starts_with("<> ");
+                let (content, size) = content(reader, kept, manner, theirs, over_tls)?;
                 let to = std::mem::take(&mut to);
                 let message = Received { from: from.clone(), to, content, over_tls, size };
                 kept.messages.lock().expect("lock").push(message);
@@ -214,6 +287,8 @@ fn content(
     reader: &mut impl BufRead,
     kept: &Kept,
     manner: &Manner,
+    theirs: bool,
+    over_tls: bool,
 ) -> std::io::Result<(Vec<u8>, u64)> {
     let (mut content, mut size) = (Vec::new(), 0);
     loop {
@@ -226,6 +301,11 @@ fn content(
         }
         let line = line.strip_prefix(b".").unwrap_or(&line);
         size += line.len() as u64;
+        if theirs {
+            let mut counted = kept.counted.lock().expect("lock");
+            counted.bytes += line.len() as u64;
+            counted.clear += if over_tls { 0 } else { line.len() as u64 };
+        }
         if !manner.count_only {
             kept.bytes.lock().expect("lock").extend_from_slice(line);
             content.extend_from_slice(line);

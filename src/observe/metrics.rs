@@ -1,0 +1,224 @@
+//! What machines watch: `/metrics` for Prometheus, `/healthz`, `/readyz`. Values are taken afresh for
+//! every scrape from what `status` shows. Labels are states, kinds and versions; never an address,
+//! never a domain.
+
+use crate::{
+    control::{
+        server::{DnsReport, PolicyReport},
+        view::StatusView,
+    },
+    probe::watch::{Board, Kind},
+    store::{Health, QueueStore, StoreError, Totals},
+};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+use tower_http::timeout::TimeoutLayer;
+
+/// How long a scrape may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What Prometheus and its like read (`OpenMetrics` 1.0).
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Where the values come from.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// The queue, and the health of its store.
+    pub queue: Arc<dyn QueueStore>,
+    /// Policies.
+    pub policies: Arc<dyn PolicyReport>,
+    /// DNS.
+    pub dns: Arc<dyn DnsReport>,
+    /// Warnings of the watch.
+    pub watch: Board,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    metrics: Metrics,
+    /// One scrape at a time, however many ask.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Metrics {
+    /// The routes.
+    pub fn router(self) -> Router {
+        let shared = Shared { metrics: self, turn: Arc::default() };
+        Router::new()
+            .route("/metrics", get(scrape))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
+            .with_state(shared)
+    }
+
+    async fn text(&self) -> Result<String, StoreError> {
+        let totals = self.queue.totals().await?;
+        let mut text = String::new();
+        let encoded = encode(&mut text, &self.registry(&totals));
+        encoded.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        Ok(text)
+    }
+
+    fn registry(&self, totals: &Totals) -> Registry {
+        let mut registry = Registry::with_prefix("restante");
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", version);
+        let (queue, vault) = StatusView::counts(totals);
+        let states = [("active", queue.active), ("deferred", queue.deferred), ("held", queue.held)];
+        let help = "Recipients that wait, by state";
+        family(&mut registry, "queue_recipients", help, "state", &states);
+        let oldest = queue.oldest.map_or(0, jiff::Timestamp::as_second);
+        let help = "Arrival of the oldest message that waits, Unix time; 0: none";
+        gauge(&mut registry, "queue_oldest_timestamp_seconds", help, oldest);
+        let help = "Messages that wait for pickup";
+        gauge(&mut registry, "vault_messages", help, whole(vault.messages));
+        let help = "Recipients who may pick a message up";
+        gauge(&mut registry, "vault_grants", help, whole(vault.grants));
+        let help = "Sealed bytes kept for pickup";
+        gauge(&mut registry, "vault_bytes", help, whole(vault.bytes));
+        let ok = self.queue.health() == Health::Ok;
+        gauge(&mut registry, "store_ok", "The store takes new mail", ok.into());
+        self.policies(&mut registry);
+        let working = self.dns.report().working;
+        let help = "Answers of DNS are checked (DNSSEC)";
+        gauge(&mut registry, "dnssec_working", help, working.into());
+        self.warnings(&mut registry);
+        registry
+    }
+
+    fn policies(&self, registry: &mut Registry) {
+        let policy = self.policies.report();
+        let version = Info::new(vec![("version", policy.version)]);
+        registry.register("policy_version", "The policies in force", version);
+        let help = "When the policies in force were loaded, Unix time";
+        gauge(registry, "policy_loaded_timestamp_seconds", help, policy.loaded.as_second());
+        let help = "A newer set of policies on disk is not in force";
+        gauge(registry, "policy_reload_error", help, policy.error.is_some().into());
+    }
+
+    /// Every kind, so that an alert has something to compare with.
+    fn warnings(&self, registry: &mut Registry) {
+        let warnings = self.watch.warnings();
+        let count = |kind: Kind| {
+            let of_kind = warnings.iter().filter(|warned| warned.kind == kind).count();
+            (kind.as_str(), u64::try_from(of_kind).unwrap_or(u64::MAX))
+        };
+        let help = "Partners that the watch warns of, by kind";
+        family(registry, "watch_warnings", help, "kind", &Kind::ALL.map(count));
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn family(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: &[(&'static str, u64)],
+) {
+    let family = Family::<Vec<(&'static str, &'static str)>, Gauge>::default();
+    for (of, value) in values {
+        family.get_or_create(&vec![(label, *of)]).set(whole(*value));
+    }
+    registry.register(name, help, family);
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+async fn scrape(State(shared): State<Shared>) -> Response {
+    let _turn = shared.turn.lock().await;
+    match shared.metrics.text().await {
+        Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Ready to take mail. While the server drains, nobody answers here any more.
+async fn ready(State(shared): State<Shared>) -> Response {
+    match shared.metrics.queue.health() {
+        Health::Ok => "ready\n".into_response(),
+        Health::Full => (StatusCode::SERVICE_UNAVAILABLE, "the store is full\n").into_response(),
+        Health::Broken(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::view::{DnsStatus, PolicyStatus},
+        store::memory::MemoryStore,
+    };
+    use jiff::Timestamp;
+
+    #[derive(Debug)]
+    struct Says {
+        error: Option<String>,
+        working: bool,
+    }
+    impl PolicyReport for Says {
+        fn report(&self) -> PolicyStatus {
+            let loaded = Timestamp::UNIX_EPOCH;
+            PolicyStatus { version: "0123456789abcdef".into(), loaded, error: self.error.clone() }
+        }
+    }
+    impl DnsReport for Says {
+        fn report(&self) -> DnsStatus {
+            DnsStatus { dnssec: "validate".into(), working: self.working, text: String::new() }
+        }
+    }
+
+    fn metrics(error: Option<&str>, working: bool) -> Metrics {
+        let says = Arc::new(Says { error: error.map(str::to_owned), working });
+        Metrics {
+            queue: Arc::new(MemoryStore::new()),
+            policies: Arc::clone(&says) as _,
+            dns: says,
+            watch: Board::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn values_are_told_by_name() {
+        let text = metrics(None, true).text().await.unwrap();
+        for line in [
+            "restante_queue_recipients{state=\"active\"} 0",
+            "restante_vault_bytes 0",
+            "restante_store_ok 1",
+            "restante_policy_version_info{version=\"0123456789abcdef\"} 1",
+            "restante_policy_reload_error 0",
+            "restante_dnssec_working 1",
+            "restante_watch_warnings{kind=\"certificate-ends\"} 0",
+            "restante_watch_warnings{kind=\"unreachable\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        let text = metrics(Some("p.toml:1:1: error"), false).text().await.unwrap();
+        for line in ["restante_policy_reload_error 1", "restante_dnssec_working 0"] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("p.toml"), "what is wrong stands in the log");
+    }
+}
