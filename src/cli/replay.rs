@@ -15,7 +15,7 @@ use crate::{
     },
     mail::{Address, Domain, QueueId},
     policy::{
-        PeerFacts, RuleVerdict, StartTls, Trouble,
+        Level, PeerFacts, RuleVerdict, StartTls, Trouble,
         replay::{Change, Forecast, Moved, Place, Seen, Stand, place},
     },
     store::{Attempt, RecipientState},
@@ -63,9 +63,16 @@ pub fn replay(socket: &Path, asked: &Replay<'_>, clock: &dyn Clock) -> Exit {
         return exit;
     }
     let change = Change { old: old.as_ref(), new: &new, now };
-    let answer = record.judge(&change, since);
+    let answer = Replayed { rules: rules_changed(asked), ..record.judge(&change, since) };
     answer.print(asked.json);
     if asked.strict && !answer.moved.is_empty() { Exit::No } else { Exit::Done }
+}
+
+/// True if the message rules differ between the folders: they judge on arrival, by what is not on
+/// record.
+fn rules_changed(asked: &Replay<'_>) -> bool {
+    let read = |dir: &Path| std::fs::read_to_string(dir.join("rules.toml")).ok();
+    asked.dir.is_some_and(|dir| read(dir) != read(asked.live))
 }
 
 /// One recipient's decision, as far as it is judged again.
@@ -93,10 +100,12 @@ impl Record {
         self.messages = self.messages.saturating_add(1);
         for recipient in view.recipients {
             self.recipients = self.recipients.saturating_add(1);
-            let seen: Vec<Seen> = recipient.attempts.iter().rev().filter_map(seen).collect();
+            // At level `none` nobody looked at what the host offers.
+            let blind = recipient.why.as_ref().is_some_and(|why| why.policy.level == Level::None);
+            let newest = recipient.attempts.iter().rev().filter(|_| !blind);
+            let seen: Vec<Seen> = newest.filter_map(seen).take(SEEN_MAX).collect();
             if !seen.is_empty() {
-                let newest = seen.iter().take(SEEN_MAX).cloned().collect();
-                self.domains.insert(recipient.address.domain().clone(), newest);
+                self.domains.insert(recipient.address.domain().clone(), seen.clone());
             }
             let Some(from) = from(&recipient) else { continue };
             self.decided.push(Decided {
@@ -112,8 +121,14 @@ impl Record {
 
     fn judge(self, change: &Change<'_>, since: Timestamp) -> Replayed {
         let (messages, recipients) = (self.messages, self.recipients);
-        let mut answer =
-            Replayed { since, messages, recipients, moved: Vec::new(), unknown: Vec::new() };
+        let mut answer = Replayed {
+            since,
+            messages,
+            recipients,
+            rules: false,
+            moved: Vec::new(),
+            unknown: Vec::new(),
+        };
         let mut unknown: BTreeMap<(String, String), u64> = BTreeMap::new();
         for decided in self.decided {
             let domain = decided.recipient.domain();
@@ -123,8 +138,10 @@ impl Record {
             let of_domain = self.domains.get(domain).map(Vec::as_slice).unwrap_or_default();
             let seen = if decided.seen.is_empty() { of_domain } else { &decided.seen };
             match change.forecast(domain, &decided.rule, seen) {
-                Forecast::Goes(to, _) if to == decided.from => {}
-                Forecast::Goes(to, why) => {
+                Forecast::Goes(to, _) | Forecast::Unmet(to, _) if to == decided.from => {}
+                // It waits for its level now, and would wait for it then.
+                Forecast::Unmet(..) if decided.from == Place::Defer => {}
+                Forecast::Goes(to, why) | Forecast::Unmet(to, why) => {
                     let policy = change.policy(domain).at.clone();
                     let moved = Moved { from: decided.from, to, why, policy };
                     let Decided { id, arrived, recipient, .. } = decided;
@@ -188,6 +205,9 @@ struct Replayed {
     since: Timestamp,
     messages: u64,
     recipients: u64,
+    /// The message rules differ and were not replayed.
+    #[serde(rename = "rules_changed")]
+    rules: bool,
     moved: Vec<Row>,
     unknown: Vec<Unknown>,
 }
@@ -226,6 +246,9 @@ impl Replayed {
                 "{}: {} recipient(s) can't be told: {}",
                 unknown.domain, unknown.recipients, unknown.text
             ));
+        }
+        if self.rules {
+            out::line("the message rules differ; they count here as they did on arrival");
         }
         let untold: u64 = self.unknown.iter().map(|u| u.recipients).sum();
         out::line(format_args!(

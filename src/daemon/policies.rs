@@ -30,7 +30,12 @@ pub(super) struct LivePolicies {
     clock: Arc<dyn Clock>,
     current: ArcSwap<PolicySet>,
     status: Mutex<(Timestamp, Option<String>)>,
+    /// The folder as it was before the first set was read.
+    first: Vec<Stamp>,
 }
+
+/// A file's name, size and time of change.
+type Stamp = (PathBuf, u64, Option<SystemTime>);
 
 impl LivePolicies {
     /// Loads the first set; with an error in it the server does not start.
@@ -43,16 +48,19 @@ impl LivePolicies {
         if !dir.is_dir() {
             tracing::warn!(dir = %dir.display(), "there is no policy folder: no partner is known");
         }
+        // Before the files are read, so that an edit from then on is seen as one.
+        let first = stamps(&dir);
         let set = parse(&dir, dnssec_off, now).map_err(StartError::Config)?;
         let status = Mutex::new((now, None));
-        Ok(Self { dir, dnssec_off, clock, current: ArcSwap::from_pointee(set), status })
+        Ok(Self { dir, dnssec_off, clock, current: ArcSwap::from_pointee(set), status, first })
     }
 
     /// Reads the folder again; what is wrong leaves the set in force as it is.
     pub(super) fn reload(&self) {
+        // One at a time: a set that was read earlier never follows one read later.
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         let read = self.there().and_then(|()| parse(&self.dir, self.dnssec_off, now));
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(set) => {
                 tracing::info!(
@@ -81,29 +89,15 @@ impl LivePolicies {
 
     /// Reloads whenever a file of the folder has changed, until `stop`.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut seen = self.stamp();
+        let mut seen = self.first.clone();
         let mut ticks = tokio::time::interval(LOOK);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let now = self.stamp();
+            let now = stamps(&self.dir);
             if now != seen {
                 seen = now;
                 self.reload();
             }
         }
-    }
-
-    /// Names, sizes and times of the folder's files.
-    fn stamp(&self) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut stamps: Vec<_> = entries
-            .filter_map(|entry| {
-                let meta = entry.metadata().ok()?;
-                Some((entry.path(), meta.len(), meta.modified().ok()))
-            })
-            .filter(|(path, _, _)| path.extension().is_some_and(|e| e == "toml"))
-            .collect();
-        stamps.sort();
-        stamps
     }
 }
 
@@ -119,6 +113,20 @@ impl PolicyReport for LivePolicies {
         let version = self.current.load().version().to_owned();
         PolicyStatus { version, loaded: status.0, error: status.1.clone() }
     }
+}
+
+/// Names, sizes and times of the folder's files.
+fn stamps(dir: &Path) -> Vec<Stamp> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut stamps: Vec<_> = entries
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok()?;
+            Some((entry.path(), meta.len(), meta.modified().ok()))
+        })
+        .filter(|(path, _, _)| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    stamps.sort();
+    stamps
 }
 
 /// The whole set, or every problem, a line each.

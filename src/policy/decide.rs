@@ -334,7 +334,7 @@ impl<'a> Plan<'a> {
         }
         let Some(host) = facts.host else { return Route::Need(Need::Host { tlsa }) };
         match judge::host(level, host, facts.sts) {
-            Ok(()) => Route::Need(Need::Peer(self.requirement(host))),
+            Ok(()) => Route::Need(Need::Peer(self.requirement(facts, host))),
             Err((trouble, detail)) => Route::Need(Need::NextHost(trouble, detail)),
         }
     }
@@ -352,13 +352,15 @@ impl<'a> Plan<'a> {
             StsFacts::Policy(_) | StsFacts::Doubt(_) => return None,
         };
         let level = self.asked.level;
-        match (level, tlsa) {
-            (Level::Auto, true) => None,
-            (Level::Auto, false) => Some(format!(
-                "Level {level} can't be met: the MX records of {place} are not signed, and it {says}."
-            )),
-            _ => Some(format!("Level {level} can't be met: {place} {says}.")),
+        if level != Level::Auto {
+            return Some(format!("Level {level} can't be met: {place} {says}."));
         }
+        // A host may still have signed TLSA records.
+        (!tlsa).then(|| {
+            format!(
+                "Level {level} can't be met: the MX records of {place} are not signed, and it {says}."
+            )
+        })
     }
 
     /// A permanent answer of DNS. About a next hop that our own configuration names, it says that
@@ -370,9 +372,14 @@ impl<'a> Plan<'a> {
         Route::Reject(self.why(reason, text), EnhancedStatus::permanent(status.0, status.1))
     }
 
-    fn requirement(&self, host: &HostFacts) -> Requirement {
+    fn requirement(&self, facts: &Facts<'_>, host: &HostFacts) -> Requirement {
+        // RFC 8689 §4.2.1: such a message has no use for a connection without TLS.
+        let tls = match tls_use(self.asked.level) {
+            TlsUse::IfOffered if facts.needs.require_tls => TlsUse::Always,
+            asked => asked,
+        };
         Requirement {
-            tls: tls_use(self.asked.level),
+            tls,
             min_tls13: self.asked.min_tls13 && tls_use(self.asked.level) == TlsUse::Always,
             ca_file: self.ca_file.map(str::to_owned),
             client: self.client.cloned(),
@@ -412,8 +419,10 @@ impl<'a> Plan<'a> {
         peer: &PeerFacts,
     ) -> Option<(Trouble, String)> {
         let host = &peer.host;
-        if let Some(limit) = peer.size.filter(|limit| facts.size > *limit) {
-            let text = format!("{host} takes {limit} bytes, the message has {}", facts.size);
+        let mark = self.mark.map_or(0, |mark| mark.len().saturating_add(2));
+        let size = facts.size.saturating_add(u64::try_from(mark).unwrap_or(0));
+        if let Some(limit) = peer.size.filter(|limit| size > *limit) {
+            let text = format!("{host} takes {limit} bytes, the message has {size}");
             return Some((Trouble::TooBig, text));
         }
         let needs = facts.needs;
@@ -432,9 +441,10 @@ impl<'a> Plan<'a> {
         if !needs.require_tls {
             return None;
         }
-        let dnssec = match facts.mx {
-            Some(MxFacts::Hosts(_, dnssec)) => self.trust(*dnssec),
-            _ => Dnssec::Unchecked,
+        let dnssec = if let Some(MxFacts::Hosts(_, dnssec)) = facts.mx {
+            self.trust(*dnssec)
+        } else {
+            Dnssec::Unchecked
         };
         let unproved = judge::require_tls(&self.asked, met, dnssec, peer).err()?;
         let text = format!("REQUIRETLS asks that {host} proves itself: {unproved}");
@@ -443,7 +453,7 @@ impl<'a> Plan<'a> {
 
     /// All hosts were tried: what stands in the way, and is it time for something else?
     fn exhausted(&self, facts: &Facts<'_>) -> Route {
-        let (obstacle, trouble) = obstacle(facts.tried, self.asked.level);
+        let (obstacle, trouble) = obstacle(facts.tried, self.asked.level, facts.needs.require_tls);
         let place = self.place(facts);
         let host = trouble.map_or(place.as_str(), |t| t.host.as_str());
         match obstacle {
@@ -465,7 +475,7 @@ impl<'a> Plan<'a> {
             Obstacle::RequireTls => {
                 let text = format!(
                     "The message asks for TLS on the whole way (REQUIRETLS), and no mail host of \
-                     {place} promises that."
+                     {place} both promises that and proves itself."
                 );
                 let why = self.why(Reason::CannotCarry, text);
                 match self.no_require_tls {

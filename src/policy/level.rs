@@ -80,17 +80,49 @@ impl Level {
 
     /// True if mail goes also where TLS does not come about.
     pub const fn allows_plaintext(self) -> bool {
-        matches!(self, Self::None | Self::Opportunistic)
+        match self {
+            Self::None | Self::Opportunistic => true,
+            Self::Auto
+            | Self::Dane
+            | Self::DaneOnly
+            | Self::Encrypt
+            | Self::Envelope
+            | Self::Fingerprint
+            | Self::MtaSts
+            | Self::Secure
+            | Self::Verify => false,
+        }
     }
 
     /// True if signed TLSA records may be the proof (RFC 7672).
     pub const fn asks_dane(self) -> bool {
-        matches!(self, Self::Auto | Self::Dane | Self::DaneOnly)
+        match self {
+            Self::Auto | Self::Dane | Self::DaneOnly => true,
+            Self::Encrypt
+            | Self::Envelope
+            | Self::Fingerprint
+            | Self::MtaSts
+            | Self::None
+            | Self::Opportunistic
+            | Self::Secure
+            | Self::Verify => false,
+        }
     }
 
     /// True if the domain's MTA-STS policy may be the proof (RFC 8461).
     pub const fn asks_sts(self) -> bool {
-        matches!(self, Self::Auto | Self::MtaSts)
+        match self {
+            Self::Auto | Self::MtaSts => true,
+            Self::Dane
+            | Self::DaneOnly
+            | Self::Encrypt
+            | Self::Envelope
+            | Self::Fingerprint
+            | Self::None
+            | Self::Opportunistic
+            | Self::Secure
+            | Self::Verify => false,
+        }
     }
 
     /// Reads a level; the error says what to write instead.

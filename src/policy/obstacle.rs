@@ -19,11 +19,14 @@ pub(super) enum Obstacle {
     RequireTls,
 }
 
-pub(super) fn kind(trouble: Trouble, level: Level) -> Obstacle {
+fn kind(trouble: Trouble, level: Level, require_tls: bool) -> Obstacle {
     match trouble {
         Trouble::Dns => Obstacle::Doubt,
         Trouble::NoAddress | Trouble::Unreachable => Obstacle::Away,
         Trouble::NoDane | Trouble::NoSts => Obstacle::Level,
+        Trouble::NoStartTls if require_tls && tls_use(level) != TlsUse::Always => {
+            Obstacle::RequireTls
+        }
         Trouble::NoStartTls | Trouble::StartTlsRefused | Trouble::Handshake | Trouble::Unproven => {
             // A level that asks nothing can't be missed: such a host just did not work.
             match tls_use(level) {
@@ -39,8 +42,13 @@ pub(super) fn kind(trouble: Trouble, level: Level) -> Obstacle {
 
 /// The obstacle that decides and the first host that showed it. Doubt comes first, then what a
 /// retry may mend, then what no retry mends.
-pub(super) fn obstacle(tried: &[HostTrouble], level: Level) -> (Obstacle, Option<&HostTrouble>) {
-    let first = |wanted: Obstacle| tried.iter().find(|t| kind(t.trouble, level) == wanted);
+pub(super) fn obstacle(
+    tried: &[HostTrouble],
+    level: Level,
+    require_tls: bool,
+) -> (Obstacle, Option<&HostTrouble>) {
+    let first =
+        |wanted: Obstacle| tried.iter().find(|t| kind(t.trouble, level, require_tls) == wanted);
     for wanted in [Obstacle::Doubt, Obstacle::Level, Obstacle::Away, Obstacle::RequireTls] {
         if let Some(trouble) = first(wanted) {
             return (wanted, Some(trouble));

@@ -156,7 +156,9 @@ impl Reading {
             lint::default(&section, level);
         }
         let at = self.place(&section, level.unwrap_or(Level::Envelope));
-        self.set.default = Policy { otherwise: otherwise(&section), ..Policy::of(at) };
+        let otherwise = otherwise(&section);
+        let otherwise_after = patience(false, otherwise);
+        self.set.default = Policy { otherwise, otherwise_after, ..Policy::of(at) };
     }
 
     fn rules(&mut self, top: &Section<'_, '_>) {
@@ -260,8 +262,8 @@ impl Reading {
 /// All keys of an entry beyond its domains and its level.
 fn partner(section: &Section<'_, '_>, at: PolicyRef) -> Policy {
     let after = section.get("otherwise_after").and_then(|e| e.parse(duration));
-    // What does not qualify for `auto` goes to the envelope at once: nothing was agreed with it.
-    let patience = if at.level == Level::Auto { SignedDuration::ZERO } else { OTHERWISE_AFTER };
+    let otherwise = otherwise(section);
+    let usual = patience(at.level != Level::Auto, otherwise);
     let names = section.get("match").and_then(|e| e.list(certificate_name)).unwrap_or_default();
     Policy {
         names: names.into_iter().map(|(_, name)| name).collect(),
@@ -270,8 +272,8 @@ fn partner(section: &Section<'_, '_>, at: PolicyRef) -> Policy {
         ca_file: filled(section, "ca_file").and_then(|e| beside(section, &e)),
         client: client_key(section),
         next_hop: filled(section, "next_hop").and_then(|e| e.parse(|text| text.parse::<NextHop>())),
-        otherwise: otherwise(section),
-        otherwise_after: after.unwrap_or(patience),
+        otherwise,
+        otherwise_after: after.unwrap_or(usual),
         no_require_tls: no_require_tls(section),
         mark: filled(section, "mark").and_then(|e| e.parse(mark)),
         contact: filled(section, "contact").and_then(|e| e.line().map(str::to_owned)),
@@ -292,6 +294,15 @@ pub(super) fn filled<'d, 't>(
 fn otherwise(section: &Section<'_, '_>) -> Otherwise {
     let entry = section.get("otherwise");
     entry.and_then(|e| e.parse(|t| choice(t, &OTHERWISE))).unwrap_or(Otherwise::Envelope)
+}
+
+/// How long an unmet level is retried where nothing is said. With whom nothing was agreed (level
+/// `auto`, the default) the envelope comes at once; a bounce never does, as a retry may help.
+fn patience(agreed: bool, otherwise: Otherwise) -> SignedDuration {
+    match otherwise {
+        Otherwise::Envelope if !agreed => SignedDuration::ZERO,
+        Otherwise::Envelope | Otherwise::Defer | Otherwise::Bounce => OTHERWISE_AFTER,
+    }
 }
 
 fn no_require_tls(section: &Section<'_, '_>) -> NoRequireTls {

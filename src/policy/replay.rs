@@ -55,20 +55,21 @@ pub enum Stand {
 }
 
 /// Where policy sent the mail, by the reason on record; `None` where something else decided (DNS,
-/// a host out of reach, an operator, our own trouble).
+/// a host out of reach or that can't carry the message, an operator, our own trouble).
 pub fn place(reason: Reason, stand: Stand) -> Option<Place> {
     match reason {
         Reason::LevelMet | Reason::RulePass | Reason::PeerDeferred | Reason::PeerRefused => {
             Some(Place::Direct)
         }
         Reason::PolicyEnvelope => Some(Place::Envelope),
-        Reason::LevelNotMet | Reason::CannotCarry => Some(match stand {
+        Reason::LevelNotMet => Some(match stand {
             Stand::Open => Place::Defer,
             Stand::Sealed => Place::Envelope,
             Stand::Failed => Place::Bounce,
             Stand::Delivered => Place::Direct,
         }),
-        Reason::Notice
+        Reason::CannotCarry
+        | Reason::Notice
         | Reason::Inside
         | Reason::DnsTrouble
         | Reason::NoSuchDomain
@@ -99,6 +100,8 @@ pub struct Seen {
 pub enum Forecast {
     /// There, and why.
     Goes(Place, String),
+    /// The level is not met, and why: there, once `otherwise_after` is over.
+    Unmet(Place, String),
     /// The record does not tell, and why.
     Unknown(String),
 }
@@ -182,26 +185,30 @@ impl<'a> Change<'a> {
             Otherwise::Defer => Place::Defer,
             Otherwise::Bounce => Place::Bounce,
         };
-        Forecast::Goes(place, unmet.unwrap_or_default())
+        Forecast::Unmet(place, unmet.unwrap_or_default())
     }
 
     /// The record tells of other hosts, or of other anchors, than the new entry names.
     fn another_way(&self, domain: &Domain, policy: &Policy) -> Option<String> {
-        let before = self.old.map(|old| old.lookup(domain, self.now));
-        let hop = before.and_then(|p| p.next_hop.as_ref());
-        if policy.next_hop.as_ref() != hop {
-            return Some("its entry names another next_hop than the record tells of".to_owned());
-        }
-        let anchors = before.and_then(|p| p.ca_file.as_ref());
-        (policy.level.checks_chain() && policy.ca_file.as_ref() != anchors)
-            .then(|| "its entry names another ca_file than the record tells of".to_owned())
+        let before = self.old?.lookup(domain, self.now);
+        let another = if policy.next_hop != before.next_hop {
+            "next_hop"
+        } else if policy.level.checks_chain() && policy.ca_file != before.ca_file {
+            "ca_file"
+        } else {
+            return None;
+        };
+        Some(format!("its entry names another {another} than the record tells of"))
     }
 }
 
 /// Met or not, by this record; `Err`: it does not tell.
 fn judge(domain: &Domain, policy: &Policy, seen: &Seen) -> Result<Result<String, String>, String> {
     let level = policy.level;
-    let dane = match (level.asks_dane(), seen.dnssec, &seen.dane) {
+    // A host that configuration names needs no signature.
+    let named = policy.next_hop.as_ref().is_some_and(|hop| !hop.mx);
+    let dnssec = if named { Dnssec::Secure } else { seen.dnssec };
+    let dane = match (level.asks_dane(), dnssec, &seen.dane) {
         (false, _, _) | (true, Dnssec::Insecure, _) => Dane::NotAsked,
         (true, Dnssec::Unchecked, _) => return Err("DNSSEC was not checked then".to_owned()),
         (true, Dnssec::Secure, None) => return Err("TLSA records were not asked then".to_owned()),
@@ -281,7 +288,7 @@ mod tests {
         }
         let rule = RuleVerdict { action: rule, ..RuleVerdict::protected() };
         match change.forecast(&domain, &rule, seen) {
-            Forecast::Goes(place, _) => place.to_string(),
+            Forecast::Goes(place, _) | Forecast::Unmet(place, _) => place.to_string(),
             Forecast::Unknown(_) => "unknown".to_owned(),
         }
     }
@@ -337,7 +344,13 @@ mod tests {
             (None, "level = \"dane-only\"", good(), "unknown", "not asked then"),
             (None, "level = \"dane-only\"", absent(), "envelope", "none published then"),
             (None, "level = \"dane-only\"", unsigned(), "envelope", "not signed then"),
-            (None, "level = \"secure\"\nca_file = \"ca.pem\"", good(), "unknown", "other anchors"),
+            (
+                Some(""),
+                "level = \"secure\"\nca_file = \"ca.pem\"",
+                good(),
+                "unknown",
+                "other anchors",
+            ),
             (
                 Some("level = \"verify\"\nca_file = \"ca.pem\""),
                 "level = \"secure\"\nca_file = \"ca.pem\"",
@@ -346,7 +359,7 @@ mod tests {
                 "the same anchors",
             ),
             (
-                None,
+                Some(""),
                 "level = \"secure\"\nnext_hop = \"[h.example]\"",
                 good(),
                 "unknown",
@@ -374,6 +387,7 @@ mod tests {
             (Reason::LevelNotMet, Stand::Sealed, Some(Place::Envelope)),
             (Reason::LevelNotMet, Stand::Open, Some(Place::Defer)),
             (Reason::LevelNotMet, Stand::Failed, Some(Place::Bounce)),
+            (Reason::CannotCarry, Stand::Sealed, None),
             (Reason::NoSuchDomain, Stand::Failed, None),
             (Reason::DnsTrouble, Stand::Open, None),
         ] {

@@ -244,10 +244,11 @@ impl<'a> Search<'a> {
     /// The host does not do, as DNS alone says.
     fn pass_over(&mut self, trouble: Trouble, detail: String) {
         self.addresses.clear();
-        if let Some(host) = self.host.take() {
-            self.note_passed_over(&host, trouble);
-            self.record_host(host.name, trouble, detail);
-        }
+        let Some(host) = self.host.clone() else { return };
+        self.note_passed_over(&host, trouble);
+        // While it stands as the host, so that the record holds what it publishes.
+        self.record_host(host.name, trouble, detail);
+        self.host = None;
     }
 
     /// A connection to the host's next untried address. Without one: no peer, and the trouble is

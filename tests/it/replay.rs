@@ -69,6 +69,14 @@ fn a_changed_folder_tells_whose_mail_would_have_moved() {
     assert!(text.contains("ada@stranger.test: envelope -> direct (p.toml:5"), "{text}");
     assert!(text.contains("1 would have moved, 0 can't be told"), "{text}");
 
+    fs::write(
+        changed.join("rules.toml"),
+        "[[rule]]\nwhen = { subject = \"x\" }\naction = \"protect\"\n",
+    )
+    .expect("written");
+    let rules = house.gateway.json(&["policy", "replay", changed.to_str().expect("a path")]);
+    assert_eq!(rules["rules_changed"], true, "{rules}");
+
     fs::write(changed.join("p.toml"), "[[partner]]\n").expect("written");
     let broken = house.gateway.ask(&["policy", "replay", changed.to_str().expect("path")]);
     assert_eq!(broken.status.code(), Some(78));

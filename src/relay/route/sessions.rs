@@ -23,13 +23,13 @@ impl Search<'_> {
 
     /// The connection stands and is left. What it lacks beside TLS is no failure of TLS.
     pub(super) fn note_left(&self, peer: &PeerFacts, trouble: Trouble) {
-        match (&peer.tls, trouble) {
-            (StartTls::Done(tls), Trouble::Unproven) => {
-                let now = self.relay.now();
-                let failure = TlsFailure::of_unproven(self.level(), &self.asked, tls, now);
-                self.note_peer(peer, Some(failure));
-            }
-            _ => self.note_cleared(peer),
+        if let StartTls::Done(tls) = &peer.tls
+            && trouble == Trouble::Unproven
+        {
+            let failure = TlsFailure::of_unproven(self.level(), &self.asked, tls, self.relay.now());
+            self.note_peer(peer, Some(failure));
+        } else {
+            self.note_cleared(peer);
         }
     }
 

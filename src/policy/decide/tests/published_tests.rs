@@ -321,3 +321,43 @@ fn auto_never_delivers_to_domains_that_nobody_vouches_for() {
         assert_eq!(case.short(), expected, "{why}");
     }
 }
+
+#[test]
+fn requiretls_leaves_no_way_without_tls() {
+    let needs = Needs { require_tls: true, ..Needs::default() };
+    let asks = Case { needs, ..case("level = \"opportunistic\"") };
+    assert_eq!(asks.short(), "peer Always", "plaintext would be of no use");
+    for (trouble, expected, why) in [
+        (Trouble::NoStartTls, "reject CannotCarry 5.7.30", "no TLS at all"),
+        (Trouble::StartTlsRefused, "defer Unreachable", "it may work next time"),
+        (Trouble::Handshake, "defer Unreachable", "the same"),
+        (Trouble::NoRequireTls, "reject CannotCarry 5.7.30", "not offered"),
+    ] {
+        let tried = failed(&[trouble]);
+        let case = Case { needs, tried, exhausted: true, ..case("level = \"opportunistic\"") };
+        assert_eq!(case.short(), expected, "{why}");
+    }
+}
+
+#[test]
+fn nobody_is_bounced_at_the_first_hiccup() {
+    let set = |keys: &str| super::set("", &format!("[default]\nlevel = \"encrypt\"\n{keys}"));
+    for (keys, failing, expected, why) in [
+        ("", None, "envelope LevelNotMet", "nothing was agreed: sealed at once"),
+        ("otherwise = \"bounce\"", None, "defer LevelNotMet", "a retry may help"),
+        ("otherwise = \"bounce\"", Some(HOUR), "reject LevelNotMet 5.7.5", "it did not"),
+    ] {
+        let (set, tried) = (set(keys), failed(&[Trouble::Handshake]));
+        let case = Case { set, tried, failing, exhausted: true, ..case("") };
+        assert_eq!(case.short(), expected, "{why}");
+    }
+}
+
+#[test]
+fn a_mark_counts_for_the_size() {
+    let limit = |size| Some(PeerFacts { size: Some(size), ..good_peer() });
+    let mark = "level = \"encrypt\"\nmark = \"X-A: b\"";
+    for (size, expected) in [(1008, "direct LevelMet"), (1007, "next TooBig")] {
+        assert_eq!(Case { peer: limit(size), ..case(mark) }.short(), expected, "{size}");
+    }
+}
