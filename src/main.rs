@@ -45,7 +45,7 @@ fn run(cli: Cli) -> Exit {
             with(config, |c| daemon::rebuild(&c, json))
         }
         Command::TlsReport { day, domain, json } => {
-            with(config, |c| cli::tls_report::show(&socket(&c), day, domain, json))
+            with(config, |c| cli::tls_report::show(&socket(&c), day, domain.as_ref(), json))
         }
         Command::Policy(policy) => run_policy(config, policy),
         Command::Config(args::Config::Check { json }) => check_config(config, json),
