@@ -50,9 +50,9 @@ fn contradicted(seen: &Seen<'_>, levels: &[LevelReport]) -> bool {
 }
 
 /// Names for `match`, with which level `secure` passes: none where the certificates bear the domain
-/// itself, otherwise the entry's, otherwise the names of the hosts that were seen. These are no more
-/// than what DNS says now: where it is not signed, whoever forges it today is written down for good,
-/// so the partner must be asked.
+/// itself, otherwise the entry's, otherwise the names of the hosts that were seen. These are what
+/// DNS says now. Where it is not signed, a forgery of today would be written down for good, so the
+/// partner must be asked.
 fn names(seen: &Seen<'_>, passes: bool) -> Option<Names> {
     let list = seen.policy.map(|policy| policy.names.clone()).unwrap_or_default();
     if passes {
