@@ -276,6 +276,25 @@ fn what_is_wrong_is_named_with_its_place() {
 }
 
 #[test]
+fn trust_ad_takes_no_name_server_that_is_elsewhere() {
+    for (servers, places) in [
+        ("[]", vec![]),
+        ("[\"127.0.0.1\", \"127.9.9.9:5353\", \"[::1]:53\", \"[::ffff:127.0.0.1]:53\"]", vec![]),
+        ("[\"192.0.2.53\"]", vec!["r.toml:3:16"]),
+        ("[\"127.0.0.1\", \"[2001:db8::53]:53\"]", vec!["r.toml:3:29"]),
+    ] {
+        let text = |dnssec| format!("[dns]\ndnssec = \"{dnssec}\"\nnameservers = {servers}\n");
+        let found = parse(&text("trust-ad")).err().unwrap_or_default();
+        let at: Vec<_> = found.iter().map(|l| l.split(": ").next().unwrap()).collect();
+        assert_eq!(at, places, "{servers}: {found:#?}");
+        assert!(found.iter().all(|l| l.contains("or dnssec = \"validate\"")), "{found:#?}");
+        for dnssec in ["validate", "off"] {
+            assert!(parse(&text(dnssec)).is_ok(), "{dnssec}: {servers}");
+        }
+    }
+}
+
+#[test]
 fn all_problems_are_shown_at_once() {
     let text = "hostnme = 1\n[smtp]\nlisten = 1\n[log]\nlevel = \"x\"\n";
     let lines: Vec<String> = parse(text).unwrap_err();
