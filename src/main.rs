@@ -127,16 +127,19 @@ fn with(file: Option<&Path>, then: impl FnOnce(Config) -> Exit) -> Exit {
 }
 
 fn check_config(file: Option<&Path>, json: bool) -> Exit {
-    let problems: Vec<String> = match Config::load(file) {
-        Ok(config) => daemon::check(&config),
-        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+    let (problems, advice): (Vec<String>, Vec<String>) = match Config::load(file) {
+        Ok(config) => (daemon::check(&config), daemon::advice(&config)),
+        Err(error) => (error.to_string().lines().map(str::to_owned).collect(), Vec::new()),
     };
+    let exit = if problems.is_empty() { Exit::Done } else { Exit::Config };
+    let warnings = advice.into_iter().map(|text| format!("warning: {text}"));
+    let said: Vec<String> = problems.into_iter().chain(warnings).collect();
     if json {
-        out::json(&problems);
+        out::json(&said);
     } else {
-        problems.iter().for_each(out::line);
+        said.iter().for_each(out::line);
     }
-    if problems.is_empty() { Exit::Done } else { Exit::Config }
+    exit
 }
 
 fn socket(config: &Config) -> PathBuf {

@@ -132,7 +132,7 @@ impl<'d, 't> Reading<'d, 't> {
             smtp: self.smtp(&top),
             inside: self.inside(&top),
             dns: self.dns(&top),
-            delivery: self.delivery(&top, !notification.dkim.is_empty()),
+            delivery: self.delivery(&top, notification.is_signed()),
             notification,
             portal: self.portal(&top),
             vault: self.vault(&top, &data_dir),
@@ -210,8 +210,8 @@ impl<'d, 't> Reading<'d, 't> {
         }
     }
 
-    /// Reports by mail must be signed (RFC 8460 §3), so without `dkim` they are asked for or not
-    /// sent.
+    /// Reports by mail must be signed (RFC 8460 §3), so without a key of their `From` they are
+    /// asked for or not sent.
     fn delivery(&self, top: &Keys<'d, 't>, signed: bool) -> Delivery {
         let keys = section(top, "delivery", &DELIVERY);
         let usual = || RETRY.iter().filter_map(|text| duration(text).ok()).collect();

@@ -154,10 +154,16 @@ format = "json"
 
 #[test]
 fn reports_on_tls_are_sent_where_they_can_be_signed() {
-    let dkim = "dkim = [{ domain = \"x.example\", selector = \"S1\", key = \"k.pem\" }]\n";
+    let key = "dkim = [{ domain = \"x.example\", selector = \"S1\", key = \"k.pem\" }]\n";
+    let (dkim, below) = (
+        &*format!("from = \"secure@x.example\"\n{key}"),
+        &*format!("from = \"secure@gw.x.example\"\n{key}"),
+    );
     for (delivery, dkim, sent, reason) in [
         ("", "", false, "RFC 8460 §3: a report by mail must be signed"),
         ("", dkim, true, "it can be"),
+        ("", below, false, "a key signs for its own domain alone"),
+        ("", key, false, "and the usual `from` is at the host's name"),
         ("tls_reports = false", dkim, false, "not wanted"),
         ("tls_reports = true", "", true, "wanted, by HTTPS"),
     ] {
