@@ -45,7 +45,7 @@ fn run(cli: Cli) -> Exit {
             with(config, |c| daemon::rebuild(&c, json))
         }
         Command::TlsReport { day, domain, json } => {
-            with(config, |c| cli::tls_report::show(&socket(&c), day, domain, json))
+            with(config, |c| cli::tls_report::show(&socket(&c), day, domain.as_ref(), json))
         }
         Command::Policy(policy) => run_policy(config, policy),
         Command::Config(args::Config::Check { json }) => check_config(config, json),
@@ -127,16 +127,19 @@ fn with(file: Option<&Path>, then: impl FnOnce(Config) -> Exit) -> Exit {
 }
 
 fn check_config(file: Option<&Path>, json: bool) -> Exit {
-    let problems: Vec<String> = match Config::load(file) {
-        Ok(config) => daemon::check(&config),
-        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+    let (problems, advice): (Vec<String>, Vec<String>) = match Config::load(file) {
+        Ok(config) => (daemon::check(&config), daemon::advice(&config)),
+        Err(error) => (error.to_string().lines().map(str::to_owned).collect(), Vec::new()),
     };
+    let exit = if problems.is_empty() { Exit::Done } else { Exit::Config };
+    let warnings = advice.into_iter().map(|text| format!("warning: {text}"));
+    let said: Vec<String> = problems.into_iter().chain(warnings).collect();
     if json {
-        out::json(&problems);
+        out::json(&said);
     } else {
-        problems.iter().for_each(out::line);
+        said.iter().for_each(out::line);
     }
-    if problems.is_empty() { Exit::Done } else { Exit::Config }
+    exit
 }
 
 fn socket(config: &Config) -> PathBuf {

@@ -1,6 +1,8 @@
 //! What may be typed.
 
+use crate::mail::Domain;
 use clap::{Parser, Subcommand};
+use jiff::civil::Date;
 use std::path::PathBuf;
 
 const CONFIG_HELP: &str = "Configuration file; otherwise $RESTANTE_CONFIG, ./restante.toml, \
@@ -67,11 +69,11 @@ pub enum Command {
     #[command(name = "tls-report")]
     TlsReport {
         /// Of this day (UTC) only, as 2026-11-25
-        #[arg(long, value_name = "DATE")]
-        day: Option<String>,
+        #[arg(long, value_name = "DATE", value_parser = day)]
+        day: Option<Date>,
         /// Of this domain only
-        #[arg(long)]
-        domain: Option<String>,
+        #[arg(long, value_parser = domain)]
+        domain: Option<Domain>,
         /// Print JSON: the report of each domain and day
         #[arg(long)]
         json: bool,
@@ -234,6 +236,14 @@ fn time(text: &str) -> Result<jiff::SignedDuration, String> {
     crate::policy::toml_source::duration(text)
 }
 
+fn day(text: &str) -> Result<Date, String> {
+    text.parse().map_err(|_| "not a day: write 2026-11-25".to_owned())
+}
+
+fn domain(text: &str) -> Result<Domain, String> {
+    text.parse().map_err(|error| format!("no domain ({error}): write example.org"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,5 +258,20 @@ mod tests {
     fn config_is_global() {
         let cli = Cli::try_parse_from(["restante", "status", "--json", "--config", "x.toml"]);
         assert_eq!(cli.expect("parses").config, Some(PathBuf::from("x.toml")));
+    }
+    #[test]
+    fn what_a_report_on_tls_is_asked_for_is_read_before_anybody_is_asked() {
+        let parsed = |words: &[&str]| {
+            Cli::try_parse_from([&["restante", "tls-report"], words].concat()).is_ok()
+        };
+        for (words, fine) in [
+            (["--day", "2026-11-25"], true),
+            (["--day", "yesterday"], false),
+            (["--day", "2026-11-31"], false),
+            (["--domain", "Example.ORG"], true),
+            (["--domain", "a b"], false),
+        ] {
+            assert_eq!(parsed(&words), fine, "{words:?}");
+        }
     }
 }

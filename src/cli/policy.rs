@@ -90,9 +90,8 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
 
 /// `restante policy check [DIR]`
 pub fn check(dir: &Path, beside: &Beside, strict: bool, answer: Answer, clock: &dyn Clock) -> Exit {
-    if !dir.is_dir() {
-        out::complain(format_args!("{}: no such folder", dir.display()));
-        return Exit::No;
+    if let Err(exit) = there(dir) {
+        return exit;
     }
     let problems = match problems(dir, beside, clock) {
         Ok(problems) => problems,
@@ -112,6 +111,16 @@ pub fn check(dir: &Path, beside: &Beside, strict: bool, answer: Answer, clock: &
     }
     let bad = |p: &Problem| strict || p.severity == Severity::Error;
     if problems.iter().any(bad) { Exit::No } else { Exit::Done }
+}
+
+/// A folder that is asked about by name is there. What the server takes for no policies is a slip of
+/// the pen here.
+pub(super) fn there(dir: &Path) -> Result<(), Exit> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    out::complain(format_args!("{}: no such folder", dir.display()));
+    Err(Exit::No)
 }
 
 fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Problem>> {

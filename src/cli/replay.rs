@@ -5,7 +5,7 @@ use super::{
     Exit,
     look::{each_page, time},
     out,
-    policy::load_set,
+    policy::{load_set, there},
 };
 use crate::{
     clock::Clock,
@@ -50,7 +50,8 @@ pub struct Replay<'a> {
 /// `restante policy replay`
 pub fn replay(socket: &Path, asked: &Replay<'_>, clock: &dyn Clock) -> Exit {
     let now = clock.now();
-    let new = match load_set(asked.dir.unwrap_or(asked.live), now) {
+    let dir = asked.dir.unwrap_or(asked.live);
+    let new = match there(dir).and_then(|()| load_set(dir, now)) {
         Ok(set) => set,
         Err(exit) => return exit,
     };

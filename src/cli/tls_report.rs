@@ -7,14 +7,15 @@ use super::{
 };
 use crate::{
     control::Request,
+    mail::Domain,
     tlsrpt::{Failure, PolicyReport, Report},
 };
+use jiff::civil::Date;
 use std::path::Path;
 
 /// Shows what was counted.
-pub fn show(socket: &Path, day: Option<String>, domain: Option<String>, json: bool) -> Exit {
-    let request =
-        |after| Request::TlsReport { day: day.clone(), domain: domain.clone(), after, max: PAGE };
+pub fn show(socket: &Path, day: Option<Date>, domain: Option<&Domain>, json: bool) -> Exit {
+    let request = |after| Request::TlsReport { day, domain: domain.cloned(), after, max: PAGE };
     list(socket, json, request, |reports: &[Report]| out::table(&table(reports)))
 }
 

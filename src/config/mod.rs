@@ -145,7 +145,7 @@ pub struct Delivery {
     pub refuse_networks: Vec<IpNet>,
     /// `watch`; `None`: off
     pub watch: Option<SignedDuration>,
-    /// `tls_reports`; where it is not given: whether `notification.dkim` is.
+    /// `tls_reports`; where it is not given: whether such reports can be signed.
     pub tls_reports: bool,
 }
 /// `[notification]`
@@ -161,6 +161,13 @@ pub struct Notification {
     pub level: Level,
     /// `dkim`
     pub dkim: Vec<Dkim>,
+}
+
+impl Notification {
+    /// True if mail from `from` leaves signed: only a key of that very domain does it.
+    pub fn is_signed(&self) -> bool {
+        self.dkim.iter().any(|key| key.domain == *self.from.domain())
+    }
 }
 /// An entry of `notification.dkim`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     mail::{Address, Domain},
     policy::{
-        Level, NextHop, Problem,
+        Code, Level, NextHop, Problem,
         toml_source::{Document, Entry, Section, choice, duration, size},
     },
 };
@@ -132,7 +132,7 @@ impl<'d, 't> Reading<'d, 't> {
             smtp: self.smtp(&top),
             inside: self.inside(&top),
             dns: self.dns(&top),
-            delivery: self.delivery(&top, !notification.dkim.is_empty()),
+            delivery: self.delivery(&top, notification.is_signed()),
             notification,
             portal: self.portal(&top),
             vault: self.vault(&top, &data_dir),
@@ -195,15 +195,23 @@ impl<'d, 't> Reading<'d, 't> {
     fn dns(&self, top: &Keys<'d, 't>) -> Dns {
         let keys = section(top, "dns", &DNS);
         let dnssec = get(&keys, "dnssec").and_then(|e| e.parse(|t| choice(t, &DNSSEC)));
+        let dnssec = dnssec.unwrap_or(Dnssec::Validate);
+        let servers = |entry: Entry<'d, 't>| {
+            let servers = entry.list(name_server)?;
+            if dnssec == Dnssec::TrustAd {
+                not_here(entry, &servers);
+            }
+            Some(servers.into_iter().map(|(_, server)| server).collect())
+        };
         Dns {
-            nameservers: list(&keys, "nameservers", name_server).unwrap_or_default(),
-            dnssec: dnssec.unwrap_or(Dnssec::Validate),
+            nameservers: get(&keys, "nameservers").and_then(servers).unwrap_or_default(),
+            dnssec,
             trust_anchor: self.path(&keys, "trust_anchor"),
         }
     }
 
-    /// Reports by mail must be signed (RFC 8460 §3), so without `dkim` they are asked for or not
-    /// sent.
+    /// Reports by mail must be signed (RFC 8460 §3), so without a key of their `From` they are
+    /// asked for or not sent.
     fn delivery(&self, top: &Keys<'d, 't>, signed: bool) -> Delivery {
         let keys = section(top, "delivery", &DELIVERY);
         let usual = || RETRY.iter().filter_map(|text| duration(text).ok()).collect();
@@ -494,6 +502,18 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
     let bare = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
     bare.or_else(|_| text.parse())
         .map_err(|_| format!("`{text}` is no name server: write \"127.0.0.1:53\" or \"[::1]:53\""))
+}
+
+/// AD is worth nothing from a name server elsewhere (RFC 6840 §5.8): whoever is on the way can set
+/// it, so such levels would wait for ever.
+fn not_here(entry: Entry<'_, '_>, servers: &[(usize, SocketAddr)]) {
+    for (at, server) in servers.iter().filter(|(_, s)| !s.ip().to_canonical().is_loopback()) {
+        let text = format!(
+            "dnssec = \"trust-ad\" believes a resolver on this host alone, and {server} is not: \
+             write \"127.0.0.1:53\" for a validating resolver here, or dnssec = \"validate\""
+        );
+        entry.note_at(Code::INVALID_VALUE, *at, text);
+    }
 }
 
 /// A network, or one address. Bits beyond the prefix mean that one of the two was meant: say which.

@@ -8,7 +8,8 @@ pub mod client;
 pub mod server;
 pub mod view;
 
-use jiff::Timestamp;
+use crate::mail::Domain;
+use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a request line at most.
@@ -57,10 +58,10 @@ pub enum Request {
     },
     /// `restante tls-report`: a page of reports.
     TlsReport {
-        /// Of this day, `2026-11-25`.
-        day: Option<String>,
+        /// Of this day (UTC).
+        day: Option<Date>,
         /// Of this domain.
-        domain: Option<String>,
+        domain: Option<Domain>,
         /// Continue after this one.
         after: Option<String>,
         /// Reports a page.

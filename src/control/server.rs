@@ -17,7 +17,7 @@ use crate::{
     },
     tlsrpt::TlsReports,
 };
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
@@ -246,19 +246,12 @@ impl Control {
 
     async fn tls_report(
         &self,
-        day: Option<String>,
-        domain: Option<String>,
+        day: Option<Date>,
+        domain: Option<Domain>,
         after: Option<String>,
         max: usize,
     ) -> Result<Answer, Answer> {
-        let wrong = |text: String| no(Refusal::Usage, text);
-        let day = day.map(|text| {
-            text.parse().map_err(|_| wrong(format!("`{text}` is no day: write 2026-11-25")))
-        });
-        let domain = domain.map(|text| {
-            text.parse::<Domain>().map_err(|e| wrong(format!("`{text}` is no domain: {e}")))
-        });
-        let (day, domain, max) = (day.transpose()?, domain.transpose()?, max.min(MAX_PAGE));
+        let max = max.min(MAX_PAGE);
         let reports = self.reports.reports(day, domain.as_ref(), after, max).await;
         let reports = reports.map_err(unavailable)?;
         let next = reports.last().filter(|_| reports.len() == max).map(|(key, _)| key.clone());

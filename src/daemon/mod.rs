@@ -15,4 +15,4 @@ pub use gateway::Gateway;
 pub use parts::check;
 pub use probe::probe;
 pub use rebuild::rebuild;
-pub use serve::serve;
+pub use serve::{advice, serve};

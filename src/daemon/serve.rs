@@ -36,7 +36,7 @@ pub fn serve(config: &Config) -> Exit {
 async fn run(config: &Config) -> Result<Exit, StartError> {
     let mut signals = Signals::new()?;
     let mut gateway = Gateway::start(config, Arc::new(SystemClock)).await?;
-    if let Some(advice) = unreachable_links(config) {
+    for advice in advice(config) {
         tracing::warn!("{advice}");
     }
     announce(&gateway);
@@ -57,6 +57,23 @@ async fn run(config: &Config) -> Result<Exit, StartError> {
     };
     gateway.stop().await;
     Ok(exit)
+}
+
+/// What is allowed and seldom meant.
+pub fn advice(config: &Config) -> Vec<String> {
+    [unreachable_links(config), unsigned_mail(config)].into_iter().flatten().collect()
+}
+
+/// Keys that sign nothing that comes from `notification.from`.
+fn unsigned_mail(config: &Config) -> Option<String> {
+    let (from, keys) = (config.notification.from.domain(), &config.notification.dkim);
+    let first = keys.first().filter(|_| !config.notification.is_signed())?;
+    Some(format!(
+        "notification.dkim has no key of {from}, the domain of notification.from: notices and codes \
+         go unsigned, and reports on TLS not by mail at all; set notification.from to an address at \
+         {}, or name a key with domain = \"{from}\"",
+        first.domain
+    ))
 }
 
 /// A portal that others reach, and links that only this machine could follow.
@@ -122,6 +139,26 @@ mod tests {
         ] {
             let config = Config::parse(text, Path::new("r.toml"), Path::new("/")).expect("parses");
             assert_eq!(unreachable_links(&config).is_some(), told, "{text:?}");
+        }
+    }
+    #[test]
+    fn keys_that_sign_nothing_from_our_address_are_told() {
+        let key = |domain: &str| {
+            format!("{{ domain = \"{domain}\", selector = \"s\", key = \"k.pem\" }}")
+        };
+        let (own, below, other) = (key("x.example"), key("gw.x.example"), key("y.example"));
+        for (keys, told, reason) in [
+            (String::new(), false, "none: nobody expects a signature"),
+            (own.clone(), false, "a key of that domain"),
+            (format!("{other}, {own}"), false, "one of them is"),
+            (other.clone(), true, "another domain's"),
+            (format!("{below}, {other}"), true, "a sub-domain is another domain"),
+        ] {
+            let text = format!("[notification]\nfrom = \"secure@x.example\"\ndkim = [{keys}]\n");
+            let config = Config::parse(&text, Path::new("r.toml"), Path::new("/")).expect("parses");
+            let advice = advice(&config);
+            assert_eq!(advice.len(), usize::from(told), "{reason}: {advice:?}");
+            assert!(advice.iter().all(|a| a.contains("domain = \"x.example\"")), "{advice:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A policy entry to start from: the strongest level that passes now, as a `[[partner]]` block.
 
 use super::report::{LevelReport, Seen, Suggestion};
-use crate::policy::{Dane, Level, Wanted};
+use crate::policy::{Dane, Dnssec, Level, MxFacts, Wanted};
 use jiff::Timestamp;
 
 /// The entry, where some level passes that protects anything. What DNSSEC vouches for comes before
@@ -15,20 +15,28 @@ pub(super) fn suggest(
     at: Timestamp,
 ) -> Option<Suggestion> {
     let passes = |level: Level| levels.iter().any(|l| l.level == level && l.passes);
-    let entry = |level, names: &[String], pins: &[String]| {
+    let entry = |level, names: &Names, pins: &[String]| {
         let toml = block(seen, level, names, pins, at);
         Some(Suggestion { level, toml })
     };
     if passes(Level::DaneOnly) {
-        return entry(Level::DaneOnly, &[], &[]);
+        return entry(Level::DaneOnly, &Names::default(), &[]);
     }
     if let Some(names) = names(seen, passes(Level::Secure)) {
         return entry(Level::Secure, &names, &[]);
     }
     if passes(Level::Fingerprint) && !contradicted(seen, levels) {
-        return entry(Level::Fingerprint, &[], pins);
+        return entry(Level::Fingerprint, &Names::default(), pins);
     }
     None
+}
+
+/// What `match` lists.
+#[derive(Default)]
+struct Names {
+    list: Vec<String>,
+    /// Only DNS without signatures says that they are the domain's.
+    unsigned: bool,
 }
 
 /// Signed TLSA records name another key than the one that was shown: nothing to pin.
@@ -42,26 +50,22 @@ fn contradicted(seen: &Seen<'_>, levels: &[LevelReport]) -> bool {
 }
 
 /// Names for `match`, with which level `secure` passes: none where the certificates bear the domain
-/// itself, otherwise the entry's, otherwise the names of the hosts that were seen. Written down by
-/// the partner's admin, they are no longer what unsigned DNS says.
-fn names(seen: &Seen<'_>, passes: bool) -> Option<Vec<String>> {
-    let entry = seen.policy.map(|policy| policy.names.clone()).unwrap_or_default();
+/// itself, otherwise the entry's, otherwise the names of the hosts that were seen. These are what
+/// DNS says now. Where it is not signed, a forgery of today would be written down for good, so the
+/// partner must be asked.
+fn names(seen: &Seen<'_>, passes: bool) -> Option<Names> {
+    let list = seen.policy.map(|policy| policy.names.clone()).unwrap_or_default();
     if passes {
-        return Some(entry);
+        return Some(Names { list, unsigned: false });
     }
     let answers = seen.hosts.iter().filter(|host| host.visits.iter().any(|v| v.reached()));
-    let hosts: Vec<String> = answers.map(|host| host.facts.name.clone()).collect();
-    let wanted = Wanted { names: &hosts, ..Wanted::level(Level::Secure, seen.domain) };
-    seen.judge(&wanted).passes.then_some(hosts)
+    let list: Vec<String> = answers.map(|host| host.facts.name.clone()).collect();
+    let wanted = Wanted { names: &list, ..Wanted::level(Level::Secure, seen.domain) };
+    let unsigned = !matches!(seen.mx, MxFacts::Hosts(_, Dnssec::Secure));
+    seen.judge(&wanted).passes.then_some(Names { list, unsigned })
 }
 
-fn block(
-    seen: &Seen<'_>,
-    level: Level,
-    names: &[String],
-    pins: &[String],
-    at: Timestamp,
-) -> String {
+fn block(seen: &Seen<'_>, level: Level, names: &Names, pins: &[String], at: Timestamp) -> String {
     let mut lines = Vec::new();
     let mut line = |text: String| lines.push(text);
     line(format!(
@@ -79,11 +83,15 @@ fn block(
     if !pins.is_empty() {
         line("# Ask the partner whether these are its keys before you trust them.".to_owned());
     }
+    if names.unsigned {
+        let ask = "ask the partner whether these are its hosts";
+        line(format!("# Names that DNS gave today, unsigned: {ask}."));
+    }
     line("[[partner]]".to_owned());
     line(format!("domains = [{}]", quoted(seen.domain.as_str())));
     line(format!("level = {}", quoted(level.as_str())));
-    if !names.is_empty() {
-        line(format!("match = {}", list(names.iter().map(String::as_str))));
+    if !names.list.is_empty() {
+        line(format!("match = {}", list(names.list.iter().map(String::as_str))));
     }
     if !pins.is_empty() {
         let pins: Vec<String> = pins.iter().map(|pin| format!("sha256:{pin}")).collect();

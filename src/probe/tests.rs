@@ -455,6 +455,31 @@ async fn suggestions_pass_the_check_and_the_look() {
 }
 
 #[tokio::test]
+async fn names_that_unsigned_dns_gave_are_to_be_asked_for() {
+    let (mx, other) = ("mx.partner.example", "mail.host.example");
+    let entry = format!(
+        "[[partner]]\ndomains = [\"{DOMAIN}\"]\nlevel = \"secure\"\nmatch = [\".host.example\"]\n"
+    );
+    let (own, hop) = (String::new(), entry.clone() + "next_hop = \"[relay.example]:587\"\n");
+    for (dnssec, host, entry, expected, reason) in [
+        (Dnssec::Insecure, other, &own, true, "not signed"),
+        (Dnssec::Unchecked, other, &own, true, "not known to be signed"),
+        (Dnssec::Secure, other, &own, false, "signed"),
+        (Dnssec::Insecure, mx, &own, false, "the certificate bears the domain: no names"),
+        (Dnssec::Insecure, other, &entry, false, "the names are the entry's"),
+        (Dnssec::Insecure, "mx.new.example", &entry, true, "the entry's names no longer do"),
+        (Dnssec::Insecure, "relay.example", &hop, false, "configuration named the host"),
+    ] {
+        let world = World::new(dnssec, &[(host, good(host))]);
+        let toml = look(&world, &set(&[("p.toml", entry)])).await.suggestion.unwrap().toml;
+        assert!(toml.contains("level = \"secure\""), "{reason}: {toml}");
+        let asks = "# Names that DNS gave today, unsigned: ask the partner whether these are its \
+            hosts.\n[[partner]]";
+        assert_eq!(toml.contains(asks), expected, "{reason}: {toml}");
+    }
+}
+
+#[tokio::test]
 async fn a_set_without_end_is_looked_at_in_part() {
     let names: Vec<String> = (0..100).map(|n| format!("mx{n}.partner.example")).collect();
     let hosts: Vec<(&str, Play)> = names.iter().map(|name| (name.as_str(), good(name))).collect();

@@ -78,7 +78,7 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
 fn sealed(claim: &Claim, why: Why) -> Fate {
     match claim.message.facts.class {
         Class::Protected => Fate::Sealed { why },
-        Class::Notice | Class::Code | Class::Report => {
+        Class::Notice | Class::Code | Class::Report | Class::TlsReport => {
             Fate::ours(why.policy, "a message of our own was to be sealed for pickup")
         }
     }
@@ -178,7 +178,9 @@ impl Shipment<'_> {
         let vault = &self.relay.ports().vault;
         match message.facts.class {
             Class::Protected => vault.open_cleared(message, &self.clearance, peer.connection).await,
-            Class::Notice | Class::Code | Class::Report => vault.open_notice(message).await,
+            Class::Notice | Class::Code | Class::Report | Class::TlsReport => {
+                vault.open_notice(message).await
+            }
         }
     }
 
@@ -199,7 +201,7 @@ impl Shipment<'_> {
         // note.
         let envelope_id = match facts.class {
             Class::Protected => facts.envelope_id.clone(),
-            Class::Notice | Class::Code | Class::Report => None,
+            Class::Notice | Class::Code | Class::Report | Class::TlsReport => None,
         };
         ClientTransaction {
             sender: facts.sender.clone(),

@@ -40,7 +40,7 @@ pub(super) async fn failures(
     match facts.class {
         Class::Protected => Ok(report(relay, facts, failed, None, now)?.into_iter().collect()),
         Class::Notice => undeliverable_notice(relay, facts, failed, now).await,
-        Class::Code | Class::Report => {
+        Class::Code | Class::Report | Class::TlsReport => {
             tracing::warn!(id = %facts.id, "mail of our own could not be delivered; nobody is told");
             Ok(Vec::new())
         }

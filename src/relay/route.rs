@@ -10,9 +10,9 @@ use crate::{
     dns::Addresses,
     mail::{Domain, EnhancedStatus},
     policy::{
-        Clearance, Dane, Dnssec, Facts, HostFacts, HostTrouble, MxFacts, MxHost, Need, PeerFacts,
-        PolicyRef, PolicySet, Question, Reason, Requirement, Route, StartTls, StsFacts, Trouble,
-        Why, decide, file::NextHop,
+        Clearance, Dane, Dnssec, Facts, HostFacts, HostTrouble, Level, MxFacts, MxHost, Need,
+        PeerFacts, PolicyRef, PolicySet, Question, Reason, Requirement, Route, StartTls, StsFacts,
+        Trouble, Why, decide, file::NextHop,
     },
     seal::Class,
     store::{Attempt, Claim, DnsRecord},
@@ -333,6 +333,9 @@ fn question<'a>(relay: &'a Relay, claim: &'a Claim) -> Question<'a> {
         Class::Notice | Class::Code | Class::Report => {
             Question::Notice(settings.notification_level)
         }
+        // RFC 8460 §3: such a report is delivered despite any failure of TLS. That failure may be
+        // what it tells of.
+        Class::TlsReport => Question::Notice(Level::Opportunistic),
     }
 }
 

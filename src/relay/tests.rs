@@ -117,6 +117,8 @@ enum Play {
     Answers(Vec<(u16, &'static str)>),
     /// The connection is lost; true: after the final dot.
     Lost(bool),
+    /// No TLS: takes everything in the open, if it may.
+    Plaintext,
     /// A fault of the program.
     Panic,
 }
@@ -172,7 +174,12 @@ impl Connector for Net {
         requirement: &Requirement,
     ) -> Result<Box<dyn Peer>, (HostTrouble, Box<Attempt>)> {
         let play = self.0.play(host);
-        if let Play::Trouble(trouble) = play {
+        let by_script = match &play {
+            Play::Trouble(trouble) => Some(*trouble),
+            Play::Plaintext => (requirement.tls == TlsUse::Always).then_some(Trouble::NoStartTls),
+            Play::Answers(_) | Play::Lost(_) | Play::Panic => None,
+        };
+        if let Some(trouble) = by_script {
             let detail = "by script".to_owned();
             let attempt = Attempt {
                 at: start(),
@@ -236,7 +243,7 @@ impl Peer for ScriptedPeer {
         let answers = match &self.play {
             Play::Panic => panic!("by script"),
             Play::Lost(false) => return Err(lost(false)),
-            Play::Lost(true) => vec![(250, "")],
+            Play::Lost(true) | Play::Plaintext => vec![(250, "")],
             Play::Answers(list) => list.clone(),
             Play::Trouble(_) => unreachable!(),
         };
@@ -380,6 +387,10 @@ impl House {
     }
 
     fn busy(settles: usize) -> Self {
+        Self::with(settles, settings())
+    }
+
+    fn with(settles: usize, settings: RelaySettings) -> Self {
         let store = MemoryStore::new();
         let net = ScriptedNet::new();
         let dns = Arc::new(ScriptedDns::default());
@@ -399,7 +410,7 @@ impl House {
             sessions: dns.clone(),
             clock: clock.clone(),
         };
-        let relay = Relay::new(settings(), ports);
+        let relay = Relay::new(settings, ports);
         Self { store, net, dns, clock, relay, serial: AtomicU64::new(1) }
     }
 
@@ -913,6 +924,31 @@ async fn the_sessions_of_reports_are_not_told() {
     house.pass().await;
     assert_eq!(house.taken().last().map(|t| t.host.as_str()), Some("mx1.elsewhere.example"));
     assert_eq!(house.dns.1.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_report_on_tls_goes_even_where_tls_fails() {
+    for (class, goes) in [
+        (Class::Notice, false),
+        (Class::Code, false),
+        (Class::Report, false),
+        (Class::TlsReport, true),
+    ] {
+        let strict = RelaySettings { notification_level: Level::Encrypt, ..settings() };
+        let house = House::with(0, strict);
+        for host in ["mx1.lost.example", "mx2.lost.example"] {
+            house.script(host, &[Play::Plaintext]);
+        }
+        let id = QueueId::new(1, [1; 10]);
+        let facts = MessageFacts::own(id, class, start(), Needs::default());
+        let vault = &house.relay.ports().vault;
+        let sealed = vault.seal_own(facts, vec![address("tls@lost.example")], b"From: x\r\n\r\n");
+        house.store.accept(sealed.unwrap()).await.unwrap();
+        house.pass().await;
+        assert_eq!(house.taken().len(), usize::from(goes), "{class:?}");
+        let told = house.dns.1.lock().unwrap().len();
+        assert_eq!(told == 0, matches!(class, Class::Report | Class::TlsReport), "{class:?}");
+    }
 }
 
 fn summary(note: &SessionNote) -> String {

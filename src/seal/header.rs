@@ -21,6 +21,8 @@ pub enum Class {
     Code,
     /// A delivery status notification, made by us.
     Report,
+    /// A report on TLS (RFC 8460), made by us. It holds nothing of any message.
+    TlsReport,
 }
 /// What is known of a message when it has arrived; stands in its row and, sealed, before its body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -110,9 +110,10 @@ struct DayOf {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     counts: Counts,
-    /// Where its report has gone.
+    /// URIs where its report has still to go. The domain is asked for them once a day, so that a
+    /// record which changes by the hour is not followed to ever new places.
     #[serde(default)]
-    sent: Vec<String>,
+    left: Option<Vec<String>>,
     /// Nothing is left to send.
     #[serde(default)]
     closed: bool,

@@ -2,8 +2,9 @@
 
 use crate::{mail::Address, wire::WebPlace};
 
-/// Places of one record that are used; domains name one or two.
-const PLACES_MAX: usize = 5;
+/// Places of one record that are used; domains name one or two. Whoever is named gets signed mail
+/// from here, asked for or not.
+const PLACES_MAX: usize = 4;
 /// Longest URI that is looked at.
 const LONGEST: usize = 1024;
 
@@ -16,8 +17,8 @@ pub(super) enum Place {
     Web(WebPlace),
 }
 
-/// The places in the one record among the TXT records, each with its URI. Records of other kinds
-/// are passed over; where not exactly one is left, the domain asks for no reports.
+/// The places in the one record among the TXT records, each once and with its URI. Records of other
+/// kinds are passed over; where not exactly one is left, the domain asks for no reports.
 pub(super) fn places(texts: &[String]) -> Vec<(String, Place)> {
     let mut records = texts.iter().filter_map(|text| {
         let rest = text.strip_prefix("v=TLSRPTv1")?;
@@ -26,12 +27,20 @@ pub(super) fn places(texts: &[String]) -> Vec<(String, Place)> {
     let (Some(fields), None) = (records.next(), records.next()) else { return Vec::new() };
     let rua = fields.split(';').find_map(|field| field.trim_matches(BLANK).strip_prefix("rua="));
     let uris = rua.unwrap_or_default().split(',').map(|uri| uri.trim_matches(BLANK));
-    uris.filter_map(|uri| Some((uri.to_owned(), place(uri)?))).take(PLACES_MAX).collect()
+    let mut found: Vec<(String, Place)> = Vec::new();
+    for uri in uris {
+        let Some(place) = place(uri) else { continue };
+        if found.len() < PLACES_MAX && found.iter().all(|(_, other)| *other != place) {
+            found.push((uri.to_owned(), place));
+        }
+    }
+    found
 }
 
 const BLANK: [char; 2] = [' ', '\t'];
 
-fn place(uri: &str) -> Option<Place> {
+/// The place that a URI names, if a report can go there.
+pub(super) fn place(uri: &str) -> Option<Place> {
     if uri.len() > LONGEST || uri.bytes().any(|b| !b.is_ascii_graphic()) {
         return None;
     }
@@ -122,6 +131,14 @@ mod tests {
                 vec!["v=TLSRPTv1; rua=ftp://a.example,mailto:r@a.example"],
                 vec![mail("r@a.example")],
                 "other schemes are passed over",
+            ),
+            (
+                vec![
+                    "v=TLSRPTv1; rua=mailto:r@a.example,MAILTO:%72@A.example?x,\
+                     https://a.example,https://A.example/#x",
+                ],
+                vec![mail("r@a.example"), web("a.example", None, "/")],
+                "each once, however it is written",
             ),
         ] {
             let texts: Vec<String> = texts.into_iter().map(str::to_owned).collect();

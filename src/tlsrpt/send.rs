@@ -2,7 +2,7 @@
 
 use super::{
     DayOf, Note, TlsReports, day_of, end_of, later,
-    record::{Place, places},
+    record::{Place, place, places},
     report::{MEDIA_TYPE, Report, ReportMail},
 };
 use crate::{
@@ -43,7 +43,11 @@ impl TlsReports {
                 if key.day >= day_of(now) || stop.is_cancelled() {
                     return Ok(());
                 }
-                self.visit(&key, note, now, stop).await?;
+                // One domain's trouble is not the next one's.
+                if let Err(error) = self.visit(&key, note, now, stop).await {
+                    tracing::warn!(domain = %key.domain, day = %key.day,
+                        "a report on TLS could not be seen to: {error}");
+                }
             }
             after = next;
             if after.is_none() {
@@ -67,70 +71,83 @@ impl TlsReports {
         if note.closed || !self.shared.settings.send || now < begins {
             return Ok(());
         }
-        let ends = later(begins, TRIED_FOR);
-        let all_done = self.send(key, &mut note, now, stop).await;
-        if !all_done && now >= ends {
+        if note.left.is_none() {
+            note.left = self.ask(key, stop).await;
+            if note.left.is_some() {
+                // Before anything goes: what can't be written down would go again each round.
+                self.keep(key, &note).await?;
+            }
+        }
+        if let Some(left) = note.left.take() {
+            note.left = Some(self.send(key, &note, left, now, stop).await);
+        }
+        let all_done = note.left.as_ref().is_some_and(Vec::is_empty);
+        let given_up = !all_done && now >= later(begins, TRIED_FOR);
+        if given_up {
             tracing::warn!(domain = %key.domain, day = %key.day, "a report on TLS was given up");
         }
-        note.closed = all_done || now >= ends;
-        self.close(key, note).await
+        note.closed = all_done || given_up;
+        self.keep(key, &note).await
     }
 
     /// What was counted meanwhile stays.
-    async fn close(&self, key: &DayOf, note: Note) -> Result<(), StoreError> {
+    async fn keep(&self, key: &DayOf, note: &Note) -> Result<(), StoreError> {
         let _one = self.shared.writing.lock().await;
         let counts = self.read(key).await?.unwrap_or_default().counts;
-        self.write(key, &Note { counts, ..note }).await
+        self.write(key, &Note { counts, ..note.clone() }).await
     }
 
-    /// True if every place that the domain names has its report, or it names none.
+    /// The URIs where the domain wants the day's report, few and none twice; nothing where DNS
+    /// can't say now.
+    async fn ask(&self, key: &DayOf, stop: &CancellationToken) -> Option<Vec<String>> {
+        let name = format!("_smtp._tls.{}", key.domain);
+        match stop.run_until_cancelled(self.shared.ports.resolver.texts(&name)).await? {
+            Texts::Found(texts) => Some(places(&texts).into_iter().map(|(uri, _)| uri).collect()),
+            Texts::None => Some(Vec::new()),
+            Texts::Trouble(why) => {
+                tracing::debug!(domain = %key.domain, why, "where reports on TLS go is not known");
+                None
+            }
+        }
+    }
+
+    /// Tries each place that has no report yet; those that are to be tried again.
     async fn send(
         &self,
         key: &DayOf,
-        note: &mut Note,
+        note: &Note,
+        left: Vec<String>,
         now: Timestamp,
         stop: &CancellationToken,
-    ) -> bool {
-        let name = format!("_smtp._tls.{}", key.domain);
-        let texts = match stop.run_until_cancelled(self.shared.ports.resolver.texts(&name)).await {
-            None => return false,
-            Some(Texts::Found(texts)) => texts,
-            Some(Texts::None) => return true,
-            Some(Texts::Trouble(why)) => {
-                tracing::debug!(domain = %key.domain, why, "where reports on TLS go is not known");
-                return false;
-            }
-        };
+    ) -> Vec<String> {
+        if left.is_empty() {
+            return left;
+        }
         let report = Report::new(&self.shared.settings, key, &note.counts);
         let compressed = match report.compressed() {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => {
                 tracing::error!(domain = %key.domain, "a report on TLS was not written: {error}");
-                return true;
+                return Vec::new();
             }
         };
-        let mut all_done = true;
-        for (uri, place) in places(&texts) {
-            if note.sent.contains(&uri) {
-                continue;
-            }
-            let sent = match &place {
-                Place::Mail(to) => self.mail(key, &report, &compressed, to, now).await,
-                Place::Web(to) => {
-                    let posting = self.post(key, to, compressed.clone());
+        let mut again = Vec::new();
+        for uri in left {
+            let sent = match place(&uri) {
+                Some(Place::Mail(to)) => self.mail(key, &report, &compressed, &to, now).await,
+                Some(Place::Web(to)) => {
+                    let posting = self.post(key, &to, compressed.clone());
                     let posted = stop.run_until_cancelled(posting).await;
                     posted.unwrap_or_else(|| Sent::Later("the gateway stops".to_owned()))
                 }
+                None => Sent::Done,
             };
-            match sent {
-                Sent::Done => note.sent.push(uri),
-                Sent::Later(why) => {
-                    tracing::info!(domain = %key.domain, why, "a report on TLS is tried again later");
-                    all_done = false;
-                }
+            if let Sent::Later(why) = sent {
+                tracing::info!(domain = %key.domain, why, "a report on TLS is tried again later");
+                again.push(uri);
             }
         }
-        all_done
+        again
     }
 
     async fn post(&self, key: &DayOf, to: &WebPlace, report: Bytes) -> Sent {
@@ -166,7 +183,7 @@ impl TlsReports {
         let message =
             ReportMail { settings, key, report, compressed, to, at: now, id }.to_message();
         let needs = Needs { smtputf8: to.needs_smtputf8(), ..Needs::default() };
-        let facts = MessageFacts::own(id, Class::Report, now, needs);
+        let facts = MessageFacts::own(id, Class::TlsReport, now, needs);
         let sealed = match ports.vault.seal_own(facts, vec![to.clone()], &message) {
             Ok(sealed) => sealed,
             Err(error) => return Sent::Later(error.to_string()),

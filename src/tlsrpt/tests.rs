@@ -66,8 +66,36 @@ impl Web for Net {
     }
 }
 
+/// A store that refuses one note.
+#[derive(Debug)]
+struct Refusing(MemoryStore, Arc<Mutex<Option<String>>>);
+#[async_trait]
+impl NoteStore for Refusing {
+    async fn put_note(&self, kind: NoteKind, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        if self.1.lock().unwrap().as_deref() == Some(key) {
+            return Err(StoreError::Corrupt("by script".to_owned()));
+        }
+        self.0.put_note(kind, key, value).await
+    }
+    async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.note(kind, key).await
+    }
+    async fn notes(
+        &self,
+        kind: NoteKind,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.0.notes(kind, after, max).await
+    }
+    async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
+        self.0.remove_note(kind, key).await
+    }
+}
+
 struct House {
     store: MemoryStore,
+    refused: Arc<Mutex<Option<String>>>,
     net: Arc<Net>,
     clock: Arc<ManualClock>,
     vault: Vault,
@@ -93,8 +121,10 @@ impl House {
             .lock()
             .unwrap()
             .insert("_smtp._tls.a.example".to_owned(), Texts::Found(vec![RECORD.to_owned()]));
-        let reports = reports(send, &store, &net, &clock, &vault);
-        Self { store, net, clock, vault, reports }
+        let refused = Arc::default();
+        let notes = Refusing(store.clone(), Arc::clone(&refused));
+        let reports = reports(send, (&store, notes), &net, &clock, &vault);
+        Self { store, refused, net, clock, vault, reports }
     }
 
     fn is(&self, time: &str) {
@@ -110,7 +140,7 @@ impl House {
     async fn mails(&self) -> Vec<Vec<u8>> {
         let mut mails = Vec::new();
         for (row, _) in self.store.list(&Filter::default(), None, 100).await.unwrap() {
-            assert_eq!((row.facts.class, &row.facts.sender), (Class::Report, &None));
+            assert_eq!((row.facts.class, &row.facts.sender), (Class::TlsReport, &None));
             let mut content = self.vault.open_notice(&row).await.unwrap();
             let mut mail = Vec::new();
             while let Some(piece) = content.next().await.unwrap() {
@@ -139,7 +169,7 @@ impl House {
 
 fn reports(
     send: bool,
-    store: &MemoryStore,
+    (store, notes): (&MemoryStore, Refusing),
     net: &Arc<Net>,
     clock: &Arc<ManualClock>,
     vault: &Vault,
@@ -157,7 +187,7 @@ fn reports(
         },
     };
     let ports = ReportPorts {
-        notes: Arc::new(store.clone()),
+        notes: Arc::new(notes),
         queue: Arc::new(store.clone()),
         vault: vault.clone(),
         resolver: net.clone(),
@@ -213,7 +243,8 @@ async fn sessions_are_counted_by_utc_day_and_outlive_the_process() {
         ("2026-11-25/a.example".to_owned(), 2, 0),
     ];
     assert_eq!(house.sums().await, sums, "reading writes down first");
-    let again = reports(true, &house.store, &house.net, &house.clock, &house.vault);
+    let notes = Refusing(house.store.clone(), Arc::default());
+    let again = reports(true, (&house.store, notes), &house.net, &house.clock, &house.vault);
     again.note(session("2026-11-25T02:00:00Z", "a.example", None));
     again.flush().await;
     assert_eq!(house.sums().await[2].1, 3, "what was there is added to");
@@ -354,6 +385,51 @@ async fn dns_that_cannot_say_is_asked_again() {
     house.net.texts.lock().unwrap().insert(name, record);
     house.round().await;
     assert_eq!(house.mails().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_record_that_changes_is_not_followed_to_new_places() {
+    let house = House::new();
+    house.reports.note(session("2026-11-25T12:00:00Z", "a.example", None));
+    *house.net.down.lock().unwrap() = true;
+    let name = "_smtp._tls.a.example";
+    for hour in 1..24 {
+        let victims: Vec<String> =
+            (0..9).map(|n| format!("mailto:v{n}@victim{hour}.example")).collect();
+        let record = format!("v=TLSRPTv1; rua=https://r.a.example,{}", victims.join(","));
+        house.net.texts.lock().unwrap().insert(name.to_owned(), Texts::Found(vec![record]));
+        house.is(&format!("2026-11-26T{hour:02}:00:00Z"));
+        house.round().await;
+        assert_eq!(
+            house.mails().await.len(),
+            3,
+            "hour {hour}: four places a day, one of them down"
+        );
+    }
+    let notes = house.store.notes(NoteKind::TlsReport, None, 10).await.unwrap();
+    assert!(notes[0].1.len() < 1024, "{}", String::from_utf8_lossy(&notes[0].1));
+}
+
+#[tokio::test]
+async fn a_note_that_cannot_be_written_costs_nobody_else_a_report() {
+    let house = House::new();
+    for domain in ["a.example", "b.example"] {
+        house.reports.note(session("2026-11-25T12:00:00Z", domain, None));
+        let record = Texts::Found(vec!["v=TLSRPTv1; rua=mailto:tls@c.example".to_owned()]);
+        house.net.texts.lock().unwrap().insert(format!("_smtp._tls.{domain}"), record);
+    }
+    house.reports.flush().await;
+    *house.refused.lock().unwrap() = Some("2026-11-25/a.example".to_owned());
+    house.is("2026-11-26T12:00:00Z");
+    for round in 1..4 {
+        house.round().await;
+        let [mail] = house.mails().await.try_into().unwrap();
+        let text = String::from_utf8(mail).unwrap();
+        assert!(text.contains("TLS-Report-Domain: b.example\r\n"), "round {round}: {text}");
+    }
+    *house.refused.lock().unwrap() = None;
+    house.round().await;
+    assert_eq!(house.mails().await.len(), 2, "its own goes once it can be written down");
 }
 
 #[tokio::test]

@@ -60,8 +60,8 @@ struct Stream {
     seen: u64,
     /// The message's size as its row has it.
     size: u64,
-    /// It goes out over the open channel: the sealed header must say that it may.
-    open_channel: bool,
+    /// It goes out over the open channel as this: the sealed header must say the same.
+    open_channel: Option<Class>,
 }
 
 impl fmt::Debug for Content {
@@ -82,20 +82,20 @@ impl Vault {
         if clearance.connection() != connection {
             return Err(VaultError::Refused("the clearance is for another connection"));
         }
-        self.open_whole(message, false).await
+        self.open_whole(message, None).await
     }
 
     /// Content of a notice, code or report; refuses a protected message. The row's word for its
     /// class is not enough: the sealed header must agree before the first byte comes out.
     pub async fn open_notice(&self, message: &MessageRow) -> Result<Content, VaultError> {
         check_class(message.facts.class)?;
-        self.open_whole(message, true).await
+        self.open_whole(message, Some(message.facts.class)).await
     }
 
     async fn open_whole(
         &self,
         message: &MessageRow,
-        open_channel: bool,
+        open_channel: Option<Class>,
     ) -> Result<Content, VaultError> {
         let id = message.facts.id;
         let opener = Opener::new(self.key_of(message)?, id);
@@ -172,7 +172,7 @@ impl Vault {
         let from = offset_of(row.header_len, want.start);
         let reader = self.bodies.open(id, &row.body, from).await?;
         let opener = Opener::from_content(key, id, want.start);
-        let (seen, open_channel) = (0, false);
+        let (seen, open_channel) = (0, None);
         Ok(Content { stream: Some(Stream { reader, opener, want, seen, size, open_channel }) })
     }
 
@@ -221,14 +221,20 @@ impl Stream {
     }
 
     fn take(&mut self, event: Event) -> Result<Option<Bytes>, VaultError> {
-        match event {
-            Event::Header(text) if self.open_channel => {
+        match (event, self.open_channel) {
+            (Event::Header(text), Some(class)) => {
                 let header: SealedHeader = serde_json::from_slice(&text)
                     .map_err(|_| StoreError::Corrupt("no sealed header".to_owned()))?;
                 check_class(header.facts.class)?;
+                if header.facts.class != class {
+                    // The class says over which TLS it may go.
+                    return Err(VaultError::Refused(
+                        "the row has another class than what was sealed",
+                    ));
+                }
                 Ok(None)
             }
-            Event::Content(at, plain) => {
+            (Event::Content(at, plain), _) => {
                 self.seen = at.saturating_add(plain.len() as u64);
                 let within = |offset: u64| {
                     let offset = offset.saturating_sub(at);
@@ -238,7 +244,7 @@ impl Stream {
                 let piece = Bytes::from_owner(plain).slice(cut);
                 Ok((!piece.is_empty()).then_some(piece))
             }
-            Event::Header(_) | Event::Index(_) | Event::End => Ok(None),
+            (Event::Header(_), None) | (Event::Index(_) | Event::End, _) => Ok(None),
         }
     }
 
@@ -255,6 +261,6 @@ impl Stream {
 fn check_class(class: Class) -> Result<(), VaultError> {
     match class {
         Class::Protected => Err(VaultError::Refused("a protected message needs a clearance")),
-        Class::Notice | Class::Code | Class::Report => Ok(()),
+        Class::Notice | Class::Code | Class::Report | Class::TlsReport => Ok(()),
     }
 }

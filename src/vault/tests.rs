@@ -363,11 +363,24 @@ async fn only_our_own_mail_goes_over_the_open_channel() {
     assert!(house.vault.open_notice(&notice).await.is_ok());
 
     // Somebody edits the row: the sealed header still says what the message is.
-    for class in [Class::Notice, Class::Code, Class::Report] {
+    for class in [Class::Notice, Class::Code, Class::Report, Class::TlsReport] {
         let mut forged = row.clone();
         forged.facts.class = class;
         let read = all(house.vault.open_notice(&forged).await.unwrap()).await;
         assert!(matches!(read, Err(VaultError::Refused(_))), "{class:?}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_mail_of_our_own_goes_out_as_another_kind() {
+    let house = house();
+    let (_, _, notice) = house.granted(&mail(100)).await;
+    for (class, goes) in [(Class::Notice, true), (Class::Report, false), (Class::TlsReport, false)]
+    {
+        let mut row = notice.clone();
+        row.facts.class = class;
+        let read = all(house.vault.open_notice(&row).await.unwrap()).await;
+        assert_eq!(read.is_ok(), goes, "{class:?}: {read:?}");
     }
 }
 

@@ -60,3 +60,21 @@ fn a_key_that_cannot_sign_keeps_the_gateway_from_starting() {
         assert!(String::from_utf8_lossy(&check.stdout).contains(says), "{reason}");
     }
 }
+
+#[test]
+fn a_key_of_another_domain_than_from_is_warned_of_and_nothing_is_refused() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let keys = Keys::new(dir.path(), "elsewhere.test");
+    let settings = Settings { notification: keys.setting(), ..Settings::default() };
+    let gateway = Gateway::start(&dir.path().join("gateway"), &settings, &[]);
+    let says = "notification.dkim has no key of";
+    let check = gateway.ask(&["config", "check"]);
+    assert_eq!(check.status.code(), Some(0));
+    let text = String::from_utf8(check.stdout).expect("text");
+    assert!(text.starts_with("warning: ") && text.contains(says), "{text}");
+    let warned = gateway.json(&["config", "check"]);
+    assert_eq!(warned.as_array().map(Vec::len), Some(1), "{warned}");
+    assert!(gateway.log_text().contains(says), "at the start too");
+    let shown = gateway.json(&["config", "show"]);
+    assert_eq!(shown["delivery"]["tls_reports"], false, "{shown}");
+}

@@ -62,6 +62,19 @@ fn a_wrong_configuration_key_names_place_and_the_nearest_right_one() {
 }
 
 #[test]
+fn trust_ad_with_a_name_server_elsewhere_is_refused_before_mail_waits_for_it() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let file = dir.path().join("restante.toml");
+    fs::write(&file, "[dns]\nnameservers = [\"192.0.2.53\"]\ndnssec = \"trust-ad\"\n")
+        .expect("write");
+    for command in [&["serve"][..], &["config", "check"]] {
+        let mut program = std::process::Command::new(crate::support::program());
+        let output = program.arg("--config").arg(&file).args(command).output().expect("runs");
+        assert_refused(&output, 78, &["restante.toml:2:16: error", "192.0.2.53", "validate"]);
+    }
+}
+
+#[test]
 fn config_show_round_trips() {
     let dir = tempfile::tempdir().expect("temp dir");
     let gateway = prepared(dir.path());

@@ -1,6 +1,7 @@
 //! `restante policy replay`: a changed folder against the decisions on record.
 
 use crate::support::{
+    gateway::{Gateway, Settings},
     house::{House, PARTNER_FILE},
     sink::{Manner, Sink},
     smtp, wait_for,
@@ -80,4 +81,20 @@ fn a_changed_folder_tells_whose_mail_would_have_moved() {
     fs::write(changed.join("p.toml"), "[[partner]]\n").expect("written");
     let broken = house.gateway.ask(&["policy", "replay", changed.to_str().expect("path")]);
     assert_eq!(broken.status.code(), Some(78));
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_no_empty_set() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = Gateway::start(dir.path(), &Settings::default(), &[PARTNER_FILE]);
+    let gone = dir.path().join("polices");
+    let output = house.ask(&["policy", "replay", gone.to_str().expect("a path")]);
+    assert_eq!(output.status.code(), Some(1), "as `policy check` has it");
+    assert_eq!(output.stdout, b"", "nothing is judged");
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(says.contains("polices: no such folder"), "{says}");
+
+    fs::rename(dir.path().join("policies"), dir.path().join("moved")).expect("renamed");
+    let output = house.ask(&["policy", "replay"]);
+    assert_eq!(output.status.code(), Some(1), "nor is the one in force");
 }

@@ -4,6 +4,7 @@ use crate::support::{
     dkim::{Keys, verify},
     dns::{Records, Zone},
     free_port,
+    gateway::{Gateway, Settings},
     house::{House, PARTNER_FILE},
     nginx::{Nginx, policy_host},
     pki::Pki,
@@ -79,10 +80,26 @@ fn sessions_are_counted_shown_and_kept_over_a_restart() {
         table.contains("certificate-host-mismatch") && table.contains("mx.partner.test"),
         "{table}"
     );
-    for wrong in [["--day", "yesterday"], ["--domain", "a b"]] {
-        let output = house.gateway.ask(&[&["tls-report"][..], &wrong].concat());
-        assert_eq!(output.status.code(), Some(64), "{wrong:?}");
+}
+
+#[test]
+fn a_day_or_domain_that_is_none_is_usage_with_and_without_a_server() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let settings = Settings::default();
+    let stopped = Gateway::prepare(&dir.path().join("stopped"), &settings, &[]);
+    let running = Gateway::start(&dir.path().join("running"), &settings, &[]);
+    for (wrong, says) in
+        [(["--day", "yesterday"], "write 2026-11-25"), (["--domain", "a b"], "write example.org")]
+    {
+        for gateway in [&stopped, &running] {
+            let output = gateway.ask(&[&["tls-report"][..], &wrong].concat());
+            assert_eq!(output.status.code(), Some(64), "{wrong:?}");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(text.contains(says), "{text}");
+        }
     }
+    let right = stopped.ask(&["tls-report", "--day", "2026-11-25", "--domain", "a.test"]);
+    assert_eq!(right.status.code(), Some(69));
 }
 
 /// The day after.

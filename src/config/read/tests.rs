@@ -154,10 +154,16 @@ format = "json"
 
 #[test]
 fn reports_on_tls_are_sent_where_they_can_be_signed() {
-    let dkim = "dkim = [{ domain = \"x.example\", selector = \"S1\", key = \"k.pem\" }]\n";
+    let key = "dkim = [{ domain = \"x.example\", selector = \"S1\", key = \"k.pem\" }]\n";
+    let (dkim, below) = (
+        &*format!("from = \"secure@x.example\"\n{key}"),
+        &*format!("from = \"secure@gw.x.example\"\n{key}"),
+    );
     for (delivery, dkim, sent, reason) in [
         ("", "", false, "RFC 8460 §3: a report by mail must be signed"),
         ("", dkim, true, "it can be"),
+        ("", below, false, "a key signs for its own domain alone"),
+        ("", key, false, "and the usual `from` is at the host's name"),
         ("tls_reports = false", dkim, false, "not wanted"),
         ("tls_reports = true", "", true, "wanted, by HTTPS"),
     ] {
@@ -272,6 +278,25 @@ fn what_is_wrong_is_named_with_its_place() {
         let found = parse(text).unwrap_err();
         assert_eq!(found.len(), 1, "{text:?}: {found:#?}");
         assert!(found[0].contains(says), "{text:?}: {says}\n{}", found[0]);
+    }
+}
+
+#[test]
+fn trust_ad_takes_no_name_server_that_is_elsewhere() {
+    for (servers, places) in [
+        ("[]", vec![]),
+        ("[\"127.0.0.1\", \"127.9.9.9:5353\", \"[::1]:53\", \"[::ffff:127.0.0.1]:53\"]", vec![]),
+        ("[\"192.0.2.53\"]", vec!["r.toml:3:16"]),
+        ("[\"127.0.0.1\", \"[2001:db8::53]:53\"]", vec!["r.toml:3:29"]),
+    ] {
+        let text = |dnssec| format!("[dns]\ndnssec = \"{dnssec}\"\nnameservers = {servers}\n");
+        let found = parse(&text("trust-ad")).err().unwrap_or_default();
+        let at: Vec<_> = found.iter().map(|l| l.split(": ").next().unwrap()).collect();
+        assert_eq!(at, places, "{servers}: {found:#?}");
+        assert!(found.iter().all(|l| l.contains("or dnssec = \"validate\"")), "{found:#?}");
+        for dnssec in ["validate", "off"] {
+            assert!(parse(&text(dnssec)).is_ok(), "{dnssec}: {servers}");
+        }
     }
 }
 

@@ -73,7 +73,7 @@ impl Search<'_> {
         address: Option<IpAddr>,
         failure: Option<TlsFailure>,
     ) {
-        let reports = self.claim.message.facts.class == Class::Report;
+        let reports = matches!(self.claim.message.facts.class, Class::Report | Class::TlsReport);
         if self.configured || reports || is_inside(self.relay, &self.claim.domain) {
             return;
         }
@@ -92,6 +92,7 @@ impl Search<'_> {
         match self.claim.message.facts.class {
             Class::Protected => self.policy().level,
             Class::Notice | Class::Code | Class::Report => self.relay.settings().notification_level,
+            Class::TlsReport => Level::Opportunistic,
         }
     }
 }

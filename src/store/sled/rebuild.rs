@@ -250,7 +250,7 @@ impl Work<'_> {
         }
         match row.facts.class {
             Class::Notice | Class::Code => Verdict::Own,
-            Class::Protected | Class::Report => {
+            Class::Protected | Class::Report | Class::TlsReport => {
                 let numbered = (0..=u16::MAX).zip(recipients);
                 let wait = |(index, address)| RecipientRow::new(index, address, self.now);
                 Verdict::Back(Box::new((row, numbered.map(wait).collect())))
