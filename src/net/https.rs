@@ -150,7 +150,7 @@ impl HttpsClient {
                 Ok(found)
             }
             Addresses::None => Err(WebError::Dns(format!("{host} has no address"))),
-            Addresses::Trouble(why) => Err(WebError::Dns(format!("{host}: {why}"))),
+            Addresses::Trouble(why) => Err(WebError::Doubt(format!("{host}: {why}"))),
         }
     }
 

@@ -199,6 +199,9 @@ async fn where_it_goes_is_guarded() {
         assert!(error.to_string().contains(words), "{reason}: {error}");
     }
     assert!(heard.lock().unwrap().is_empty(), "nothing was asked of anybody");
+    let trouble = client(settings.clone(), Addresses::Trouble("SERVFAIL".to_owned()));
+    let error = trouble.get("x.test", "/").await.unwrap_err();
+    assert_eq!(error, WebError::Doubt("x.test: SERVFAIL".to_owned()), "not as if it had none");
     let open = HttpsSettings { port: 1, ..settings };
     let error = client(open, loopback()).get("mta-sts.a.test", "/").await.unwrap_err();
     assert!(matches!(error, WebError::Unreachable(_)), "{error}");
