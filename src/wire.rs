@@ -109,7 +109,7 @@ pub enum WebError {
     /// No connection, or it was lost.
     #[error("{0}")]
     Unreachable(String),
-    /// TLS failed, or the certificate does not prove the host.
+    /// The certificate does not prove the host.
     #[error("TLS: {0}")]
     Tls(String),
     /// The answer's status.
