@@ -97,16 +97,19 @@ pub struct WebPlace {
 /// Why HTTPS brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebError {
-    /// The host has no address, or DNS could not say.
+    /// The host has no address.
     #[error("{0}")]
     Dns(String),
+    /// DNS could not say whether it has one.
+    #[error("{0}")]
+    Doubt(String),
     /// It has addresses only where the gateway must not go.
     #[error("{0}")]
     Refused(String),
     /// No connection, or it was lost.
     #[error("{0}")]
     Unreachable(String),
-    /// TLS failed, or the certificate does not prove the host.
+    /// The certificate does not prove the host.
     #[error("TLS: {0}")]
     Tls(String),
     /// The answer's status.

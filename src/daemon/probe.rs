@@ -70,7 +70,7 @@ async fn look(config: &Config, domain: &Domain) -> Result<Report, StartError> {
         Arc::clone(&clock),
     );
     // Nothing is kept: what the domain publishes now is what is asked for.
-    let sts = Sts::new(StsPorts {
+    let sts = Sts::patient(StsPorts {
         resolver: Arc::clone(&resolver),
         web: Arc::new(web.map_err(|e| StartError::Config(e.to_string()))?),
         notes: Arc::new(MemoryStore::new()),

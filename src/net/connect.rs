@@ -148,11 +148,16 @@ impl Dialer {
         {
             return Err(failure);
         }
-        match self.once(host, address, requirement, requirement.tls).await {
+        // Our own files come before the first word to the host: it is not to blame for them.
+        let terms = match requirement.tls {
+            TlsUse::Never => None,
+            TlsUse::IfOffered | TlsUse::Always => Some(self.terms(requirement).await?),
+        };
+        match self.once(host, address, requirement, terms).await {
             Err(failure) if failure.fall_back && requirement.tls == TlsUse::IfOffered => {
                 tracing::info!(host, %address, error = failure.detail,
                     "TLS failed; plaintext on a new connection, as the level allows");
-                self.once(host, address, requirement, TlsUse::Never).await
+                self.once(host, address, requirement, None).await
             }
             outcome => outcome,
         }
@@ -168,28 +173,30 @@ impl Dialer {
         ))
     }
 
+    /// `terms`: of TLS, where it is used.
     async fn once(
         &self,
         host: &str,
         address: SocketAddr,
         requirement: &Requirement,
-        tls: TlsUse,
+        terms: Option<Terms>,
     ) -> Result<Link, Failure> {
         let stream = tcp(address, self.settings.timeouts.connect).await?;
         let client = Client::new(self.settings.hostname.clone());
         let mut session = Session::new(client, stream, self.settings.timeouts);
         ready(&mut session).await?;
         let offered = session.client.extensions().starttls;
-        let (session, tls) = match tls {
-            TlsUse::Never => (session, StartTls::NotTried),
-            TlsUse::IfOffered if !offered => (session, StartTls::NotOffered),
-            TlsUse::Always if !offered => {
+        let (session, tls) = match terms {
+            None => (session, StartTls::NotTried),
+            Some(terms) if offered => {
+                let name = server_name(sni(host, requirement), address);
+                self.secure(session, name, terms).await?
+            }
+            Some(_) if requirement.tls == TlsUse::Always => {
                 session.quit().await;
                 return Err(Failure::new(Trouble::NoStartTls, "STARTTLS is not offered"));
             }
-            TlsUse::IfOffered | TlsUse::Always => {
-                self.secure(session, host, address, requirement).await?
-            }
+            Some(_) => (session, StartTls::NotOffered),
         };
         let facts = self.facts(&session, host, address, tls);
         Ok(Link { session, facts })
@@ -199,11 +206,11 @@ impl Dialer {
     async fn secure(
         &self,
         mut session: Session,
-        host: &str,
-        address: SocketAddr,
-        requirement: &Requirement,
+        name: ServerName<'static>,
+        terms: Terms,
     ) -> Result<(Session, StartTls), Failure> {
-        let handshake = self.handshake(requirement).await?;
+        let handshake = Handshake::new(terms, Arc::clone(&self.clock))
+            .map_err(|error| Failure::new(Trouble::Handshake, error.to_string()))?;
         session.client.start_tls();
         let answer = session.step(self.settings.timeouts.command, "STARTTLS").await;
         match answer.map_err(no_start_tls)? {
@@ -216,7 +223,7 @@ impl Dialer {
         }
         let (client, plain, timeouts) = session.into_parts();
         let ours = handshake.ours();
-        let running = handshake.run(plain, server_name(sni(host, requirement), address));
+        let running = handshake.run(plain, name);
         let (stream, facts) = match timeout(timeouts.handshake, running).await {
             Ok(Ok(secured)) => secured,
             Ok(Err(error)) => return Err(no_handshake(&error.to_string(), &ours)),
@@ -234,8 +241,8 @@ impl Dialer {
         Ok((session, StartTls::Done(facts)))
     }
 
-    async fn handshake(&self, requirement: &Requirement) -> Result<Handshake, Failure> {
-        let unusable = |error: String| Failure::new(Trouble::Unproven, error);
+    async fn terms(&self, requirement: &Requirement) -> Result<Terms, Failure> {
+        let unusable = |error: String| Failure::new(Trouble::Ours, error);
         // A policy's anchors replace the common ones, and never add to them.
         let anchors = match &requirement.ca_file {
             Some(path) => self.files.anchors(path).await.map_err(unusable)?,
@@ -246,9 +253,7 @@ impl Dialer {
             None => None,
         };
         let (min_tls13, tlsa) = (requirement.min_tls13, requirement.tlsa.clone());
-        let terms = Terms { anchors, min_tls13, tlsa, identity };
-        Handshake::new(terms, Arc::clone(&self.clock))
-            .map_err(|error| Failure::new(Trouble::Handshake, error.to_string()))
+        Ok(Terms { anchors, min_tls13, tlsa, identity })
     }
 
     fn facts(

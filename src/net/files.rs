@@ -1,6 +1,6 @@
 //! Files that a policy names: private trust anchors, our certificate and its key. Read when first
-//! needed and again when they have changed. What can't be used proves nothing about anybody, so
-//! the host that it is for stays unproven.
+//! needed and again when they have changed. What can't be used says nothing of the host that
+//! it is for: mail waits until it is put right.
 
 use crate::{
     net::{
@@ -15,9 +15,12 @@ use std::{
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
+use tokio::task::spawn_blocking;
 
 /// What tells that a file is another than before: its time of change and its length.
 type Mark = (SystemTime, u64);
+/// Files kept as read. Policies that come and go leave some that nobody needs any more.
+const KEPT_MOST: usize = 500;
 
 /// The policy folder's side files.
 #[derive(Debug)]
@@ -67,11 +70,11 @@ impl<T> Default for Kept<T> {
     }
 }
 
-impl<T: Clone> Kept<T> {
+impl<T: Clone + Send + 'static> Kept<T> {
     async fn get<const N: usize>(
         &self,
         paths: [PathBuf; N],
-        read: impl Fn(&[PathBuf; N]) -> Result<T, String>,
+        read: impl FnOnce(&[PathBuf; N]) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let mut marks = Vec::with_capacity(N);
         for path in &paths {
@@ -84,10 +87,20 @@ impl<T: Clone> Kept<T> {
         if let Some(known) = known {
             return Ok(known);
         }
-        let made = read(&paths)?;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(paths.to_vec(), (marks, made.clone()));
+        let key = paths.to_vec();
+        // A slow disk must not hold up the connections that share this thread.
+        let made = spawn_blocking(move || read(&paths)).await.map_err(|e| e.to_string())??;
+        self.keep(key, marks, made.clone());
         Ok(made)
+    }
+
+    /// When there are too many, all of them are read anew as they are needed.
+    fn keep(&self, key: Vec<PathBuf>, marks: Vec<Mark>, made: T) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_MOST && !kept.contains_key(&key) {
+            kept.clear();
+        }
+        kept.insert(key, (marks, made));
     }
 }
 
@@ -95,4 +108,33 @@ async fn mark(path: &Path) -> Result<Mark, String> {
     let data = tokio::fs::metadata(path).await;
     let mark = data.and_then(|data| Ok((data.modified()?, data.len())));
     mark.map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_are_kept_are_bounded_and_a_changed_one_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::default();
+        let read = |paths: &[PathBuf; 1]| {
+            std::fs::read_to_string(&paths[0]).map_err(|error| error.to_string())
+        };
+        let path = |n: usize| folder.path().join(format!("{n}.pem"));
+        for n in 0..=KEPT_MOST {
+            std::fs::write(path(n), n.to_string()).unwrap();
+            assert_eq!(kept.get([path(n)], read).await.unwrap(), n.to_string());
+        }
+        assert_eq!(kept.0.lock().unwrap().len(), 1, "room was made");
+        for (text, n) in [("changed", KEPT_MOST), ("0", 0)] {
+            if n == KEPT_MOST {
+                std::fs::write(path(n), text).unwrap();
+            }
+            assert_eq!(kept.get([path(n)], read).await.unwrap(), text);
+        }
+        std::fs::remove_file(path(0)).unwrap();
+        let error = kept.get([path(0)], read).await.unwrap_err();
+        assert!(error.contains("0.pem: cannot be read"), "{error}");
+    }
 }

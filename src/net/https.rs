@@ -20,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, Error as TlsError, pki_types::ServerName};
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
@@ -114,7 +114,8 @@ impl HttpsClient {
         timeout(patience, Box::pin(exchange)).await.map_err(late)?
     }
 
-    /// TCP to the first address that answers, and TLS over it.
+    /// TCP and TLS with the first address that gets so far. A certificate that does not prove the
+    /// host ends the matter; all else may be this address's alone.
     async fn connect(&self, place: &WebPlace) -> Result<TlsStream<TcpStream>, WebError> {
         let name = ServerName::try_from(place.host.clone())
             .map_err(|_| WebError::Answer("the URL's host is no host name".to_owned()))?;
@@ -127,17 +128,33 @@ impl HttpsClient {
             }
             let address = SocketAddr::new(ip, port);
             let share = self.settings.patience / ADDRESSES_MAX;
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    let tls = TlsConnector::from(Arc::clone(&self.tls));
-                    let failed = |e: std::io::Error| WebError::Tls(bounded(&e.to_string()));
-                    return tls.connect(name, stream).await.map_err(failed);
-                }
-                Ok(Err(error)) => trouble = WebError::Unreachable(format!("{address}: {error}")),
-                Err(_) => trouble = WebError::Unreachable(format!("{address}: no answer")),
-            }
+            trouble = match timeout(share, Box::pin(self.secured(address, name.clone()))).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(unproven @ WebError::Tls(_))) => return Err(unproven),
+                Ok(Err(other)) => other,
+                Err(_) => WebError::Unreachable(format!("{address}: no answer")),
+            };
         }
         Err(trouble)
+    }
+
+    async fn secured(
+        &self,
+        address: SocketAddr,
+        name: ServerName<'static>,
+    ) -> Result<TlsStream<TcpStream>, WebError> {
+        let lost = |what: &str, e: &std::io::Error| {
+            WebError::Unreachable(format!("{address}: {what}{}", bounded(&e.to_string())))
+        };
+        let stream = TcpStream::connect(address).await.map_err(|e| lost("", &e))?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls));
+        tls.connect(name, stream).await.map_err(|error| {
+            if unproven(&error) {
+                WebError::Tls(bounded(&error.to_string()))
+            } else {
+                lost("TLS handshake: ", &error)
+            }
+        })
     }
 
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, WebError> {
@@ -150,7 +167,7 @@ impl HttpsClient {
                 Ok(found)
             }
             Addresses::None => Err(WebError::Dns(format!("{host} has no address"))),
-            Addresses::Trouble(why) => Err(WebError::Dns(format!("{host}: {why}"))),
+            Addresses::Trouble(why) => Err(WebError::Doubt(format!("{host}: {why}"))),
         }
     }
 
@@ -160,6 +177,13 @@ impl HttpsClient {
         let network = self.settings.refuse_networks.iter().find(|network| network.contains(&ip))?;
         Some(WebError::Refused(format!("{ip} lies in {network} of delivery.refuse_networks")))
     }
+}
+
+/// True if the host showed a certificate that proves nothing, or none; a handshake that breaks off
+/// says nothing of any certificate.
+fn unproven(error: &std::io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>());
+    matches!(error, Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented))
 }
 
 fn lost(error: &hyper::Error) -> WebError {

@@ -6,6 +6,8 @@ use std::fmt;
 
 /// Records whose failure is told of; a host may publish more.
 const TOLD: usize = 4;
+/// Association data kept for the record: a SHA-512, or enough of a certificate to tell it by.
+const DATA_TOLD: usize = 64;
 
 /// One TLSA record (RFC 6698 §2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,8 +18,24 @@ pub struct Tlsa {
     pub selector: u8,
     /// 0: as it is; 1: its SHA-256; 2: its SHA-512.
     pub matching: u8,
-    /// Certificate association data.
+    /// Certificate association data; hex where it is written down.
+    #[serde(with = "hex")]
     pub data: Vec<u8>,
+}
+
+/// Bytes as a string of hex digits: a JSON array of numbers takes up to twice the room.
+mod hex {
+    use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(data: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&HEXLOWER.encode(data))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(D::Error::custom)
+    }
 }
 
 impl Tlsa {
@@ -139,14 +157,14 @@ pub enum Dane {
 }
 
 impl Dane {
-    /// The same with at most so many records, data and texts of at most so many bytes: for the
-    /// record. `None` where it was not asked for.
+    /// The same with at most so many records, texts of at most so many bytes and data of
+    /// [`DATA_TOLD`]: for the record. `None` where it was not asked for.
     pub fn bounded(&self, records: usize, bytes: usize) -> Option<Self> {
         let short = |text: &String| {
             text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
         };
         let cut = |record: &Tlsa| {
-            let data = record.data.iter().take(bytes).copied().collect();
+            let data = record.data.iter().take(DATA_TOLD).copied().collect();
             Tlsa { data, ..record.clone() }
         };
         Some(match self {
@@ -157,7 +175,7 @@ impl Dane {
             Self::Trouble(why) => Self::Trouble(short(why)),
             Self::Records(set) => {
                 let records = set.records.iter().take(records).map(cut).collect();
-                Self::Records(TlsaSet { base: set.base.clone(), records })
+                Self::Records(TlsaSet { base: short(&set.base), records })
             }
         })
     }

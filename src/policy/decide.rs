@@ -461,6 +461,10 @@ impl<'a> Plan<'a> {
                 let text = format!("DNS did not give what must be known of {host}.");
                 self.wait(facts, Reason::DnsTrouble, (4, 3), text)
             }
+            Obstacle::Ours => {
+                let text = format!("A file that the policy for {place} names can't be used.");
+                self.wait(facts, Reason::Ours, (3, 5), text)
+            }
             Obstacle::Away => {
                 let text = format!("No mail host of {place} could be reached.");
                 self.wait(facts, Reason::Unreachable, away_status(facts.tried), text)

@@ -198,4 +198,6 @@ pub enum Trouble {
     Utf8,
     /// REQUIRETLS was asked and is not offered.
     NoRequireTls,
+    /// A file of ours that the connection needs can't be used; the host was not asked.
+    Ours,
 }

@@ -85,7 +85,10 @@ fn enforced(host: &HostFacts, sts: Option<&StsFacts>) -> Result<(), Unmet> {
     let policy = match sts {
         Some(StsFacts::Policy(policy)) => policy,
         Some(StsFacts::Doubt(why)) => {
-            return Err((Trouble::Dns, format!("the MTA-STS record is not known: {why}")));
+            return Err((
+                Trouble::Dns,
+                format!("what the domain asks by MTA-STS is not known: {why}"),
+            ));
         }
         Some(StsFacts::Unfetched(why)) => {
             let text = format!("the domain's MTA-STS policy could not be fetched: {why}");

@@ -7,6 +7,8 @@ use super::{HostTrouble, Level, TlsUse, Trouble, decide::tls_use};
 pub(super) enum Obstacle {
     /// DNS did not answer for some host: nobody knows what it could have done.
     Doubt,
+    /// A file of ours can't be used: no host had a chance.
+    Ours,
     /// Some host can't meet the level.
     Level,
     /// Some host could not be reached, and the others can't carry the message.
@@ -22,6 +24,7 @@ pub(super) enum Obstacle {
 fn kind(trouble: Trouble, level: Level, require_tls: bool) -> Obstacle {
     match trouble {
         Trouble::Dns => Obstacle::Doubt,
+        Trouble::Ours => Obstacle::Ours,
         Trouble::NoAddress | Trouble::Unreachable => Obstacle::Away,
         Trouble::NoDane | Trouble::NoSts => Obstacle::Level,
         Trouble::NoStartTls if require_tls && tls_use(level) != TlsUse::Always => {
@@ -40,8 +43,8 @@ fn kind(trouble: Trouble, level: Level, require_tls: bool) -> Obstacle {
     }
 }
 
-/// The obstacle that decides and the first host that showed it. Doubt comes first, then what a
-/// retry may mend, then what no retry mends.
+/// The obstacle that decides and the first host that showed it. Doubt and our own trouble come
+/// first, then what a retry may mend, then what no retry mends.
 pub(super) fn obstacle(
     tried: &[HostTrouble],
     level: Level,
@@ -49,7 +52,9 @@ pub(super) fn obstacle(
 ) -> (Obstacle, Option<&HostTrouble>) {
     let first =
         |wanted: Obstacle| tried.iter().find(|t| kind(t.trouble, level, require_tls) == wanted);
-    for wanted in [Obstacle::Doubt, Obstacle::Level, Obstacle::Away, Obstacle::RequireTls] {
+    for wanted in
+        [Obstacle::Doubt, Obstacle::Ours, Obstacle::Level, Obstacle::Away, Obstacle::RequireTls]
+    {
         if let Some(trouble) = first(wanted) {
             return (wanted, Some(trouble));
         }
@@ -75,7 +80,8 @@ pub(super) fn failing(trouble: Trouble) -> &'static str {
         | Trouble::TooBig
         | Trouble::EightBit
         | Trouble::Utf8
-        | Trouble::NoRequireTls => "could not be used",
+        | Trouble::NoRequireTls
+        | Trouble::Ours => "could not be used",
     }
 }
 
@@ -93,7 +99,8 @@ pub(super) fn level_status(trouble: Trouble) -> (u16, u16) {
         | Trouble::TooBig
         | Trouble::EightBit
         | Trouble::Utf8
-        | Trouble::NoRequireTls => (7, 5),
+        | Trouble::NoRequireTls
+        | Trouble::Ours => (7, 5),
     }
 }
 

@@ -174,7 +174,8 @@ impl TlsFailure {
             | Trouble::TooBig
             | Trouble::EightBit
             | Trouble::Utf8
-            | Trouble::NoRequireTls => None,
+            | Trouble::NoRequireTls
+            | Trouble::Ours => None,
         }
     }
 
@@ -206,7 +207,8 @@ impl TlsFailure {
             | Trouble::TooBig
             | Trouble::EightBit
             | Trouble::Utf8
-            | Trouble::NoRequireTls => None,
+            | Trouble::NoRequireTls
+            | Trouble::Ours => None,
         }
     }
 

@@ -178,7 +178,8 @@ impl Visit {
                 | Trouble::TooBig
                 | Trouble::EightBit
                 | Trouble::Utf8
-                | Trouble::NoRequireTls => None,
+                | Trouble::NoRequireTls
+                | Trouble::Ours => None,
             },
         }
     }

@@ -1,7 +1,7 @@
 //! Fetching a policy (RFC 8461 §3.3), and leaving a host alone that did not serve one.
 
 use super::{
-    Sts,
+    FETCHES, Inner,
     kept::{Kept, later},
     locked,
 };
@@ -12,6 +12,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::collections::HashMap;
+use tokio::time::timeout;
 
 /// Where a policy lies on the host `mta-sts.DOMAIN` (RFC 8461 §3.3).
 const PATH: &str = "/.well-known/mta-sts.txt";
@@ -31,7 +32,23 @@ struct Failure {
     why: StsFault,
 }
 
+/// Why there is no policy to be had now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotFetched {
+    /// The domain's host does not serve one.
+    #[error("{0}")]
+    Fault(StsFault),
+    /// Nobody knows what it serves: DNS did not say where it is, or it could not be asked.
+    #[error("{0}")]
+    Doubt(String),
+}
+
 impl Failures {
+    /// Why that policy was not to be had the last time, however long ago.
+    pub(super) fn last(&self, domain: &Domain, id: &str) -> Option<StsFault> {
+        self.0.get(domain).filter(|failure| failure.id == id).map(|failure| failure.why.clone())
+    }
+
     /// Why that policy is not to be fetched now.
     fn of(&self, domain: &Domain, id: &str, now: Timestamp) -> Option<StsFault> {
         let failure = self.0.get(domain)?;
@@ -53,12 +70,12 @@ impl Failures {
     }
 }
 
-impl Sts {
+impl Inner {
     /// Fetches the policy announced under that id, and keeps it.
-    pub(super) async fn fetch(&self, domain: &Domain, id: &str) -> Result<StsPolicy, StsFault> {
+    pub(super) async fn fetch(&self, domain: &Domain, id: &str) -> Result<StsPolicy, NotFetched> {
         let before = self.ports.clock.now();
         if let Some(why) = locked(&self.failures).of(domain, id, before) {
-            return Err(why);
+            return Err(NotFetched::Fault(why));
         }
         let fetched = self.fetch_now(domain, id).await;
         let now = self.ports.clock.now();
@@ -70,24 +87,35 @@ impl Sts {
                 self.keep(domain.as_str(), &Kept::new(policy.clone(), now)).await;
                 Ok(policy)
             }
-            Err(why) => {
-                tracing::warn!(%domain, id, error = %why, "MTA-STS policy not fetched");
-                let until = later(now, BACK_OFF);
-                let failure = Failure { id: id.to_owned(), until, why: why.clone() };
-                locked(&self.failures).note(domain, failure, now);
-                Err(why)
+            Err(error) => {
+                tracing::warn!(%domain, id, %error, "MTA-STS policy not fetched");
+                // Who was not asked did not fail.
+                if let NotFetched::Fault(why) = &error {
+                    let until = later(now, BACK_OFF);
+                    let failure = Failure { id: id.to_owned(), until, why: why.clone() };
+                    locked(&self.failures).note(domain, failure, now);
+                }
+                Err(error)
             }
         }
     }
 
-    async fn fetch_now(&self, domain: &Domain, id: &str) -> Result<StsPolicy, StsFault> {
+    async fn fetch_now(&self, domain: &Domain, id: &str) -> Result<StsPolicy, NotFetched> {
         let host = format!("mta-sts.{domain}");
-        let fault = |kind, text| StsFault { kind, text };
-        let permit = self.fetches.acquire().await;
-        let _permit = permit.map_err(|e| fault(StsFaultKind::Fetch, e.to_string()))?;
+        let fault = |kind, text| NotFetched::Fault(StsFault { kind, text });
+        let Ok(Ok(_permit)) = timeout(self.waits.turn, self.fetches.acquire()).await else {
+            let text = format!("{FETCHES} other MTA-STS policies are being fetched");
+            return Err(NotFetched::Doubt(text));
+        };
         let page = self.ports.web.get(&host, PATH).await;
-        let Page { media_type, body } =
-            page.map_err(|e| fault(kind_of(&e), format!("https://{host}{PATH}: {e}")))?;
+        let Page { media_type, body } = page.map_err(|e| {
+            let text = format!("https://{host}{PATH}: {e}");
+            // "No address" is an answer, and DNS that does not answer is none.
+            match kind_of(&e) {
+                Some(kind) => fault(kind, text),
+                None => NotFetched::Doubt(text),
+            }
+        })?;
         // What is no text was not meant as a policy: a page that welcomes or excuses itself.
         if media_type != "text/plain" {
             let text = format!("https://{host}{PATH} is not text/plain");
@@ -99,15 +127,17 @@ impl Sts {
     }
 }
 
-fn kind_of(error: &WebError) -> StsFaultKind {
+/// Whose fault it is; `None`: nobody's that is known.
+fn kind_of(error: &WebError) -> Option<StsFaultKind> {
     match error {
-        WebError::Tls(_) => StsFaultKind::Webpki,
+        WebError::Tls(_) => Some(StsFaultKind::Webpki),
         WebError::Dns(_)
         | WebError::Refused(_)
         | WebError::Unreachable(_)
         | WebError::Status(_)
         | WebError::Answer(_)
-        | WebError::TimedOut(_) => StsFaultKind::Fetch,
+        | WebError::TimedOut(_) => Some(StsFaultKind::Fetch),
+        WebError::Doubt(_) => None,
     }
 }
 

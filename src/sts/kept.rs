@@ -1,6 +1,6 @@
 //! Policies as they are kept: one note a domain.
 
-use super::Sts;
+use super::Inner;
 use crate::{
     policy::StsPolicy,
     store::{NoteKind, StoreError},
@@ -55,7 +55,7 @@ pub(super) fn read(domain: &str, note: &[u8]) -> Option<Kept> {
     serde_json::from_slice(note).inspect_err(damaged).ok()
 }
 
-impl Sts {
+impl Inner {
     /// What is kept of a domain, expired or not.
     pub(super) async fn kept(&self, domain: &str) -> Result<Option<Kept>, StoreError> {
         let note = self.ports.notes.note(NoteKind::Sts, domain).await?;

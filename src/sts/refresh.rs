@@ -1,7 +1,7 @@
 //! Fetching kept policies anew before they end (RFC 8461 §3.3), and forgetting those that ended.
 
 use super::{
-    Sts,
+    Inner,
     kept::{Kept, later, read},
 };
 use crate::{
@@ -22,9 +22,9 @@ const AT_ONCE: usize = 8;
 /// After a fetch that failed the next one comes in one to three hours.
 const AGAIN: std::ops::RangeInclusive<u64> = 3_600..=10_800;
 
-impl Sts {
+impl Inner {
     /// Keeps policies fresh until it is told to stop.
-    pub async fn run(&self, stop: CancellationToken) {
+    pub(super) async fn run(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(ROUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {

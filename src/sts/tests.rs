@@ -126,13 +126,17 @@ impl Scene {
     }
 }
 fn service(world: &Arc<World>, notes: &MemoryStore) -> Arc<Sts> {
+    waiting(world, notes, Waits::PATIENT)
+}
+fn waiting(world: &Arc<World>, notes: &MemoryStore, waits: Waits) -> Arc<Sts> {
     let port = Arc::new(Port(Arc::clone(world)));
-    Arc::new(Sts::new(StsPorts {
+    let ports = StsPorts {
         resolver: port.clone(),
         web: port.clone(),
         notes: Arc::new(notes.clone()),
         clock: port,
-    }))
+    };
+    Arc::new(Sts::waiting(ports, waits))
 }
 fn page(media_type: &str, text: &str) -> Page {
     Page { media_type: media_type.to_owned(), body: Bytes::from(text.to_owned()) }
@@ -280,17 +284,15 @@ async fn who_asks_while_it_is_fetched_waits_for_the_same_answer() {
     while scene.fetches() == 0 {
         tokio::task::yield_now().await;
     }
-    // The one who fetches goes away: another takes its place, and nobody is left without an answer.
+    // Who asked first goes away: the fetch goes on for the others.
     first.abort();
-    while scene.fetches() == 1 {
-        tokio::task::yield_now().await;
-    }
+    assert!(first.await.unwrap_err().is_cancelled());
     gate.notify_one();
     for task in rest {
         assert!(matches!(task.await.unwrap(), StsFacts::Policy(policy) if policy.id == "1"));
     }
-    assert_eq!(scene.fetches(), 2);
-    assert!(locked(&scene.sts.flights).is_empty(), "nothing is left behind");
+    assert_eq!(scene.fetches(), 1);
+    assert!(locked(&scene.sts.inner.flights).is_empty(), "nothing is left behind");
 }
 
 #[tokio::test]
@@ -306,27 +308,147 @@ async fn other_domains_do_not_wait() {
     assert_eq!(scene.sts.policy(&literal).await, StsFacts::Nothing);
     stuck.abort();
     assert!(stuck.await.unwrap_err().is_cancelled());
-    assert!(locked(&scene.sts.flights).is_empty(), "who gave up leaves nothing behind");
+    let inner = Arc::clone(&scene.sts.inner);
+    assert_eq!(locked(&inner.flights).len(), 1, "it goes on");
+    drop(scene);
+    landed(&inner).await;
+}
+
+/// Waits until no question is out.
+async fn landed(inner: &Inner) {
+    while !locked(&inner.flights).is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Scene {
+    /// Who asks does not wait at all, and every fetch waits for the gate.
+    fn hurried(&mut self) -> Arc<Notify> {
+        let waits = Waits { answer: Duration::ZERO, ..Waits::PATIENT };
+        self.sts = waiting(&self.world, &self.notes, waits);
+        let gate = Arc::new(Notify::new());
+        *locked(&self.world.gate) = Some(Arc::clone(&gate));
+        gate
+    }
+    /// Lets the fetch that is running come to its end.
+    async fn let_through(&self, gate: &Notify) {
+        gate.notify_one();
+        landed(&self.sts.inner).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_fetch_puts_mail_off_and_serves_the_next_attempt() {
+    let mut scene = Scene::new();
+    let gate = scene.hurried();
+    for _ in 0..3 {
+        let StsFacts::Doubt(why) = scene.ask().await else { panic!("an answer") };
+        assert_eq!(why, "the MTA-STS policy of a.test is being fetched");
+        while scene.fetches() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(scene.fetches(), 1, "one fetch for all who ask");
+    scene.let_through(&gate).await;
+    assert!(scene.kept().await);
+    scene.sts = service(&scene.world, &scene.notes);
+    assert_eq!((scene.id().await.as_str(), scene.fetches()), ("1", 1));
+}
+
+#[tokio::test]
+async fn a_kept_policy_stays_in_force_while_the_changed_one_is_fetched() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.id().await, "1");
+    scene.announces("2");
+    scene.serves("testing", DAY);
+    let gate = scene.hurried();
+    assert_eq!(scene.id().await, "1");
+    while scene.fetches() == 1 {
+        tokio::task::yield_now().await;
+    }
+    scene.let_through(&gate).await;
+    scene.sts = service(&scene.world, &scene.notes);
+    assert_eq!(scene.id().await, "2");
+}
+
+#[tokio::test]
+async fn a_host_that_is_always_slow_and_never_serves_is_no_doubt_for_ever() {
+    let mut scene = Scene::new();
+    scene.fails();
+    let gate = scene.hurried();
+    let ask = async |scene: &Scene, fetches: usize| {
+        scene.ask().await;
+        while scene.fetches() < fetches {
+            tokio::task::yield_now().await;
+        }
+        scene.ask().await
+    };
+    assert!(matches!(ask(&scene, 1).await, StsFacts::Doubt(_)), "nothing is known of it");
+    scene.let_through(&gate).await;
+    scene.pass(301);
+    let StsFacts::Unfetched(why) = ask(&scene, 2).await else { panic!("a doubt") };
+    assert!(why.text.contains("connection refused"), "{why}");
+    scene.let_through(&gate).await;
+    scene.announces("2");
+    assert!(matches!(ask(&scene, 3).await, StsFacts::Doubt(_)), "another id is another policy");
+    // DNS that does not answer says nothing of the host.
+    scene.let_through(&gate).await;
+    scene.dns(servfail());
+    assert!(matches!(scene.ask().await, StsFacts::Doubt(_)));
+}
+
+#[tokio::test]
+async fn dns_trouble_about_the_policy_host_is_a_doubt_and_no_missing_policy() {
+    let mut scene = Scene::new();
+    let trouble = || Err(WebError::Doubt("mta-sts.a.test: SERVFAIL".to_owned()));
+    scene.web(trouble());
+    for fetches in 1..=2 {
+        let StsFacts::Doubt(why) = scene.ask().await else { panic!("an answer") };
+        assert!(why.ends_with("mta-sts.a.test: SERVFAIL"), "{why}");
+        assert_eq!(scene.fetches(), fetches, "no failure of the host, so nothing rests");
+    }
+    scene.web(Err(WebError::Dns("mta-sts.a.test has no address".to_owned())));
+    assert!(matches!(scene.ask().await, StsFacts::Unfetched(_)), "that is an answer");
+    scene.restart();
+    scene.serves("enforce", DAY);
+    assert_eq!(scene.id().await, "1");
+    scene.announces("2");
+    scene.web(trouble());
+    assert_eq!(scene.id().await, "1", "what is kept holds");
+}
+
+#[tokio::test]
+async fn who_finds_no_room_to_fetch_does_not_wait_for_long() {
+    let mut scene = Scene::new();
+    let waits = Waits { turn: Duration::ZERO, ..Waits::PATIENT };
+    scene.sts = waiting(&scene.world, &scene.notes, waits);
+    let sts = Arc::clone(&scene.sts);
+    let all = sts.inner.fetches.acquire_many(u32::try_from(FETCHES).unwrap()).await.unwrap();
+    let StsFacts::Doubt(why) = scene.ask().await else { panic!("an answer") };
+    assert_eq!(why, "64 other MTA-STS policies are being fetched");
+    assert_eq!(scene.fetches(), 0);
+    drop(all);
+    assert_eq!(scene.id().await, "1");
 }
 
 #[tokio::test]
 async fn kept_policies_are_refreshed_once_a_day_and_outlive_their_max_age() {
     let scene = Scene::new();
     assert_eq!(scene.id().await, "1");
-    scene.sts.round().await.unwrap();
+    scene.sts.inner.round().await.unwrap();
     assert_eq!(scene.fetches(), 1, "not before its time");
     // The record is hidden all the while: the host's own word counts.
     scene.dns(servfail());
     for day in 1..=15 {
         scene.pass(DAY);
-        scene.sts.round().await.unwrap();
+        scene.sts.inner.round().await.unwrap();
         assert_eq!(scene.fetches(), 1 + day, "once a day");
         assert_eq!(scene.id().await, "1");
     }
     scene.announces("7");
     scene.serves("testing", 10 * DAY);
     scene.pass(DAY);
-    scene.sts.round().await.unwrap();
+    scene.sts.inner.round().await.unwrap();
     let fetches = scene.fetches();
     assert_eq!((scene.id().await.as_str(), scene.fetches()), ("7", fetches), "with the new id");
 }
@@ -338,15 +460,15 @@ async fn a_refresh_that_fails_is_tried_again_and_the_policy_ends_in_its_time() {
     scene.fails();
     scene.pass(DAY);
     for _ in 0..3 {
-        scene.sts.round().await.unwrap();
+        scene.sts.inner.round().await.unwrap();
     }
     assert_eq!(scene.fetches(), 2, "not at once again");
     assert_eq!(scene.id().await, "1");
     scene.pass(3 * 3600);
-    scene.sts.round().await.unwrap();
+    scene.sts.inner.round().await.unwrap();
     assert_eq!(scene.fetches(), 3);
     scene.pass(9 * DAY);
-    scene.sts.round().await.unwrap();
+    scene.sts.inner.round().await.unwrap();
     assert_eq!(scene.fetches(), 3, "what has ended is not refreshed");
     assert!(!scene.kept().await, "and forgotten");
 }
@@ -368,7 +490,7 @@ async fn a_damaged_note_is_fetched_again() {
         let fetches = scene.fetches();
         assert_eq!((scene.id().await.as_str(), scene.fetches()), ("1", fetches + 1));
         scene.notes.put_note(NoteKind::Sts, "a.test", note.to_vec()).await.unwrap();
-        scene.sts.round().await.unwrap();
+        scene.sts.inner.round().await.unwrap();
         assert!(!scene.kept().await);
     }
 }
@@ -376,13 +498,13 @@ async fn a_damaged_note_is_fetched_again() {
 #[tokio::test]
 async fn what_is_kept_and_what_is_fetched_at_once_is_bounded() {
     let mut scene = Scene::new();
-    scene.sts.count.store(kept::KEPT_MOST, Ordering::Relaxed);
+    scene.sts.inner.count.store(kept::KEPT_MOST, Ordering::Relaxed);
     assert_eq!(scene.id().await, "1");
     assert!(!scene.kept().await, "used, but not kept");
     scene.restart();
     assert_eq!(scene.id().await, "1");
     assert!(scene.kept().await);
-    scene.sts.count.store(kept::KEPT_MOST, Ordering::Relaxed);
+    scene.sts.inner.count.store(kept::KEPT_MOST, Ordering::Relaxed);
     scene.announces("2");
     assert_eq!(scene.id().await, "2");
     scene.dns(Texts::None);
@@ -390,7 +512,7 @@ async fn what_is_kept_and_what_is_fetched_at_once_is_bounded() {
 
     scene.announces("3");
     let fetches = scene.fetches();
-    let all = scene.sts.fetches.acquire_many(u32::try_from(FETCHES).unwrap()).await.unwrap();
+    let all = scene.sts.inner.fetches.acquire_many(u32::try_from(FETCHES).unwrap()).await.unwrap();
     let sts = Arc::clone(&scene.sts);
     let waits = tokio::spawn(async move { sts.policy(&"a.test".parse().unwrap()).await });
     for _ in 0..100 {
@@ -446,9 +568,9 @@ impl NoteStore for Deaf {
 #[tokio::test]
 async fn a_store_that_fails_is_a_doubt_and_no_answer() {
     let mut scene = Scene::new();
-    let ports = StsPorts { notes: Arc::new(Deaf), ..scene.sts.ports.clone() };
+    let ports = StsPorts { notes: Arc::new(Deaf), ..scene.sts.inner.ports.clone() };
     scene.sts = Arc::new(Sts::new(ports));
     let StsFacts::Doubt(why) = scene.ask().await else { panic!("an answer") };
     assert!(why.contains("busy"), "{why}");
-    assert!(scene.sts.round().await.is_err());
+    assert!(scene.sts.inner.round().await.is_err());
 }

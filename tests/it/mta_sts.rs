@@ -416,7 +416,7 @@ fn mail_goes_only_where_the_domain_said_and_over_tls_that_proves_it() {
     let nginx = Nginx::start(&dir.path().join("nginx"), &hosts, &[web]);
     let others = [
         ("silent.test", "publishes no MTA-STS policy"),
-        ("doubt.test", "the MTA-STS record is not known"),
+        ("doubt.test", "what the domain asks by MTA-STS is not known"),
     ];
     for domain in cases.iter().map(|case| case.domain).chain(others.map(|(domain, _)| domain)) {
         send(&house.gateway, &format!("b@{domain}"));

@@ -4,15 +4,18 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use restante::{
     mail::{Address, GrantId, QueueId},
-    policy::RuleVerdict,
+    policy::{
+        Dane, DaneVerdict, Dnssec, RuleVerdict, StsFacts, StsMode, StsPolicy, TlsFacts, Tlsa,
+        TlsaSet,
+    },
     seal::{
         Class, DataKey, KeyRing, MessageFacts, SealedHeader, Sealer, TokenHash, WrappedKey,
         header::{Needs, Silence},
     },
     store::{
-        Account, Attempt, BodyStore, Claim, Code, Filter, Grant, GrantState, Health, Locator,
-        NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore, RecipientState,
-        Session, Settle, StoreError,
+        Account, Attempt, BodyStore, Claim, Code, DnsRecord, Filter, Grant, GrantState, Health,
+        Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore,
+        RecipientState, Session, Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -51,6 +54,7 @@ contract! {
     a_refused_settle_leaves_nothing_behind,
     a_deferred_recipient_comes_up_at_its_time,
     attempts_are_kept_in_order_and_bounded,
+    an_attempt_is_written_whatever_it_holds,
     a_message_is_destroyed_only_when_nobody_needs_it,
     a_grant_that_ended_stays_ended,
     records_are_purged_after_their_time,
@@ -363,6 +367,64 @@ async fn attempts_are_kept_in_order_and_bounded(s: &impl Store) {
     assert!(s.attempts(id(7), 0).await.unwrap().is_empty());
 }
 
+/// More than any peer and any DNS can say.
+fn largest_attempts() -> [Attempt; 3] {
+    let text = |length: usize| "\u{1}".repeat(length);
+    let texts = |count: usize| vec![text(2_000); count];
+    let record = Tlsa { usage: 3, selector: 0, matching: 0, data: vec![255; 65_000] };
+    let policy = StsPolicy { id: text(32), mode: StsMode::Enforce, mx: texts(500), max_age: 1 };
+    let tls = TlsFacts {
+        version: "TLSv1.3".to_owned(),
+        cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        group: Some("X25519MLKEM768".to_owned()),
+        chain_error: Some(text(90_000)),
+        names: texts(300),
+        fingerprint: "ab".repeat(32),
+        key_fingerprint: "cd".repeat(32),
+        not_after: None,
+        dane: Some(DaneVerdict::Unmet(text(90_000))),
+    };
+    let dns = DnsRecord {
+        mx: vec!["mx.a.example".to_owned()],
+        dnssec: Dnssec::Secure,
+        dane: Some(Dane::Records(TlsaSet { base: text(255), records: vec![record; 100] })),
+        sts: Some(StsFacts::Policy(policy)),
+    };
+    let least = Attempt {
+        at: at(1),
+        mx: Some(text(2_000)),
+        address: Some(text(2_000)),
+        tls: None,
+        verified: false,
+        reply: Some(text(90_000)),
+        trouble: None,
+        dns: None,
+        error: Some(text(90_000)),
+    };
+    let with_dns = Attempt { dns: Some(dns.clone()), ..least.clone() };
+    let all_of_it = Attempt {
+        tls: Some(TlsFacts { version: text(60_000), ..tls.clone() }),
+        dns: Some(DnsRecord { mx: texts(100), ..dns.clone() }),
+        ..least.clone()
+    };
+    [with_dns, Attempt { tls: Some(tls), dns: Some(dns), ..least }, all_of_it]
+}
+/// What can't be written would be done again after each lease.
+async fn an_attempt_is_written_whatever_it_holds(s: &impl Store) {
+    s.accept(message(1, &["a@a.example"])).await.unwrap();
+    let c = claim_one(s, 1).await;
+    let attempts = largest_attempts();
+    let outcome = Outcome { attempts: attempts.to_vec(), ..outcome(0, delivered()) };
+    s.settle(settle(&c, vec![outcome])).await.unwrap();
+    assert!(claim_nothing(s, 100_000).await, "it goes out once");
+    let kept = s.attempts(id(1), 0).await.unwrap();
+    assert_eq!(kept.len(), attempts.len());
+    for (kept, attempt) in kept.iter().zip(&attempts) {
+        assert!(kept.at == attempt.at && kept.reply.is_some() && kept.error.is_some());
+    }
+    assert_eq!(kept[0].dns.as_ref().unwrap().mx, ["mx.a.example"], "the most needed stays");
+    assert!(kept[1].tls.is_some(), "the most needed stays");
+}
 async fn a_message_is_destroyed_only_when_nobody_needs_it(s: &impl Store) {
     s.accept(message(1, &["a@a.example", "b@b.example"])).await.unwrap();
     for claim in claim(s, 1).await {

@@ -414,8 +414,9 @@ async fn a_policys_own_anchors_replace_the_common_ones() {
         Requirement { ca_file: Some(path.display().to_string()), ..need(TlsUse::Always) };
     let missing = dialer.connect("mx.partner.test", server.address, &requirement).await;
     let (trouble, _) = missing.err().unwrap();
-    assert_eq!(trouble.trouble, Trouble::Unproven);
+    assert_eq!(trouble.trouble, Trouble::Ours);
     assert!(trouble.detail.contains("ca.pem"), "{}", trouble.detail);
+    assert_eq!(server.connections(), 0, "no host is troubled with it");
     std::fs::write(&path, Authority::named("Private").pem()).unwrap();
     let peer = dialer.connect("mx.partner.test", server.address, &requirement).await;
     let peer = peer.ok().unwrap();

@@ -199,6 +199,9 @@ async fn where_it_goes_is_guarded() {
         assert!(error.to_string().contains(words), "{reason}: {error}");
     }
     assert!(heard.lock().unwrap().is_empty(), "nothing was asked of anybody");
+    let trouble = client(settings.clone(), Addresses::Trouble("SERVFAIL".to_owned()));
+    let error = trouble.get("x.test", "/").await.unwrap_err();
+    assert_eq!(error, WebError::Doubt("x.test: SERVFAIL".to_owned()), "not as if it had none");
     let open = HttpsSettings { port: 1, ..settings };
     let error = client(open, loopback()).get("mta-sts.a.test", "/").await.unwrap_err();
     assert!(matches!(error, WebError::Unreachable(_)), "{error}");
@@ -214,5 +217,48 @@ async fn a_host_that_says_nothing_costs_its_time_only() {
         ..settings
     };
     let error = client(settings, loopback()).get("mta-sts.a.test", "/").await.unwrap_err();
-    assert_eq!(error, WebError::TimedOut(0));
+    assert!(matches!(&error, WebError::Unreachable(why) if why.ends_with("no answer")), "{error}");
+}
+
+/// What the address before the good one does.
+#[derive(Debug, Clone, Copy)]
+enum Bad {
+    Closes,
+    Resets,
+    SpeaksSmtp,
+    IsSilent,
+}
+
+/// A second host on the port of the first, at another address.
+async fn bad(port: u16, does: Bad) {
+    let listener = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            match does {
+                // Unread bytes make a reset of the end.
+                Bad::Resets => drop(stream.peek(&mut [0; 1]).await),
+                Bad::Closes => drop(stream.read(&mut [0; 4096]).await),
+                Bad::SpeaksSmtp => drop(stream.write_all(b"220 mx.a.test ESMTP\r\n").await),
+                Bad::IsSilent => held.push(stream),
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_handshake_that_breaks_off_is_no_bad_certificate_and_the_next_address_is_tried() {
+    for does in [Bad::Closes, Bad::Resets, Bad::SpeaksSmtp, Bad::IsSilent] {
+        let says = b"HTTP/1.1 200 OK\r\n\r\nhello";
+        let (settings, _) = server(says.to_vec()).await;
+        bad(settings.port, does).await;
+        let settings = HttpsSettings { patience: Duration::from_secs(8), ..settings };
+        let first = [127, 0, 0, 2].into();
+        let alone = client(settings.clone(), Addresses::Found(vec![first]));
+        let error = alone.get("mta-sts.a.test", "/").await.unwrap_err();
+        assert!(matches!(error, WebError::Unreachable(_)), "{does:?}: {error:?}");
+        let both = Addresses::Found(vec![first, [127, 0, 0, 1].into()]);
+        let page = client(settings, both).get("mta-sts.a.test", "/").await.unwrap();
+        assert_eq!(page.body, "hello", "{does:?}");
+    }
 }

@@ -95,3 +95,28 @@ fn what_is_not_met_says_why() {
     let DaneVerdict::Unmet(text) = many.verdict(LEAF, none) else { panic!("met") };
     assert!(text.ends_with("; and 196 more") && text.len() < 500, "{text}");
 }
+
+#[test]
+fn association_data_is_written_as_hex() {
+    let record = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![0x0a; 32] };
+    let json = serde_json::to_string(&record).unwrap();
+    let hex = "0a".repeat(32);
+    assert_eq!(json, format!(r#"{{"usage":3,"selector":1,"matching":1,"data":"{hex}"}}"#));
+    assert_eq!(serde_json::from_str::<Tlsa>(&json).unwrap(), record);
+    assert_eq!(serde_json::from_str::<Tlsa>(&json.replace("0a", "0A")).unwrap(), record);
+    assert!(serde_json::from_str::<Tlsa>(&json.replace("0a", "0x")).is_err());
+}
+
+#[test]
+fn the_record_is_small_however_much_a_host_publishes() {
+    let full = |data: u8| Tlsa { usage: 3, selector: 0, matching: 0, data: vec![data; 5_000] };
+    let hash = Tlsa { usage: 3, selector: 1, matching: 2, data: vec![1; 64] };
+    let records = std::iter::once(hash.clone()).chain((0..99).map(full)).collect();
+    let base = "b".repeat(5_000);
+    let Some(Dane::Records(set)) = Dane::Records(TlsaSet { base, records }).bounded(16, 512) else {
+        panic!("no records")
+    };
+    assert_eq!((set.records.len(), set.base.len(), &set.records[0]), (16, 512, &hash));
+    assert!(set.records.iter().all(|record| record.data.len() == DATA_TOLD));
+    assert!(serde_json::to_vec(&set).unwrap().len() < 5_000);
+}

@@ -484,6 +484,27 @@ fn our_own_mail_is_never_sealed() {
 }
 
 #[test]
+fn a_file_of_ours_that_cannot_be_used_is_not_the_partners_failure() {
+    for (otherwise, age, expected) in [
+        ("envelope", HOUR * 3, "defer Ours 4.3.5"),
+        ("bounce", HOUR * 3, "defer Ours 4.3.5"),
+        ("envelope", HOUR * 120, "reject GaveUp 5.3.5"),
+    ] {
+        for tried in [&[Trouble::Ours][..], &[Trouble::Unproven, Trouble::Ours]] {
+            let (tried, failing) = (failed(tried), Some(HOUR * 2));
+            let keys = format!("level = \"secure\"\notherwise = \"{otherwise}\"");
+            let case = Case { tried, age, exhausted: true, failing, ..case(&keys) };
+            let (Route::Defer(_, status) | Route::Reject(_, status)) = case.route() else {
+                panic!("{otherwise}: {}", case.short())
+            };
+            let short = case.short();
+            let head = short.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            assert_eq!(format!("{head} {status}"), expected, "{otherwise}");
+        }
+    }
+}
+
+#[test]
 fn notices_to_a_partner_take_its_next_hop() {
     let keys = "level = \"envelope\"\nnext_hop = \"[mx.a.example]:587\"";
     let case = Case { question: Ask::Notice(Level::Opportunistic), mx: None, ..case(keys) };

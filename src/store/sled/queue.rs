@@ -2,11 +2,12 @@
 //! could fail, and only then takes effect. Runs on the committer's thread.
 
 use super::{
-    book::{self, Changes},
+    book::{self, Changes, LARGEST},
     committer::State,
 };
 use crate::{
     mail::{GrantId, QueueId},
+    policy::DaneVerdict,
     store::{
         Attempt, Claim, Filter, Grant, GrantState, Locator, MessageRow, NewBody, NewMessage,
         Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
@@ -24,6 +25,8 @@ const ENDED_AT_ONCE: usize = 1000;
 const TEXT: usize = 512;
 /// Certificate names kept of an attempt.
 const NAMES: usize = 16;
+/// Largest attempt as JSON; the rest of the row is its key.
+const ATTEMPT: usize = LARGEST - 100;
 
 pub(super) type Listed = (MessageRow, Vec<RecipientRow>);
 /// A message whose rows are ready to be taken.
@@ -392,7 +395,10 @@ fn remove_grant(grant: &Grant, changes: &mut Changes) {
 fn clip(text: &mut String) {
     text.truncate(text.floor_char_boundary(TEXT));
 }
-/// An attempt whose row is small whatever the peer said: a certificate may bear hundreds of names.
+/// An attempt whose row is written whatever it holds: an outcome that can't be written is an attempt
+/// made again, and again. A certificate may bear hundreds of names, a host publish any number of
+/// records, and a control character of any text takes six bytes as JSON; what is least needed goes
+/// first.
 fn bounded(mut attempt: Attempt) -> Attempt {
     for text in [&mut attempt.mx, &mut attempt.address, &mut attempt.reply, &mut attempt.error] {
         text.iter_mut().for_each(clip);
@@ -401,6 +407,26 @@ fn bounded(mut attempt: Attempt) -> Attempt {
         tls.names.truncate(NAMES);
         tls.names.iter_mut().for_each(clip);
         tls.chain_error.iter_mut().for_each(clip);
+        if let Some(DaneVerdict::Unmet(text) | DaneVerdict::Met { record: text, .. }) =
+            &mut tls.dane
+        {
+            clip(text);
+        }
+    }
+    let shed: [fn(&mut Attempt); 4] = [
+        |attempt| attempt.dns.iter_mut().for_each(|dns| (dns.dane, dns.sts) = (None, None)),
+        |attempt| attempt.dns = None,
+        |attempt| attempt.tls.iter_mut().for_each(|tls| tls.names.clear()),
+        |attempt| attempt.tls = None,
+    ];
+    for less in shed {
+        if fits(&attempt) {
+            break;
+        }
+        less(&mut attempt);
     }
     attempt
+}
+fn fits(attempt: &Attempt) -> bool {
+    serde_json::to_vec(attempt).is_ok_and(|json| json.len() <= ATTEMPT)
 }
