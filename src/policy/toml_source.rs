@@ -38,15 +38,16 @@ impl<'a> Document<'a> {
         self.name
     }
 
-    /// The top table. After a syntax error there is none: what follows from a guess would only
-    /// mislead.
+    /// The top table. After a syntax error there is none, and only the first is said: what follows
+    /// from a guess would only mislead.
     pub(crate) fn parse(&self) -> Option<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        for error in &errors {
-            let at = error.span().map_or(0, |span| span.start);
-            self.note(Code::SYNTAX, at, format!("not TOML: {}", one_line(error.message())));
-        }
-        errors.is_empty().then(|| table.into_inner())
+        let placed = errors.iter().map(|e| (e.span().map_or(0, |span| span.start), e.message()));
+        let Some((at, message)) = placed.min_by_key(|(at, _)| *at) else {
+            return Some(table.into_inner());
+        };
+        self.note(Code::SYNTAX, at, format!("not TOML: {}", one_line(message)));
+        None
     }
 
     /// Line and column (in characters) of a byte offset, both from 1.

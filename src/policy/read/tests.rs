@@ -313,3 +313,18 @@ fn thousands_of_entries_are_looked_up_by_hash() {
     let domain = domain("d4999.example");
     assert_eq!(set.lookup(&domain, now()).at.line, 4999 * 3 + 1);
 }
+
+#[test]
+fn of_syntax_errors_the_first_is_said() {
+    let entries = partner("level = \"secure\"").repeat(20);
+    for (text, place) in [
+        (format!("[[partner]]\ndomains = [\"b.example\"\nlevel = \"secure\"\n{entries}"), "3:1"),
+        (format!("a={}", "[".repeat(70)), "1:"),
+        (format!("[[partner]\ndomains = [\n{entries}"), "1:"),
+    ] {
+        let found = problems(&[("p.toml", &text), ("q.toml", &partner("level = \"secur\""))]);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with(&format!("p.toml:{place}")), "{found:#?}");
+        assert!(found[1].contains("did you mean `secure`"), "the other file is read: {found:#?}");
+    }
+}
