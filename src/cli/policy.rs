@@ -4,7 +4,7 @@ use super::{Exit, out};
 use crate::{
     clock::Clock,
     mail::{Address, Domain},
-    policy::{self, Code, PolicyRef, PolicySet, Problem, Severity, SourceFile},
+    policy::{self, Code, NamedFile, PolicySet, Problem, Severity, SourceFile},
 };
 use jiff::Timestamp;
 use std::{
@@ -139,7 +139,8 @@ fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Pr
 /// Partners whose files can't be read, or hold no PEM of the right kind: nothing can be proved to
 /// them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
-    let problem = |(key, file, at): (&str, &str, &PolicyRef)| {
+    let problem = |named: &NamedFile| {
+        let NamedFile { key, path: file, at: (source, line, column) } = named;
         let (code, text) = match start_of(&dir.join(file)) {
             Err(error) => (
                 Code::MISSING_FILE,
@@ -147,9 +148,9 @@ pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
             ),
             Ok(bytes) => (Code::NOT_PEM, no_pem(key, file, &bytes)?),
         };
-        Some(Problem::new(&at.file, (at.line, 1), code, text))
+        Some(Problem::new(source, (*line, *column), code, text))
     };
-    set.files().filter_map(problem).collect()
+    set.files().iter().filter_map(problem).collect()
 }
 
 /// The first megabyte, in which a chain or key has begun.

@@ -334,7 +334,7 @@ impl<'a> Plan<'a> {
         }
         let Some(host) = facts.host else { return Route::Need(Need::Host { tlsa }) };
         match judge::host(level, host, facts.sts) {
-            Ok(()) => Route::Need(Need::Peer(self.requirement(host))),
+            Ok(()) => Route::Need(Need::Peer(self.requirement(facts, host))),
             Err((trouble, detail)) => Route::Need(Need::NextHost(trouble, detail)),
         }
     }
@@ -370,12 +370,16 @@ impl<'a> Plan<'a> {
         Route::Reject(self.why(reason, text), EnhancedStatus::permanent(status.0, status.1))
     }
 
-    fn requirement(&self, host: &HostFacts) -> Requirement {
+    /// What the level has no use for is left out: a file that is not there must not stop what
+    /// never needed it. A message that asks REQUIRETLS wants a proof at every level.
+    fn requirement(&self, facts: &Facts<'_>, host: &HostFacts) -> Requirement {
+        let level = self.asked.level;
+        let chain = level.checks_chain() || facts.needs.require_tls;
         Requirement {
-            tls: tls_use(self.asked.level),
-            min_tls13: self.asked.min_tls13 && tls_use(self.asked.level) == TlsUse::Always,
-            ca_file: self.ca_file.map(str::to_owned),
-            client: self.client.cloned(),
+            tls: tls_use(level),
+            min_tls13: self.asked.min_tls13 && tls_use(level) == TlsUse::Always,
+            ca_file: self.ca_file.filter(|_| chain).map(str::to_owned),
+            client: self.client.filter(|_| shows_client(level)).cloned(),
             tlsa: match &host.dane {
                 Dane::Records(set) => Some(set.clone()),
                 Dane::NotAsked
@@ -554,6 +558,11 @@ fn sealed_by(policy: &Policy, domain: &Domain) -> String {
     } else {
         format!("{domain} is no partner, so the message is kept sealed for pickup.")
     }
+}
+
+/// True if a handshake may come about in which our certificate is asked for.
+pub(super) fn shows_client(level: Level) -> bool {
+    level != Level::Envelope && tls_use(level) != TlsUse::Never
 }
 
 pub(super) fn tls_use(level: Level) -> TlsUse {

@@ -140,6 +140,18 @@ pub struct PolicySet {
     pub(super) rules: Vec<Rule>,
     /// Domains, or leading dot and domain, that level `auto` never delivers to.
     pub(super) never_direct: HashSet<String>,
+    /// What entries name beside themselves.
+    pub(super) files: Vec<NamedFile>,
+}
+/// A file that an entry names and its level has a use for.
+#[derive(Debug, Clone)]
+pub struct NamedFile {
+    /// The key that names it.
+    pub key: &'static str,
+    /// Its path, absolute or relative to the policy directory.
+    pub path: String,
+    /// Where the key stands: file, line, column.
+    pub at: (String, u32, u32),
 }
 impl Default for PolicySet {
     /// No file at all: everything is sealed.
@@ -153,6 +165,7 @@ impl Default for PolicySet {
             default,
             rules: Vec::new(),
             never_direct: HashSet::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -224,18 +237,9 @@ impl PolicySet {
         crate::policy::rules::judge(&self.rules, facts)
     }
 
-    /// The files that entries name, with the key that names each and where: whoever loads the set
-    /// sees that they can be read.
-    pub fn files(&self) -> impl Iterator<Item = (&'static str, &str, &PolicyRef)> {
-        self.policies.iter().flat_map(|p| {
-            let client = p.client.as_ref();
-            let named = [
-                ("ca_file", p.ca_file.as_deref()),
-                ("client_certificate", client.map(|c| c.certificate.as_str())),
-                ("client_key", client.map(|c| c.key.as_str())),
-            ];
-            named.into_iter().filter_map(|(key, file)| Some((key, file?, &p.at)))
-        })
+    /// The files that entries name and use: whoever loads the set sees that they can be read.
+    pub fn files(&self) -> &[NamedFile] {
+        &self.files
     }
 }
 

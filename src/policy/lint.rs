@@ -4,7 +4,7 @@ use crate::{
     mail::Domain,
     policy::{
         Code, Level, Policy, PolicySet, Problem, RuleAction, TlsUse,
-        decide::tls_use,
+        decide::{shows_client, tls_use},
         file::NextHop,
         near_miss,
         read::{Place, filled},
@@ -59,7 +59,7 @@ fn idle_keys(section: &Section<'_, '_>, policy: &Policy) {
     idle("match", matches!(level, Level::Secure | Level::Verify));
     idle("fingerprints", level == Level::Fingerprint);
     idle("ca_file", level.checks_chain());
-    idle("client_certificate", encrypted);
+    idle("client_certificate", shows_client(level));
     idle("min_tls", encrypted);
     idle("next_hop", level != Level::Envelope);
     idle("mark", level != Level::Envelope);

@@ -3,7 +3,8 @@ use crate::{
     mail::Domain,
     policy::{
         Code, Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile,
-        file::{ClientKey, NextHop, NoRequireTls, Otherwise},
+        decide::shows_client,
+        file::{ClientKey, NamedFile, NextHop, NoRequireTls, Otherwise},
         lint, near_miss,
         pin::pin,
         rules::Rule,
@@ -194,11 +195,29 @@ impl Reading {
         if level.is_some() {
             lint::entry(section, &policy, &domains);
         }
+        self.files(section, level);
         self.warn_expiry(section, policy.ends);
         let index = self.set.policies.len();
         self.set.policies.push(policy);
         for (at, name) in domains {
             self.claim(section.doc(), at, name, index);
+        }
+    }
+
+    /// Notes the files that the entry names, without those that do nothing at its level.
+    fn files(&mut self, section: &Section<'_, '_>, level: Option<Level>) {
+        let anchors = level.is_none_or(Level::checks_chain);
+        let client = level.is_none_or(shows_client);
+        for (key, used) in
+            [("ca_file", anchors), ("client_certificate", client), ("client_key", client)]
+        {
+            let Some(entry) = filled(section, key).filter(|_| used) else { continue };
+            let Some(path) = entry.value().as_str().map(|text| joined(section, text)) else {
+                continue;
+            };
+            let (line, column) = section.doc().position(entry.key_at());
+            let at = (section.doc().name().to_owned(), line, column);
+            self.set.files.push(NamedFile { key, path, at });
         }
     }
 
@@ -348,8 +367,12 @@ fn client_key(section: &Section<'_, '_>) -> Option<ClientKey> {
 
 /// The path stands relative to the file that names it; kept relative to the policy directory.
 fn beside(section: &Section<'_, '_>, entry: &Entry<'_, '_>) -> Option<String> {
+    Some(joined(section, entry.line()?))
+}
+
+fn joined(section: &Section<'_, '_>, path: &str) -> String {
     let folder = Path::new(section.doc().name()).parent().unwrap_or_else(|| Path::new(""));
-    Some(folder.join(entry.line()?).to_string_lossy().into_owned())
+    folder.join(path).to_string_lossy().into_owned()
 }
 
 fn domains(section: &Section<'_, '_>) -> Vec<(usize, String)> {

@@ -177,6 +177,11 @@ pub(crate) struct Entry<'d, 't> {
 }
 
 impl<'d, 't> Entry<'d, 't> {
+    /// Where the key stands.
+    pub(crate) fn key_at(&self) -> usize {
+        self.key_at
+    }
+
     /// Where the value stands.
     pub(crate) fn at(&self) -> usize {
         self.value.span().start

@@ -165,6 +165,32 @@ fn files_that_entries_name_are_looked_into() {
 }
 
 #[test]
+fn missing_files_are_said_at_their_keys_and_only_where_they_are_used() {
+    let pin = format!("fingerprints = [\"sha256:{}\"]", "0".repeat(64));
+    let keys = "ca_file = \"ca.pem\"\nclient_certificate = \"c.pem\"\nclient_key = \"k.pem\"\n";
+    for (level, wanted) in [
+        ("secure", vec!["missing-file:4", "missing-file:5", "missing-file:6"]),
+        ("fingerprint", vec!["no-effect:4", "missing-file:5", "missing-file:6"]),
+        ("none", vec!["weak-level:3", "no-effect:4", "no-effect:5"]),
+    ] {
+        let pins = if level == "fingerprint" { pin.as_str() } else { "" };
+        let text = format!(
+            "[[partner]]\ndomains = [\"partner.example\"]\nlevel = \"{level}\"\n{keys}{pins}\n"
+        );
+        let dir = folder(&[("p.toml", &text)]);
+        let output = ask(dir.path(), &["policy", "check", "policies", "--json"]);
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let found: Vec<_> = json
+            .as_array()
+            .expect("an array")
+            .iter()
+            .map(|p| format!("{}:{}", p["code"].as_str().expect("a code"), p["line"]))
+            .collect();
+        assert_eq!(found, wanted, "{level}");
+    }
+}
+
+#[test]
 fn the_check_knows_the_configuration() {
     // The settings of these tests say dnssec = "off", and example.org is ours.
     let dir = tempfile::tempdir().expect("temp dir");

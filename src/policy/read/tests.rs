@@ -123,7 +123,7 @@ note = "agreed""#,
     assert_eq!(policy.no_require_tls, NoRequireTls::Envelope);
     assert_eq!(policy.mark.as_deref(), Some("Sensitivity: company-confidential"));
     assert_eq!(
-        set.files().map(|(k, f, _)| (k, f)).collect::<Vec<_>>(),
+        set.files().iter().map(|f| (f.key, f.path.as_str())).collect::<Vec<_>>(),
         [("ca_file", "sub/ca.pem")]
     );
 }
