@@ -7,7 +7,7 @@ use crate::{
         decide::{shows_client, tls_use},
         file::NextHop,
         near_miss,
-        read::{Place, filled},
+        read::{Broken, Place, filled},
         rules::Rule,
         toml_source::Section,
     },
@@ -177,8 +177,16 @@ fn missing_dot(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, St
 }
 
 /// What only the whole set shows.
-pub(super) fn set(set: &PolicySet, places: &BTreeMap<String, Place>) -> Vec<Problem> {
-    let mut problems = unreachable_rules(&set.rules);
+pub(super) fn set(
+    set: &PolicySet,
+    places: &BTreeMap<String, Place>,
+    broken: &Broken,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    // A condition that could not be read looks like none.
+    if !broken.rules {
+        problems.extend(unreachable_rules(&set.rules));
+    }
     for (name, place) in places {
         let texts = [
             whole_suffix(name),

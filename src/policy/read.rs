@@ -14,7 +14,7 @@ use crate::{
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::Path,
 };
@@ -110,7 +110,17 @@ struct Reading {
     /// Lists that `never_direct` names, and where.
     named: Vec<(String, Place)>,
     problems: Vec<Problem>,
+    broken: Broken,
     now: Timestamp,
+}
+
+/// What has errors: of it is known too little to compare it with others.
+#[derive(Debug, Default)]
+pub(super) struct Broken {
+    /// Entries, as numbered in the set.
+    pub(super) entries: HashSet<usize>,
+    /// A file that holds rules.
+    pub(super) rules: bool,
 }
 
 impl Reading {
@@ -118,7 +128,15 @@ impl Reading {
         let default = Policy::built_in(&version);
         let set = PolicySet { version, default, ..PolicySet::default() };
         let (places, lists) = (BTreeMap::new(), HashMap::new());
-        Self { set, places, lists, named: Vec::new(), problems: Vec::new(), now }
+        Self {
+            set,
+            places,
+            lists,
+            named: Vec::new(),
+            problems: Vec::new(),
+            broken: Broken::default(),
+            now,
+        }
     }
 
     fn file(&mut self, file: &SourceFile) {
@@ -170,6 +188,7 @@ impl Reading {
             );
         }
         self.set.rules.extend(sections.iter().filter_map(Rule::read));
+        self.broken.rules |= !sections.is_empty() && top.doc().errors() > 0;
     }
 
     fn place(&self, section: &Section<'_, '_>, level: Level) -> PolicyRef {
@@ -269,7 +288,7 @@ impl Reading {
 
     /// What only the whole shows, once all files are read.
     fn look_over(&mut self) {
-        self.problems.extend(lint::set(&self.set, &self.places));
+        self.problems.extend(lint::set(&self.set, &self.places, &self.broken));
         self.problems.extend(near_miss::names(&self.places));
         let key = |p: &Problem| (p.file.clone(), p.line, p.column);
         self.problems.sort_by_key(key);

@@ -5,9 +5,13 @@
 //! [`Section`] is a table whose keys are all known, an [`Entry`] is a value that knows where it
 //! stands. Reading goes on after a problem, so that one run of `check` shows them all.
 
-use crate::policy::{Code, Problem};
+use crate::policy::{Code, Problem, Severity};
 use jiff::SignedDuration;
-use std::{cell::RefCell, fmt, ops::Range};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    ops::Range,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -23,6 +27,7 @@ pub(crate) struct Document<'a> {
     text: &'a str,
     line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
+    errors: Cell<usize>,
 }
 
 impl<'a> Document<'a> {
@@ -30,7 +35,7 @@ impl<'a> Document<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
         let line_starts = std::iter::once(0).chain(starts).collect();
-        Self { name, text, line_starts, problems: RefCell::new(Vec::new()) }
+        Self { name, text, line_starts, problems: RefCell::default(), errors: Cell::new(0) }
     }
 
     /// Its name.
@@ -65,10 +70,18 @@ impl<'a> Document<'a> {
 
     /// Notes a problem at an offset.
     pub(crate) fn note(&self, code: Code, offset: usize, text: impl Into<String>) {
+        if code.severity() == Severity::Error {
+            self.errors.set(self.errors() + 1);
+        }
         let mut problems = self.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
             problems.push(Problem::new(self.name, self.position(offset), code, text));
         }
+    }
+
+    /// Errors noted so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.get()
     }
 
     /// All problems in the order of the text.

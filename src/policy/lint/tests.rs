@@ -313,3 +313,19 @@ fn what_the_configuration_adds() {
     let found = crate::policy::check::with_own_domains(&set, &own);
     assert_eq!(codes(&found), ["own-domain:4:1"]);
 }
+
+#[test]
+fn beside_a_broken_rule_no_rule_is_called_unreachable() {
+    let good = rule("sender = \"example.org\"", "protect");
+    for broken in [
+        rule("sender = \"@\"", "pass"),
+        rule("subject = \"/[/\"", "reject"),
+        rule("size_over = \"5\"", "protect"),
+        rule("sendr = \"a.example\"", "pass"),
+        rule("sender = \"a.example\"", "pas"),
+    ] {
+        let found = problems(&[("rules.toml", &(broken.clone() + &good + &good))]);
+        let codes: Vec<_> = found.iter().map(|p| p.code.as_str()).collect();
+        assert!(!codes.contains(&"unreachable-rule") && !codes.is_empty(), "{broken}: {found:?}");
+    }
+}
