@@ -121,16 +121,12 @@ fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Pr
         Problem::new(&name, (1, 1), Code::UNREADABLE_FILE, text)
     };
     let mut problems: Vec<Problem> = unreadable.into_iter().map(unread).collect();
-    match PolicySet::parse(&files, clock.now()) {
-        Ok((set, warnings)) => {
-            problems.extend(warnings);
-            problems.extend(missing_files(&set, dir));
-            problems.extend(policy::check::with_own_domains(&set, &beside.own_domains));
-            if beside.dnssec_off {
-                problems.extend(policy::check::with_dnssec_off(&set));
-            }
-        }
-        Err(wrong) => problems.extend(wrong),
+    let (set, found) = PolicySet::survey(&files, clock.now());
+    problems.extend(found);
+    problems.extend(missing_files(&set, dir));
+    problems.extend(policy::check::with_own_domains(&set, &beside.own_domains));
+    if beside.dnssec_off {
+        problems.extend(policy::check::with_dnssec_off(&set));
     }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Ok(problems)

@@ -74,7 +74,7 @@ impl Code {
         Self::warning("parent-not-covered", "`.x` has an entry, x itself has none.");
     pub(crate) const MISSING_DOT: Self = Self::warning(
         "missing-dot",
-        "The entry seems to mean subdomains, and no name in it has a leading dot.",
+        "A subdomain stands beside its domain by name, and the others have no entry.",
     );
     pub(crate) const HOST_AS_DOMAIN: Self = Self::warning(
         "host-as-domain",

@@ -179,6 +179,12 @@ impl PolicySet {
         read::read(files, now)
     }
 
+    /// Every problem at once, and the set as far as it could be read: for looking at only, as an
+    /// entry with an error says less than was meant.
+    pub fn survey(files: &[SourceFile], now: Timestamp) -> (Self, Vec<Problem>) {
+        read::survey(files, now)
+    }
+
     /// Hash over all files, 16 hex digits.
     pub fn version(&self) -> &str {
         &self.version

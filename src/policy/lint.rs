@@ -35,13 +35,22 @@ pub(super) fn default(section: &Section<'_, '_>, level: Level) {
     }
 }
 
-/// One entry, its level read.
-pub(super) fn entry(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
+/// One entry at its level.
+pub(super) fn level(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
     idle_keys(section, policy);
     weak_level(section, policy.level);
-    host_name(section, policy, domains);
+    // What could not be read is no missing key.
+    let names = policy.names.is_empty() && filled(section, "match").is_some();
+    let hop = policy.next_hop.is_none() && filled(section, "next_hop").is_some();
+    if !names && !hop {
+        host_name(section, policy, domains);
+    }
     other_next_hop(section, policy);
-    missing_dot(section, policy, domains);
+}
+
+/// What one entry says at any level.
+pub(super) fn entry(section: &Section<'_, '_>, domains: &[(usize, String)]) {
+    missing_dot(section, domains);
     near_miss::spelling(section, "domains");
     near_miss::spelling(section, "match");
     near_miss::names_of_match(section, domains);
@@ -150,18 +159,10 @@ fn other_next_hop(section: &Section<'_, '_>, policy: &Policy) {
     }
 }
 
-/// Subdomains that seem to be meant and are not covered: the note speaks of them, or some stand
-/// beside the domain by their names.
-fn missing_dot(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
+/// Subdomains that seem to be meant and are not covered: some stand beside the domain by their
+/// names.
+fn missing_dot(section: &Section<'_, '_>, domains: &[(usize, String)]) {
     let Some(entry) = section.get("domains") else { return };
-    let note = policy.note.as_deref().unwrap_or_default().to_lowercase();
-    let speaks = ["subdomain", "sub-domain", "*."].iter().any(|word| note.contains(word));
-    let dotted = domains.iter().any(|(_, name)| name.starts_with('.'));
-    if let (true, false, Some((_, name))) = (speaks, dotted, domains.first()) {
-        let text = format!("the note speaks of subdomains: \".{name}\" would cover them");
-        entry.note(Code::MISSING_DOT, text);
-        return;
-    }
     for (_, parent) in domains.iter().filter(|(_, name)| !name.starts_with('.')) {
         let suffix = format!(".{parent}");
         let below =
@@ -192,7 +193,7 @@ pub(super) fn set(
             whole_suffix(name),
             uncovered_parent(name, places),
             host_as_domain(name, places),
-            redundant(set, name, places),
+            redundant(set, name, places, broken),
             never_direct(set, name),
         ];
         let (file, line, column) = place;
@@ -245,9 +246,18 @@ fn host_as_domain(name: &str, places: &BTreeMap<String, Place>) -> Found {
 }
 
 /// A name whose row could go, as a wider one says the same.
-fn redundant(set: &PolicySet, name: &str, places: &BTreeMap<String, Place>) -> Found {
-    let own = set.policies.get(*set.names.get(name)?)?;
+fn redundant(
+    set: &PolicySet,
+    name: &str,
+    places: &BTreeMap<String, Place>,
+    broken: &Broken,
+) -> Found {
+    let own_index = set.names.get(name)?;
+    let own = set.policies.get(*own_index)?;
     let (wider, index) = wider(name).find_map(|key| Some((key, set.names.get(key)?)))?;
+    if [own_index, index].iter().any(|index| broken.entries.contains(index)) {
+        return None;
+    }
     let other = set.policies.get(*index)?;
     let (contact, note) = (own.contact.clone(), own.note.clone());
     let same = Policy { at: own.at.clone(), contact, note, ..other.clone() } == *own;

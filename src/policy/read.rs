@@ -84,6 +84,15 @@ pub(super) fn read(
     files: &[SourceFile],
     now: Timestamp,
 ) -> Result<(PolicySet, Vec<Problem>), Vec<Problem>> {
+    let (set, problems) = survey(files, now);
+    if problems.iter().any(|p| p.severity == Severity::Error) {
+        return Err(problems);
+    }
+    Ok((set, problems))
+}
+
+/// Reads all files as far as that goes.
+pub(super) fn survey(files: &[SourceFile], now: Timestamp) -> (PolicySet, Vec<Problem>) {
     let mut sorted: Vec<&SourceFile> = files.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let version = version(files);
@@ -93,10 +102,7 @@ pub(super) fn read(
     }
     reading.never_direct();
     reading.look_over();
-    if reading.problems.iter().any(|p| p.severity == Severity::Error) {
-        return Err(reading.problems);
-    }
-    Ok((reading.set, reading.problems))
+    (reading.set, reading.problems)
 }
 
 /// Where a name was first written: file, line, column.
@@ -198,6 +204,7 @@ impl Reading {
     }
 
     fn partner(&mut self, section: &Section<'_, '_>) {
+        let before = section.doc().errors();
         let domains = domains(section);
         let level = match section.get("level") {
             Some(entry) => entry.parse(Level::read),
@@ -211,12 +218,16 @@ impl Reading {
             }
         };
         let policy = partner(section, self.place(section, level.unwrap_or(Level::Envelope)));
+        lint::entry(section, &domains);
         if level.is_some() {
-            lint::entry(section, &policy, &domains);
+            lint::level(section, &policy, &domains);
         }
         self.files(section, level);
         self.warn_expiry(section, policy.ends);
         let index = self.set.policies.len();
+        if section.doc().errors() > before {
+            self.broken.entries.insert(index);
+        }
         self.set.policies.push(policy);
         for (at, name) in domains {
             self.claim(section.doc(), at, name, index);

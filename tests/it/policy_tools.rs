@@ -172,6 +172,7 @@ fn missing_files_are_said_at_their_keys_and_only_where_they_are_used() {
         ("secure", vec!["missing-file:4", "missing-file:5", "missing-file:6"]),
         ("fingerprint", vec!["no-effect:4", "missing-file:5", "missing-file:6"]),
         ("none", vec!["weak-level:3", "no-effect:4", "no-effect:5"]),
+        ("sekure", vec!["unknown-level:3", "missing-file:4", "missing-file:5", "missing-file:6"]),
     ] {
         let pins = if level == "fingerprint" { pin.as_str() } else { "" };
         let text = format!(

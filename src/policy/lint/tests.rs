@@ -53,12 +53,7 @@ fn what_an_entry_asks() {
             "neither can be met by an address",
         ),
         ("envelope", "mark = \"X-A: b\"".into(), vec!["no-effect:4:1"], "never added"),
-        (
-            "secure",
-            "note = \"with all Subdomains\"".into(),
-            vec!["missing-dot:2:1"],
-            "the note says more than the names",
-        ),
+        ("secure", "note = \"not its subdomains\"".into(), vec![], "a note is for people"),
     ] {
         let text = partner("\"a.example\"", &format!("level = \"{level}\"\n{keys}"));
         assert_eq!(
@@ -327,5 +322,34 @@ fn beside_a_broken_rule_no_rule_is_called_unreachable() {
         let found = problems(&[("rules.toml", &(broken.clone() + &good + &good))]);
         let codes: Vec<_> = found.iter().map(|p| p.code.as_str()).collect();
         assert!(!codes.contains(&"unreachable-rule") && !codes.is_empty(), "{broken}: {found:?}");
+    }
+}
+
+#[test]
+fn an_error_in_an_entry_hides_no_other_problem_of_it() {
+    let keys = "level = \"sekure\"\nmatch = [\"mx.partnre.example\"]";
+    let text = partner("\"p\u{0430}rtner.example\", \"partner.example.\"", keys);
+    assert_eq!(
+        codes(&problems(&[("p.toml", &text)])),
+        [
+            "mixed-scripts:2:12",
+            "homograph:2:12",
+            "trailing-dot:2:31",
+            "unknown-level:3:9",
+            "near-miss:4:10"
+        ]
+    );
+}
+
+#[test]
+fn what_could_not_be_read_is_not_taken_for_missing() {
+    for (keys, wanted) in [
+        ("level = \"verify\"\nmatch = [\"*.a.example\"]", vec!["invalid-domain:4:10"]),
+        ("level = \"verify\"\nnext_hop = \"[x\"", vec!["invalid-value:4:12"]),
+        ("level = \"secure\"\nmark = \"nocolon\"", vec!["invalid-value:4:8"]),
+    ] {
+        let text = partner("\"x.a.example\"", keys);
+        let wider = partner("\"a.example\", \".a.example\"", "level = \"secure\"");
+        assert_eq!(codes(&problems(&[("p.toml", &text), ("w.toml", &wider)])), wanted, "{keys}");
     }
 }
