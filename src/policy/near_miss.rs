@@ -197,7 +197,7 @@ fn hash(text: impl Iterator<Item = char>) -> u64 {
 }
 
 /// True if exactly one label differs, is long, and differs by one letter: changed, left out, put in
-/// or swapped with its neighbour. Numbers differ for good reasons.
+/// or swapped with its neighbour. Numbers differ for good reasons, and so do letters that number.
 fn near_miss(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('.'), other.split('.'));
     let mut missed = 0;
@@ -215,7 +215,21 @@ fn slip(one: &str, other: &str) -> bool {
     let letters = |label: &str| label.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let numbered = letters(one) == letters(other);
     let long = one.chars().count().max(other.chars().count()) >= SHORTEST;
-    long && !numbered && strsim::damerau_levenshtein(one, other) == 1
+    long && !numbered && !lettered(one, other) && strsim::damerau_levenshtein(one, other) == 1
+}
+
+/// True for `clinic-a` and `clinic-b`: what differs stands alone between hyphens, and is one letter
+/// beside digits at most.
+fn lettered(one: &str, other: &str) -> bool {
+    let short = |part: &str| part.chars().filter(|c| !c.is_ascii_digit()).count() <= 1;
+    let (mut one, mut other) = (one.split('-'), other.split('-'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(a), Some(b)) if a == b || short(a) && short(b) => {}
+            (Some(_) | None, Some(_) | None) => return false,
+        }
+    }
 }
 
 /// A name as people read it, beside the one that goes over the wire.
@@ -241,6 +255,14 @@ mod tests {
             ("abcde.example", "abcdf.example", false, "short labels"),
             ("branch1.example", "branch2.example", false, "numbers"),
             ("branch.example", "branch2.example", false, "a number put in"),
+            ("clinic-a.example", "clinic-b.example", false, "letters that number"),
+            ("x-clinic.example", "y-clinic.example", false, "in front"),
+            ("site-a-north.example", "site-b-north.example", false, "in the middle"),
+            ("clinic-a1.example", "clinic-b1.example", false, "a letter and a number"),
+            ("clinic-1.example", "clinic-a.example", false, "a letter or a number"),
+            ("clinic-aa.example", "clinic-ab.example", true, "two letters are a word"),
+            ("clinica.example", "clinicb.example", true, "no hyphen between"),
+            ("clinic-a.example", "clinik-a.example", true, "the word differs"),
             ("partner.example", "partner.com", false, "another top-level domain"),
             ("partner.example", "a.partner.example", false, "more labels"),
             ("partner1.example", "pantner.example", false, "two letters"),
