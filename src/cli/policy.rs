@@ -136,7 +136,7 @@ fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Pr
 /// them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
     let problem = |named: &NamedFile| {
-        let NamedFile { key, path: file, at: (source, line, column) } = named;
+        let NamedFile { key, path: file, at: (source, line, column), accept } = named;
         let (code, text) = match start_of(&dir.join(file)) {
             Err(error) => (
                 Code::MISSING_FILE,
@@ -144,7 +144,8 @@ pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
             ),
             Ok(bytes) => (Code::NOT_PEM, no_pem(key, file, &bytes)?),
         };
-        Some(Problem::new(source, (*line, *column), code, text))
+        let problem = || Problem::new(source, (*line, *column), code, text);
+        (!accept.contains(&code)).then(problem)
     };
     set.files().iter().filter_map(problem).collect()
 }

@@ -1,7 +1,7 @@
 //! Policy files: one whole, immutable set per load.
 use crate::{
     mail::Domain,
-    policy::{Level, Problem, RuleFacts, RuleVerdict, SourceFile, read, rules::Rule},
+    policy::{Code, Level, Problem, RuleFacts, RuleVerdict, SourceFile, read, rules::Rule},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ pub struct Policy {
     pub contact: Option<String>,
     /// What the admin wants to remember.
     pub note: Option<String>,
+    /// Warnings that the admin has answered.
+    pub accept: Vec<Code>,
     /// First moment at which the entry no longer counts: the end of its `expires` day, UTC.
     pub ends: Option<Timestamp>,
     /// True for a `[[partner]]` entry, false for the default.
@@ -101,6 +103,7 @@ impl Policy {
             mark: None,
             contact: None,
             note: None,
+            accept: Vec::new(),
             ends: None,
             partner: false,
         }
@@ -152,6 +155,8 @@ pub struct NamedFile {
     pub path: String,
     /// Where the key stands: file, line, column.
     pub at: (String, u32, u32),
+    /// Warnings about it that the entry answers.
+    pub accept: Vec<Code>,
 }
 impl Default for PolicySet {
     /// No file at all: everything is sealed.
@@ -183,6 +188,12 @@ impl PolicySet {
     /// entry with an error says less than was meant.
     pub fn survey(files: &[SourceFile], now: Timestamp) -> (Self, Vec<Problem>) {
         read::survey(files, now)
+    }
+
+    /// True if the entry of this very name answers warnings of this kind.
+    pub(super) fn accepts(&self, name: &str, code: Code) -> bool {
+        let policy = self.names.get(name).and_then(|index| self.policies.get(*index));
+        policy.is_some_and(|policy| policy.accept.contains(&code))
     }
 
     /// Hash over all files, 16 hex digits.

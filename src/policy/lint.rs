@@ -12,7 +12,10 @@ use crate::{
         toml_source::Section,
     },
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 /// Second-level names under which strangers register theirs, below a country's two letters.
 const SECOND_LEVEL: [&str; 16] = [
@@ -163,16 +166,18 @@ fn other_next_hop(section: &Section<'_, '_>, policy: &Policy) {
 /// names.
 fn missing_dot(section: &Section<'_, '_>, domains: &[(usize, String)]) {
     let Some(entry) = section.get("domains") else { return };
-    for (_, parent) in domains.iter().filter(|(_, name)| !name.starts_with('.')) {
-        let suffix = format!(".{parent}");
-        let below =
-            domains.iter().find(|(_, name)| name.len() > suffix.len() && name.ends_with(&suffix));
-        if let Some((at, name)) = below.filter(|_| domains.iter().all(|(_, d)| *d != suffix)) {
-            let text = format!(
-                "`{name}` stands beside `{parent}`, while other subdomains have no entry: write \
-                 \"{suffix}\" if all are meant"
-            );
-            entry.note_at(Code::MISSING_DOT, *at, text);
+    let listed: HashSet<&str> = domains.iter().map(|(_, name)| name.as_str()).collect();
+    let mut said = HashSet::new();
+    for (at, name) in domains {
+        for suffix in wider(name) {
+            let parent = suffix.trim_start_matches('.');
+            if listed.contains(parent) && !listed.contains(suffix) && said.insert(parent) {
+                let text = format!(
+                    "`{name}` stands beside `{parent}`, while other subdomains have no entry: \
+                     write \"{suffix}\" if all are meant"
+                );
+                entry.note_at(Code::MISSING_DOT, *at, text);
+            }
         }
     }
 }
@@ -198,7 +203,8 @@ pub(super) fn set(
         ];
         let (file, line, column) = place;
         let problem = |(code, text)| Problem::new(file, (*line, *column), code, text);
-        problems.extend(texts.into_iter().flatten().map(problem));
+        let open = texts.into_iter().flatten().filter(|(code, _)| !set.accepts(name, *code));
+        problems.extend(open.map(problem));
     }
     problems
 }
@@ -259,8 +265,8 @@ fn redundant(
         return None;
     }
     let other = set.policies.get(*index)?;
-    let (contact, note) = (own.contact.clone(), own.note.clone());
-    let same = Policy { at: own.at.clone(), contact, note, ..other.clone() } == *own;
+    let (contact, note, accept) = (own.contact.clone(), own.note.clone(), own.accept.clone());
+    let same = Policy { at: own.at.clone(), contact, note, accept, ..other.clone() } == *own;
     let (file, line, column) = places.get(wider)?;
     let text = format!(
         "`{wider}` at {file}:{line}:{column} covers `{name}` and says the same: leave this one out"
@@ -290,7 +296,8 @@ fn wider(name: &str) -> impl Iterator<Item = &str> {
 fn unreachable_rules(rules: &[Rule]) -> Vec<Problem> {
     let rejects = |rule: &Rule| rule.action == RuleAction::Reject;
     let mut problems = Vec::new();
-    for (n, rule) in rules.iter().enumerate() {
+    let open = |(_, rule): &(usize, &Rule)| !rule.accept.contains(&Code::UNREACHABLE_RULE);
+    for (n, rule) in rules.iter().enumerate().filter(open) {
         let before = rules.iter().take(n).filter(|other| rejects(other) || !rejects(rule));
         let after = rules.iter().skip(n + 1).filter(|other| rejects(other) && !rejects(rule));
         if let Some(other) = before.chain(after).find(|other| other.covers(rule)) {

@@ -21,7 +21,7 @@ use std::{
 use toml::de::DeValue;
 
 const TOP: [&str; 4] = ["partner", "default", "rule", "domains"];
-pub(super) const PARTNER: [&str; 16] = [
+pub(super) const PARTNER: [&str; 17] = [
     "domains",
     "level",
     "match",
@@ -37,9 +37,10 @@ pub(super) const PARTNER: [&str; 16] = [
     "mark",
     "contact",
     "note",
+    "accept",
     "expires",
 ];
-pub(super) const DEFAULT: [&str; 3] = ["level", "otherwise", "never_direct"];
+pub(super) const DEFAULT: [&str; 4] = ["level", "otherwise", "never_direct", "accept"];
 const OTHERWISE: [(&str, Otherwise); 3] =
     [("envelope", Otherwise::Envelope), ("defer", Otherwise::Defer), ("bounce", Otherwise::Bounce)];
 const NO_REQUIRE_TLS: [(&str, NoRequireTls); 2] =
@@ -177,9 +178,11 @@ impl Reading {
             self.named.push((name, (top.doc().name().to_owned(), line, column)));
         }
         let level = section.get("level").and_then(|e| e.parse(Level::read));
+        top.doc().accept(&accept(&section));
         if let Some(level) = level {
             lint::default(&section, level);
         }
+        top.doc().accept(&[]);
         let at = self.place(&section, level.unwrap_or(Level::Envelope));
         self.set.default = Policy { otherwise: otherwise(&section), ..Policy::of(at) };
     }
@@ -205,6 +208,8 @@ impl Reading {
 
     fn partner(&mut self, section: &Section<'_, '_>) {
         let before = section.doc().errors();
+        let accept = accept(section);
+        section.doc().accept(&accept);
         let domains = domains(section);
         let level = match section.get("level") {
             Some(entry) => entry.parse(Level::read),
@@ -217,12 +222,13 @@ impl Reading {
                 None
             }
         };
-        let policy = partner(section, self.place(section, level.unwrap_or(Level::Envelope)));
+        let at = self.place(section, level.unwrap_or(Level::Envelope));
+        let policy = Policy { accept, ..partner(section, at) };
         lint::entry(section, &domains);
         if level.is_some() {
             lint::level(section, &policy, &domains);
         }
-        self.files(section, level);
+        self.files(section, level, &policy.accept);
         self.warn_expiry(section, policy.ends);
         let index = self.set.policies.len();
         if section.doc().errors() > before {
@@ -232,10 +238,11 @@ impl Reading {
         for (at, name) in domains {
             self.claim(section.doc(), at, name, index);
         }
+        section.doc().accept(&[]);
     }
 
     /// Notes the files that the entry names, without those that do nothing at its level.
-    fn files(&mut self, section: &Section<'_, '_>, level: Option<Level>) {
+    fn files(&mut self, section: &Section<'_, '_>, level: Option<Level>, accept: &[Code]) {
         let anchors = level.is_none_or(Level::checks_chain);
         let client = level.is_none_or(shows_client);
         for (key, used) in
@@ -247,7 +254,7 @@ impl Reading {
             };
             let (line, column) = section.doc().position(entry.key_at());
             let at = (section.doc().name().to_owned(), line, column);
-            self.set.files.push(NamedFile { key, path, at });
+            self.set.files.push(NamedFile { key, path, at, accept: accept.to_vec() });
         }
     }
 
@@ -300,7 +307,8 @@ impl Reading {
     /// What only the whole shows, once all files are read.
     fn look_over(&mut self) {
         self.problems.extend(lint::set(&self.set, &self.places, &self.broken));
-        self.problems.extend(near_miss::names(&self.places));
+        self.problems
+            .extend(near_miss::names(&self.places, &|name, code| self.set.accepts(name, code)));
         let key = |p: &Problem| (p.file.clone(), p.line, p.column);
         self.problems.sort_by_key(key);
     }
@@ -336,6 +344,12 @@ pub(super) fn filled<'d, 't>(
     key: &'static str,
 ) -> Option<Entry<'d, 't>> {
     section.get(key).filter(|entry| !entry.is_empty())
+}
+
+/// Warnings that an entry, the default or a rule answers.
+pub(super) fn accept(section: &Section<'_, '_>) -> Vec<Code> {
+    let codes = section.get("accept").and_then(|e| e.list(Code::accepted)).unwrap_or_default();
+    codes.into_iter().map(|(_, code)| code).collect()
 }
 
 fn otherwise(section: &Section<'_, '_>) -> Otherwise {

@@ -17,7 +17,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// Problems kept of one file; a file that has more is not read by a person anyway.
+/// Errors kept of one file, and warnings; a file that has more is not read by a person anyway.
 const MAX_PROBLEMS: usize = 200;
 
 /// A text with its name, where its lines begin, and what is wrong with it.
@@ -28,6 +28,9 @@ pub(crate) struct Document<'a> {
     line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
     errors: Cell<usize>,
+    warnings: Cell<usize>,
+    /// Warnings that the entry which is read answers itself.
+    accepted: RefCell<Vec<Code>>,
 }
 
 impl<'a> Document<'a> {
@@ -35,7 +38,15 @@ impl<'a> Document<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
         let line_starts = std::iter::once(0).chain(starts).collect();
-        Self { name, text, line_starts, problems: RefCell::default(), errors: Cell::new(0) }
+        Self {
+            name,
+            text,
+            line_starts,
+            problems: RefCell::default(),
+            errors: Cell::default(),
+            warnings: Cell::default(),
+            accepted: RefCell::default(),
+        }
     }
 
     /// Its name.
@@ -68,15 +79,26 @@ impl<'a> Document<'a> {
         self.note(Code::INVALID_VALUE, offset, text);
     }
 
+    /// From here on, problems of these kinds are not noted.
+    pub(crate) fn accept(&self, codes: &[Code]) {
+        codes.clone_into(&mut self.accepted.borrow_mut());
+    }
+
     /// Notes a problem at an offset.
     pub(crate) fn note(&self, code: Code, offset: usize, text: impl Into<String>) {
-        if code.severity() == Severity::Error {
-            self.errors.set(self.errors() + 1);
+        if self.accepted.borrow().contains(&code) {
+            return;
         }
-        let mut problems = self.problems.borrow_mut();
-        if problems.len() < MAX_PROBLEMS {
-            problems.push(Problem::new(self.name, self.position(offset), code, text));
+        let noted = match code.severity() {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+        };
+        // An error counts whatever warnings went before it: it refuses the set.
+        if noted.get() < MAX_PROBLEMS {
+            let problem = Problem::new(self.name, self.position(offset), code, text);
+            self.problems.borrow_mut().push(problem);
         }
+        noted.set(noted.get() + 1);
     }
 
     /// Errors noted so far.
@@ -86,8 +108,14 @@ impl<'a> Document<'a> {
 
     /// All problems in the order of the text.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
+        let more = (self.errors.get() + self.warnings.get()) - self.problems.borrow().len();
+        let end = self.position(self.text.len());
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|p| (p.line, p.column));
+        if more > 0 {
+            let text = format!("{more} more problems of this file are not shown");
+            problems.push(Problem::new(self.name, end, Code::NOT_SHOWN, text));
+        }
         problems
     }
 }
