@@ -216,17 +216,19 @@ fn whole_suffix(name: &str) -> Found {
     let bare = name.strip_prefix('.').unwrap_or(name);
     let whole = match bare.split_once('.') {
         None => true,
-        Some((second, top)) => {
-            name.starts_with('.')
-                && top.len() == 2
-                && !top.contains('.')
-                && SECOND_LEVEL.contains(&second)
-        }
+        Some(_) => name.starts_with('.') && is_second_level(bare),
     };
     let text = format!(
         "`{name}` speaks for everybody who registers a name there: write the partner's own domain"
     );
     (whole && !bare.starts_with('[')).then_some((Code::WHOLE_SUFFIX, text))
+}
+
+/// `co.uk`
+fn is_second_level(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(second, top)| {
+        top.len() == 2 && !top.contains('.') && SECOND_LEVEL.contains(&second)
+    })
 }
 
 /// `.x` does not cover x itself: a frequent surprise, worth a word where no entry covers it.
@@ -247,8 +249,8 @@ fn host_as_domain(name: &str, places: &BTreeMap<String, Place>) -> Found {
         "`{name}` looks like a mail host; entries go by what stands behind the @: write \
          \"{rest}\" if that is meant"
     );
-    (HOST_NAMES.contains(&host) && rest.contains('.') && !listed)
-        .then_some((Code::HOST_AS_DOMAIN, text))
+    let registered = !rest.contains('.') || is_second_level(rest);
+    (HOST_NAMES.contains(&host) && !registered && !listed).then_some((Code::HOST_AS_DOMAIN, text))
 }
 
 /// A name whose row could go, as a wider one says the same.

@@ -96,6 +96,8 @@ fn names_that_are_hardly_meant() {
             "the domain is there too",
         ),
         (r#""mail.example""#, &[], "a registered name"),
+        (r#""relay.org.uk""#, &[], "registered under a country's second level"),
+        (r#""mx.relay.org.uk""#, &["host-as-domain:2:12"], "a host below it"),
         (r#""a.example.""#, &["trailing-dot:2:12"], "folded"),
         (
             r#"".a.example", "x.a.example", "a.example""#,
