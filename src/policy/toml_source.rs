@@ -135,6 +135,8 @@ pub(crate) struct Section<'d, 't> {
     /// Where the table begins.
     at: usize,
     table: &'d DeTable<'t>,
+    /// Its key; none at the top. No table lies deeper than one of these.
+    name: Option<&'static str>,
 }
 
 impl<'d, 't> Section<'d, 't> {
@@ -153,7 +155,21 @@ impl<'d, 't> Section<'d, 't> {
                 doc.note(Code::UNKNOWN_KEY, key.span().start, text);
             }
         }
-        Self { doc, at, table }
+        Self { doc, at, table, name: None }
+    }
+
+    fn below(self, name: &'static str, table: &'d DeTable<'t>, at: usize, known: &[&str]) -> Self {
+        Self { name: Some(name), ..Self::new(self.doc, table, at, known) }
+    }
+
+    /// How a table is written here: its header in full, or its key and value inside another table.
+    fn spelling(&self, key: &str, list: bool) -> String {
+        match (self.name, list) {
+            (None, false) => format!("[{key}]"),
+            (None, true) => format!("[[{key}]]"),
+            (Some(name), false) => format!("[{name}.{key}], or {key} = {{ … }}"),
+            (Some(name), true) => format!("[[{name}.{key}]], or {key} = [{{ … }}]"),
+        }
     }
 
     /// The document.
@@ -177,12 +193,13 @@ impl<'d, 't> Section<'d, 't> {
         let entry = self.get(key)?;
         let value = entry.value.get_ref();
         if let Some(table) = value.as_table() {
-            return Some(Self::new(self.doc, table, entry.key_at, known));
+            return Some(self.below(key, table, entry.key_at, known));
         }
+        let write = self.spelling(key, false);
         entry.fail_key(if value.is_array() {
-            format!("`{key}` is one table: write [{key}]")
+            format!("`{key}` is one table: write {write}")
         } else {
-            format!("`{key}` is a table, not {}: write [{key}]", kind(value))
+            format!("`{key}` is a table, not {}: write {write}", kind(value))
         });
         None
     }
@@ -190,17 +207,18 @@ impl<'d, 't> Section<'d, 't> {
     /// The tables of an array of tables.
     pub(crate) fn sections(&self, key: &'static str, known: &[&str]) -> Vec<Self> {
         let Some(entry) = self.get(key) else { return Vec::new() };
+        let write = self.spelling(key, true);
         let DeValue::Array(items) = entry.value.get_ref() else {
-            entry.fail_key(format!("`{key}` is a list of tables: write [[{key}]]"));
+            entry.fail_key(format!("`{key}` is a list of tables: write {write}"));
             return Vec::new();
         };
         let mut sections = Vec::with_capacity(items.len());
         for item in items {
             let (at, value) = (item.span().start, item.get_ref());
             if let Some(table) = value.as_table() {
-                sections.push(Self::new(self.doc, table, at, known));
+                sections.push(self.below(key, table, at, known));
             } else {
-                let text = format!("`{key}` holds tables, not {}: write [[{key}]]", kind(value));
+                let text = format!("`{key}` holds tables, not {}: write {write}", kind(value));
                 self.doc.note(Code::WRONG_TYPE, at, text);
             }
         }
@@ -498,6 +516,29 @@ mod tests {
         for (offset, expected) in [(0, (1, 1)), (4, (1, 5)), (6, (2, 1)), (8, (2, 2)), (13, (3, 1))]
         {
             assert_eq!(doc.position(offset), expected, "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn tables_are_spelled_in_full() {
+        for (text, says) in [
+            ("a = 1", "write [a]"),
+            ("b = 1", "write [[b]]"),
+            ("[a]\nc = { k = 1 }", "write [[a.c]], or c = [{ … }]"),
+            ("[a]\nc = [1]", "write [[a.c]], or c = [{ … }]"),
+            ("[[b]]\nd = 1", "write [b.d], or d = { … }"),
+        ] {
+            let doc = Document::new("x", text);
+            let table = doc.parse().unwrap();
+            let top = Section::new(&doc, &table, 0, &["a", "b"]);
+            if let Some(a) = top.section("a", &["c"]) {
+                a.sections("c", &["k"]);
+            }
+            for b in top.sections("b", &["d"]) {
+                b.section("d", &["k"]);
+            }
+            let found = doc.into_problems();
+            assert!(found.len() == 1 && found[0].text.ends_with(says), "{text}: {found:?}");
         }
     }
 
