@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Component, Path},
 };
 use x509_parser::pem::Pem;
 
@@ -104,14 +104,23 @@ pub fn check(dir: &Path, beside: &Beside, strict: bool, answer: Answer, clock: &
     match answer {
         Answer::Text => problems.iter().for_each(out::line),
         Answer::Json => out::json(&problems),
-        // A checkout's own folder is named relative to it.
-        Answer::Sarif => {
-            let folder = dir.to_str().filter(|_| dir.is_relative());
-            out::json(&policy::sarif::log(&problems, folder.map(|f| f.trim_start_matches("./"))));
-        }
+        Answer::Sarif => out::json(&policy::sarif::log(&problems, checkout(dir).as_deref())),
     }
     let bad = |p: &Problem| strict || p.severity == Severity::Error;
     if problems.iter().any(bad) { Exit::No } else { Exit::Done }
+}
+
+/// A checkout's own folder as it is named relative to it, in plain steps down; `.` is the checkout.
+fn checkout(dir: &Path) -> Option<String> {
+    let mut steps = Vec::new();
+    for step in dir.components() {
+        match step {
+            Component::Normal(name) => steps.push(name.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(steps.join("/"))
 }
 
 fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Problem>> {
@@ -206,4 +215,24 @@ pub(super) fn load_set(dir: &Path, now: Timestamp) -> Result<PolicySet, Exit> {
 fn unreadable(dir: &Path, error: &io::Error) -> Exit {
     out::complain(format_args!("{}: {error}", dir.display()));
     Exit::Config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_a_checkout() {
+        for (dir, folder) in [
+            (".", Some("")),
+            ("./", Some("")),
+            ("policies", Some("policies")),
+            ("./policies/", Some("policies")),
+            ("conf/./policies", Some("conf/policies")),
+            ("/etc/restante/policies", None),
+            ("../policies", None),
+        ] {
+            assert_eq!(checkout(Path::new(dir)).as_deref(), folder, "{dir}");
+        }
+    }
 }

@@ -84,6 +84,12 @@ fn problems_are_lines_json_and_sarif_of_one_content() {
     }
     assert_eq!(results.len(), lines.len());
 
+    // The folder itself may be the checkout.
+    let sarif = ask(&dir.path().join("policies"), &["policy", "check", "--sarif", "."]);
+    let sarif: Value = serde_json::from_slice(&sarif.stdout).expect("JSON");
+    let place = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"], serde_json::json!({ "uri": "a%20b.toml" }));
+
     // A folder that is named absolutely is no place in a checkout.
     let policies = dir.path().join("policies").display().to_string();
     let sarif = ask(dir.path(), &["policy", "check", &policies, "--sarif"]);
