@@ -281,11 +281,19 @@ impl Reading {
     fn warn_expiry(&self, section: &Section<'_, '_>, ends: Option<Timestamp>) {
         let (Some(entry), Some(ends)) = (section.get("expires"), ends) else { return };
         let left = ends.duration_since(self.now);
+        let day = (ends - SignedDuration::from_hours(1)).to_zoned(TimeZone::UTC).date();
         if left <= SignedDuration::ZERO {
-            entry.note(Code::EXPIRED, "this entry has expired and no longer counts");
+            let text = format!(
+                "this entry has expired: it held until the end of {day} (UTC), and no longer \
+                 counts; write a later date, or take the entry out"
+            );
+            entry.note(Code::EXPIRED, text);
         } else if left <= EXPIRY_NOTICE {
-            let days = left.as_secs().div_euclid(86_400);
-            entry.note(Code::EXPIRES_SOON, format_args!("this entry expires in {days} days"));
+            let text = format!(
+                "this entry expires soon: it holds until the end of {day} (UTC); write a later \
+                 date, or take the entry out"
+            );
+            entry.note(Code::EXPIRES_SOON, text);
         }
     }
 

@@ -262,8 +262,18 @@ fn near_misses_are_warnings() {
         ),
         ("level = \"envelope\"\nmin_tls = \"1.3\"", "key `min_tls`: has no effect"),
         ("level = \"secure\"\nnext_hop = \"[mx.b.example]\"", "add match = [\"mx.b.example\"]"),
-        ("level = \"secure\"\nexpires = \"2026-12-10\"", "expires in 18 days"),
-        ("level = \"secure\"\nexpires = \"2026-11-21\"", "has expired"),
+        (
+            "level = \"secure\"\nexpires = \"2026-12-10\"",
+            "until the end of 2026-12-10 (UTC); write",
+        ),
+        (
+            "level = \"secure\"\nexpires = \"2026-11-22\"",
+            "until the end of 2026-11-22 (UTC); write",
+        ),
+        (
+            "level = \"secure\"\nexpires = \"2026-11-21\"",
+            "has expired: it held until the end of 2026-11-21",
+        ),
     ] {
         let found = problems(&[("p.toml", &partner(keys))]);
         assert_eq!(found.len(), 1, "{keys}: {found:?}");
