@@ -4,13 +4,13 @@ use super::{Exit, out};
 use crate::{
     clock::Clock,
     mail::{Address, Domain},
-    policy::{self, Code, PolicyRef, PolicySet, Problem, Severity, SourceFile},
+    policy::{self, Code, NamedFile, PolicySet, Problem, Severity, SourceFile},
 };
 use jiff::Timestamp;
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Component, Path},
 };
 use x509_parser::pem::Pem;
 
@@ -103,11 +103,7 @@ pub fn check(dir: &Path, beside: &Beside, strict: bool, answer: Answer, clock: &
     match answer {
         Answer::Text => problems.iter().for_each(out::line),
         Answer::Json => out::json(&problems),
-        // A checkout's own folder is named relative to it.
-        Answer::Sarif => {
-            let folder = dir.to_str().filter(|_| dir.is_relative());
-            out::json(&policy::sarif::log(&problems, folder.map(|f| f.trim_start_matches("./"))));
-        }
+        Answer::Sarif => out::json(&policy::sarif::log(&problems, checkout(dir).as_deref())),
     }
     let bad = |p: &Problem| strict || p.severity == Severity::Error;
     if problems.iter().any(bad) { Exit::No } else { Exit::Done }
@@ -123,6 +119,19 @@ pub(super) fn there(dir: &Path) -> Result<(), Exit> {
     Err(Exit::No)
 }
 
+/// A checkout's own folder as it is named relative to it, in plain steps down; `.` is the checkout.
+fn checkout(dir: &Path) -> Option<String> {
+    let mut steps = Vec::new();
+    for step in dir.components() {
+        match step {
+            Component::Normal(name) => steps.push(name.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(steps.join("/"))
+}
+
 fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Problem>> {
     let (files, unreadable) = read_each(dir)?;
     let unread = |(name, error): (String, io::Error)| {
@@ -130,16 +139,12 @@ fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Pr
         Problem::new(&name, (1, 1), Code::UNREADABLE_FILE, text)
     };
     let mut problems: Vec<Problem> = unreadable.into_iter().map(unread).collect();
-    match PolicySet::parse(&files, clock.now()) {
-        Ok((set, warnings)) => {
-            problems.extend(warnings);
-            problems.extend(missing_files(&set, dir));
-            problems.extend(policy::check::with_own_domains(&set, &beside.own_domains));
-            if beside.dnssec_off {
-                problems.extend(policy::check::with_dnssec_off(&set));
-            }
-        }
-        Err(wrong) => problems.extend(wrong),
+    let (set, found) = PolicySet::survey(&files, clock.now());
+    problems.extend(found);
+    problems.extend(missing_files(&set, dir));
+    problems.extend(policy::check::with_own_domains(&set, &beside.own_domains));
+    if beside.dnssec_off {
+        problems.extend(policy::check::with_dnssec_off(&set));
     }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Ok(problems)
@@ -148,7 +153,8 @@ fn problems(dir: &Path, beside: &Beside, clock: &dyn Clock) -> io::Result<Vec<Pr
 /// Partners whose files can't be read, or hold no PEM of the right kind: nothing can be proved to
 /// them, so their mail waits.
 pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
-    let problem = |(key, file, at): (&str, &str, &PolicyRef)| {
+    let problem = |named: &NamedFile| {
+        let NamedFile { key, path: file, at: (source, line, column), accept } = named;
         let (code, text) = match start_of(&dir.join(file)) {
             Err(error) => (
                 Code::MISSING_FILE,
@@ -156,9 +162,10 @@ pub fn missing_files(set: &PolicySet, dir: &Path) -> Vec<Problem> {
             ),
             Ok(bytes) => (Code::NOT_PEM, no_pem(key, file, &bytes)?),
         };
-        Some(Problem::new(&at.file, (at.line, 1), code, text))
+        let problem = || Problem::new(source, (*line, *column), code, text);
+        (!accept.contains(&code)).then(problem)
     };
-    set.files().filter_map(problem).collect()
+    set.files().iter().filter_map(problem).collect()
 }
 
 /// The first megabyte, in which a chain or key has begun.
@@ -217,4 +224,24 @@ pub(super) fn load_set(dir: &Path, now: Timestamp) -> Result<PolicySet, Exit> {
 fn unreadable(dir: &Path, error: &io::Error) -> Exit {
     out::complain(format_args!("{}: {error}", dir.display()));
     Exit::Config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_a_checkout() {
+        for (dir, folder) in [
+            (".", Some("")),
+            ("./", Some("")),
+            ("policies", Some("policies")),
+            ("./policies/", Some("policies")),
+            ("conf/./policies", Some("conf/policies")),
+            ("/etc/restante/policies", None),
+            ("../policies", None),
+        ] {
+            assert_eq!(checkout(Path::new(dir)).as_deref(), folder, "{dir}");
+        }
+    }
 }

@@ -166,7 +166,7 @@ impl<'d, 't> Reading<'d, 't> {
             entry.fail("nobody could send, as STARTTLS needs `certificate` and `key`: write both");
         }
         Smtp {
-            listen: filled_list(&keys, "listen", socket)
+            listen: filled_list(&keys, "listen", socket(2525))
                 .unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 2525))]),
             clients: list(&keys, "clients", network)
                 .unwrap_or_else(|| networks(&["127.0.0.0/8", "::1/128"])),
@@ -269,7 +269,7 @@ impl<'d, 't> Reading<'d, 't> {
         {
             entry.not_yet();
         }
-        let listen = get(&keys, "listen").and_then(|e| e.parse(socket));
+        let listen = get(&keys, "listen").and_then(|e| e.parse(socket(8080)));
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         let tls = self.key_pair(&keys);
         let url = get(&keys, "url").and_then(|e| e.parse(portal_url));
@@ -364,7 +364,7 @@ fn missing(keys: &Keys<'_, '_>, key: &'static str, says: &str) {
 
 fn metrics(top: &Keys<'_, '_>) -> Metrics {
     let keys = section(top, "metrics", &METRICS);
-    Metrics { listen: filled(&keys, "listen").and_then(|entry| entry.parse(socket)) }
+    Metrics { listen: filled(&keys, "listen").and_then(|entry| entry.parse(socket(9090))) }
 }
 
 fn text(keys: &Keys<'_, '_>, key: &'static str, default: &str) -> String {
@@ -491,10 +491,16 @@ fn address(text: &str) -> Result<Address, String> {
     })
 }
 
-fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is no address with a port: write \"127.0.0.1:2525\" or \"[::1]:2525\"")
-    })
+/// An address with a port; where only a port is given, it is kept in what is said.
+fn socket(usual: u16) -> impl Fn(&str) -> Result<SocketAddr, String> {
+    move |text| {
+        text.parse().map_err(|_| {
+            let port = text.trim_start_matches(':').parse().unwrap_or(usual);
+            format!(
+                "`{text}` is no address with a port: write \"127.0.0.1:{port}\" or \"[::1]:{port}\""
+            )
+        })
+    }
 }
 
 /// `ADDR:PORT`; without a port it is 53.

@@ -1,6 +1,6 @@
 //! What can be wrong with policy files: a stable name each, for pipelines that count, filter and
 //! annotate by it.
-use crate::policy::Severity;
+use crate::policy::{Severity, toml_source::nearest};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -74,7 +74,7 @@ impl Code {
         Self::warning("parent-not-covered", "`.x` has an entry, x itself has none.");
     pub(crate) const MISSING_DOT: Self = Self::warning(
         "missing-dot",
-        "The entry seems to mean subdomains, and no name in it has a leading dot.",
+        "A subdomain stands beside its domain by name, and the others have no entry.",
     );
     pub(crate) const HOST_AS_DOMAIN: Self = Self::warning(
         "host-as-domain",
@@ -109,8 +109,11 @@ impl Code {
     pub(crate) const UNUSUAL_VALUE: Self =
         Self::warning("unusual-value", "A value that mail programs do not write.");
 
+    pub(crate) const NOT_SHOWN: Self =
+        Self::warning("not-shown", "There are more problems than are said.");
+
     /// Every code, in the order of the manual.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::SYNTAX,
         Self::UNREADABLE_FILE,
         Self::UNKNOWN_KEY,
@@ -148,6 +151,7 @@ impl Code {
         Self::HOMOGRAPH,
         Self::NEAR_MISS,
         Self::UNUSUAL_VALUE,
+        Self::NOT_SHOWN,
     ];
 
     const fn error(name: &'static str, meaning: &'static str) -> Self {
@@ -156,6 +160,22 @@ impl Code {
 
     const fn warning(name: &'static str, meaning: &'static str) -> Self {
         Self { name, severity: Severity::Warning, meaning }
+    }
+
+    /// Reads a code that an entry's `accept` names; the error says what to write instead.
+    pub(crate) fn accepted(text: &str) -> Result<Self, String> {
+        let warnings = || Self::ALL.iter().filter(|code| code.severity == Severity::Warning);
+        if let Some(code) = warnings().find(|code| code.name == text) {
+            return Ok(*code);
+        }
+        if Self::ALL.iter().any(|code| code.name == text) {
+            return Err(format!("`{text}` is an error: only warnings can be accepted"));
+        }
+        let names: Vec<&str> = warnings().map(|code| code.name).collect();
+        Err(match nearest(text, &names) {
+            Some(near) => format!("unknown code `{text}`; did you mean `{near}`?"),
+            None => format!("unknown code `{text}`: write one that `policy check --json` shows"),
+        })
     }
 
     /// Its name.

@@ -372,17 +372,20 @@ impl<'a> Plan<'a> {
         Route::Reject(self.why(reason, text), EnhancedStatus::permanent(status.0, status.1))
     }
 
+    /// What the level has no use for is left out: a file that is not there must not stop what
+    /// never needed it. A message that asks REQUIRETLS wants TLS and a proof at every level (RFC
+    /// 8689 §4.2.1).
     fn requirement(&self, facts: &Facts<'_>, host: &HostFacts) -> Requirement {
-        // RFC 8689 §4.2.1: such a message has no use for a connection without TLS.
-        let tls = match tls_use(self.asked.level) {
-            TlsUse::IfOffered if facts.needs.require_tls => TlsUse::Always,
-            asked => asked,
-        };
+        let level = self.asked.level;
+        let chain = level.checks_chain() || facts.needs.require_tls;
+        let asked = tls_use(level);
+        let must = facts.needs.require_tls && asked == TlsUse::IfOffered;
+        let tls = if must { TlsUse::Always } else { asked };
         Requirement {
             tls,
-            min_tls13: self.asked.min_tls13 && tls_use(self.asked.level) == TlsUse::Always,
-            ca_file: self.ca_file.map(str::to_owned),
-            client: self.client.cloned(),
+            min_tls13: self.asked.min_tls13 && asked == TlsUse::Always,
+            ca_file: self.ca_file.filter(|_| chain).map(str::to_owned),
+            client: self.client.filter(|_| shows_client(level)).cloned(),
             tlsa: match &host.dane {
                 Dane::Records(set) => Some(set.clone()),
                 Dane::NotAsked
@@ -568,6 +571,11 @@ fn sealed_by(policy: &Policy, domain: &Domain) -> String {
     } else {
         format!("{domain} is no partner, so the message is kept sealed for pickup.")
     }
+}
+
+/// True if a handshake may come about in which our certificate is asked for.
+pub(super) fn shows_client(level: Level) -> bool {
+    level != Level::Envelope && tls_use(level) != TlsUse::Never
 }
 
 pub(super) fn tls_use(level: Level) -> TlsUse {

@@ -3,6 +3,7 @@ use crate::{
     mail::Address,
     policy::{
         Level, NoRequireTls, Otherwise, Policy, PolicySet,
+        decide::shows_client,
         rules::{Rule, RuleAction},
         toml_source::show_duration,
     },
@@ -119,11 +120,12 @@ fn way(policy: &Policy) -> Vec<String> {
         .next_hop
         .as_ref()
         .map(|hop| format!("The next hop is {hop} instead of the domain's MX."));
-    let anchor =
-        policy.ca_file.as_ref().map(|file| format!("Trusted are only the certificates of {file}."));
+    let anchor = policy.ca_file.as_ref().filter(|_| policy.level.checks_chain());
+    let anchor = anchor.map(|file| format!("Trusted are only the certificates of {file}."));
     let client = policy
         .client
         .as_ref()
+        .filter(|_| shows_client(policy.level))
         .map(|c| format!("A host that asks for our certificate is shown {}.", c.certificate));
     let mark = policy.mark.as_ref().map(|mark| format!("The header \"{mark}\" is added."));
     [hop, tls13, anchor, client, mark].into_iter().flatten().collect()

@@ -1,7 +1,7 @@
 //! Policy files: one whole, immutable set per load.
 use crate::{
     mail::Domain,
-    policy::{Level, Problem, RuleFacts, RuleVerdict, SourceFile, read, rules::Rule},
+    policy::{Code, Level, Problem, RuleFacts, RuleVerdict, SourceFile, read, rules::Rule},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ pub struct Policy {
     pub contact: Option<String>,
     /// What the admin wants to remember.
     pub note: Option<String>,
+    /// Warnings that the admin has answered.
+    pub accept: Vec<Code>,
     /// First moment at which the entry no longer counts: the end of its `expires` day, UTC.
     pub ends: Option<Timestamp>,
     /// True for a `[[partner]]` entry, false for the default.
@@ -101,6 +103,7 @@ impl Policy {
             mark: None,
             contact: None,
             note: None,
+            accept: Vec::new(),
             ends: None,
             partner: false,
         }
@@ -140,6 +143,20 @@ pub struct PolicySet {
     pub(super) rules: Vec<Rule>,
     /// Domains, or leading dot and domain, that level `auto` never delivers to.
     pub(super) never_direct: HashSet<String>,
+    /// What entries name beside themselves.
+    pub(super) files: Vec<NamedFile>,
+}
+/// A file that an entry names and its level has a use for.
+#[derive(Debug, Clone)]
+pub struct NamedFile {
+    /// The key that names it.
+    pub key: &'static str,
+    /// Its path, absolute or relative to the policy directory.
+    pub path: String,
+    /// Where the key stands: file, line, column.
+    pub at: (String, u32, u32),
+    /// Warnings about it that the entry answers.
+    pub accept: Vec<Code>,
 }
 impl Default for PolicySet {
     /// No file at all: everything is sealed.
@@ -153,6 +170,7 @@ impl Default for PolicySet {
             default,
             rules: Vec::new(),
             never_direct: HashSet::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -164,6 +182,18 @@ impl PolicySet {
         now: Timestamp,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         read::read(files, now)
+    }
+
+    /// Every problem at once, and the set as far as it could be read: for looking at only, as an
+    /// entry with an error says less than was meant.
+    pub fn survey(files: &[SourceFile], now: Timestamp) -> (Self, Vec<Problem>) {
+        read::survey(files, now)
+    }
+
+    /// True if the entry of this very name answers warnings of this kind.
+    pub(super) fn accepts(&self, name: &str, code: Code) -> bool {
+        let policy = self.names.get(name).and_then(|index| self.policies.get(*index));
+        policy.is_some_and(|policy| policy.accept.contains(&code))
     }
 
     /// Hash over all files, 16 hex digits.
@@ -224,18 +254,9 @@ impl PolicySet {
         crate::policy::rules::judge(&self.rules, facts)
     }
 
-    /// The files that entries name, with the key that names each and where: whoever loads the set
-    /// sees that they can be read.
-    pub fn files(&self) -> impl Iterator<Item = (&'static str, &str, &PolicyRef)> {
-        self.policies.iter().flat_map(|p| {
-            let client = p.client.as_ref();
-            let named = [
-                ("ca_file", p.ca_file.as_deref()),
-                ("client_certificate", client.map(|c| c.certificate.as_str())),
-                ("client_key", client.map(|c| c.key.as_str())),
-            ];
-            named.into_iter().filter_map(|(key, file)| Some((key, file?, &p.at)))
-        })
+    /// The files that entries name and use: whoever loads the set sees that they can be read.
+    pub fn files(&self) -> &[NamedFile] {
+        &self.files
     }
 }
 

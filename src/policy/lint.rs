@@ -4,15 +4,18 @@ use crate::{
     mail::Domain,
     policy::{
         Code, Level, Policy, PolicySet, Problem, RuleAction, TlsUse,
-        decide::tls_use,
+        decide::{shows_client, tls_use},
         file::NextHop,
         near_miss,
-        read::{Place, filled},
+        read::{Broken, Place, filled},
         rules::Rule,
         toml_source::Section,
     },
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 /// Second-level names under which strangers register theirs, below a country's two letters.
 const SECOND_LEVEL: [&str; 16] = [
@@ -35,13 +38,22 @@ pub(super) fn default(section: &Section<'_, '_>, level: Level) {
     }
 }
 
-/// One entry, its level read.
-pub(super) fn entry(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
+/// One entry at its level.
+pub(super) fn level(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
     idle_keys(section, policy);
     weak_level(section, policy.level);
-    host_name(section, policy, domains);
+    // What could not be read is no missing key.
+    let names = policy.names.is_empty() && filled(section, "match").is_some();
+    let hop = policy.next_hop.is_none() && filled(section, "next_hop").is_some();
+    if !names && !hop {
+        host_name(section, policy, domains);
+    }
     other_next_hop(section, policy);
-    missing_dot(section, policy, domains);
+}
+
+/// What one entry says at any level.
+pub(super) fn entry(section: &Section<'_, '_>, domains: &[(usize, String)]) {
+    missing_dot(section, domains);
     near_miss::spelling(section, "domains");
     near_miss::spelling(section, "match");
     near_miss::names_of_match(section, domains);
@@ -59,7 +71,7 @@ fn idle_keys(section: &Section<'_, '_>, policy: &Policy) {
     idle("match", matches!(level, Level::Secure | Level::Verify));
     idle("fingerprints", level == Level::Fingerprint);
     idle("ca_file", level.checks_chain());
-    idle("client_certificate", encrypted);
+    idle("client_certificate", shows_client(level));
     idle("min_tls", encrypted);
     idle("next_hop", level != Level::Envelope);
     idle("mark", level != Level::Envelope);
@@ -150,46 +162,49 @@ fn other_next_hop(section: &Section<'_, '_>, policy: &Policy) {
     }
 }
 
-/// Subdomains that seem to be meant and are not covered: the note speaks of them, or some stand
-/// beside the domain by their names.
-fn missing_dot(section: &Section<'_, '_>, policy: &Policy, domains: &[(usize, String)]) {
+/// Subdomains that seem to be meant and are not covered: some stand beside the domain by their
+/// names.
+fn missing_dot(section: &Section<'_, '_>, domains: &[(usize, String)]) {
     let Some(entry) = section.get("domains") else { return };
-    let note = policy.note.as_deref().unwrap_or_default().to_lowercase();
-    let speaks = ["subdomain", "sub-domain", "*."].iter().any(|word| note.contains(word));
-    let dotted = domains.iter().any(|(_, name)| name.starts_with('.'));
-    if let (true, false, Some((_, name))) = (speaks, dotted, domains.first()) {
-        let text = format!("the note speaks of subdomains: \".{name}\" would cover them");
-        entry.note(Code::MISSING_DOT, text);
-        return;
-    }
-    for (_, parent) in domains.iter().filter(|(_, name)| !name.starts_with('.')) {
-        let suffix = format!(".{parent}");
-        let below =
-            domains.iter().find(|(_, name)| name.len() > suffix.len() && name.ends_with(&suffix));
-        if let Some((at, name)) = below.filter(|_| domains.iter().all(|(_, d)| *d != suffix)) {
-            let text = format!(
-                "`{name}` stands beside `{parent}`, while other subdomains have no entry: write \
-                 \"{suffix}\" if all are meant"
-            );
-            entry.note_at(Code::MISSING_DOT, *at, text);
+    let listed: HashSet<&str> = domains.iter().map(|(_, name)| name.as_str()).collect();
+    let mut said = HashSet::new();
+    for (at, name) in domains {
+        for suffix in wider(name) {
+            let parent = suffix.trim_start_matches('.');
+            if listed.contains(parent) && !listed.contains(suffix) && said.insert(parent) {
+                let text = format!(
+                    "`{name}` stands beside `{parent}`, while other subdomains have no entry: \
+                     write \"{suffix}\" if all are meant"
+                );
+                entry.note_at(Code::MISSING_DOT, *at, text);
+            }
         }
     }
 }
 
 /// What only the whole set shows.
-pub(super) fn set(set: &PolicySet, places: &BTreeMap<String, Place>) -> Vec<Problem> {
-    let mut problems = unreachable_rules(&set.rules);
+pub(super) fn set(
+    set: &PolicySet,
+    places: &BTreeMap<String, Place>,
+    broken: &Broken,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    // A condition that could not be read looks like none.
+    if !broken.rules {
+        problems.extend(unreachable_rules(&set.rules));
+    }
     for (name, place) in places {
         let texts = [
             whole_suffix(name),
             uncovered_parent(name, places),
             host_as_domain(name, places),
-            redundant(set, name, places),
+            redundant(set, name, places, broken),
             never_direct(set, name),
         ];
         let (file, line, column) = place;
         let problem = |(code, text)| Problem::new(file, (*line, *column), code, text);
-        problems.extend(texts.into_iter().flatten().map(problem));
+        let open = texts.into_iter().flatten().filter(|(code, _)| !set.accepts(name, *code));
+        problems.extend(open.map(problem));
     }
     problems
 }
@@ -201,17 +216,19 @@ fn whole_suffix(name: &str) -> Found {
     let bare = name.strip_prefix('.').unwrap_or(name);
     let whole = match bare.split_once('.') {
         None => true,
-        Some((second, top)) => {
-            name.starts_with('.')
-                && top.len() == 2
-                && !top.contains('.')
-                && SECOND_LEVEL.contains(&second)
-        }
+        Some(_) => name.starts_with('.') && is_second_level(bare),
     };
     let text = format!(
         "`{name}` speaks for everybody who registers a name there: write the partner's own domain"
     );
     (whole && !bare.starts_with('[')).then_some((Code::WHOLE_SUFFIX, text))
+}
+
+/// `co.uk`
+fn is_second_level(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(second, top)| {
+        top.len() == 2 && !top.contains('.') && SECOND_LEVEL.contains(&second)
+    })
 }
 
 /// `.x` does not cover x itself: a frequent surprise, worth a word where no entry covers it.
@@ -232,17 +249,26 @@ fn host_as_domain(name: &str, places: &BTreeMap<String, Place>) -> Found {
         "`{name}` looks like a mail host; entries go by what stands behind the @: write \
          \"{rest}\" if that is meant"
     );
-    (HOST_NAMES.contains(&host) && rest.contains('.') && !listed)
-        .then_some((Code::HOST_AS_DOMAIN, text))
+    let registered = !rest.contains('.') || is_second_level(rest);
+    (HOST_NAMES.contains(&host) && !registered && !listed).then_some((Code::HOST_AS_DOMAIN, text))
 }
 
 /// A name whose row could go, as a wider one says the same.
-fn redundant(set: &PolicySet, name: &str, places: &BTreeMap<String, Place>) -> Found {
-    let own = set.policies.get(*set.names.get(name)?)?;
+fn redundant(
+    set: &PolicySet,
+    name: &str,
+    places: &BTreeMap<String, Place>,
+    broken: &Broken,
+) -> Found {
+    let own_index = set.names.get(name)?;
+    let own = set.policies.get(*own_index)?;
     let (wider, index) = wider(name).find_map(|key| Some((key, set.names.get(key)?)))?;
+    if [own_index, index].iter().any(|index| broken.entries.contains(index)) {
+        return None;
+    }
     let other = set.policies.get(*index)?;
-    let (contact, note) = (own.contact.clone(), own.note.clone());
-    let same = Policy { at: own.at.clone(), contact, note, ..other.clone() } == *own;
+    let (contact, note, accept) = (own.contact.clone(), own.note.clone(), own.accept.clone());
+    let same = Policy { at: own.at.clone(), contact, note, accept, ..other.clone() } == *own;
     let (file, line, column) = places.get(wider)?;
     let text = format!(
         "`{wider}` at {file}:{line}:{column} covers `{name}` and says the same: leave this one out"
@@ -272,7 +298,8 @@ fn wider(name: &str) -> impl Iterator<Item = &str> {
 fn unreachable_rules(rules: &[Rule]) -> Vec<Problem> {
     let rejects = |rule: &Rule| rule.action == RuleAction::Reject;
     let mut problems = Vec::new();
-    for (n, rule) in rules.iter().enumerate() {
+    let open = |(_, rule): &(usize, &Rule)| !rule.accept.contains(&Code::UNREACHABLE_RULE);
+    for (n, rule) in rules.iter().enumerate().filter(open) {
         let before = rules.iter().take(n).filter(|other| rejects(other) || !rejects(rule));
         let after = rules.iter().skip(n + 1).filter(|other| rejects(other) && !rejects(rule));
         if let Some(other) = before.chain(after).find(|other| other.covers(rule)) {

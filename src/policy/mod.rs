@@ -38,7 +38,7 @@ pub use facts::{
     Dnssec, Facts, HostFacts, HostTrouble, MxFacts, MxHost, PeerFacts, Question, StartTls,
     TlsFacts, Trouble,
 };
-pub use file::{NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
+pub use file::{NamedFile, NextHop, NoRequireTls, Otherwise, Policy, PolicyRef, PolicySet};
 pub use forecast::{Wanted, would_pass};
 pub use level::Level;
 pub use rules::{RuleAction, RuleFacts, RuleVerdict};

@@ -81,42 +81,68 @@ fn tail<'n>(name: &'n str, domain: &str) -> &'n str {
     dot.and_then(|at| name.get(at..)).unwrap_or(name)
 }
 
+/// Whether the entry of a name answers warnings of a kind.
+type Accepts<'a> = &'a dyn Fn(&str, Code) -> bool;
+
 /// A name without its leading dot: as it is kept, as people read it, what it looks like, and where
 /// it was first written.
 struct Written<'a> {
     name: &'a str,
+    /// As it stands at its place.
+    key: &'a str,
     shown: String,
     looks: String,
     place: &'a Place,
 }
 
 /// Names of the whole set that are nearly each other.
-pub(super) fn names(places: &BTreeMap<String, Place>) -> Vec<Problem> {
+pub(super) fn names(places: &BTreeMap<String, Place>, accepts: Accepts<'_>) -> Vec<Problem> {
     if places.len() > MOST {
-        return Vec::new();
+        let text = format!(
+            "{} names are too many to compare with each other (at most {MOST}): slips and \
+             look-alikes among them are not shown",
+            places.len()
+        );
+        return not_shown(places, accepts, text).into_iter().collect();
     }
     // Of a name and its suffix one is enough.
-    let mut bare: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut bare: BTreeMap<&str, (&Place, &str)> = BTreeMap::new();
     for (name, place) in places.iter().filter(|(name, _)| is_name(name)) {
-        let first = bare.entry(name.trim_start_matches('.')).or_insert(place);
-        *first = (*first).min(place);
+        let first = bare.entry(name.trim_start_matches('.')).or_insert((place, name));
+        *first = (*first).min((place, name));
     }
-    let written = bare.into_iter().map(|(name, place)| {
+    let written = bare.into_iter().map(|(name, (place, key))| {
         let shown = name.parse::<Domain>().map_or_else(|_| name.to_owned(), |d| d.to_unicode());
         // Domains have no case, while a zero looks like a capital O.
         let looks = skeleton(&shown).collect::<String>().to_lowercase();
-        Written { name, shown, looks, place }
+        Written { name, key, shown, looks, place }
     });
     let mut written: Vec<Written<'_>> = written.collect();
     // The stranger of two comes later: what is not ASCII, else what was written later.
     written.sort_by_key(|w| (!w.shown.is_ascii(), w.place));
-    let mut problems = look_alikes(&written);
-    problems.extend(slips(&written));
+    let mut problems = look_alikes(&written, accepts);
+    let (said, more) = slips(&written, accepts);
+    problems.extend(said);
+    if more > 0 {
+        let text = format!("{more} more pairs of names differ by one letter, and are not shown");
+        problems.extend(not_shown(places, accepts, text));
+    }
     problems
 }
 
+/// What is said last, where the last name stands.
+fn not_shown(
+    places: &BTreeMap<String, Place>,
+    accepts: Accepts<'_>,
+    text: String,
+) -> Option<Problem> {
+    let (name, (file, line, column)) = places.iter().max_by_key(|(_, place)| *place)?;
+    let code = Code::NOT_SHOWN;
+    (!accepts(name, code)).then(|| Problem::new(file, (*line, *column), code, text))
+}
+
 /// Names that look the same, said at the later one.
-fn look_alikes(written: &[Written<'_>]) -> Vec<Problem> {
+fn look_alikes(written: &[Written<'_>], accepts: Accepts<'_>) -> Vec<Problem> {
     let mut seen: HashMap<&str, &Written<'_>> = HashMap::new();
     let mut problems = Vec::new();
     for one in written {
@@ -124,6 +150,9 @@ fn look_alikes(written: &[Written<'_>]) -> Vec<Problem> {
             seen.insert(&one.looks, one);
             continue;
         };
+        if accepts(one.key, Code::HOMOGRAPH) {
+            continue;
+        }
         let (file, line, column) = other.place;
         let text = format!(
             "{} looks like {} at {file}:{line}:{column}: is one of the two an imitation?",
@@ -135,9 +164,9 @@ fn look_alikes(written: &[Written<'_>]) -> Vec<Problem> {
     problems
 }
 
-/// Names that differ by one letter, said at the later one. Two such names share what is left of
+/// Names that differ by one letter, said at the later one, and how many more there are. Two such names share what is left of
 /// them without that letter, so that no pair need be compared that has nothing in common.
-fn slips(written: &[Written<'_>]) -> Vec<Problem> {
+fn slips(written: &[Written<'_>], accepts: Accepts<'_>) -> (Vec<Problem>, usize) {
     let mut parts: Vec<(u64, usize)> = Vec::new();
     for (n, one) in written.iter().enumerate() {
         parts.extend(shortened(&one.shown).into_iter().map(|hash| (hash, n)));
@@ -158,10 +187,13 @@ fn slips(written: &[Written<'_>]) -> Vec<Problem> {
             both(later.name),
             both(first.name),
         );
-        (first.looks != later.looks && near_miss(&first.shown, &later.shown))
+        let open = first.looks != later.looks && !accepts(later.key, Code::NEAR_MISS);
+        (open && near_miss(&first.shown, &later.shown))
             .then(|| later.problem(Code::NEAR_MISS, text))
     };
-    pairs.into_iter().filter_map(problem).take(MOST_SAID).collect()
+    let mut problems = pairs.into_iter().filter_map(problem);
+    let said = problems.by_ref().take(MOST_SAID).collect();
+    (said, problems.count())
 }
 
 impl Written<'_> {
@@ -197,7 +229,7 @@ fn hash(text: impl Iterator<Item = char>) -> u64 {
 }
 
 /// True if exactly one label differs, is long, and differs by one letter: changed, left out, put in
-/// or swapped with its neighbour. Numbers differ for good reasons.
+/// or swapped with its neighbour. Numbers differ for good reasons, and so do letters that number.
 fn near_miss(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('.'), other.split('.'));
     let mut missed = 0;
@@ -215,7 +247,21 @@ fn slip(one: &str, other: &str) -> bool {
     let letters = |label: &str| label.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
     let numbered = letters(one) == letters(other);
     let long = one.chars().count().max(other.chars().count()) >= SHORTEST;
-    long && !numbered && strsim::damerau_levenshtein(one, other) == 1
+    long && !numbered && !lettered(one, other) && strsim::damerau_levenshtein(one, other) == 1
+}
+
+/// True for `clinic-a` and `clinic-b`: what differs stands alone between hyphens, and is one letter
+/// beside digits at most.
+fn lettered(one: &str, other: &str) -> bool {
+    let short = |part: &str| part.chars().filter(|c| !c.is_ascii_digit()).count() <= 1;
+    let (mut one, mut other) = (one.split('-'), other.split('-'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(a), Some(b)) if a == b || short(a) && short(b) => {}
+            (Some(_) | None, Some(_) | None) => return false,
+        }
+    }
 }
 
 /// A name as people read it, beside the one that goes over the wire.
@@ -241,6 +287,14 @@ mod tests {
             ("abcde.example", "abcdf.example", false, "short labels"),
             ("branch1.example", "branch2.example", false, "numbers"),
             ("branch.example", "branch2.example", false, "a number put in"),
+            ("clinic-a.example", "clinic-b.example", false, "letters that number"),
+            ("x-clinic.example", "y-clinic.example", false, "in front"),
+            ("site-a-north.example", "site-b-north.example", false, "in the middle"),
+            ("clinic-a1.example", "clinic-b1.example", false, "a letter and a number"),
+            ("clinic-1.example", "clinic-a.example", false, "a letter or a number"),
+            ("clinic-aa.example", "clinic-ab.example", true, "two letters are a word"),
+            ("clinica.example", "clinicb.example", true, "no hyphen between"),
+            ("clinic-a.example", "clinik-a.example", true, "the word differs"),
             ("partner.example", "partner.com", false, "another top-level domain"),
             ("partner.example", "a.partner.example", false, "more labels"),
             ("partner1.example", "pantner.example", false, "two letters"),

@@ -3,7 +3,8 @@ use crate::{
     mail::Domain,
     policy::{
         Code, Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile,
-        file::{ClientKey, NextHop, NoRequireTls, Otherwise},
+        decide::shows_client,
+        file::{ClientKey, NamedFile, NextHop, NoRequireTls, Otherwise},
         lint, near_miss,
         pin::pin,
         rules::Rule,
@@ -13,14 +14,14 @@ use crate::{
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::Path,
 };
 use toml::de::DeValue;
 
 const TOP: [&str; 4] = ["partner", "default", "rule", "domains"];
-pub(super) const PARTNER: [&str; 16] = [
+pub(super) const PARTNER: [&str; 17] = [
     "domains",
     "level",
     "match",
@@ -36,9 +37,10 @@ pub(super) const PARTNER: [&str; 16] = [
     "mark",
     "contact",
     "note",
+    "accept",
     "expires",
 ];
-pub(super) const DEFAULT: [&str; 3] = ["level", "otherwise", "never_direct"];
+pub(super) const DEFAULT: [&str; 4] = ["level", "otherwise", "never_direct", "accept"];
 const OTHERWISE: [(&str, Otherwise); 3] =
     [("envelope", Otherwise::Envelope), ("defer", Otherwise::Defer), ("bounce", Otherwise::Bounce)];
 const NO_REQUIRE_TLS: [(&str, NoRequireTls); 2] =
@@ -83,6 +85,15 @@ pub(super) fn read(
     files: &[SourceFile],
     now: Timestamp,
 ) -> Result<(PolicySet, Vec<Problem>), Vec<Problem>> {
+    let (set, problems) = survey(files, now);
+    if problems.iter().any(|p| p.severity == Severity::Error) {
+        return Err(problems);
+    }
+    Ok((set, problems))
+}
+
+/// Reads all files as far as that goes.
+pub(super) fn survey(files: &[SourceFile], now: Timestamp) -> (PolicySet, Vec<Problem>) {
     let mut sorted: Vec<&SourceFile> = files.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let version = version(files);
@@ -92,10 +103,7 @@ pub(super) fn read(
     }
     reading.never_direct();
     reading.look_over();
-    if reading.problems.iter().any(|p| p.severity == Severity::Error) {
-        return Err(reading.problems);
-    }
-    Ok((reading.set, reading.problems))
+    (reading.set, reading.problems)
 }
 
 /// Where a name was first written: file, line, column.
@@ -109,7 +117,17 @@ struct Reading {
     /// Lists that `never_direct` names, and where.
     named: Vec<(String, Place)>,
     problems: Vec<Problem>,
+    broken: Broken,
     now: Timestamp,
+}
+
+/// What has errors: of it is known too little to compare it with others.
+#[derive(Debug, Default)]
+pub(super) struct Broken {
+    /// Entries, as numbered in the set.
+    pub(super) entries: HashSet<usize>,
+    /// A file that holds rules.
+    pub(super) rules: bool,
 }
 
 impl Reading {
@@ -117,7 +135,15 @@ impl Reading {
         let default = Policy::built_in(&version);
         let set = PolicySet { version, default, ..PolicySet::default() };
         let (places, lists) = (BTreeMap::new(), HashMap::new());
-        Self { set, places, lists, named: Vec::new(), problems: Vec::new(), now }
+        Self {
+            set,
+            places,
+            lists,
+            named: Vec::new(),
+            problems: Vec::new(),
+            broken: Broken::default(),
+            now,
+        }
     }
 
     fn file(&mut self, file: &SourceFile) {
@@ -152,9 +178,11 @@ impl Reading {
             self.named.push((name, (top.doc().name().to_owned(), line, column)));
         }
         let level = section.get("level").and_then(|e| e.parse(Level::read));
+        top.doc().accept(&accept(&section));
         if let Some(level) = level {
             lint::default(&section, level);
         }
+        top.doc().accept(&[]);
         let at = self.place(&section, level.unwrap_or(Level::Envelope));
         let otherwise = otherwise(&section);
         let otherwise_after = patience(false, otherwise);
@@ -171,6 +199,7 @@ impl Reading {
             );
         }
         self.set.rules.extend(sections.iter().filter_map(Rule::read));
+        self.broken.rules |= !sections.is_empty() && top.doc().errors() > 0;
     }
 
     fn place(&self, section: &Section<'_, '_>, level: Level) -> PolicyRef {
@@ -180,6 +209,9 @@ impl Reading {
     }
 
     fn partner(&mut self, section: &Section<'_, '_>) {
+        let before = section.doc().errors();
+        let accept = accept(section);
+        section.doc().accept(&accept);
         let domains = domains(section);
         let level = match section.get("level") {
             Some(entry) => entry.parse(Level::read),
@@ -192,15 +224,39 @@ impl Reading {
                 None
             }
         };
-        let policy = partner(section, self.place(section, level.unwrap_or(Level::Envelope)));
+        let at = self.place(section, level.unwrap_or(Level::Envelope));
+        let policy = Policy { accept, ..partner(section, at) };
+        lint::entry(section, &domains);
         if level.is_some() {
-            lint::entry(section, &policy, &domains);
+            lint::level(section, &policy, &domains);
         }
+        self.files(section, level, &policy.accept);
         self.warn_expiry(section, policy.ends);
         let index = self.set.policies.len();
+        if section.doc().errors() > before {
+            self.broken.entries.insert(index);
+        }
         self.set.policies.push(policy);
         for (at, name) in domains {
             self.claim(section.doc(), at, name, index);
+        }
+        section.doc().accept(&[]);
+    }
+
+    /// Notes the files that the entry names, without those that do nothing at its level.
+    fn files(&mut self, section: &Section<'_, '_>, level: Option<Level>, accept: &[Code]) {
+        let anchors = level.is_none_or(Level::checks_chain);
+        let client = level.is_none_or(shows_client);
+        for (key, used) in
+            [("ca_file", anchors), ("client_certificate", client), ("client_key", client)]
+        {
+            let Some(entry) = filled(section, key).filter(|_| used) else { continue };
+            let Some(path) = entry.value().as_str().map(|text| joined(section, text)) else {
+                continue;
+            };
+            let (line, column) = section.doc().position(entry.key_at());
+            let at = (section.doc().name().to_owned(), line, column);
+            self.set.files.push(NamedFile { key, path, at, accept: accept.to_vec() });
         }
     }
 
@@ -227,11 +283,19 @@ impl Reading {
     fn warn_expiry(&self, section: &Section<'_, '_>, ends: Option<Timestamp>) {
         let (Some(entry), Some(ends)) = (section.get("expires"), ends) else { return };
         let left = ends.duration_since(self.now);
+        let day = (ends - SignedDuration::from_hours(1)).to_zoned(TimeZone::UTC).date();
         if left <= SignedDuration::ZERO {
-            entry.note(Code::EXPIRED, "this entry has expired and no longer counts");
+            let text = format!(
+                "this entry has expired: it held until the end of {day} (UTC), and no longer \
+                 counts; write a later date, or take the entry out"
+            );
+            entry.note(Code::EXPIRED, text);
         } else if left <= EXPIRY_NOTICE {
-            let days = left.as_secs().div_euclid(86_400);
-            entry.note(Code::EXPIRES_SOON, format_args!("this entry expires in {days} days"));
+            let text = format!(
+                "this entry expires soon: it holds until the end of {day} (UTC); write a later \
+                 date, or take the entry out"
+            );
+            entry.note(Code::EXPIRES_SOON, text);
         }
     }
 
@@ -252,8 +316,9 @@ impl Reading {
 
     /// What only the whole shows, once all files are read.
     fn look_over(&mut self) {
-        self.problems.extend(lint::set(&self.set, &self.places));
-        self.problems.extend(near_miss::names(&self.places));
+        self.problems.extend(lint::set(&self.set, &self.places, &self.broken));
+        self.problems
+            .extend(near_miss::names(&self.places, &|name, code| self.set.accepts(name, code)));
         let key = |p: &Problem| (p.file.clone(), p.line, p.column);
         self.problems.sort_by_key(key);
     }
@@ -289,6 +354,12 @@ pub(super) fn filled<'d, 't>(
     key: &'static str,
 ) -> Option<Entry<'d, 't>> {
     section.get(key).filter(|entry| !entry.is_empty())
+}
+
+/// Warnings that an entry, the default or a rule answers.
+pub(super) fn accept(section: &Section<'_, '_>) -> Vec<Code> {
+    let codes = section.get("accept").and_then(|e| e.list(Code::accepted)).unwrap_or_default();
+    codes.into_iter().map(|(_, code)| code).collect()
 }
 
 fn otherwise(section: &Section<'_, '_>) -> Otherwise {
@@ -359,8 +430,12 @@ fn client_key(section: &Section<'_, '_>) -> Option<ClientKey> {
 
 /// The path stands relative to the file that names it; kept relative to the policy directory.
 fn beside(section: &Section<'_, '_>, entry: &Entry<'_, '_>) -> Option<String> {
+    Some(joined(section, entry.line()?))
+}
+
+fn joined(section: &Section<'_, '_>, path: &str) -> String {
     let folder = Path::new(section.doc().name()).parent().unwrap_or_else(|| Path::new(""));
-    Some(folder.join(entry.line()?).to_string_lossy().into_owned())
+    folder.join(path).to_string_lossy().into_owned()
 }
 
 fn domains(section: &Section<'_, '_>) -> Vec<(usize, String)> {

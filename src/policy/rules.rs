@@ -7,7 +7,7 @@ use crate::{
     mail::{Address, ReversePath, header::Fields},
     policy::{
         Code,
-        read::domain_name,
+        read::{accept, domain_name},
         toml_source::{Entry, Section, choice, size},
     },
 };
@@ -82,6 +82,8 @@ pub(super) struct Rule {
     pub(super) action: RuleAction,
     when: When,
     strip: bool,
+    /// Warnings that the admin has answered.
+    pub(super) accept: Vec<Code>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -153,10 +155,19 @@ impl Who {
 }
 
 impl Rule {
-    pub(super) const KEYS: [&'static str; 3] = ["when", "action", "strip"];
+    pub(super) const KEYS: [&'static str; 4] = ["when", "action", "strip", "accept"];
 
     /// Reads one `[[rule]]`; what is wrong has been noted.
     pub(super) fn read(section: &Section<'_, '_>) -> Option<Self> {
+        let doc = section.doc();
+        let accept = accept(section);
+        doc.accept(&accept);
+        let rule = Self::read_open(section);
+        doc.accept(&[]);
+        Some(Self { accept, ..rule? })
+    }
+
+    fn read_open(section: &Section<'_, '_>) -> Option<Self> {
         let doc = section.doc();
         let (line, _) = doc.position(section.at());
         let action = match section.get("action") {
@@ -181,7 +192,8 @@ impl Rule {
                 (_, Some(RuleAction::Pass | RuleAction::Protect) | None) => {}
             }
         }
-        Some(Self { at: (doc.name().to_owned(), line), action: action?, when: when?, strip })
+        let at = (doc.name().to_owned(), line);
+        Some(Self { at, action: action?, when: when?, strip, accept: Vec::new() })
     }
 
     /// True if this rule is met by every message that meets `other`.

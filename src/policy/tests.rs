@@ -155,6 +155,9 @@ fn the_schema_knows_the_same_keys() {
     assert_eq!(keys("/$defs/default/properties"), own(&read::DEFAULT));
     assert_eq!(keys("/$defs/rule/properties"), own(&rules::Rule::KEYS));
     assert_eq!(keys("/$defs/rule/properties/when/properties"), own(&rules::WHEN));
+    let codes = schema.pointer("/$defs/accept/items/enum").unwrap().as_array().unwrap();
+    let warnings = Code::ALL.iter().filter(|code| code.severity() == Severity::Warning);
+    assert!(warnings.map(|c| c.as_str()).eq(codes.iter().map(|c| c.as_str().unwrap())));
     let levels = schema.pointer("/$defs/level/enum").unwrap().as_array().unwrap();
     assert!(Level::ALL.iter().map(|l| l.as_str()).eq(levels.iter().map(|l| l.as_str().unwrap())));
 }

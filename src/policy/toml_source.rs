@@ -5,15 +5,19 @@
 //! [`Section`] is a table whose keys are all known, an [`Entry`] is a value that knows where it
 //! stands. Reading goes on after a problem, so that one run of `check` shows them all.
 
-use crate::policy::{Code, Problem};
+use crate::policy::{Code, Problem, Severity};
 use jiff::SignedDuration;
-use std::{cell::RefCell, fmt, ops::Range};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    ops::Range,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-/// Problems kept of one file; a file that has more is not read by a person anyway.
+/// Errors kept of one file, and warnings; a file that has more is not read by a person anyway.
 const MAX_PROBLEMS: usize = 200;
 
 /// A text with its name, where its lines begin, and what is wrong with it.
@@ -23,6 +27,10 @@ pub(crate) struct Document<'a> {
     text: &'a str,
     line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
+    errors: Cell<usize>,
+    warnings: Cell<usize>,
+    /// Warnings that the entry which is read answers itself.
+    accepted: RefCell<Vec<Code>>,
 }
 
 impl<'a> Document<'a> {
@@ -30,7 +38,15 @@ impl<'a> Document<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
         let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
         let line_starts = std::iter::once(0).chain(starts).collect();
-        Self { name, text, line_starts, problems: RefCell::new(Vec::new()) }
+        Self {
+            name,
+            text,
+            line_starts,
+            problems: RefCell::default(),
+            errors: Cell::default(),
+            warnings: Cell::default(),
+            accepted: RefCell::default(),
+        }
     }
 
     /// Its name.
@@ -38,15 +54,16 @@ impl<'a> Document<'a> {
         self.name
     }
 
-    /// The top table. After a syntax error there is none: what follows from a guess would only
-    /// mislead.
+    /// The top table. After a syntax error there is none, and only the first is said: what follows
+    /// from a guess would only mislead.
     pub(crate) fn parse(&self) -> Option<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        for error in &errors {
-            let at = error.span().map_or(0, |span| span.start);
-            self.note(Code::SYNTAX, at, format!("not TOML: {}", one_line(error.message())));
-        }
-        errors.is_empty().then(|| table.into_inner())
+        let placed = errors.iter().map(|e| (e.span().map_or(0, |span| span.start), e.message()));
+        let Some((at, message)) = placed.min_by_key(|(at, _)| *at) else {
+            return Some(table.into_inner());
+        };
+        self.note(Code::SYNTAX, at, format!("not TOML: {}", one_line(message)));
+        None
     }
 
     /// Line and column (in characters) of a byte offset, both from 1.
@@ -62,18 +79,43 @@ impl<'a> Document<'a> {
         self.note(Code::INVALID_VALUE, offset, text);
     }
 
+    /// From here on, problems of these kinds are not noted.
+    pub(crate) fn accept(&self, codes: &[Code]) {
+        codes.clone_into(&mut self.accepted.borrow_mut());
+    }
+
     /// Notes a problem at an offset.
     pub(crate) fn note(&self, code: Code, offset: usize, text: impl Into<String>) {
-        let mut problems = self.problems.borrow_mut();
-        if problems.len() < MAX_PROBLEMS {
-            problems.push(Problem::new(self.name, self.position(offset), code, text));
+        if self.accepted.borrow().contains(&code) {
+            return;
         }
+        let noted = match code.severity() {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+        };
+        // An error counts whatever warnings went before it: it refuses the set.
+        if noted.get() < MAX_PROBLEMS {
+            let problem = Problem::new(self.name, self.position(offset), code, text);
+            self.problems.borrow_mut().push(problem);
+        }
+        noted.set(noted.get() + 1);
+    }
+
+    /// Errors noted so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors.get()
     }
 
     /// All problems in the order of the text.
     pub(crate) fn into_problems(self) -> Vec<Problem> {
+        let more = (self.errors.get() + self.warnings.get()) - self.problems.borrow().len();
+        let end = self.position(self.text.len());
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|p| (p.line, p.column));
+        if more > 0 {
+            let text = format!("{more} more problems of this file are not shown");
+            problems.push(Problem::new(self.name, end, Code::NOT_SHOWN, text));
+        }
         problems
     }
 }
@@ -93,6 +135,8 @@ pub(crate) struct Section<'d, 't> {
     /// Where the table begins.
     at: usize,
     table: &'d DeTable<'t>,
+    /// Its key; none at the top. No table lies deeper than one of these.
+    name: Option<&'static str>,
 }
 
 impl<'d, 't> Section<'d, 't> {
@@ -111,7 +155,21 @@ impl<'d, 't> Section<'d, 't> {
                 doc.note(Code::UNKNOWN_KEY, key.span().start, text);
             }
         }
-        Self { doc, at, table }
+        Self { doc, at, table, name: None }
+    }
+
+    fn below(self, name: &'static str, table: &'d DeTable<'t>, at: usize, known: &[&str]) -> Self {
+        Self { name: Some(name), ..Self::new(self.doc, table, at, known) }
+    }
+
+    /// How a table is written here: its header in full, or its key and value inside another table.
+    fn spelling(&self, key: &str, list: bool) -> String {
+        match (self.name, list) {
+            (None, false) => format!("[{key}]"),
+            (None, true) => format!("[[{key}]]"),
+            (Some(name), false) => format!("[{name}.{key}], or {key} = {{ … }}"),
+            (Some(name), true) => format!("[[{name}.{key}]], or {key} = [{{ … }}]"),
+        }
     }
 
     /// The document.
@@ -135,12 +193,13 @@ impl<'d, 't> Section<'d, 't> {
         let entry = self.get(key)?;
         let value = entry.value.get_ref();
         if let Some(table) = value.as_table() {
-            return Some(Self::new(self.doc, table, entry.key_at, known));
+            return Some(self.below(key, table, entry.key_at, known));
         }
+        let write = self.spelling(key, false);
         entry.fail_key(if value.is_array() {
-            format!("`{key}` is one table: write [{key}]")
+            format!("`{key}` is one table: write {write}")
         } else {
-            format!("`{key}` is a table, not {}: write [{key}]", kind(value))
+            format!("`{key}` is a table, not {}: write {write}", kind(value))
         });
         None
     }
@@ -148,17 +207,18 @@ impl<'d, 't> Section<'d, 't> {
     /// The tables of an array of tables.
     pub(crate) fn sections(&self, key: &'static str, known: &[&str]) -> Vec<Self> {
         let Some(entry) = self.get(key) else { return Vec::new() };
+        let write = self.spelling(key, true);
         let DeValue::Array(items) = entry.value.get_ref() else {
-            entry.fail_key(format!("`{key}` is a list of tables: write [[{key}]]"));
+            entry.fail_key(format!("`{key}` is a list of tables: write {write}"));
             return Vec::new();
         };
         let mut sections = Vec::with_capacity(items.len());
         for item in items {
             let (at, value) = (item.span().start, item.get_ref());
             if let Some(table) = value.as_table() {
-                sections.push(Self::new(self.doc, table, at, known));
+                sections.push(self.below(key, table, at, known));
             } else {
-                let text = format!("`{key}` holds tables, not {}: write [[{key}]]", kind(value));
+                let text = format!("`{key}` holds tables, not {}: write {write}", kind(value));
                 self.doc.note(Code::WRONG_TYPE, at, text);
             }
         }
@@ -176,6 +236,11 @@ pub(crate) struct Entry<'d, 't> {
 }
 
 impl<'d, 't> Entry<'d, 't> {
+    /// Where the key stands.
+    pub(crate) fn key_at(&self) -> usize {
+        self.key_at
+    }
+
     /// Where the value stands.
     pub(crate) fn at(&self) -> usize {
         self.value.span().start
@@ -451,6 +516,29 @@ mod tests {
         for (offset, expected) in [(0, (1, 1)), (4, (1, 5)), (6, (2, 1)), (8, (2, 2)), (13, (3, 1))]
         {
             assert_eq!(doc.position(offset), expected, "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn tables_are_spelled_in_full() {
+        for (text, says) in [
+            ("a = 1", "write [a]"),
+            ("b = 1", "write [[b]]"),
+            ("[a]\nc = { k = 1 }", "write [[a.c]], or c = [{ … }]"),
+            ("[a]\nc = [1]", "write [[a.c]], or c = [{ … }]"),
+            ("[[b]]\nd = 1", "write [b.d], or d = { … }"),
+        ] {
+            let doc = Document::new("x", text);
+            let table = doc.parse().unwrap();
+            let top = Section::new(&doc, &table, 0, &["a", "b"]);
+            if let Some(a) = top.section("a", &["c"]) {
+                a.sections("c", &["k"]);
+            }
+            for b in top.sections("b", &["d"]) {
+                b.section("d", &["k"]);
+            }
+            let found = doc.into_problems();
+            assert!(found.len() == 1 && found[0].text.ends_with(says), "{text}: {found:?}");
         }
     }
 

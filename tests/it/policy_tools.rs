@@ -84,6 +84,12 @@ fn problems_are_lines_json_and_sarif_of_one_content() {
     }
     assert_eq!(results.len(), lines.len());
 
+    // The folder itself may be the checkout.
+    let sarif = ask(&dir.path().join("policies"), &["policy", "check", "--sarif", "."]);
+    let sarif: Value = serde_json::from_slice(&sarif.stdout).expect("JSON");
+    let place = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"], serde_json::json!({ "uri": "a%20b.toml" }));
+
     // A folder that is named absolutely is no place in a checkout.
     let policies = dir.path().join("policies").display().to_string();
     let sarif = ask(dir.path(), &["policy", "check", &policies, "--sarif"]);
@@ -162,6 +168,33 @@ fn files_that_entries_name_are_looked_into() {
     assert_eq!(check(), ["not-pem"], "a certificate is no key");
     fs::copy(&leaf.key, policies.join("k.pem")).expect("copied");
     assert_eq!(check(), [""; 0]);
+}
+
+#[test]
+fn missing_files_are_said_at_their_keys_and_only_where_they_are_used() {
+    let pin = format!("fingerprints = [\"sha256:{}\"]", "0".repeat(64));
+    let keys = "ca_file = \"ca.pem\"\nclient_certificate = \"c.pem\"\nclient_key = \"k.pem\"\n";
+    for (level, wanted) in [
+        ("secure", vec!["missing-file:4", "missing-file:5", "missing-file:6"]),
+        ("fingerprint", vec!["no-effect:4", "missing-file:5", "missing-file:6"]),
+        ("none", vec!["weak-level:3", "no-effect:4", "no-effect:5"]),
+        ("sekure", vec!["unknown-level:3", "missing-file:4", "missing-file:5", "missing-file:6"]),
+    ] {
+        let pins = if level == "fingerprint" { pin.as_str() } else { "" };
+        let text = format!(
+            "[[partner]]\ndomains = [\"partner.example\"]\nlevel = \"{level}\"\n{keys}{pins}\n"
+        );
+        let dir = folder(&[("p.toml", &text)]);
+        let output = ask(dir.path(), &["policy", "check", "policies", "--json"]);
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let found: Vec<_> = json
+            .as_array()
+            .expect("an array")
+            .iter()
+            .map(|p| format!("{}:{}", p["code"].as_str().expect("a code"), p["line"]))
+            .collect();
+        assert_eq!(found, wanted, "{level}");
+    }
 }
 
 #[test]

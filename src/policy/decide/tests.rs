@@ -214,6 +214,29 @@ fn what_connecting_must_do() {
 }
 
 #[test]
+fn files_that_the_level_has_no_use_for_are_not_asked_for() {
+    let files = "ca_file = \"ca.pem\"\nclient_certificate = \"c.pem\"\nclient_key = \"k.pem\"";
+    let pin = format!("fingerprints = [\"sha256:{}\"]", "0".repeat(64));
+    for (level, require_tls, anchors, client, reason) in [
+        ("none", false, false, false, "no TLS"),
+        ("opportunistic", false, false, true, "TLS where offered"),
+        ("encrypt", false, false, true, "any certificate"),
+        ("encrypt", true, true, true, "REQUIRETLS wants a proof"),
+        ("fingerprint", false, false, true, "the pin is the proof"),
+        ("verify", false, true, true, "a chain"),
+        ("secure", false, true, true, "a chain"),
+    ] {
+        let pins = if level == "fingerprint" { pin.as_str() } else { "" };
+        let mut case = case(&format!("level = \"{level}\"\n{files}\n{pins}"));
+        case.needs.require_tls = require_tls;
+        let route = case.route();
+        let Route::Need(Need::Peer(requirement)) = route else { panic!("{level}: {route:?}") };
+        let found = (requirement.ca_file.is_some(), requirement.client.is_some());
+        assert_eq!(found, (anchors, client), "{level}: {reason}");
+    }
+}
+
+#[test]
 fn refused_networks_speak_of_mx_hosts_and_not_of_hosts_that_configuration_names() {
     let hop = |hop: &str| case(&format!("level = \"secure\"\nnext_hop = \"{hop}\""));
     let inside = || Case { question: Ask::Inside(Level::Opportunistic), ..case("") };

@@ -53,12 +53,7 @@ fn what_an_entry_asks() {
             "neither can be met by an address",
         ),
         ("envelope", "mark = \"X-A: b\"".into(), vec!["no-effect:4:1"], "never added"),
-        (
-            "secure",
-            "note = \"with all Subdomains\"".into(),
-            vec!["missing-dot:2:1"],
-            "the note says more than the names",
-        ),
+        ("secure", "note = \"not its subdomains\"".into(), vec![], "a note is for people"),
     ] {
         let text = partner("\"a.example\"", &format!("level = \"{level}\"\n{keys}"));
         assert_eq!(
@@ -101,6 +96,8 @@ fn names_that_are_hardly_meant() {
             "the domain is there too",
         ),
         (r#""mail.example""#, &[], "a registered name"),
+        (r#""relay.org.uk""#, &[], "registered under a country's second level"),
+        (r#""mx.relay.org.uk""#, &["host-as-domain:2:12"], "a host below it"),
         (r#""a.example.""#, &["trailing-dot:2:12"], "folded"),
         (
             r#"".a.example", "x.a.example", "a.example""#,
@@ -312,4 +309,143 @@ fn what_the_configuration_adds() {
     let own = ["example.org".parse().unwrap(), "example.net".parse().unwrap()];
     let found = crate::policy::check::with_own_domains(&set, &own);
     assert_eq!(codes(&found), ["own-domain:4:1"]);
+}
+
+#[test]
+fn beside_a_broken_rule_no_rule_is_called_unreachable() {
+    let good = rule("sender = \"example.org\"", "protect");
+    for broken in [
+        rule("sender = \"@\"", "pass"),
+        rule("subject = \"/[/\"", "reject"),
+        rule("size_over = \"5\"", "protect"),
+        rule("sendr = \"a.example\"", "pass"),
+        rule("sender = \"a.example\"", "pas"),
+    ] {
+        let found = problems(&[("rules.toml", &(broken.clone() + &good + &good))]);
+        let codes: Vec<_> = found.iter().map(|p| p.code.as_str()).collect();
+        assert!(!codes.contains(&"unreachable-rule") && !codes.is_empty(), "{broken}: {found:?}");
+    }
+}
+
+#[test]
+fn an_error_in_an_entry_hides_no_other_problem_of_it() {
+    let keys = "level = \"sekure\"\nmatch = [\"mx.partnre.example\"]";
+    let text = partner("\"p\u{0430}rtner.example\", \"partner.example.\"", keys);
+    assert_eq!(
+        codes(&problems(&[("p.toml", &text)])),
+        [
+            "mixed-scripts:2:12",
+            "homograph:2:12",
+            "trailing-dot:2:31",
+            "unknown-level:3:9",
+            "near-miss:4:10"
+        ]
+    );
+}
+
+#[test]
+fn what_could_not_be_read_is_not_taken_for_missing() {
+    for (keys, wanted) in [
+        ("level = \"verify\"\nmatch = [\"*.a.example\"]", vec!["invalid-domain:4:10"]),
+        ("level = \"verify\"\nnext_hop = \"[x\"", vec!["invalid-value:4:12"]),
+        ("level = \"secure\"\nmark = \"nocolon\"", vec!["invalid-value:4:8"]),
+    ] {
+        let text = partner("\"x.a.example\"", keys);
+        let wider = partner("\"a.example\", \".a.example\"", "level = \"secure\"");
+        assert_eq!(codes(&problems(&[("p.toml", &text), ("w.toml", &wider)])), wanted, "{keys}");
+    }
+}
+
+#[test]
+fn accepted_warnings_are_said_no_more_of_the_entry() {
+    let entry =
+        |domains: &str, keys: &str| partner(domains, &format!("level = \"secure\"\n{keys}"));
+    for (domains, keys, code) in [
+        (r#""partner.example", "partnre.example""#, "", "near-miss"),
+        (r#""corner.example", "comer.example""#, "", "homograph"),
+        (r#"".a.example""#, "", "parent-not-covered"),
+        (r#""com""#, "", "whole-suffix"),
+        (r#""mail.a.example""#, "", "host-as-domain"),
+        (r#""a.example.""#, "", "trailing-dot"),
+        (r#""a.example", "x.a.example""#, "", "missing-dot"),
+        (r#""x.a.example", ".a.example", "a.example""#, "", "redundant-name"),
+        (r#""a.example""#, "next_hop = \"[mx.b.example]\"", "next-hop-name"),
+        (r#""a.example""#, "expires = \"2026-11-21\"", "expired"),
+        ("\"p\u{0430}rtner.example\"", "", "mixed-scripts"),
+    ] {
+        let found = problems(&[("p.toml", &entry(domains, keys))]);
+        assert_eq!(found.iter().map(|p| p.code.as_str()).collect::<Vec<_>>(), [code]);
+        let said = |accept: &str| {
+            let text = entry(domains, &format!("{keys}\naccept = [\"{accept}\"]"));
+            problems(&[("p.toml", &text)]).len()
+        };
+        assert_eq!((said(code), said("never-direct")), (0, 1), "{code}");
+    }
+    // The next entry answers for itself.
+    let text = entry("\"com\"", "accept = [\"whole-suffix\"]") + &entry("\"net\"", "");
+    assert_eq!(codes(&problems(&[("p.toml", &text)])), ["whole-suffix:6:12"]);
+}
+
+#[test]
+fn the_default_and_rules_accept_too() {
+    let default = "[default]\nlevel = \"encrypt\"\naccept = [\"weak-level\"]\n";
+    let rule = rule("sender = \"example.org\"", "pass");
+    let rules = rule.clone() + &rule + "accept = [\"unreachable-rule\"]\n" + &rule;
+    let found = problems(&[("default.toml", default), ("rules.toml", &rules)]);
+    assert_eq!(codes(&found), ["unreachable-rule:8:1"]);
+}
+
+#[test]
+fn only_known_warnings_can_be_accepted() {
+    for (code, says) in [
+        ("near-mis", "did you mean `near-miss`"),
+        ("syntax", "`syntax` is an error: only warnings"),
+        ("zzz", "unknown code `zzz`: write one"),
+    ] {
+        let text = partner("\"a.example\"", &format!("level = \"secure\"\naccept = [\"{code}\"]"));
+        let found = problems(&[("p.toml", &text)]);
+        assert_eq!(codes(&found), ["invalid-value:4:11"], "{code}");
+        assert!(found[0].text.contains(says), "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_not_shown_is_counted() {
+    // Each letter beside each other one: 26 names of one word, 25 pairs for each.
+    let word = |w: &str| ('a'..='z').map(|c| format!("\"{w}{c}.example\"")).collect::<Vec<_>>();
+    let text = partner(&word("wordof").join(", "), "level = \"secure\"");
+    let found = problems(&[("p.toml", &text)]);
+    let slips = found.iter().filter(|p| p.code == Code::NEAR_MISS).count();
+    assert_eq!(slips, 200);
+    let last = found.last().unwrap();
+    assert!(last.code == Code::NOT_SHOWN && last.text.contains(" more pairs"), "{last:?}");
+    let (said, _) = last.text.split_once(' ').unwrap();
+    let alike = found.iter().filter(|p| p.code == Code::HOMOGRAPH).count();
+    assert!(alike <= 3 && said.parse::<usize>().unwrap() + 200 + alike >= 26 * 25 / 2, "{last:?}");
+
+    let one = "[[partner]]\ndomains = [\"a.example\"]\nlevel = \"encrypt\"\n";
+    let mut text = String::new();
+    for n in 0..205 {
+        text += &one.replace("a.example", &format!("d{n}.example"));
+    }
+    text += "[[partner]]\ndomains = [\"b.example\"]\nlevel = \"sekure\"\n";
+    let found = problems(&[("p.toml", &text)]);
+    assert_eq!(found.len(), 202);
+    assert_eq!(
+        found.iter().filter(|p| p.code == Code::UNKNOWN_LEVEL).count(),
+        1,
+        "an error counts"
+    );
+    assert!(found[201].text.starts_with("5 more problems of this file"), "{:?}", found[201]);
+}
+
+#[test]
+fn too_many_names_are_not_compared_and_that_is_said() {
+    let names = (0..50_001).map(|n| format!("\"d{n}.example\"")).collect::<Vec<_>>().join(",\n");
+    for (accept, wanted) in [("", 1), ("accept = [\"not-shown\"]", 0)] {
+        let text = partner(&names, &format!("level = \"secure\"\n{accept}"));
+        let found = problems(&[("p.toml", &text)]);
+        assert_eq!(found.len(), wanted, "{found:?}");
+        assert!(found.iter().all(|p| p.text.starts_with("50001 names are too many")), "{found:?}");
+    }
 }

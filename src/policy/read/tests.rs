@@ -123,7 +123,7 @@ note = "agreed""#,
     assert_eq!(policy.no_require_tls, NoRequireTls::Envelope);
     assert_eq!(policy.mark.as_deref(), Some("Sensitivity: company-confidential"));
     assert_eq!(
-        set.files().map(|(k, f, _)| (k, f)).collect::<Vec<_>>(),
+        set.files().iter().map(|f| (f.key, f.path.as_str())).collect::<Vec<_>>(),
         [("ca_file", "sub/ca.pem")]
     );
 }
@@ -262,8 +262,18 @@ fn near_misses_are_warnings() {
         ),
         ("level = \"envelope\"\nmin_tls = \"1.3\"", "key `min_tls`: has no effect"),
         ("level = \"secure\"\nnext_hop = \"[mx.b.example]\"", "add match = [\"mx.b.example\"]"),
-        ("level = \"secure\"\nexpires = \"2026-12-10\"", "expires in 18 days"),
-        ("level = \"secure\"\nexpires = \"2026-11-21\"", "has expired"),
+        (
+            "level = \"secure\"\nexpires = \"2026-12-10\"",
+            "until the end of 2026-12-10 (UTC); write",
+        ),
+        (
+            "level = \"secure\"\nexpires = \"2026-11-22\"",
+            "until the end of 2026-11-22 (UTC); write",
+        ),
+        (
+            "level = \"secure\"\nexpires = \"2026-11-21\"",
+            "has expired: it held until the end of 2026-11-21",
+        ),
     ] {
         let found = problems(&[("p.toml", &partner(keys))]);
         assert_eq!(found.len(), 1, "{keys}: {found:?}");
@@ -312,4 +322,19 @@ fn thousands_of_entries_are_looked_up_by_hash() {
     assert_eq!(set.partners(), 5000);
     let domain = domain("d4999.example");
     assert_eq!(set.lookup(&domain, now()).at.line, 4999 * 3 + 1);
+}
+
+#[test]
+fn of_syntax_errors_the_first_is_said() {
+    let entries = partner("level = \"secure\"").repeat(20);
+    for (text, place) in [
+        (format!("[[partner]]\ndomains = [\"b.example\"\nlevel = \"secure\"\n{entries}"), "3:1"),
+        (format!("a={}", "[".repeat(70)), "1:"),
+        (format!("[[partner]\ndomains = [\n{entries}"), "1:"),
+    ] {
+        let found = problems(&[("p.toml", &text), ("q.toml", &partner("level = \"secur\""))]);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with(&format!("p.toml:{place}")), "{found:#?}");
+        assert!(found[1].contains("did you mean `secure`"), "the other file is read: {found:#?}");
+    }
 }

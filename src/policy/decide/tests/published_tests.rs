@@ -341,7 +341,7 @@ fn requiretls_leaves_no_way_without_tls() {
 
 #[test]
 fn nobody_is_bounced_at_the_first_hiccup() {
-    let set = |keys: &str| super::set("", &format!("[default]\nlevel = \"encrypt\"\n{keys}"));
+    let set = |keys: &str| set("", &format!("[default]\nlevel = \"encrypt\"\n{keys}"));
     for (keys, failing, expected, why) in [
         ("", None, "envelope LevelNotMet", "nothing was agreed: sealed at once"),
         ("otherwise = \"bounce\"", None, "defer LevelNotMet", "a retry may help"),
