@@ -233,7 +233,7 @@ impl Reading {
         self.files(section, level, &policy.accept);
         self.warn_expiry(section, policy.ends);
         let index = self.set.policies.len();
-        if section.doc().errors() > before {
+        if section.doc().errors() > before || !section.knows_all(&PARTNER) {
             self.broken.entries.insert(index);
         }
         self.set.policies.push(policy);

@@ -172,6 +172,11 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
+    /// True if every key is one of these.
+    pub(crate) fn knows_all(&self, known: &[&str]) -> bool {
+        self.table.keys().all(|key| known.contains(&key.get_ref().as_ref()))
+    }
+
     /// The document.
     pub(crate) fn doc(&self) -> &'d Document<'t> {
         self.doc

@@ -349,6 +349,7 @@ fn what_could_not_be_read_is_not_taken_for_missing() {
         ("level = \"verify\"\nmatch = [\"*.a.example\"]", vec!["invalid-domain:4:10"]),
         ("level = \"verify\"\nnext_hop = \"[x\"", vec!["invalid-value:4:12"]),
         ("level = \"secure\"\nmark = \"nocolon\"", vec!["invalid-value:4:8"]),
+        ("level = \"secure\"\nmrak = \"X-A: b\"", vec!["unknown-key:4:1"]),
     ] {
         let text = partner("\"x.a.example\"", keys);
         let wider = partner("\"a.example\", \".a.example\"", "level = \"secure\"");
