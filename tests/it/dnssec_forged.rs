@@ -213,6 +213,33 @@ fn key(record: &Record) -> String {
     format!("{} {}", record.name, record.data)
 }
 
+/// The signed alias of a host leads out of what is signed, and its own TLSA records count.
+#[tokio::test]
+async fn an_alias_that_cannot_be_asked_for_is_not_taken_for_none() {
+    let dir = tempfile::tempdir().expect("folder");
+    let signed = start(dir.path());
+    let rows: &[(&str, Forge)] = &[
+        ("no answer", |name, kind, ask| {
+            (name == "out.partner.test." && kind == RecordType::CNAME).then(|| {
+                let mut message = ask(name, kind);
+                message.answers.clear();
+                message.authorities.clear();
+                message.metadata.response_code = ResponseCode::ServFail;
+                message
+            })
+        }),
+        ("a denial of another zone", |name, kind, ask| {
+            (name == "out.partner.test." && kind == RecordType::CNAME)
+                .then(|| ask("nowhere.often.test.", kind))
+        }),
+    ];
+    for (why, forge) in rows {
+        let (resolver, _forger) = misled(&signed, *forge).await;
+        let dane = resolver.tlsa("out.partner.test", 25).await;
+        assert_eq!(short(&dane), "trouble", "{why}: {dane:?}");
+    }
+}
+
 /// Hands questions on and answers back, but for the answers it makes itself.
 #[derive(Debug)]
 struct Forger {

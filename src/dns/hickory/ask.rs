@@ -109,10 +109,11 @@ impl Asker {
     }
 
     /// What the alias itself is worth, wherever it leads. Not an alias: `None`.
-    pub(super) async fn alias(&self, name: &Name) -> Option<Dnssec> {
+    pub(super) async fn alias(&self, name: &Name) -> Result<Option<Dnssec>, String> {
         match self.ask(name, RecordType::CNAME).await {
-            Answer::Found(found) => Some(found.worth),
-            Answer::NoData(_) | Answer::NoName(_) | Answer::Trouble(_) => None,
+            Answer::Found(found) => Ok(Some(found.worth)),
+            Answer::NoData(_) | Answer::NoName(_) => Ok(None),
+            Answer::Trouble(text) => Err(text),
         }
     }
 
