@@ -237,7 +237,9 @@ impl Asker {
                     Trail::None | Trail::Trouble(_) => absent,
                 }
             }
-            _ => absent,
+            (_, Answer::Found(_) | Answer::NoData(_) | Answer::NoName(_) | Answer::Trouble(_)) => {
+                absent
+            }
         }
     }
 
