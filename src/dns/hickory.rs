@@ -30,6 +30,7 @@ use tokio::time::timeout;
 mod anchors;
 mod ask;
 mod checking;
+mod cuts;
 mod dane;
 mod link;
 

@@ -35,8 +35,8 @@ use trust_dns_proto::{
 };
 
 /// SHA-256 of nothing, and of something else.
-const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const OTHER: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+pub const HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub const OTHER: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
 fn zones() -> Vec<(&'static str, Kind, String)> {
     let partner = format!(
@@ -90,11 +90,11 @@ fn start(dir: &Path) -> Signed {
     Signed::start(dir, &zones)
 }
 
-fn resolver(server: SocketAddr, how: Validation) -> HickoryResolver {
+pub fn resolver(server: SocketAddr, how: Validation) -> HickoryResolver {
     HickoryResolver::new(&[server], true).expect("set up").with_dnssec(how)
 }
 
-fn validate(anchor: &Path) -> Validation {
+pub fn validate(anchor: &Path) -> Validation {
     Validation::Validate(Anchors::load(Some(anchor)).expect("anchors"))
 }
 
@@ -109,7 +109,7 @@ fn ways(signed: &Signed) -> Vec<(&'static str, HickoryResolver)> {
 }
 
 /// What TLSA look-ups say, in short.
-fn short(dane: &Dane) -> String {
+pub fn short(dane: &Dane) -> String {
     match dane {
         Dane::NotAsked => "not asked".to_owned(),
         Dane::Unchecked => "unchecked".to_owned(),
@@ -123,7 +123,7 @@ fn short(dane: &Dane) -> String {
     }
 }
 
-fn mx_in_short(facts: &MxFacts) -> String {
+pub fn mx_in_short(facts: &MxFacts) -> String {
     match facts {
         MxFacts::Hosts(hosts, worth) => {
             let names: Vec<_> = hosts.iter().map(|h| h.name.as_str()).collect();

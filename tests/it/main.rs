@@ -9,6 +9,7 @@ mod demo;
 mod dialogues;
 mod dkim;
 mod dnssec;
+mod dnssec_forged;
 mod key_exchange;
 mod large;
 mod life;

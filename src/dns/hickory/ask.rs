@@ -9,10 +9,14 @@ use hickory_resolver::{
     proto::{
         dnssec::{Proof, rdata::DNSSECRData},
         op::{Message, ResponseCode},
-        rr::{Name, RData, Record, RecordType},
+        rr::{
+            Name, RData, Record, RecordType,
+            domain::usage::{INVALID, LOCALHOST, ONION},
+        },
         serialize::binary::BinDecodable,
     },
 };
+use std::collections::BTreeSet;
 
 /// Names above one that are looked at for a DNAME record.
 const MAX_ABOVE: usize = 6;
@@ -93,37 +97,73 @@ impl Asker {
             Ok(lookup) => lookup,
             Err(error) => return self.without_records(name, kind, &error).await,
         };
-        match self.read(name, kind, lookup.message()) {
+        match self.read(name, kind, lookup.message()).await {
             Some(answer) => answer,
             // The cache keeps a chain's end without the chain.
             None => match self.trail(name).await {
                 Trail::Ends(end, way) => self.ask_end(&end, kind).await.reached_over(way),
-                Trail::None => Answer::NoData(Dnssec::Unchecked),
+                Trail::None => self.leads_nowhere(name),
                 Trail::Trouble(text) => Answer::Trouble(text),
             },
         }
     }
 
     /// What the alias itself is worth, wherever it leads. Not an alias: `None`.
-    pub(super) async fn alias(&self, name: &Name) -> Option<Dnssec> {
+    pub(super) async fn alias(&self, name: &Name) -> Result<Option<Dnssec>, String> {
         match self.ask(name, RecordType::CNAME).await {
-            Answer::Found(found) => Some(found.worth),
-            Answer::NoData(_) | Answer::NoName(_) | Answer::Trouble(_) => None,
+            Answer::Found(found) => Ok(Some(found.worth)),
+            Answer::NoData(_) | Answer::NoName(_) => Ok(None),
+            Answer::Trouble(text) => Err(text),
         }
     }
 
     async fn ask_end(&self, name: &Name, kind: RecordType) -> Answer {
         match self.resolver.lookup(name.clone(), kind).await {
-            Ok(lookup) => {
-                self.read(name, kind, lookup.message()).unwrap_or(Answer::NoData(Dnssec::Unchecked))
-            }
-            Err(error) => self.absent(name, &error),
+            Ok(lookup) => match self.read(name, kind, lookup.message()).await {
+                Some(answer) => answer,
+                None => self.leads_nowhere(name),
+            },
+            Err(error) => self.absent(name, kind, &error).await,
         }
+    }
+
+    /// An answer that holds nothing of what was asked for.
+    fn leads_nowhere(&self, name: &Name) -> Answer {
+        match self.voucher {
+            Voucher::Nobody | Voucher::Resolver => Answer::NoData(Dnssec::Unchecked),
+            Voucher::Signatures => Answer::Trouble(bogus(name)),
+        }
+    }
+
+    /// The same as [`Self::follow`]; what is not signed must be proved to be so.
+    async fn read(&self, name: &Name, kind: RecordType, message: &Message) -> Option<Answer> {
+        let answer = self.follow(name, kind, message)?;
+        match self.rightly_unsigned(kind, message).await {
+            Ok(()) => Some(answer),
+            Err(trouble) => Some(Answer::Trouble(trouble)),
+        }
+    }
+
+    async fn rightly_unsigned(&self, kind: RecordType, message: &Message) -> Result<(), String> {
+        if self.voucher != Voucher::Signatures {
+            return Ok(());
+        }
+        let unsigned = message.answers.iter().filter(|r| {
+            r.proof == Proof::Insecure && [kind, RecordType::CNAME].contains(&r.record_type())
+        });
+        let names: BTreeSet<&Name> = unsigned.map(|r| &r.name).collect();
+        if let Some(name) = names.first().filter(|_| names.len() > MAX_ALIASES + 1) {
+            return Err(format!("{name}: too many aliases (CNAME)"));
+        }
+        for name in names {
+            self.signing_ends(name).await?;
+        }
+        Ok(())
     }
 
     /// Follows the answer's own records from the name to what was asked for. `None`: they do not
     /// lead there.
-    fn read(&self, name: &Name, kind: RecordType, message: &Message) -> Option<Answer> {
+    fn follow(&self, name: &Name, kind: RecordType, message: &Message) -> Option<Answer> {
         let (mut at, mut way) = (name.clone(), Dnssec::Secure);
         for _ in 0..=MAX_ALIASES {
             let here = |r: &&Record, kind| r.name == at && r.record_type() == kind;
@@ -144,7 +184,12 @@ impl Asker {
     }
 
     /// What records of one name and kind are worth.
-    fn worth(&self, at: &Name, set: &[&Record], message: &Message) -> Result<Dnssec, String> {
+    pub(super) fn worth(
+        &self,
+        at: &Name,
+        set: &[&Record],
+        message: &Message,
+    ) -> Result<Dnssec, String> {
         let mut worth = Dnssec::Secure;
         for record in set {
             worth = least(
@@ -170,15 +215,18 @@ impl Asker {
     }
 
     async fn without_records(&self, name: &Name, kind: RecordType, error: &NetError) -> Answer {
-        let absent = self.absent(name, error);
+        let absent = self.absent(name, kind, error).await;
         match (error, &absent) {
             // hickory gives up on a long chain of aliases with an empty answer that has no SOA.
             (
                 NetError::Dns(DnsError::NoRecordsFound(none)),
                 Answer::NoData(_) | Answer::NoName(_),
             ) if none.soa.is_none() || none.query.name() != name => match self.trail(name).await {
-                Trail::Ends(_, way) => absent.reached_over(way),
-                Trail::None => absent,
+                Trail::Ends(end, way) if end == *none.query.name() => absent.reached_over(way),
+                Trail::Ends(end, way) => self.ask_end(&end, kind).await.reached_over(way),
+                Trail::None if none.query.name() == name => absent,
+                // Aliases led to where nothing is, and now there are none.
+                Trail::None => self.leads_nowhere(name),
                 Trail::Trouble(text) => Answer::Trouble(text),
             },
             // The proof that an alias's end has no such record is judged as the alias's by hickory,
@@ -189,19 +237,32 @@ impl Asker {
                     Trail::None | Trail::Trouble(_) => absent,
                 }
             }
-            _ => absent,
+            (_, Answer::Found(_) | Answer::NoData(_) | Answer::NoName(_) | Answer::Trouble(_)) => {
+                absent
+            }
         }
     }
 
     /// An empty answer counts only if it is one: no referral, no odd code, and with a proof where
     /// one must be.
-    fn absent(&self, name: &Name, error: &NetError) -> Answer {
+    async fn absent(&self, name: &Name, kind: RecordType, error: &NetError) -> Answer {
         let (code, worth) = if let NetError::Dns(DnsError::NoRecordsFound(none)) = error {
-            (none.response_code, self.judge(name, none))
-        } else if let NetError::Dns(DnsError::Nsec { response, proof: Proof::Insecure, .. }) = error
+            (none.response_code, self.judge(name, none).await)
+        } else if let NetError::Dns(DnsError::Nsec {
+            query, response, proof: Proof::Insecure, ..
+        }) = error
+            && query.name() == name
         {
-            // RFC 9276 §3.2: a denial hashed too often is as good as none.
-            (response.metadata.response_code, Ok(Dnssec::Insecure))
+            // RFC 9276 §3.2: a denial hashed too often is as good as none, in a zone that does so.
+            // hickory has not looked yet whose it is, or whether it denies this.
+            let ends = self.signing_ends(name).await;
+            if ends.is_ok() && !response.answers.is_empty() {
+                return match self.read(name, kind, response).await {
+                    Some(answer) => answer.reached_over(Dnssec::Insecure),
+                    None => self.leads_nowhere(name),
+                };
+            }
+            (response.metadata.response_code, ends.map(|()| Dnssec::Insecure))
         } else if is_bogus(error) {
             return Answer::Trouble(bogus(name));
         } else {
@@ -214,7 +275,7 @@ impl Asker {
         }
     }
 
-    fn judge(&self, name: &Name, none: &NoRecords) -> Result<Dnssec, String> {
+    async fn judge(&self, name: &Name, none: &NoRecords) -> Result<Dnssec, String> {
         if let Some(trouble) = not_an_answer(name, none) {
             return Err(trouble);
         }
@@ -229,12 +290,16 @@ impl Asker {
                 Some(Proof::Indeterminate) | None => Ok(Dnssec::Unchecked),
             },
             Voucher::Signatures if records.iter().any(is_denial) => Ok(Dnssec::Secure),
-            // A zone that is not signed says nothing about names outside it.
-            Voucher::Signatures => match &none.soa {
-                Some(soa) if !soa.name.zone_of(none.query.name()) => Err(bogus(name)),
-                Some(_) => Ok(Dnssec::Insecure),
-                None => Ok(Dnssec::Unchecked),
-            },
+            // hickory answers for these itself, and nobody else is asked.
+            Voucher::Signatures if is_never_asked(name) => Ok(Dnssec::Unchecked),
+            Voucher::Signatures => {
+                let asked = none.query.name();
+                // A zone that is not signed says nothing about names outside it.
+                if none.soa.as_ref().is_some_and(|soa| !soa.name.zone_of(asked)) {
+                    return Err(bogus(name));
+                }
+                self.signing_ends(asked).await.map(|()| Dnssec::Insecure)
+            }
         }
     }
 
@@ -254,7 +319,7 @@ impl Asker {
                     None => return Trail::Trouble(describe(&at, &error)),
                 },
             };
-            match self.read(&at, RecordType::CNAME, lookup.message()) {
+            match self.read(&at, RecordType::CNAME, lookup.message()).await {
                 Some(Answer::Found(found)) => {
                     way = least(way, found.worth);
                     let Some(next) = found.records.first().and_then(target) else { break };
@@ -314,6 +379,11 @@ fn target(data: &RData) -> Option<Name> {
     if let RData::CNAME(target) = data { Some(target.0.clone()) } else { None }
 }
 
+/// RFC 6761 §6.3, §6.4, RFC 7686 §2.
+fn is_never_asked(name: &Name) -> bool {
+    [&*LOCALHOST, &*INVALID, &*ONION].iter().any(|special| special.zone_of(name))
+}
+
 /// A signature with fewer labels than its name (RFC 4034 §3.1.3).
 fn from_wildcard(at: &Name, message: &Message) -> bool {
     message.answers.iter().filter(|r| r.name == *at).any(|r| {
@@ -322,7 +392,7 @@ fn from_wildcard(at: &Name, message: &Message) -> bool {
     })
 }
 
-fn is_denial(record: &Record) -> bool {
+pub(super) fn is_denial(record: &Record) -> bool {
     record.proof.is_secure() && matches!(record.record_type(), RecordType::NSEC | RecordType::NSEC3)
 }
 
@@ -340,7 +410,7 @@ fn is_bogus(error: &NetError) -> bool {
     matches!(error, NetError::Dns(DnsError::DnssecBogus | DnsError::Nsec { .. }))
 }
 
-fn bogus(name: &Name) -> String {
+pub(super) fn bogus(name: &Name) -> String {
     format!("{name}: DNSSEC: the answer is bogus, or the chain of signatures could not be fetched")
 }
 

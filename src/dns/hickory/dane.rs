@@ -66,12 +66,19 @@ impl Asker {
             Dnssec::Secure if alias => Ok(vec![end, name.clone()]),
             Dnssec::Secure => Ok(vec![end]),
             // The alias is signed, what it leads to is not: the alias's own name may have records.
-            Dnssec::Insecure if alias && self.alias(name).await == Some(Dnssec::Secure) => {
-                Ok(vec![name.clone()])
-            }
-            Dnssec::Insecure => Err(Dane::Absent("the host's addresses are not signed".to_owned())),
+            Dnssec::Insecure if alias => match self.alias(name).await {
+                Ok(Some(Dnssec::Secure)) => Ok(vec![name.clone()]),
+                Ok(Some(Dnssec::Insecure) | None) => Err(unsigned()),
+                Ok(Some(Dnssec::Unchecked)) => Err(Dane::Unchecked),
+                Err(text) => Err(Dane::Trouble(text)),
+            },
+            Dnssec::Insecure => Err(unsigned()),
         }
     }
+}
+
+fn unsigned() -> Dane {
+    Dane::Absent("the host's addresses are not signed".to_owned())
 }
 
 /// RFC 6698 §3: `_25._tcp.` before the name.

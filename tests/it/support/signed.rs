@@ -23,6 +23,8 @@ pub enum Kind {
     Doctored(&'static str, &'static str),
     /// Signed for one second, once.
     Expired,
+    /// Signed, with names hashed more often than anyone should follow (RFC 9276 §3.2).
+    Overhashed,
 }
 
 /// Name of a zone below `test.`, what is done to it, its records as in a zone file (SOA and NS are
@@ -89,7 +91,9 @@ impl Signed {
                 Kind::WrongKey => {
                     delegations += &ds(&dir, "test").replacen("test.", &format!("{name}."), 1)
                 }
-                Kind::Signed | Kind::Doctored(..) | Kind::Expired => delegations += &ds(&dir, name),
+                Kind::Signed | Kind::Doctored(..) | Kind::Expired | Kind::Overhashed => {
+                    delegations += &ds(&dir, name)
+                }
             }
         }
         write_zone(&dir, "test", &delegations);
@@ -162,9 +166,14 @@ fn configure_knot(dir: &Path, port: u16, zones: &[(String, Kind)], last: bool) {
         "{nsec3}\n    rrsig-lifetime: 3s\n    rrsig-refresh: 2s\n    rrsig-pre-refresh: 0s\n    \
          propagation-delay: 0\n    zone-max-ttl: 1"
     );
-    for (id, more) in
-        [("root", "nsec3: off"), ("many", &opt_out), ("usual", nsec3), ("short", &short)]
-    {
+    let often = nsec3.replace("iterations: 0", "iterations: 151");
+    for (id, more) in [
+        ("root", "nsec3: off"),
+        ("many", &opt_out),
+        ("usual", nsec3),
+        ("short", &short),
+        ("often", &often),
+    ] {
         text += &format!("  - id: {id}\n    manual: on\n    single-type-signing: on\n    {more}\n");
     }
     text += "zone:\n";
@@ -173,6 +182,7 @@ fn configure_knot(dir: &Path, port: u16, zones: &[(String, Kind)], last: bool) {
             Kind::Doctored(..) | Kind::Expired if last => ("dump", None),
             Kind::Unsigned => ("zones", None),
             Kind::Expired => ("zones", Some("short")),
+            Kind::Overhashed => ("zones", Some("often")),
             Kind::Signed if name == "." => ("zones", Some("root")),
             Kind::Signed if name == "test" => ("zones", Some("many")),
             Kind::Signed | Kind::WrongKey | Kind::Doctored(..) => ("zones", Some("usual")),
