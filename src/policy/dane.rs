@@ -158,7 +158,7 @@ pub enum Dane {
 
 impl Dane {
     /// The same with at most so many records, texts of at most so many bytes and data of
-    /// [`DATA_TOLD`]: for the record. `None` where it was not asked for.
+    /// 64: for the record. `None` where it was not asked for.
     pub fn bounded(&self, records: usize, bytes: usize) -> Option<Self> {
         let short = |text: &String| {
             text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
