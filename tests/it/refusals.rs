@@ -147,7 +147,7 @@ fn policy_check_tells_of_files_that_are_not_there_or_no_text() {
     let file = dir.path().join("policies/ca.toml");
     let text = "[[partner]]\ndomains = [\"x.test\"]\nlevel = \"secure\"\nca_file = \"no.pem\"\n";
     fs::write(&file, text).expect("write");
-    let says = ["ca.toml:1:1: warning: key `ca_file`: no.pem"];
+    let says = ["ca.toml:4:1: warning: key `ca_file`: no.pem"];
     assert_refused(&gateway.ask(&["policy", "check"]), 0, &says);
     assert_refused(&gateway.ask(&["policy", "check", "--strict"]), 1, &says);
     fs::write(&file, [0xff, 0xfe]).expect("write");
