@@ -227,8 +227,8 @@ async fn only_https_to_a_place_that_is_not_ours_is_spoken() {
     let usual = settings(&pki, port);
     let patient = service(&zone, usual.clone());
     assert_is(&patient, "good.test", &Is::Enforced).await;
-    assert_is(&patient, "old.test", &Is::Not("TLS: ")).await;
-    assert_is(&patient, "plain.test", &Is::Not("TLS: ")).await;
+    assert_is(&patient, "old.test", &Is::Not("TLS handshake: ")).await;
+    assert_is(&patient, "plain.test", &Is::Not("TLS handshake: ")).await;
     assert_is(&patient, "http.test", &Is::Not("refused")).await;
 
     let hasty = HttpsSettings { patience: Duration::from_secs(1), ..usual.clone() };

@@ -2,7 +2,7 @@
 
 use super::{
     peers::bare_host,
-    rows::{self, Row, met, row, unmet},
+    rows::{self, Row, met, ours, row, unmet},
     scene::{self, Scene},
 };
 use crate::support::{
@@ -130,8 +130,8 @@ fn anchors(scene: &Scene) -> Vec<Row> {
             "ca-gone.test",
             "good",
             format!("{VERIFY}ca_file = \"gone.pem\""),
-            unmet("cannot be read"),
-            "anchors that are not there prove nothing",
+            ours("gone.pem: cannot be read"),
+            "a missing file is our fault, so nothing is sealed or bounced for it",
         ),
     ]
 }

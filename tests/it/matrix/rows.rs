@@ -43,6 +43,11 @@ pub fn doubt(says: &'static str) -> (&'static str, &'static str) {
     ("dns-trouble", says)
 }
 
+/// Not now, because a file of ours can't be used.
+pub fn ours(says: &'static str) -> (&'static str, &'static str) {
+    ("ours", says)
+}
+
 /// The policy with their entries.
 pub fn policy(rows: &[Row]) -> String {
     let with = rows.iter().filter(|row| !row.entry.is_empty());
@@ -64,7 +69,7 @@ pub fn hold(scene: &Scene, gateway: &Gateway, rows: &[Row]) {
         let (wanted, says) = row.expected;
         let (outcome, reason) = match wanted {
             "delivered" => ("delivered", "level-met"),
-            "dns-trouble" => ("deferred", "dns-trouble"),
+            code @ ("dns-trouble" | "ours") => ("deferred", code),
             reason => ("sealed", reason),
         };
         let said = format!("{} {}", words(&life["why"]), errors(&life));
