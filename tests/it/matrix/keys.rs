@@ -130,8 +130,8 @@ fn anchors(scene: &Scene) -> Vec<Row> {
             "ca-gone.test",
             "good",
             format!("{VERIFY}ca_file = \"gone.pem\""),
-            ours("cannot be read"),
-            "anchors that are not there prove nothing, and no host is blamed",
+            ours("gone.pem: cannot be read"),
+            "a missing file is our fault, so nothing is sealed or bounced for it",
         ),
     ]
 }

@@ -43,7 +43,7 @@ pub fn doubt(says: &'static str) -> (&'static str, &'static str) {
     ("dns-trouble", says)
 }
 
-/// Not now, because something of ours can't be used.
+/// Not now, because a file of ours can't be used.
 pub fn ours(says: &'static str) -> (&'static str, &'static str) {
     ("ours", says)
 }
@@ -69,7 +69,7 @@ pub fn hold(scene: &Scene, gateway: &Gateway, rows: &[Row]) {
         let (wanted, says) = row.expected;
         let (outcome, reason) = match wanted {
             "delivered" => ("delivered", "level-met"),
-            "dns-trouble" | "ours" => ("deferred", wanted),
+            code @ ("dns-trouble" | "ours") => ("deferred", code),
             reason => ("sealed", reason),
         };
         let said = format!("{} {}", words(&life["why"]), errors(&life));
