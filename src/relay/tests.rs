@@ -16,7 +16,7 @@ use crate::{
     },
     seal::{
         Class, KeyRing, MessageFacts,
-        header::{ClientFacts, Needs, Silence},
+        header::{ClientFacts, Needs},
     },
     smtp::{ClientTransaction, RecipientReply, Reply},
     store::{
@@ -267,7 +267,7 @@ fn reply((code, text): (u16, &str)) -> RecipientReply {
         _ => (None, text),
     };
     let reply = Reply { code, status, lines: vec![rest.to_owned()] };
-    RecipientReply { delivered: reply.is_positive(), reply }
+    RecipientReply { delivered: reply.is_positive(), reply, dsn: false }
 }
 
 fn tls_facts() -> TlsFacts {
@@ -441,7 +441,7 @@ impl House {
             sender_name: None,
             grant: None,
             rule,
-            silence: Silence::default(),
+            wishes: crate::mail::Wishes::default(),
         };
         let recipients = recipients.iter().map(|r| address(r)).collect();
         let mut deposit = self.relay.ports().vault.deposit(facts, recipients).unwrap();

@@ -7,7 +7,7 @@ use restante::{
     policy::RuleVerdict,
     seal::{
         Class, DataKey, KeyRing, MessageFacts, SealedHeader, Sealer, TokenHash, WrappedKey,
-        header::{Needs, Silence},
+        header::Needs,
     },
     store::{
         Account, Attempt, BodyStore, Claim, Code, Filter, Grant, GrantState, Health, Locator,
@@ -116,7 +116,7 @@ fn facts(n: u8) -> MessageFacts {
         sender_name: None,
         grant: None,
         rule: RuleVerdict::protected(),
-        silence: Silence::default(),
+        wishes: restante::mail::Wishes::default(),
     }
 }
 fn message(n: u8, recipients: &[&str]) -> NewMessage {

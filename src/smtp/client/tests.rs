@@ -15,6 +15,8 @@ fn transaction(recipients: &[&str]) -> Transaction {
         smtputf8: false,
         require_tls: true,
         envelope_id: Some("x=1".into()),
+        ret: None,
+        recipient_dsn: Vec::new(),
     }
 }
 
