@@ -427,17 +427,30 @@ mod tests {
         let notify = Notify::On { success: true, failure: false, delay: true };
         assert_eq!(rcpt.dsn.notify, Some(notify));
         assert_eq!(rcpt.dsn.original.as_deref(), Some("rfc822;Ann+x@b.example"));
+        let long = format!("ORCPT=rfc822;{}", "a".repeat(494));
         let bad = [
             "NOTIFY=NEVER,SUCCESS",
             "NOTIFY=DELAY,DELAY",
             "NOTIFY",
+            "ORCPT",
             "ORCPT=x",
             "ORCPT=rfc822;",
             "ORCPT=;x",
+            "ORCPT=rfc822;a+0Db",
+            "ORCPT=rfc822;\u{fc}",
+            &long,
         ];
         for parameters in bad {
             let line = format!("RCPT TO:<a@b.example> {parameters}");
             assert!(matches!(parse(&line), Err(CommandError::Argument(_))), "{line}");
+        }
+        for (original, non_ascii) in [("utf-8;\\x{FC}@x", false), ("utf-8;\u{fc}@x", true)] {
+            let Ok(Command::Rcpt(rcpt)) = parse(&format!("RCPT TO:<a@b.example> ORCPT={original}"))
+            else {
+                panic!("{original}")
+            };
+            assert_eq!(rcpt.dsn.original.as_deref(), Some(original), "its own coding");
+            assert_eq!(rcpt.non_ascii, non_ascii, "{original} needs SMTPUTF8 (RFC 6533 3)");
         }
         let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<PostMaster>") else { panic!() };
         assert_eq!(rcpt.recipient, ForwardPath::Postmaster);

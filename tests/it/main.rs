@@ -9,6 +9,7 @@ mod demo;
 mod dialogues;
 mod dkim;
 mod dnssec;
+mod dsn;
 mod key_exchange;
 mod large;
 mod life;
