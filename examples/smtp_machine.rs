@@ -34,6 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         smtputf8: false,
         require_tls: false,
         envelope_id: None,
+        ret: None,
+        recipient_dsn: Vec::new(),
     });
     let mut received = Vec::new();
     loop {

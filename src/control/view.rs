@@ -1,9 +1,10 @@
 //! What the answers look like: the JSON fields that INTERFACE promises, made from rows.
 
 use crate::{
-    mail::{Address, Domain, QueueId},
+    mail::{Address, Domain, Notify, QueueId, RecipientDsn, Ret},
     policy::{DaneVerdict, Level, RuleVerdict, Trouble, Why},
     probe::watch::Warned,
+    seal::{Class, MessageFacts},
     store::{
         Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals,
     },
@@ -207,6 +208,12 @@ pub struct TraceView {
     pub client_tls: Option<String>,
     /// The message rule that judged it: file and line.
     pub rule: Option<String>,
+    /// ENVID, if its sender gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope_id: Option<String>,
+    /// RET, if its sender gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret: Option<Ret>,
     /// Recipients.
     pub recipients: Vec<TraceRecipient>,
 }
@@ -230,6 +237,12 @@ pub struct TraceRecipient {
     pub next: Option<Timestamp>,
     /// When the recipient first opened it at the portal.
     pub opened: Option<Timestamp>,
+    /// NOTIFY, if its sender gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
+    /// ORCPT, if its sender gave it: type and decoded address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
     /// Attempts, oldest first.
     pub attempts: Vec<TraceAttempt>,
 }
@@ -310,14 +323,17 @@ impl TraceView {
             client: facts.client.as_ref().map(|c| format!("{} [{}]", c.helo, c.address)),
             client_tls: facts.client.as_ref().and_then(|c| c.tls.clone()),
             rule: facts.rule.rule.as_ref().map(|(file, line)| format!("{file}:{line}")),
-            recipients: lives.map(|(row, tries)| TraceRecipient::new(row, tries)).collect(),
+            envelope_id: facts.envelope_id.clone().filter(|_| facts.class == Class::Protected),
+            ret: facts.wishes.ret(),
+            recipients: lives.map(|(row, tries)| TraceRecipient::new(facts, row, tries)).collect(),
         }
     }
 }
 
 impl TraceRecipient {
-    fn new(row: &RecipientRow, attempts: &[Attempt]) -> Self {
+    fn new(facts: &MessageFacts, row: &RecipientRow, attempts: &[Attempt]) -> Self {
         let queue = QueueRecipient::new(row);
+        let RecipientDsn { notify, original } = facts.wishes.of(row.index, &row.address);
         let why: Option<&Why> = row.why.as_ref();
         Self {
             address: queue.address,
@@ -333,6 +349,8 @@ impl TraceRecipient {
             }),
             next: queue.next,
             opened: None,
+            notify,
+            orcpt: original,
             attempts: attempts.iter().map(TraceAttempt::new).collect(),
         }
     }

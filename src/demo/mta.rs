@@ -50,6 +50,8 @@ pub(super) async fn hand_in(
         smtputf8: false,
         require_tls: false,
         envelope_id: None,
+        ret: None,
+        recipient_dsn: Vec::new(),
     };
     let mut content = Whole(Some(Bytes::copy_from_slice(&letter.content)));
     let dialer = Dialer::new(settings, Arc::new(SystemClock));

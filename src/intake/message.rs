@@ -3,17 +3,13 @@
 use crate::{
     intake::{BUDGET, Intake, LARGE, UNIT, WAIT, busy, put_off},
     mail::{
-        EnhancedStatus, QueueId, ReversePath,
+        EnhancedStatus, QueueId, ReversePath, Wishes,
         header::HeaderScan,
         parts::{Indexer, PartIndex},
     },
     policy::{RuleAction, RuleFacts, RuleVerdict},
-    seal::header::{Class, ClientFacts, MessageFacts, Needs, Silence},
-    smtp::{
-        Reply,
-        command::{Notify, RecipientDsn},
-        server::Transaction,
-    },
+    seal::header::{Class, ClientFacts, MessageFacts, Needs},
+    smtp::{Reply, server::Transaction},
     vault::{Deposit, VaultError},
 };
 use std::net::IpAddr;
@@ -157,19 +153,7 @@ fn facts(
         sender_name: None,
         grant: None,
         rule: RuleVerdict::protected(),
-        silence: silence(&transaction.recipient_dsn),
-    }
-}
-
-/// RFC 3461 §4.1: without NOTIFY a sender hears of both.
-fn silence(wishes: &[RecipientDsn]) -> Silence {
-    let numbers = |unwanted: fn(Notify) -> bool| {
-        let listed = (0..).zip(wishes).filter(|(_, wish)| wish.notify.is_some_and(unwanted));
-        listed.map(|(number, _)| number).collect()
-    };
-    Silence {
-        failure: numbers(|notify| !notify.failure()),
-        delay: numbers(|notify| !notify.delay()),
+        wishes: Wishes::new(transaction.ret, &transaction.recipient_dsn, &transaction.recipients),
     }
 }
 

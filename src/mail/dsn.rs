@@ -2,9 +2,9 @@
 //! mail.
 
 use crate::mail::{
-    self, Domain, EnhancedStatus, QueueId,
+    self, Domain, EnhancedStatus, QueueId, StatusClass,
     header::{date, fold},
-    text::printable,
+    text::{beyond_ascii_escaped, printable},
 };
 use jiff::Timestamp;
 use mail_builder::{
@@ -21,12 +21,30 @@ pub enum Action {
     Failed,
     /// Still tried (`warn_after`).
     Delayed,
+    /// Handed to a host that does not report itself (RFC 3461 §5.2.2).
+    Relayed,
+    /// Sealed for pickup. For programs `relayed`: the message is where success is not reported, as
+    /// nobody hears when it is read. `delivered` would say that it lies in the recipient's mailbox.
+    Sealed,
+}
+
+impl Action {
+    /// RFC 3464 §2.3.3
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Relayed | Self::Sealed => "relayed",
+        }
+    }
 }
 /// One recipient of the report.
 #[derive(Debug, Clone)]
 pub struct DsnRecipient {
     /// The recipient as it came in.
     pub address: mail::Address,
+    /// ORCPT (RFC 3461 §4.2): address type, semicolon, decoded address.
+    pub original: Option<String>,
     /// What happened.
     pub action: Action,
     /// RFC 3463 status.
@@ -74,9 +92,10 @@ impl Dsn<'_> {
             MimePart::new("text/plain", self.words())
                 .header("Content-Description", Raw::new("Notification")),
             plain_part("message/delivery-status", "Delivery report", self.status()),
-            // RFC 6522 §4 and RFC 3462: no more of the message than this; its Subject may say what
-            // was protected.
-            plain_part("text/rfc822-headers", "Undelivered message headers", self.headers()),
+            // RFC 6522 §4: no more of the message than this, even where RET=FULL asks for all of it
+            // (RFC 3461 §4.3 lets a server return less). Reports travel as any mail does, and what
+            // was sealed, its Subject included, must not.
+            plain_part("text/rfc822-headers", "Message headers", self.headers()),
         ];
         let mut out = Vec::new();
         MessageBuilder::new()
@@ -93,29 +112,35 @@ impl Dsn<'_> {
         out
     }
 
+    fn has(&self, action: Action) -> bool {
+        self.with_action(action).next().is_some()
+    }
+
     fn with_action(&self, action: Action) -> impl Iterator<Item = &DsnRecipient> {
         self.recipients.iter().filter(move |r| r.action == action)
     }
 
     fn subject(&self) -> &'static str {
-        if self.with_action(Action::Failed).next().is_some() {
+        if self.has(Action::Failed) {
             "Your message could not be delivered"
-        } else {
+        } else if self.has(Action::Delayed) {
             "Your message has not been delivered yet"
+        } else {
+            "Your message has been passed on"
         }
     }
 
     /// The part for people.
     fn words(&self) -> String {
         let mut text = format!("This is the mail gateway {}.\r\n", self.reporting);
-        if self.with_action(Action::Failed).next().is_some() {
+        if self.has(Action::Failed) {
             text.push_str("\r\nYour message could not be delivered to:\r\n");
             self.with_action(Action::Failed).for_each(|r| describe(r, &mut text));
             text.push_str(
                 "\r\nIt will not be tried again. If it matters, ask the recipient another way.\r\n",
             );
         }
-        if self.with_action(Action::Delayed).next().is_some() {
+        if self.has(Action::Delayed) {
             text.push_str("\r\nYour message has not been delivered yet to:\r\n");
             self.with_action(Action::Delayed).for_each(|r| describe(r, &mut text));
             text.push_str("\r\nYou need not do anything, nor send it again: we keep trying");
@@ -124,12 +149,33 @@ impl Dsn<'_> {
                 None => text.push_str(".\r\n"),
             }
         }
+        self.words_of_success(&mut text);
         text.push_str(&format!(
             "\r\nThe message arrived here on {}.\r\nIf you ask for help, name its number: {}\r\n",
             date(self.arrived),
             self.about
         ));
         text
+    }
+
+    fn words_of_success(&self, text: &mut String) {
+        if self.has(Action::Relayed) {
+            text.push_str("\r\nYour message has been handed to the mail server of:\r\n");
+            self.with_action(Action::Relayed).for_each(|r| describe(r, text));
+            text.push_str(
+                "\r\nThat server sends no report when it puts a message into a mailbox, so this is\r\n\
+                 the last that you hear of it unless delivery fails.\r\n",
+            );
+        }
+        if self.has(Action::Sealed) {
+            text.push_str("\r\nYour message has been sealed, and waits to be picked up by:\r\n");
+            self.with_action(Action::Sealed)
+                .for_each(|r| text.push_str(&format!("\r\n  {}\r\n", r.address)));
+            text.push_str(
+                "\r\nWho picks up is told by a notice and reads at our portal. You will not hear when\r\n\
+                 that happens, only if the notice can't be delivered.\r\n",
+            );
+        }
     }
 
     /// RFC 3464 §2: the part for programs.
@@ -143,12 +189,11 @@ impl Dsn<'_> {
         field(&mut text, "X-Queue-Id", &self.about.to_string());
         for recipient in &self.recipients {
             text.push_str("\r\n");
+            if let Some(original) = recipient.original.as_deref().and_then(original_recipient) {
+                field(&mut text, "Original-Recipient", &original);
+            }
             field(&mut text, "Final-Recipient", &typed_address(&recipient.address));
-            let action = match recipient.action {
-                Action::Failed => "failed",
-                Action::Delayed => "delayed",
-            };
-            field(&mut text, "Action", action);
+            field(&mut text, "Action", recipient.action.word());
             field(&mut text, "Status", &recipient.status.to_string());
             if let Some(mta) = &recipient.remote_mta {
                 field(&mut text, "Remote-MTA", &format!("dns; {}", printable(mta, MAX_ID)));
@@ -177,6 +222,8 @@ impl Dsn<'_> {
 /// Characters of a diagnostic and of an id that are passed on.
 const MAX_DIAGNOSTIC: usize = 500;
 const MAX_ID: usize = 256;
+/// Characters of an original recipient: below what a line may hold (RFC 5322 §2.1.1).
+const MAX_ORIGINAL: usize = 900;
 
 /// A 7bit part, written as it is.
 fn plain_part(kind: &'static str, description: &'static str, text: String) -> MimePart<'static> {
@@ -194,24 +241,28 @@ fn diagnostic(recipient: &DsnRecipient) -> String {
     printable(recipient.diagnostic.trim(), MAX_DIAGNOSTIC)
 }
 
+/// RFC 3464 §2.3.1: what ORCPT said, in ASCII (RFC 6533 §4). One too long for a line is left out;
+/// half an address would be another.
+fn original_recipient(original: &str) -> Option<String> {
+    let (kind, address) = original.split_once(';')?;
+    let text = beyond_ascii_escaped(&format!("{kind}; {address}"));
+    (text.len() <= MAX_ORIGINAL).then(|| printable(&text, MAX_ORIGINAL))
+}
+
 /// RFC 3464 §2.3.2; an address with UTF-8 in the 7bit form of RFC 6533 §3.
 fn typed_address(address: &mail::Address) -> String {
     if !address.needs_smtputf8() {
         return format!("rfc822; {address}");
     }
-    let mut text = "utf-8; ".to_owned();
-    for c in address.to_string().chars() {
-        if c.is_ascii() && c != '\\' {
-            text.push(c);
-        } else {
-            text.push_str(&format!("\\x{{{:02X}}}", u32::from(c)));
-        }
-    }
-    text
+    let plain = address.to_string().replace('\\', "\\x{5C}");
+    format!("utf-8; {}", beyond_ascii_escaped(&plain))
 }
 
 fn describe(recipient: &DsnRecipient, text: &mut String) {
-    text.push_str(&format!("\r\n  {}\r\n    {}\r\n", recipient.address, meaning(recipient.status)));
+    text.push_str(&format!("\r\n  {}\r\n", recipient.address));
+    if recipient.status.class() != StatusClass::Success {
+        text.push_str(&format!("    {}\r\n", meaning(recipient.status)));
+    }
     let said = match &recipient.remote_mta {
         Some(mta) => format!("What {} answered:", printable(mta, MAX_ID)),
         None => "In detail:".to_owned(),
@@ -284,6 +335,7 @@ mod tests {
     ) -> DsnRecipient {
         DsnRecipient {
             address: address.parse().unwrap(),
+            original: None,
             action,
             status: EnhancedStatus::permanent(1, 1),
             remote_mta: remote.map(str::to_owned),
@@ -364,10 +416,51 @@ mod tests {
         assert!(message.is_ascii(), "the words are encoded");
     }
 
+    #[test]
+    fn success_is_relayed_for_programs_and_told_apart_for_people() {
+        let good = |address, action, original: &str| DsnRecipient {
+            status: EnhancedStatus::success(0, 0),
+            original: Some(original.to_owned()),
+            ..recipient(address, action, Some("mx.partner.example"), "250 2.0.0 kept")
+        };
+        let long = format!("utf-8;{}@x.example", "\u{fc}".repeat(240));
+        let message = report(
+            vec![
+                good("bob@partner.example", Action::Relayed, "rfc822;Bob+@elsewhere.example"),
+                good("eve@far.example", Action::Sealed, "utf-8;\u{fc}@x.example"),
+                good("dan@far.example", Action::Sealed, &long),
+            ],
+            None,
+            None,
+        );
+        check_lines(&message);
+        let fields = Fields::parse(message.as_bytes());
+        assert_eq!(fields.first("Subject").unwrap(), "Your message has been passed on");
+        for text in [
+            "Original-Recipient: rfc822; Bob+@elsewhere.example\r\n\
+             Final-Recipient: rfc822; bob@partner.example\r\nAction: relayed\r\nStatus: 2.0.0\r\n\
+             Remote-MTA: dns; mx.partner.example\r\nDiagnostic-Code: smtp; 250 2.0.0 kept\r\n",
+            "Original-Recipient: utf-8; \\x{FC}@x.example\r\n\
+             Final-Recipient: rfc822; eve@far.example\r\nAction: relayed\r\nStatus: 2.0.0\r\n",
+            "handed to the mail server of:\r\n\r\n  bob@partner.example\r\n    What",
+            "waits to be picked up by:\r\n\r\n  eve@far.example\r\n\r\n  dan@far.example\r\n",
+        ] {
+            assert!(message.contains(text), "{text} in {message}");
+        }
+        assert_eq!(message.matches("Original-Recipient").count(), 2, "no half address");
+        for wrong in ["could not", "not been delivered yet", "Will-Retry-Until"] {
+            assert!(!message.contains(wrong), "{wrong}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_gets_out_of_its_field(evil in "(?s:.{0,700})", remote in "(?s:.{0,300})") {
-            let one = recipient("bob@partner.example", Action::Failed, Some(&remote), &evil);
+            let original = Some(format!("x;{evil}"));
+            let one = DsnRecipient {
+                original,
+                ..recipient("bob@partner.example", Action::Failed, Some(&remote), &evil)
+            };
             let message = report(vec![one], Some(&evil), Some(&evil));
             check_lines(&message);
             prop_assert!(message.is_ascii());

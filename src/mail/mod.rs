@@ -9,8 +9,10 @@ pub mod id;
 pub mod notice;
 pub mod parts;
 pub mod status;
-mod text;
+pub(crate) mod text;
+pub mod wishes;
 
 pub use address::{Address, AddressError, Domain, ReversePath};
 pub use id::{GrantId, QueueId};
 pub use status::{EnhancedStatus, StatusClass};
+pub use wishes::{Notify, RecipientDsn, Ret, Wishes};

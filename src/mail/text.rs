@@ -6,6 +6,18 @@ pub(crate) fn printable(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
 }
 
+/// Characters beyond ASCII in the form of RFC 6533 §3 (`utf-8-addr-xtext`): `\x{FC}`.
+pub(crate) fn beyond_ascii_escaped(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            out.push_str(&format!("\\x{{{:02X}}}", u32::from(c)));
+        }
+        out
+    })
+}
+
 /// For people: one line of at most `max` characters; controls and characters that reorder or hide
 /// text become spaces.
 pub(crate) fn one_line(text: &str, max: usize) -> String {

@@ -15,7 +15,7 @@ use crate::{
     policy::{Clearance, PeerFacts, Reason, Why},
     seal::Class,
     smtp::{ClientTransaction, RecipientReply},
-    store::{Attempt, Claim},
+    store::{Attempt, Claim, RecipientRow},
     vault::{Content, VaultError},
     wire::{Peer, SendError, Source},
 };
@@ -197,20 +197,29 @@ impl Shipment<'_> {
     fn transaction(&self, head: &Bytes) -> ClientTransaction {
         let message = &self.claim.message;
         let facts = &message.facts;
-        // ENVID is the sender's (RFC 3461 §4.4); what stands there in mail of our own is our own
-        // note.
-        let envelope_id = match facts.class {
-            Class::Protected => facts.envelope_id.clone(),
-            Class::Notice | Class::Code | Class::Report | Class::TlsReport => None,
+        let recipients = &self.claim.recipients;
+        // ENVID, RET, NOTIFY and ORCPT are the sender's (RFC 3461 §4); what stands there in mail of
+        // our own is our own note.
+        let (envelope_id, ret, recipient_dsn) = match facts.class {
+            Class::Protected => {
+                let of = |row: &RecipientRow| facts.wishes.of(row.index, &row.address);
+                let dsn = recipients.iter().map(of).collect();
+                (facts.envelope_id.clone(), facts.wishes.ret(), dsn)
+            }
+            Class::Notice | Class::Code | Class::Report | Class::TlsReport => {
+                (None, None, Vec::new())
+            }
         };
         ClientTransaction {
             sender: facts.sender.clone(),
-            recipients: self.claim.recipients.iter().map(|r| r.address.clone()).collect(),
+            recipients: recipients.iter().map(|r| r.address.clone()).collect(),
             size: message.size.saturating_add(u64::try_from(head.len()).unwrap_or(0)),
             eight_bit: facts.needs.eight_bit,
             smtputf8: facts.needs.smtputf8,
             require_tls: facts.needs.require_tls,
             envelope_id,
+            ret,
+            recipient_dsn,
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) enum Fate {
         why: Why,
         /// The reply that took it.
         reply: String,
+        /// It reports success and failure from here on (RFC 3461 §5.2.1).
+        dsn: bool,
     },
     /// To be sealed for pickup.
     Sealed {
@@ -78,7 +80,7 @@ pub(super) fn of_reply(reply: &RecipientReply, host: &str, cleared: &Why) -> Fat
         policy: cleared.policy.clone(),
     };
     if reply.delivered {
-        return Fate::Delivered { why: cleared.clone(), reply: text };
+        return Fate::Delivered { why: cleared.clone(), reply: text, dsn: reply.dsn };
     }
     if reply.reply.code / 100 == 5 {
         let status = status_in(&reply.reply, StatusClass::Permanent);

@@ -1,5 +1,6 @@
-//! Reports to senders (RFC 3461, RFC 3464): what failed, and what is late. A report has the null
-//! reverse-path, and no report is made about mail that has one (RFC 5321 §4.5.5, §6.1).
+//! Reports to senders (RFC 3461, RFC 3464): what failed, what is late, and where success was asked
+//! for, what went where nobody else reports it. A report has the null reverse-path, and no report is
+//! made about mail that has one (RFC 5321 §4.5.5, §6.1; RFC 3461 §6.1): so loops end.
 
 use super::{
     Relay, bounded, later,
@@ -7,7 +8,7 @@ use super::{
 };
 use crate::{
     mail::{
-        Address, EnhancedStatus, QueueId,
+        Address, EnhancedStatus, Notify, QueueId,
         dsn::{Action, Dsn, DsnRecipient},
     },
     seal::{Class, MessageFacts, header::Needs},
@@ -19,54 +20,65 @@ use jiff::Timestamp;
 /// A recipient's fate and the record of the attempt that decided it.
 pub(super) type Decided = (Fate, Option<Attempt>);
 
-/// The reports of a claim's failures: one for all recipients that fail together.
-pub(super) async fn failures(
+/// The report of what a settled claim means for its recipients, one for all of them; each by its own
+/// NOTIFY. It goes into the queue in the commit of the outcomes, so it is made exactly once.
+pub(super) async fn reports(
     relay: &Relay,
     claim: &Claim,
     fates: &[Decided],
     now: Timestamp,
 ) -> Result<Vec<NewMessage>, VaultError> {
-    let failed: Vec<DsnRecipient> = claim
-        .recipients
-        .iter()
-        .zip(fates)
-        .filter(|(row, _)| !claim.message.facts.silence.failure.contains(&row.index))
-        .filter_map(|(row, decided)| failed(row, decided))
-        .collect();
     let facts = &claim.message.facts;
-    if failed.is_empty() {
-        return Ok(Vec::new());
-    }
+    let pairs = claim.recipients.iter().zip(fates);
     match facts.class {
-        Class::Protected => Ok(report(relay, facts, failed, None, now)?.into_iter().collect()),
-        Class::Notice => undeliverable_notice(relay, facts, failed, now).await,
+        Class::Protected => {
+            let told = pairs.filter_map(|(row, decided)| told(relay, claim, row, decided, now));
+            Ok(report(relay, facts, told.collect(), now)?.into_iter().collect())
+        }
+        Class::Notice => {
+            let failed = pairs.filter_map(|(row, decided)| failed(row, decided)).collect();
+            undeliverable_notice(relay, facts, failed, now).await
+        }
         Class::Code | Class::Report | Class::TlsReport => {
-            tracing::warn!(id = %facts.id, "mail of our own could not be delivered; nobody is told");
+            if pairs.filter_map(|(row, decided)| failed(row, decided)).next().is_some() {
+                tracing::warn!(id = %facts.id, "mail of our own could not be delivered; nobody is told");
+            }
             Ok(Vec::new())
         }
     }
 }
 
-/// The warning that recipients are late (`delivery.warn_after`), once for each.
-pub(super) fn delays(
+/// What the sender is told of a recipient now, if anything (RFC 3461 §4.1, §5.2).
+fn told(
     relay: &Relay,
     claim: &Claim,
-    fates: &[Decided],
+    row: &RecipientRow,
+    (fate, attempt): &Decided,
     now: Timestamp,
-) -> Result<Option<NewMessage>, VaultError> {
-    let late: Vec<DsnRecipient> = claim
-        .recipients
-        .iter()
-        .zip(fates)
-        .filter(|(row, (fate, _))| warns(relay, claim, row, fate, now))
-        .filter_map(|(row, decided)| delayed(row, decided))
-        .collect();
-    if late.is_empty() {
-        return Ok(None);
-    }
-    let facts = &claim.message.facts;
-    let until = later(facts.arrived, relay.settings().give_up);
-    report(relay, facts, late, Some(until), now)
+) -> Option<DsnRecipient> {
+    let wishes = &claim.message.facts.wishes;
+    let notify = wishes.notify(row.index);
+    let done = EnhancedStatus::success(0, 0);
+    let (action, status) = match fate {
+        // Without NOTIFY a sender hears of failure and delay.
+        Fate::Failed { status, .. } if notify.is_none_or(Notify::failure) => {
+            (Action::Failed, *status)
+        }
+        Fate::Deferred { status, .. } if warns(relay, claim, row, fate, now) => {
+            (Action::Delayed, *status)
+        }
+        // RFC 3461 §5.2.2; a host that offers DSN reports itself (§5.2.1).
+        Fate::Delivered { dsn: false, .. } if notify.is_some_and(Notify::success) => {
+            (Action::Relayed, done)
+        }
+        Fate::Sealed { .. } if notify.is_some_and(Notify::success) => (Action::Sealed, done),
+        Fate::Failed { .. }
+        | Fate::Deferred { .. }
+        | Fate::Delivered { .. }
+        | Fate::Sealed { .. } => return None,
+    };
+    let original = wishes.of(row.index, &row.address).original;
+    Some(recipient(row, original, action, status, fate, attempt.as_ref()))
 }
 
 /// True if the sender is to hear now that this recipient is late.
@@ -81,31 +93,24 @@ pub(super) fn warns(
     facts.class == Class::Protected
         && facts.sender.is_some()
         && !row.warned
-        && !facts.silence.delay.contains(&row.index)
+        && facts.wishes.notify(row.index).is_none_or(Notify::delay)
         && matches!(fate, Fate::Deferred { .. })
         && now >= later(facts.arrived, relay.settings().warn_after)
 }
 
+/// A message of our own that failed.
 fn failed(row: &RecipientRow, (fate, attempt): &Decided) -> Option<DsnRecipient> {
     match fate {
         Fate::Failed { status, .. } => {
-            Some(recipient(row, Action::Failed, *status, fate, attempt.as_ref()))
+            Some(recipient(row, None, Action::Failed, *status, fate, attempt.as_ref()))
         }
         Fate::Delivered { .. } | Fate::Sealed { .. } | Fate::Deferred { .. } => None,
     }
 }
 
-fn delayed(row: &RecipientRow, (fate, attempt): &Decided) -> Option<DsnRecipient> {
-    match fate {
-        Fate::Deferred { status, .. } => {
-            Some(recipient(row, Action::Delayed, *status, fate, attempt.as_ref()))
-        }
-        Fate::Delivered { .. } | Fate::Sealed { .. } | Fate::Failed { .. } => None,
-    }
-}
-
 fn recipient(
     row: &RecipientRow,
+    original: Option<String>,
     action: Action,
     status: EnhancedStatus,
     fate: &Fate,
@@ -114,6 +119,7 @@ fn recipient(
     let reply = attempt.and_then(|a| a.reply.clone());
     DsnRecipient {
         address: row.address.clone(),
+        original,
         action,
         status,
         remote_mta: reply.is_some().then(|| attempt.and_then(|a| a.mx.clone())).flatten(),
@@ -121,15 +127,16 @@ fn recipient(
     }
 }
 
-/// The report itself, sealed; none where the sender is null.
+/// The report itself, sealed; none where nothing is to be told or the sender is null.
 fn report(
     relay: &Relay,
     about: &MessageFacts,
     recipients: Vec<DsnRecipient>,
-    until: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Option<NewMessage>, VaultError> {
-    let Some(to) = &about.sender else { return Ok(None) };
+    let Some(to) = about.sender.as_ref().filter(|_| !recipients.is_empty()) else {
+        return Ok(None);
+    };
     let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let id = QueueId::new(millis, rand::random());
     let message = Dsn {
@@ -141,7 +148,7 @@ fn report(
         envelope_id: about.envelope_id.as_deref(),
         arrived: about.arrived,
         at: now,
-        until,
+        until: Some(later(about.arrived, relay.settings().give_up)),
         id,
         recipients,
     }
@@ -163,6 +170,9 @@ async fn undeliverable_notice(
     failed: Vec<DsnRecipient>,
     now: Timestamp,
 ) -> Result<Vec<NewMessage>, VaultError> {
+    if failed.is_empty() {
+        return Ok(Vec::new());
+    }
     let Some(grant) = notice.grant else {
         tracing::warn!(id = %notice.id, "a notice that says not what it announces was refused");
         return Ok(Vec::new());
@@ -178,13 +188,12 @@ async fn undeliverable_notice(
         return Ok(Vec::new());
     };
     tracing::warn!(id = %grant.message, notice = %notice.id, "the notice was refused; the grant has ended");
-    let silent = |address: &Address| {
-        let number = rows.iter().find(|row| row.address == *address).map(|row| row.index);
-        number.is_some_and(|number| original.facts.silence.failure.contains(&number))
-    };
-    let failed: Vec<_> = failed.into_iter().filter(|r| !silent(&r.address)).collect();
-    if failed.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(report(relay, &original.facts, failed, None, now)?.into_iter().collect())
+    let wishes = &original.facts.wishes;
+    let told = failed.into_iter().filter_map(|failed| {
+        let row = rows.iter().find(|row| row.address == failed.address);
+        let asked = row.map(|row| wishes.of(row.index, &row.address)).unwrap_or_default();
+        let wanted = asked.notify.is_none_or(Notify::failure);
+        wanted.then_some(DsnRecipient { original: asked.original, ..failed })
+    });
+    Ok(report(relay, &original.facts, told.collect(), now)?.into_iter().collect())
 }

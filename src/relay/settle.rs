@@ -52,57 +52,57 @@ impl Relay {
 
     async fn compose(&self, claim: &Claim, mut verdict: Verdict) -> (Settle, Vec<Entry>) {
         let now = self.now();
+        // Grants first: what could not be sealed must not be reported as if it were.
+        let mut grants = Vec::new();
         let mut spawn = Vec::new();
-        match report::failures(self, claim, &verdict.fates, now).await {
-            Ok(reports) => spawn.extend(reports),
+        for (row, (fate, _)) in claim.recipients.iter().zip(&mut verdict.fates) {
+            let granted = self.seal(claim, row, fate);
+            grants.push(granted.map(|(grant, notice)| {
+                spawn.push(notice);
+                grant
+            }));
+        }
+        let reported = match report::reports(self, claim, &verdict.fates, now).await {
+            Ok(reports) => {
+                spawn.extend(reports);
+                true
+            }
             Err(error) => {
                 tracing::error!(id = %claim.message.facts.id, "no report could be made: {error}");
                 // A failure nobody hears of would be a loss: it waits until its report can be made.
+                // What was delivered stays so: a report of success is not worth a second copy.
                 verdict.fates.iter_mut().for_each(|(fate, _)| unreported(fate));
-            }
-        }
-        let warned = match report::delays(self, claim, &verdict.fates, now) {
-            Ok(report) => {
-                let made = report.is_some();
-                spawn.extend(report);
-                made
-            }
-            Err(error) => {
-                tracing::error!(id = %claim.message.facts.id, "no warning could be made: {error}");
                 false
             }
         };
         let mut outcomes = Vec::new();
         let mut entries = Vec::new();
-        for (row, (fate, own)) in claim.recipients.iter().zip(verdict.fates) {
-            let (fate, granted) = self.seal(claim, row, fate);
-            let warned = row.warned || (warned && report::warns(self, claim, row, &fate, now));
+        let settled = claim.recipients.iter().zip(verdict.fates).zip(grants);
+        for ((row, (fate, own)), grant) in settled {
+            let warned = row.warned || (reported && report::warns(self, claim, row, &fate, now));
             let mut attempts = verdict.attempts.clone();
             attempts.extend(own);
             entries.push(Entry { fate: fate.clone(), last: attempts.last().cloned() });
-            let grant = granted.map(|(grant, notice)| {
-                spawn.push(notice);
-                grant
-            });
             outcomes.push(self.outcome(claim, row, fate, grant, attempts, warned));
         }
         let id = claim.message.facts.id;
         (Settle { token: claim.token, id, outcomes, spawn }, entries)
     }
 
-    /// The grant and its notice for who is sealed for pickup.
+    /// The grant and its notice for who is sealed for pickup; without them the fate is to wait.
     fn seal(
         &self,
         claim: &Claim,
         row: &RecipientRow,
-        fate: Fate,
-    ) -> (Fate, Option<(Grant, NewMessage)>) {
-        let Fate::Sealed { why } = &fate else { return (fate, None) };
+        fate: &mut Fate,
+    ) -> Option<(Grant, NewMessage)> {
+        let Fate::Sealed { why } = &*fate else { return None };
         match self.ports().vault.grant(&claim.message, &row.address, why) {
-            Ok(granted) => (fate, Some(granted)),
+            Ok(granted) => Some(granted),
             Err(error) => {
                 tracing::error!(id = %claim.message.facts.id, "no grant could be made: {error}");
-                (outcome::of_vault(&error, why.policy.clone()), None)
+                *fate = outcome::of_vault(&error, why.policy.clone());
+                None
             }
         }
     }

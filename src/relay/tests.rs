@@ -1,10 +1,12 @@
 //! The relay as scripted scenarios: what the network does, and what becomes of the mail.
 
+mod reports;
+
 use super::{log::without_local_parts, outcome, *};
 use crate::{
     dns::{Addresses, Texts},
     mail::{
-        EnhancedStatus, QueueId,
+        EnhancedStatus, QueueId, Wishes,
         notice::{Letterhead, Templates},
         parts::PartIndex,
     },
@@ -16,7 +18,7 @@ use crate::{
     },
     seal::{
         Class, KeyRing, MessageFacts,
-        header::{ClientFacts, Needs, Silence},
+        header::{ClientFacts, Needs},
     },
     smtp::{ClientTransaction, RecipientReply, Reply},
     store::{
@@ -121,6 +123,8 @@ enum Play {
     Plaintext,
     /// A fault of the program.
     Panic,
+    /// Offers DSN, and takes everything.
+    Dsn,
 }
 
 /// What a host took.
@@ -177,7 +181,7 @@ impl Connector for Net {
         let by_script = match &play {
             Play::Trouble(trouble) => Some(*trouble),
             Play::Plaintext => (requirement.tls == TlsUse::Always).then_some(Trouble::NoStartTls),
-            Play::Answers(_) | Play::Lost(_) | Play::Panic => None,
+            Play::Answers(_) | Play::Lost(_) | Play::Panic | Play::Dsn => None,
         };
         if let Some(trouble) = by_script {
             let detail = "by script".to_owned();
@@ -245,10 +249,12 @@ impl Peer for ScriptedPeer {
             Play::Lost(false) => return Err(lost(false)),
             Play::Lost(true) | Play::Plaintext => vec![(250, "")],
             Play::Answers(list) => list.clone(),
+            Play::Dsn => vec![(250, "2.0.0 Ok")],
             Play::Trouble(_) => unreachable!(),
         };
         let replies: Vec<_> = (0..transaction.recipients.len())
             .map(|i| reply(*answers.get(i).or_else(|| answers.last()).unwrap()))
+            .map(|one| RecipientReply { dsn: matches!(self.play, Play::Dsn), ..one })
             .collect();
         if replies.iter().any(|r| r.delivered) {
             let mut bytes = Vec::new();
@@ -274,7 +280,7 @@ fn reply((code, text): (u16, &str)) -> RecipientReply {
         _ => (None, text),
     };
     let reply = Reply { code, status, lines: vec![rest.to_owned()] };
-    RecipientReply { delivered: reply.is_positive(), reply }
+    RecipientReply { delivered: reply.is_positive(), reply, dsn: false }
 }
 
 fn tls_facts() -> TlsFacts {
@@ -429,6 +435,16 @@ impl House {
         sender: Option<&str>,
         recipients: &[&str],
     ) -> QueueId {
+        self.submit_asking(rule, Wishes::default(), sender, recipients).await
+    }
+
+    async fn submit_asking(
+        &self,
+        rule: RuleVerdict,
+        wishes: Wishes,
+        sender: Option<&str>,
+        recipients: &[&str],
+    ) -> QueueId {
         let serial = self.serial.fetch_add(1, Ordering::SeqCst);
         let now = self.clock.now();
         let millis = u64::try_from(now.as_millisecond()).unwrap();
@@ -448,11 +464,11 @@ impl House {
                 tls: None,
             }),
             needs: Needs::default(),
-            envelope_id: None,
+            envelope_id: Some("QQ314159".to_owned()),
             sender_name: None,
             grant: None,
             rule,
-            silence: Silence::default(),
+            wishes,
         };
         let recipients = recipients.iter().map(|r| address(r)).collect();
         let mut deposit = self.relay.ports().vault.deposit(facts, recipients).unwrap();

@@ -2,7 +2,7 @@
 //! bodies alone.
 
 use crate::{
-    mail::{Address, GrantId, QueueId, ReversePath},
+    mail::{Address, GrantId, QueueId, ReversePath, Wishes},
     policy::RuleVerdict,
 };
 use jiff::Timestamp;
@@ -52,27 +52,9 @@ pub struct MessageFacts {
     pub grant: Option<GrantId>,
     /// What the rules said on arrival.
     pub rule: RuleVerdict,
-    /// For whom its sender wants no report.
-    #[serde(default, skip_serializing_if = "Silence::is_none")]
-    pub silence: Silence,
-}
-
-/// Recipients for whom the sender wants no report (RFC 3461 §4.1), by their number in the message.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Silence {
-    /// None when delivery fails: `NOTIFY` without `FAILURE`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failure: Vec<u16>,
-    /// None when it is late: `NOTIFY` without `DELAY`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub delay: Vec<u16>,
-}
-
-impl Silence {
-    /// Reports as usual for everybody.
-    pub fn is_none(&self) -> bool {
-        self.failure.is_empty() && self.delay.is_empty()
-    }
+    /// What its sender wants to hear of delivery.
+    #[serde(default, skip_serializing_if = "Wishes::is_none")]
+    pub wishes: Wishes,
 }
 
 impl MessageFacts {
@@ -91,7 +73,7 @@ impl MessageFacts {
             sender_name: None,
             grant: None,
             rule: RuleVerdict::protected(),
-            silence: Silence::default(),
+            wishes: Wishes::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Commands (RFC 5321 §4.1.1) and their parameters, parsed once and for all.
 
 use super::{path::PathLine, xtext};
-use crate::mail::{Address, AddressError, ReversePath};
+use crate::mail::{Address, AddressError, Notify, RecipientDsn, Ret, ReversePath};
 
 /// A command that is right in itself; whether it comes at the right time is the session's matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,8 @@ pub struct RcptCommand {
     pub recipient: ForwardPath,
     /// NOTIFY and ORCPT.
     pub dsn: RecipientDsn,
-    /// The path is not ASCII, so that MAIL must have said SMTPUTF8 (RFC 6531 §3.4).
+    /// Path or ORCPT is not ASCII, so that MAIL must have said SMTPUTF8 (RFC 6531 §3.4, RFC 6533
+    /// §3).
     pub non_ascii: bool,
     /// Any parameter was given: not after HELO (RFC 5321 §4.1.1.11).
     pub extended: bool,
@@ -84,52 +85,6 @@ pub enum ForwardPath {
     Postmaster,
     /// A mailbox.
     Mailbox(Address),
-}
-
-/// How much of the message a DSN returns (RFC 3461 §4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ret {
-    /// FULL.
-    Full,
-    /// HDRS.
-    Headers,
-}
-
-/// What a recipient's sender wants to hear (RFC 3461 §4.1, §4.2).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RecipientDsn {
-    /// NOTIFY; `None` leaves it to the server: failure, maybe delay.
-    pub notify: Option<Notify>,
-    /// ORCPT: address type and decoded address, as `rfc822;ann@example.org`.
-    pub original: Option<String>,
-}
-
-/// NOTIFY (RFC 3461 §4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notify {
-    /// NEVER, alone.
-    Never,
-    /// Any of the three.
-    On {
-        /// SUCCESS.
-        success: bool,
-        /// FAILURE.
-        failure: bool,
-        /// DELAY.
-        delay: bool,
-    },
-}
-
-impl Notify {
-    /// A failure is to be reported.
-    pub fn failure(self) -> bool {
-        matches!(self, Self::On { failure: true, .. })
-    }
-
-    /// A delay may be reported.
-    pub fn delay(self) -> bool {
-        matches!(self, Self::On { delay: true, .. })
-    }
 }
 
 /// Why a line is no command.
@@ -309,11 +264,7 @@ fn is_eight_bit(body: &str) -> Result<bool, CommandError> {
 }
 
 fn parse_ret(value: &str) -> Result<Ret, CommandError> {
-    match value.to_ascii_uppercase().as_str() {
-        "FULL" => Ok(Ret::Full),
-        "HDRS" => Ok(Ret::Headers),
-        _ => Err(CommandError::Argument("RET is FULL or HDRS")),
-    }
+    value.parse().map_err(|_| CommandError::Argument("RET is FULL or HDRS"))
 }
 
 /// RFC 3461 §4.4: up to 100 characters of xtext.
@@ -336,7 +287,8 @@ fn rcpt(argument: &str) -> Result<RcptCommand, CommandError> {
     for (keyword, value) in &line.parameters {
         rcpt_parameter(&mut dsn, keyword, *value)?;
     }
-    let non_ascii = !line.mailbox.is_ascii();
+    let non_ascii =
+        !line.mailbox.is_ascii() || dsn.original.as_ref().is_some_and(|text| !text.is_ascii());
     Ok(RcptCommand { recipient, dsn, non_ascii, extended: !line.parameters.is_empty() })
 }
 
@@ -356,29 +308,13 @@ fn rcpt_parameter(
     Ok(())
 }
 
-/// RFC 3461 §4.1: NEVER stands alone, the others each at most once.
 fn parse_notify(value: &str) -> Result<Notify, CommandError> {
-    const RIGHT: &str = "NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY";
-    if value.eq_ignore_ascii_case("NEVER") {
-        return Ok(Notify::Never);
-    }
-    let (mut success, mut failure, mut delay) = (false, false, false);
-    for word in value.split(',') {
-        let flag = match word.to_ascii_uppercase().as_str() {
-            "SUCCESS" => &mut success,
-            "FAILURE" => &mut failure,
-            "DELAY" => &mut delay,
-            _ => return Err(CommandError::Argument(RIGHT)),
-        };
-        if std::mem::replace(flag, true) {
-            return Err(CommandError::Argument(RIGHT));
-        }
-    }
-    Ok(Notify::On { success, failure, delay })
+    let right = "NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY";
+    value.parse().map_err(|_| CommandError::Argument(right))
 }
 
 /// RFC 3461 §4.2: type, semicolon, xtext; up to 500 characters. RFC 6533 §3: type `utf-8` has a
-/// coding of its own, which is ASCII on the wire and kept as it is.
+/// coding of its own, which is kept as it is; beyond ASCII it needs SMTPUTF8, as an address does.
 fn original_recipient(value: &str) -> Result<String, CommandError> {
     const RIGHT: &str = "ORCPT is up to 500 characters: type;xtext";
     let wrong = || CommandError::Argument(RIGHT);
@@ -491,17 +427,30 @@ mod tests {
         let notify = Notify::On { success: true, failure: false, delay: true };
         assert_eq!(rcpt.dsn.notify, Some(notify));
         assert_eq!(rcpt.dsn.original.as_deref(), Some("rfc822;Ann+x@b.example"));
+        let long = format!("ORCPT=rfc822;{}", "a".repeat(494));
         let bad = [
             "NOTIFY=NEVER,SUCCESS",
             "NOTIFY=DELAY,DELAY",
             "NOTIFY",
+            "ORCPT",
             "ORCPT=x",
             "ORCPT=rfc822;",
             "ORCPT=;x",
+            "ORCPT=rfc822;a+0Db",
+            "ORCPT=rfc822;\u{fc}",
+            &long,
         ];
         for parameters in bad {
             let line = format!("RCPT TO:<a@b.example> {parameters}");
             assert!(matches!(parse(&line), Err(CommandError::Argument(_))), "{line}");
+        }
+        for (original, non_ascii) in [("utf-8;\\x{FC}@x", false), ("utf-8;\u{fc}@x", true)] {
+            let Ok(Command::Rcpt(rcpt)) = parse(&format!("RCPT TO:<a@b.example> ORCPT={original}"))
+            else {
+                panic!("{original}")
+            };
+            assert_eq!(rcpt.dsn.original.as_deref(), Some(original), "its own coding");
+            assert_eq!(rcpt.non_ascii, non_ascii, "{original} needs SMTPUTF8 (RFC 6533 3)");
         }
         let Ok(Command::Rcpt(rcpt)) = parse("RCPT TO:<PostMaster>") else { panic!() };
         assert_eq!(rcpt.recipient, ForwardPath::Postmaster);

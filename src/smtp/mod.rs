@@ -28,6 +28,6 @@ mod pair;
 pub use client::{
     Client, ClientAction, ClientError, Extensions, RecipientReply, Transaction as ClientTransaction,
 };
-pub use command::{Command, Notify, RecipientDsn, Ret};
+pub use command::Command;
 pub use reply::Reply;
 pub use server::{Action, Server, ServerSettings, Transaction};

@@ -96,6 +96,8 @@ fn transaction(recipients: &[&str]) -> ClientTransaction {
         smtputf8: true,
         require_tls: true,
         envelope_id: Some("id 1".into()),
+        ret: None,
+        recipient_dsn: Vec::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     },
     seal::{
         Class, LinkToken, MessageFacts, TokenHash,
-        header::{Needs, Silence},
+        header::Needs,
         stream::{CHUNK, HEADER_MAX},
     },
     store::{
@@ -108,7 +108,7 @@ fn facts(vault: &Vault, class: Class, sender: ReversePath) -> MessageFacts {
         sender_name: Some("Dr. Who".to_owned()),
         grant: None,
         rule: RuleVerdict::protected(),
-        silence: Silence::default(),
+        wishes: crate::mail::Wishes::default(),
     }
 }
 

@@ -10,6 +10,7 @@ mod dialogues;
 mod dkim;
 mod dnssec;
 mod dnssec_forged;
+mod dsn;
 mod key_exchange;
 mod large;
 mod life;

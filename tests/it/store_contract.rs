@@ -10,7 +10,7 @@ use restante::{
     },
     seal::{
         Class, DataKey, KeyRing, MessageFacts, SealedHeader, Sealer, TokenHash, WrappedKey,
-        header::{Needs, Silence},
+        header::Needs,
     },
     store::{
         Account, Attempt, BodyStore, Claim, Code, DnsRecord, Filter, Grant, GrantState, Health,
@@ -120,7 +120,7 @@ fn facts(n: u8) -> MessageFacts {
         sender_name: None,
         grant: None,
         rule: RuleVerdict::protected(),
-        silence: Silence::default(),
+        wishes: restante::mail::Wishes::default(),
     }
 }
 fn message(n: u8, recipients: &[&str]) -> NewMessage {

@@ -254,6 +254,8 @@ fn mail(recipients: &[&str]) -> ClientTransaction {
         smtputf8: false,
         require_tls: false,
         envelope_id: None,
+        ret: None,
+        recipient_dsn: Vec::new(),
     }
 }
 

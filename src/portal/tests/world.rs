@@ -8,10 +8,7 @@ use crate::{
         parts::Indexer,
     },
     policy::{Level, PolicyRef, Reason, RuleVerdict, Why},
-    seal::{
-        Class, KeyRing, LinkToken, MessageFacts,
-        header::{Needs, Silence},
-    },
+    seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
     store::{
         Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState,
         Settle, memory::MemoryStore,
@@ -143,7 +140,7 @@ impl World {
             sender_name: None,
             grant: None,
             rule,
-            silence: Silence::default(),
+            wishes: crate::mail::Wishes::default(),
         };
         let recipient = address(recipient);
         let mut deposit = self.vault.deposit(facts, vec![recipient.clone()]).unwrap();

@@ -1,7 +1,10 @@
 //! MAIL, RCPT and DATA of one transaction, in flights (RFC 5321 §3.3, RFC 2920).
 
 use super::{Extensions, RecipientReply, Transaction};
-use crate::smtp::{Reply, xtext};
+use crate::{
+    mail::{Address, RecipientDsn, text::beyond_ascii_escaped},
+    smtp::{Reply, xtext},
+};
 use std::collections::VecDeque;
 
 /// The most commands sent before their replies are read: less than any send buffer, so that neither
@@ -31,6 +34,8 @@ enum Standing {
 pub(super) struct Envelope {
     transaction: Transaction,
     parameters: String,
+    /// What of DSN and SMTPUTF8 RCPT may use.
+    extras: Extras,
     /// Commands sent at once: one, if PIPELINING isn't offered.
     flight: usize,
     to_send: VecDeque<Step>,
@@ -39,9 +44,19 @@ pub(super) struct Envelope {
     standings: Vec<Standing>,
 }
 
+/// Extensions that parameters of RCPT depend on.
+#[derive(Debug, Clone, Copy)]
+struct Extras {
+    dsn: bool,
+    smtputf8: bool,
+}
+
 /// Recipients that were accepted, beside those that were not; content decides for the former.
 #[derive(Debug)]
-pub(super) struct Decisions(Vec<Option<Reply>>);
+pub(super) struct Decisions {
+    refusals: Vec<Option<Reply>>,
+    dsn: bool,
+}
 
 /// What a reply leads to.
 #[derive(Debug)]
@@ -72,6 +87,7 @@ impl Envelope {
         to_send.push_back(Step::Data);
         Self {
             parameters: mail_parameters(&transaction, offered),
+            extras: Extras { dsn: offered.dsn, smtputf8: offered.smtputf8 && transaction.smtputf8 },
             flight: if offered.pipelining { MAX_FLIGHT } else { 1 },
             to_send,
             awaited: VecDeque::new(),
@@ -104,11 +120,26 @@ impl Envelope {
                 None => format!("MAIL FROM:<>{}", self.parameters),
             },
             Step::Rcpt(index) => match self.transaction.recipients.get(index) {
-                Some(recipient) => format!("RCPT TO:<{recipient}>"),
+                Some(recipient) => self.rcpt(index, recipient),
                 None => "NOOP".into(),
             },
             Step::Data => "DATA".into(),
         }
+    }
+
+    /// RFC 3461 §5.2.1: NOTIFY and ORCPT go on as they came, and none is added where none came.
+    fn rcpt(&self, index: usize, recipient: &Address) -> String {
+        let mut line = format!("RCPT TO:<{recipient}>");
+        let asked = self.transaction.recipient_dsn.get(index).filter(|_| self.extras.dsn);
+        let Some(RecipientDsn { notify, original }) = asked else { return line };
+        if let Some(notify) = notify {
+            line.push_str(&format!(" NOTIFY={notify}"));
+        }
+        let original = original.as_deref().and_then(|text| orcpt(text, self.extras.smtputf8));
+        if let Some(original) = original {
+            line.push_str(&format!(" ORCPT={original}"));
+        }
+        line
     }
 
     /// Takes the reply to the oldest command that has none yet.
@@ -168,7 +199,8 @@ impl Envelope {
             Standing::Refused(reply) => Some(reply),
             Standing::Accepted | Standing::Asked => None,
         };
-        Decisions(self.standings.into_iter().map(refusal).collect())
+        let refusals = self.standings.into_iter().map(refusal).collect();
+        Decisions { refusals, dsn: self.extras.dsn }
     }
 
     /// The end without content: `reply` for all who weren't refused by themselves. A refused MAIL
@@ -176,8 +208,8 @@ impl Envelope {
     pub(super) fn decide(self, reply: &Reply) -> Vec<RecipientReply> {
         match self.refused.clone() {
             Some(refused) => {
-                let all = Decisions(self.standings.iter().map(|_| None).collect());
-                all.decide(&refused)
+                let all = self.standings.iter().map(|_| None).collect();
+                Decisions { refusals: all, dsn: self.extras.dsn }.decide(&refused)
             }
             None => self.decisions().decide(reply),
         }
@@ -187,11 +219,12 @@ impl Envelope {
 impl Decisions {
     /// The reply to the final dot is everybody's who was accepted (RFC 5321 §4.2.5).
     pub(super) fn decide(self, reply: &Reply) -> Vec<RecipientReply> {
+        let dsn = self.dsn;
         let one = |refusal: Option<Reply>| match refusal {
-            Some(reply) => RecipientReply { reply, delivered: false },
-            None => RecipientReply { reply: reply.clone(), delivered: reply.is_positive() },
+            Some(reply) => RecipientReply { reply, delivered: false, dsn },
+            None => RecipientReply { reply: reply.clone(), delivered: reply.is_positive(), dsn },
         };
-        self.0.into_iter().map(one).collect()
+        self.refusals.into_iter().map(one).collect()
     }
 }
 
@@ -220,9 +253,24 @@ fn mail_parameters(transaction: &Transaction, offered: &Extensions) -> String {
     if offered.require_tls && transaction.require_tls {
         parameters.push_str(" REQUIRETLS");
     }
+    if let Some(ret) = transaction.ret.filter(|_| offered.dsn) {
+        parameters.push_str(&format!(" RET={ret}"));
+    }
     if let Some(id) = transaction.envelope_id.as_deref().filter(|_| offered.dsn) {
         // RFC 3461 §4.4, §5.2.1: passed on as it came.
         parameters.push_str(&format!(" ENVID={}", xtext::encode(id)));
     }
     parameters
+}
+
+/// ORCPT on the wire (RFC 3461 §4.2). Type `utf-8` has its own coding, and where SMTPUTF8 is not in
+/// use it is ASCII (RFC 6533 §3). What would be too long is better not said.
+fn orcpt(original: &str, smtputf8: bool) -> Option<String> {
+    let (kind, address) = original.split_once(';')?;
+    let value = match (kind.eq_ignore_ascii_case("utf-8"), smtputf8) {
+        (true, true) => original.to_owned(),
+        (true, false) => beyond_ascii_escaped(original),
+        (false, _) => format!("{kind};{}", xtext::encode(address)),
+    };
+    (value.len() <= 500).then_some(value)
 }

@@ -6,7 +6,7 @@ mod extensions;
 mod tests;
 
 use super::{Reply, data::Stuffer, input::Input, reply::ReplyReader};
-use crate::mail::{Address, Domain, ReversePath};
+use crate::mail::{Address, Domain, RecipientDsn, Ret, ReversePath};
 use envelope::{Decisions, Envelope, Progress};
 pub use extensions::Extensions;
 use std::collections::VecDeque;
@@ -28,6 +28,11 @@ pub struct Transaction {
     pub require_tls: bool,
     /// ENVID where DSN is offered.
     pub envelope_id: Option<String>,
+    /// RET where DSN is offered.
+    pub ret: Option<Ret>,
+    /// NOTIFY and ORCPT of each recipient where DSN is offered, in the order of the recipients; may
+    /// be shorter.
+    pub recipient_dsn: Vec<RecipientDsn>,
 }
 
 /// Where the session failed.
@@ -60,6 +65,9 @@ pub struct RecipientReply {
     pub reply: Reply,
     /// True if the content was accepted for this recipient.
     pub delivered: bool,
+    /// The server offers DSN: it knows what the sender wants to hear, and reports from here on (RFC
+    /// 3461 §5.2.1).
+    pub dsn: bool,
 }
 
 /// What the driver is to do.

@@ -15,6 +15,8 @@ fn transaction(recipients: &[&str]) -> Transaction {
         smtputf8: false,
         require_tls: true,
         envelope_id: Some("x=1".into()),
+        ret: None,
+        recipient_dsn: Vec::new(),
     }
 }
 
@@ -121,6 +123,67 @@ fn parameters_only_where_offered() {
     let expected = "MAIL FROM:<ann@example.org> SIZE=1234 BODY=8BITMIME REQUIRETLS ENVID=x+3D1\r\n\
                     RCPT TO:<\"b b\"@b.example>\r\nDATA\r\n";
     assert_eq!(actions(&mut client), [expected]);
+}
+
+/// RFC 3461 §5.2.1, §5.2.2; RFC 6533 §3.
+#[test]
+fn what_senders_want_to_hear_goes_to_whom_offers_dsn() {
+    let wish = |notify: &str, original: &str| RecipientDsn {
+        notify: notify.parse().ok(),
+        original: Some(original.to_owned()).filter(|text| !text.is_empty()),
+    };
+    let asked = |smtputf8| Transaction {
+        ret: Some(Ret::Full),
+        smtputf8,
+        require_tls: false,
+        eight_bit: false,
+        recipient_dsn: vec![
+            wish("SUCCESS,DELAY", "rfc822;Bob+=@B.example"),
+            wish("NEVER", ""),
+            wish("", "utf-8;\u{fc}@b.example"),
+        ],
+        ..transaction(&["a@b.example", "b@b.example", "c@b.example", "d@b.example"])
+    };
+    let bare = "RCPT TO:<a@b.example>\r\nRCPT TO:<b@b.example>\r\nRCPT TO:<c@b.example>\r\n\
+                RCPT TO:<d@b.example>\r\nDATA\r\n";
+    let told = |mail: &str, original: &str| {
+        format!(
+            "MAIL FROM:<ann@example.org>{mail} RET=FULL ENVID=x+3D1\r\n\
+             RCPT TO:<a@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Bob+2B+3D@B.example\r\n\
+             RCPT TO:<b@b.example> NOTIFY=NEVER\r\nRCPT TO:<c@b.example> ORCPT={original}\r\n\
+             RCPT TO:<d@b.example>\r\nDATA\r\n"
+        )
+    };
+    let table = [
+        ("", false, format!("MAIL FROM:<ann@example.org>\r\n{bare}"), "not offered"),
+        ("250-DSN\r\n", false, told("", "utf-8;\\x{FC}@b.example"), "offered, ASCII alone"),
+        (
+            "250-DSN\r\n250-SMTPUTF8\r\n",
+            true,
+            told(" SMTPUTF8", "utf-8;\u{fc}@b.example"),
+            "offered, and SMTPUTF8 is in use",
+        ),
+    ];
+    for (offers, smtputf8, expected, why) in table {
+        let mut client = ready(&format!("250-PIPELINING\r\n{offers}"));
+        client.begin(asked(smtputf8));
+        assert_eq!(actions(&mut client), [expected], "{why}");
+    }
+}
+
+#[test]
+fn a_reply_says_whether_the_server_reports_itself() {
+    for (offers, dsn) in [("250-DSN\r\n", true), ("", false)] {
+        let mut client = ready(&format!("250-PIPELINING\r\n{offers}"));
+        client.begin(transaction(&["bob@b.example"]));
+        actions(&mut client);
+        client.receive(b"250 a\r\n250 b\r\n354 c\r\n");
+        assert_eq!(client.poll(), Some(ClientAction::SendContent));
+        client.content_end(&mut Vec::new());
+        client.receive(b"250 mine\r\n");
+        let Some(ClientAction::Done(replies)) = client.poll() else { panic!("not done") };
+        assert_eq!((replies[0].delivered, replies[0].dsn), (true, dsn));
+    }
 }
 
 /// Replies to a pipelined MAIL, RCPT, RCPT, DATA and what comes of them.

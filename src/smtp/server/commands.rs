@@ -1,9 +1,12 @@
 //! What each command does to a session (RFC 5321 §4.1.1, order: §4.1.4).
 
 use super::{Action, Chunk, Hello, Reply, Server, Session, State, Step, Transaction, replies};
-use crate::smtp::{
-    Command,
-    command::{ChunkHeader, CommandError, ForwardPath, MailCommand, RcptCommand},
+use crate::{
+    mail::Wishes,
+    smtp::{
+        Command,
+        command::{ChunkHeader, CommandError, ForwardPath, MailCommand, RcptCommand},
+    },
 };
 
 impl Server {
@@ -192,10 +195,14 @@ impl Server {
         };
         // Sent twice is sent once: one message has one outcome for a recipient.
         if !transaction.recipients.contains(&recipient) {
-            if transaction.recipients.len() >= self.settings.max_recipients {
+            let weight = transaction.dsn_weight.saturating_add(rcpt.dsn.weight(&recipient));
+            let full = transaction.recipients.len() >= self.settings.max_recipients;
+            // What is asked for one recipient always has room, so the client gets on.
+            if full || weight > Wishes::ROOM {
                 return self
                     .answer(&replies::too_many_recipients(), Session::Envelope(transaction));
             }
+            transaction.dsn_weight = weight;
             transaction.recipients.push(recipient);
             transaction.recipient_dsn.push(rcpt.dsn);
         }
@@ -266,6 +273,7 @@ fn envelope(hello: Hello, mail: MailCommand) -> Transaction {
         sender: mail.sender,
         recipients: Vec::new(),
         recipient_dsn: Vec::new(),
+        dsn_weight: 0,
         declared_size: mail.declared_size,
         eight_bit: mail.eight_bit,
         smtputf8: mail.smtputf8,

@@ -8,12 +8,12 @@ mod tests;
 
 use super::{
     Reply,
-    command::{ChunkHeader, RecipientDsn, Ret},
+    command::ChunkHeader,
     data::{Framer, LineEnds},
     input::Input,
     line::LineReader,
 };
-use crate::mail::{Address, Domain, QueueId, ReversePath};
+use crate::mail::{Address, Domain, QueueId, RecipientDsn, Ret, ReversePath};
 use std::collections::VecDeque;
 
 /// What a session is told at its beginning.
@@ -53,6 +53,8 @@ pub struct Transaction {
     pub recipients: Vec<Address>,
     /// NOTIFY and ORCPT of each recipient, in the same order.
     pub recipient_dsn: Vec<RecipientDsn>,
+    /// What these weigh together.
+    pub(super) dsn_weight: usize,
     /// SIZE= as declared.
     pub declared_size: Option<u64>,
     /// BODY=8BITMIME (or BINARYMIME is refused).

@@ -260,3 +260,38 @@ fn postmaster_alone_means_the_houses_own() {
     let postmaster = "postmaster@example.org".parse().expect("an address");
     assert_eq!(begun, Some(vec![postmaster]));
 }
+
+/// What is asked for all recipients together is bounded; the client sends the rest anew.
+#[test]
+fn orcpt_has_room_for_so_many_and_then_it_is_another_transaction() {
+    let mut server = Server::new(ServerSettings { max_recipients: 1000, ..settings() });
+    server.receive(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\n");
+    while server.poll().is_some() {}
+    let mut ask = |number: usize, original: &str| {
+        let line =
+            format!("RCPT TO:<r{number}@b.example> NOTIFY=DELAY ORCPT=rfc822;{original}\r\n");
+        server.receive(line.as_bytes());
+        let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+        String::from_utf8(reply).expect("ASCII")
+    };
+    let long = "x".repeat(490);
+    let room = (0..100).take_while(|&number| ask(number, &long).starts_with("250")).count();
+    assert!((20..40).contains(&room), "{room}");
+    assert!(ask(room, &long).starts_with("452 4.5.3"), "and it stays so");
+    let own = format!("r{room}@b.example");
+    assert!(ask(room, &own).starts_with("250"), "what needs no room is still taken");
+}
+
+#[test]
+fn a_thousand_recipients_of_the_usual_kind_have_room() {
+    let mut server = Server::new(ServerSettings { max_recipients: 1000, ..settings() });
+    server.receive(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\n");
+    while server.poll().is_some() {}
+    for number in 0..1000 {
+        let address = format!("r{number}@b.example");
+        let line = format!("RCPT TO:<{address}> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;{address}\r\n");
+        server.receive(line.as_bytes());
+        let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+        assert!(reply.starts_with(b"250"), "{number}: {}", reply.escape_ascii());
+    }
+}
