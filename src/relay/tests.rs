@@ -20,8 +20,8 @@ use crate::{
     },
     smtp::{ClientTransaction, RecipientReply, Reply},
     store::{
-        Attempt, Claim, Filter, GrantState, Health, Locator, MessageRow, NewMessage, RecipientRow,
-        RecipientState, Settle, StoreError, Totals, memory::MemoryStore,
+        Attempt, Claim, Filter, GrantState, Health, Locator, MessageRow, NewMessage, Order,
+        Ordered, RecipientRow, RecipientState, Settle, StoreError, Totals, memory::MemoryStore,
     },
     vault::NoticeSettings,
     wire::{Peer, SendError, Source},
@@ -323,6 +323,9 @@ impl QueueStore for Busy {
     }
     async fn release(&self, token: u64) -> Result<(), StoreError> {
         self.0.release(token).await
+    }
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        self.0.order(order, now).await
     }
     async fn message(
         &self,

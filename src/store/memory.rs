@@ -6,8 +6,8 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, GrantState, Health, Locator,
-        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore,
-        RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, Outcome, PeopleStore,
+        QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::BodyReader,
         notes,
         people::without_case,
@@ -208,6 +208,35 @@ impl Book {
         }
         settle.spawn.iter().try_for_each(|message| self.acceptable(message))
     }
+    fn order(&mut self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        let entry = self.messages.get(&order.id).ok_or(StoreError::NotFound)?;
+        let (mut done, mut after) = (Ordered::default(), Vec::new());
+        for row in entry.recipients.iter().filter(|r| order.indexes.contains(&r.index)) {
+            let Some(changed) = row.ordered(order.kind, now) else { continue };
+            let mut leases = self.leases.values().filter(|lease| lease.id == order.id);
+            if leases.any(|lease| lease.indexes.contains(&row.index)) {
+                done.busy.push(row.index);
+            } else {
+                done.changed.push(row.index);
+                after.push(changed);
+            }
+        }
+        if !order.spawn.is_empty() && after.len() < order.indexes.len() {
+            return Ok(Ordered { changed: Vec::new(), ..done });
+        }
+        order.spawn.iter().try_for_each(|message| self.acceptable(message))?;
+        for message in order.spawn {
+            self.accept(message)?;
+        }
+        let entry = self.messages.get_mut(&order.id).ok_or(StoreError::NotFound)?;
+        for row in &mut entry.recipients {
+            if let Some(changed) = after.iter().find(|changed| changed.index == row.index) {
+                row.clone_from(changed);
+            }
+        }
+        entry.end();
+        Ok(done)
+    }
     fn live_grants(&self, id: QueueId) -> usize {
         let of = self.grants.values().filter(|g| g.message == id);
         of.filter(|g| g.state == GrantState::Live).count()
@@ -277,6 +306,10 @@ impl Entry {
         attempts.extend(outcome.attempts.iter().cloned());
         let surplus = attempts.len().saturating_sub(ATTEMPTS_KEPT);
         attempts.drain(..surplus);
+        self.end();
+    }
+    /// Notes the time when the last recipient came to its end.
+    fn end(&mut self) {
         let ends: Option<Vec<_>> = self.recipients.iter().map(|r| r.state.ended()).collect();
         self.row.done = ends.and_then(|ends| ends.into_iter().max());
     }
@@ -323,6 +356,13 @@ impl QueueStore for MemoryStore {
             self.arrivals.notify_one();
         }
         Ok(())
+    }
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        let mut book = self.book();
+        book.writable()?;
+        let done = book.order(order, now)?;
+        self.arrivals.notify_one();
+        Ok(done)
     }
     async fn message(
         &self,

@@ -3,7 +3,7 @@ use crate::{
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
     policy::{Dane, Dnssec, StsFacts, TlsFacts, Trouble, Why},
     seal::{WrappedKey, header::MessageFacts},
-    store::{Health, Locator, StoreError, people::Grant},
+    store::{Health, Locator, Order, Ordered, StoreError, people::Grant},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -347,6 +347,10 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     async fn settle(&self, settle: Settle) -> Result<(), StoreError>;
     /// Gives a claim back unchanged (shutdown).
     async fn release(&self, token: u64) -> Result<(), StoreError>;
+    /// Carries out an operator's order in one commit. Recipients under a lease are left alone and
+    /// named, as are those whom the order does not concern; [`StoreError::NotFound`] if there is no
+    /// such message. A message whose last recipients are removed is doomed as after a settle.
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError>;
     /// A message and its recipients.
     async fn message(
         &self,

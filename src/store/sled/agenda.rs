@@ -110,6 +110,12 @@ impl Agenda {
         let lease = key.and_then(|key| self.units.get(key)).and_then(|unit| unit.lease.as_ref());
         lease.map(|lease| &lease.indexes).ok_or(StoreError::Fenced)
     }
+    /// True if somebody works on the recipient.
+    pub(super) fn is_leased(&self, id: QueueId, domain: &Domain, index: u16) -> bool {
+        let unit = self.units.get(&(id, domain.clone()));
+        let lease = unit.and_then(|unit| unit.lease.as_ref());
+        lease.is_some_and(|lease| lease.indexes.contains(&index))
+    }
     /// Ends a lease; true if there was one.
     pub(super) fn release(&mut self, token: u64) -> bool {
         let key = self.leases.get(&token).cloned();

@@ -11,6 +11,7 @@ pub mod durability;
 mod files;
 mod layout;
 mod notes;
+mod orders;
 mod people;
 mod queue;
 pub mod rebuild;
@@ -25,8 +26,8 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, Health, Locator, MessageRow,
-        NewBody, NewMessage, NoteKind, NoteStore, PeopleStore, QueueStore, RecipientRow, Session,
-        Settle, StoreError, Totals, body::BodyReader,
+        NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore, QueueStore,
+        RecipientRow, Session, Settle, StoreError, Totals, body::BodyReader,
     },
 };
 use agenda::Agenda;
@@ -315,6 +316,13 @@ impl QueueStore for SledStore {
                 Ok(())
             })
             .await
+    }
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        let weight = order.spawn.iter().map(weight).sum();
+        self.committer
+            .run(weight, move |s| s.order(order, now))
+            .await
+            .inspect_err(|e| self.note_trouble(e))
     }
     async fn message(
         &self,
