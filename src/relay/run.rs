@@ -73,7 +73,11 @@ impl Relay {
             Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
         };
         if AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await.is_err() {
-            tracing::error!(id = %claim.message.facts.id, "settling broke off by a fault of the program");
+            let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
+            let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
+            if put_back.await.is_err() {
+                tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
+            }
         }
     }
 
@@ -81,7 +85,7 @@ impl Relay {
         tracing::error!(id = %claim.message.facts.id, "{text}");
         let set = self.ports().policies.current();
         let policy = set.lookup(&claim.domain, self.now()).at.clone();
-        Verdict::all(claim, &Fate::ours(policy, text), Vec::new())
+        Verdict { broke: true, ..Verdict::all(claim, &Fate::ours(policy, text), Vec::new()) }
     }
 
     async fn give_back(&self, token: u64) {

@@ -72,6 +72,8 @@ impl RecipientRow {
                 OrderKind::Hold | OrderKind::Release | OrderKind::Retry | OrderKind::Remove,
             ) => return None,
         };
-        Some(Self { state, ..self.clone() })
+        // Who is released begins anew, also after faults.
+        let faults = if kind == OrderKind::Release { 0 } else { self.faults };
+        Some(Self { state, faults, ..self.clone() })
     }
 }

@@ -71,6 +71,9 @@ pub struct RecipientRow {
     pub first_failed: Option<Timestamp>,
     /// True once a delay warning has gone to the sender.
     pub warned: bool,
+    /// Attempts in a row that broke off by a fault of the program.
+    #[serde(default)]
+    pub faults: u32,
     /// The last decision.
     pub why: Option<Why>,
 }
@@ -185,6 +188,8 @@ pub struct Outcome {
     pub first_failed: Option<Timestamp>,
     /// See [`RecipientRow`].
     pub warned: bool,
+    /// See [`RecipientRow`].
+    pub faults: u32,
     /// The grant that [`RecipientState::Granted`] speaks of.
     pub grant: Option<Grant>,
 }
@@ -287,6 +292,7 @@ impl RecipientRow {
             attempts: 0,
             first_failed: None,
             warned: false,
+            faults: 0,
             why: None,
         }
     }
@@ -297,6 +303,7 @@ impl RecipientRow {
         self.attempts = self.attempts.saturating_add(1);
         self.first_failed = outcome.first_failed;
         self.warned = outcome.warned;
+        self.faults = outcome.faults;
         if let Some(why) = &outcome.why {
             self.why = Some(why.clone());
         }

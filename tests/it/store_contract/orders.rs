@@ -8,7 +8,7 @@ use super::{
 use restante::store::{
     Order, OrderKind,
     OrderKind::{Hold, Release, Remove, Retry},
-    Ordered, QueueStore, RecipientState, StoreError,
+    Ordered, Outcome, QueueStore, RecipientState, StoreError,
 };
 
 fn order(n: u8, kind: OrderKind, indexes: &[u16]) -> Order {
@@ -43,6 +43,23 @@ pub(super) async fn what_is_held_rests_until_it_is_released(s: &impl Store) {
     assert_eq!(got, [(1, 0)], "an order is no attempt");
     let t = s.totals().await.unwrap();
     assert_eq!((t.active, t.held, t.oldest), (1, 1, Some(at(1))));
+}
+
+pub(super) async fn faults_are_counted_until_a_release(s: &impl Store) {
+    s.accept(message(1, &["a@a.example"])).await.unwrap();
+    let faults = async || s.message(id(1)).await.unwrap().unwrap().1[0].faults;
+    let held = RecipientState::Held { next: at(2) };
+    let rows = [(3, RecipientState::Waiting { next: at(2) }, "kept"), (5, held, "set aside")];
+    for (count, state, reason) in rows {
+        let claimed = claim_one(s, 5).await;
+        let broken = Outcome { faults: count, ..outcome(0, state) };
+        s.settle(settle(&claimed, vec![broken])).await.unwrap();
+        assert_eq!(faults().await, count, "{reason}");
+        give(s, 1, Retry, &[0]).await;
+        assert_eq!(faults().await, count, "{reason}: a retry forgets nothing");
+    }
+    give(s, 1, Release, &[0]).await;
+    assert_eq!(faults().await, 0, "who is released begins anew");
 }
 
 pub(super) async fn a_retry_is_due_at_once_and_wakes_the_worker(s: &impl Store) {
