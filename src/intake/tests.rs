@@ -83,6 +83,12 @@ impl QueueStore for Gate {
     async fn release(&self, _: u64) -> Result<(), StoreError> {
         unreachable!()
     }
+    async fn park(&self, _: &[u64]) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn resume(&self, _: u64) -> Result<(), StoreError> {
+        unreachable!()
+    }
     async fn order(&self, _: Order, _: Timestamp) -> Result<Ordered, StoreError> {
         unreachable!()
     }

@@ -325,6 +325,12 @@ impl QueueStore for Busy {
     async fn release(&self, token: u64) -> Result<(), StoreError> {
         self.0.release(token).await
     }
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
+        self.0.park(tokens).await
+    }
+    async fn resume(&self, token: u64) -> Result<(), StoreError> {
+        self.0.resume(token).await
+    }
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
         self.0.order(order, now).await
     }
@@ -967,6 +973,46 @@ async fn a_message_that_breaks_every_attempt_is_set_aside_and_comes_back_when_re
     let row = house.row(poison).await;
     assert!(matches!(row.state, RecipientState::Delivered { .. }), "{row:?}");
     assert_eq!(row.faults, 0);
+}
+
+#[tokio::test]
+async fn mail_in_line_behind_a_busy_domain_can_be_removed() {
+    let house = House::new();
+    house.net.gate.forget_permits(1_000_000);
+    let mut ids = Vec::new();
+    for i in 0..5 {
+        let to = format!("r{i}@partner.example");
+        ids.push(house.submit(Some("ann@example.org"), &[to.as_str()]).await);
+    }
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (relay, stop) = (house.relay.clone(), stop.clone());
+        async move { relay.run(stop).await }
+    });
+    until(|| house.net.open.load(Ordering::SeqCst) == 2).await;
+    let mut removed = Vec::new();
+    let kind = OrderKind::Remove;
+    // Three stand in line, as soon as the relay has said so.
+    while removed.len() < 3 {
+        for id in &ids {
+            let order = Order { id: *id, indexes: [0].into(), kind, spawn: Vec::new() };
+            if !house.store.order(order, house.clock.now()).await.unwrap().changed.is_empty() {
+                removed.push(*id);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    house.net.gate.add_permits(9);
+    until(|| house.net.open.load(Ordering::SeqCst) == 0).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(house.taken().len(), 2, "who was being delivered, and nobody else");
+    for id in ids {
+        let state = house.row(id).await.state;
+        let gone = matches!(state, RecipientState::Removed { .. });
+        assert_eq!(gone, removed.contains(&id), "{state:?}");
+        assert!(gone || matches!(state, RecipientState::Delivered { .. }), "{state:?}");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, GrantState, Health, Locator,
-        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, Outcome, PeopleStore,
-        QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, OrderKind, Ordered, Outcome,
+        PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::BodyReader,
         notes,
         people::without_case,
@@ -57,6 +57,7 @@ struct Lease {
     domain: Domain,
     indexes: BTreeSet<u16>,
     until: Timestamp,
+    parked: bool,
 }
 
 impl Default for MemoryStore {
@@ -165,7 +166,7 @@ impl Book {
             let message = entry.row.clone();
             self.last_token += 1;
             let indexes = recipients.iter().map(|r| r.index).collect();
-            let lease = Lease { id, domain: domain.clone(), indexes, until };
+            let lease = Lease { id, domain: domain.clone(), indexes, until, parked: false };
             self.leases.insert(self.last_token, lease);
             claims.push(Claim { token: self.last_token, message, domain, recipients });
         }
@@ -214,7 +215,7 @@ impl Book {
         for row in entry.recipients.iter().filter(|r| order.indexes.contains(&r.index)) {
             let Some(changed) = row.ordered(order.kind, now) else { continue };
             let mut leases = self.leases.values().filter(|lease| lease.id == order.id);
-            if leases.any(|lease| lease.indexes.contains(&row.index)) {
+            if leases.any(|lease| !lease.parked && lease.indexes.contains(&row.index)) {
                 done.busy.push(row.index);
             } else {
                 done.changed.push(row.index);
@@ -227,6 +228,11 @@ impl Book {
         order.spawn.iter().try_for_each(|message| self.acceptable(message))?;
         for message in order.spawn {
             self.accept(message)?;
+        }
+        if order.kind != OrderKind::Retry {
+            self.leases.retain(|_, lease| {
+                lease.id != order.id || !after.iter().any(|row| lease.indexes.contains(&row.index))
+            });
         }
         let entry = self.messages.get_mut(&order.id).ok_or(StoreError::NotFound)?;
         for row in &mut entry.recipients {
@@ -355,6 +361,17 @@ impl QueueStore for MemoryStore {
         if self.book().leases.remove(&token).is_some() {
             self.arrivals.notify_one();
         }
+        Ok(())
+    }
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
+        let mut book = self.book();
+        let leases = book.leases.iter_mut().filter(|(token, _)| tokens.contains(token));
+        leases.for_each(|(_, lease)| lease.parked = true);
+        Ok(())
+    }
+    async fn resume(&self, token: u64) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.leases.get_mut(&token).ok_or(StoreError::Fenced)?.parked = false;
         Ok(())
     }
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {

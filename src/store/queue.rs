@@ -354,8 +354,12 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     async fn settle(&self, settle: Settle) -> Result<(), StoreError>;
     /// Gives a claim back unchanged (shutdown).
     async fn release(&self, token: u64) -> Result<(), StoreError>;
-    /// Carries out an operator's order in one commit. Recipients under a lease are left alone and
-    /// named, as are those whom the order does not concern; [`StoreError::NotFound`] if there is no
+    /// These claims wait in line: nobody works on them, and an order may take them apart.
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError>;
+    /// Work on a parked claim begins. [`StoreError::Fenced`] if an order took it apart.
+    async fn resume(&self, token: u64) -> Result<(), StoreError>;
+    /// Carries out an operator's order in one commit. Recipients that somebody works on (under a
+    /// lease that is not parked) are left alone and named, as are those whom the order does not concern; [`StoreError::NotFound`] if there is no
     /// such message. A message whose last recipients are removed is doomed as after a settle.
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError>;
     /// A message and its recipients.

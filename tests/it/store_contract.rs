@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use orders::{
     a_grant_is_none_of_the_queues_business, a_removal_with_a_report_is_whole_or_not_at_all,
     a_retry_is_due_at_once_and_wakes_the_worker, an_order_leaves_alone_who_is_being_delivered,
-    faults_are_counted_until_a_release, what_is_held_rests_until_it_is_released,
-    what_is_removed_ends_there,
+    an_order_takes_a_parked_claim_apart, faults_are_counted_until_a_release,
+    what_is_held_rests_until_it_is_released, what_is_removed_ends_there,
 };
 use restante::{
     mail::{Address, GrantId, QueueId},
@@ -80,6 +80,7 @@ contract! {
     faults_are_counted_until_a_release,
     what_is_removed_ends_there,
     an_order_leaves_alone_who_is_being_delivered,
+    an_order_takes_a_parked_claim_apart,
     a_removal_with_a_report_is_whole_or_not_at_all,
     a_grant_is_none_of_the_queues_business,
 }

@@ -317,6 +317,21 @@ impl QueueStore for SledStore {
             })
             .await
     }
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
+        let tokens = tokens.to_vec();
+        self.committer
+            .run(0, move |s| {
+                for token in tokens {
+                    s.agenda.park(token, true);
+                }
+                Ok(())
+            })
+            .await
+    }
+    async fn resume(&self, token: u64) -> Result<(), StoreError> {
+        let resumed = self.committer.run(0, move |s| Ok(s.agenda.park(token, false)));
+        if resumed.await? { Ok(()) } else { Err(StoreError::Fenced) }
+    }
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
         let weight = order.spawn.iter().map(weight).sum();
         self.committer

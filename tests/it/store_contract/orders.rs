@@ -125,6 +125,29 @@ pub(super) async fn an_order_leaves_alone_who_is_being_delivered(s: &impl Store)
     assert_eq!(s.doomed(at(30), 9).await.unwrap().len(), 1);
 }
 
+pub(super) async fn an_order_takes_a_parked_claim_apart(s: &impl Store) {
+    s.accept(message(1, &["a@a.example", "b@a.example", "c@c.example"])).await.unwrap();
+    let claims = claim(s, 1).await;
+    let a = claims.iter().find(|c| c.recipients.len() == 2).unwrap();
+    let c = claims.iter().find(|c| c.recipients.len() == 1).unwrap();
+    s.park(&[a.token, 9999]).await.unwrap();
+    assert_eq!(give(s, 1, Retry, &[0]).await, changed(&[0]));
+    s.resume(a.token).await.unwrap();
+    assert_eq!(give(s, 1, Hold, &[0]).await, busy(&[0]), "work has begun");
+    s.park(&[a.token]).await.unwrap();
+    assert!(claim_nothing(s, 1).await, "a parked claim is its holder's");
+    let some = Ordered { changed: vec![0], busy: vec![2] };
+    assert_eq!(give(s, 1, Hold, &[0, 2]).await, some, "the other claim is worked on");
+    assert!(is_fenced(s.resume(a.token).await));
+    assert!(is_fenced(s.settle(settle(a, vec![outcome(1, delivered())])).await));
+    let left = claim_one(s, 1).await;
+    assert_eq!(left.recipients.iter().map(|r| r.index).collect::<Vec<_>>(), [1]);
+    s.settle(settle(&left, vec![outcome(1, delivered())])).await.unwrap();
+    s.settle(settle(c, vec![outcome(2, delivered())])).await.unwrap();
+    assert_eq!(state(s, 1, 0).await, HELD_UNTIL_0());
+    assert!(is_fenced(s.resume(c.token).await), "it is settled");
+}
+
 pub(super) async fn a_removal_with_a_report_is_whole_or_not_at_all(s: &impl Store) {
     s.accept(message(1, &["a@a.example", "b@b.example"])).await.unwrap();
     let leased = claim(s, 1).await.into_iter().find(|c| c.recipients[0].index == 0).unwrap();
