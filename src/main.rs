@@ -6,6 +6,7 @@ use restante::{
     clock::SystemClock,
     config::{Config, Dnssec},
     daemon,
+    store::OrderKind,
 };
 use std::{
     path::{Path, PathBuf},
@@ -29,12 +30,7 @@ fn run(cli: Cli) -> Exit {
         Command::Serve => with(config, |config| daemon::serve(&config)),
         Command::Demo { once } => restante::demo::run(once),
         Command::Status { json } => with(config, |c| cli::look::status(&socket(&c), json)),
-        Command::Queue(args::Queue::List { json }) => {
-            with(config, |c| cli::look::queue_list(&socket(&c), json))
-        }
-        Command::Queue(args::Queue::Show { id, json }) => {
-            with(config, |c| cli::look::queue_show(&socket(&c), id, json))
-        }
+        Command::Queue(queue) => with(config, |c| run_queue(&socket(&c), queue)),
         Command::Trace { query, json } => {
             with(config, |c| cli::look::trace(&socket(&c), query, json))
         }
@@ -59,6 +55,18 @@ fn run(cli: Cli) -> Exit {
         }),
         Command::Completions { shell } => cli::manual::completions(shell),
         Command::Man { dir } => cli::manual::pages(&dir),
+    }
+}
+
+fn run_queue(socket: &Path, command: args::Queue) -> Exit {
+    let order = |kind, report, meant| cli::queue::order(socket, kind, report, meant, &SystemClock);
+    match command {
+        args::Queue::List { json } => cli::look::queue_list(socket, json),
+        args::Queue::Show { id, json } => cli::look::queue_show(socket, id, json),
+        args::Queue::Retry(meant) => order(OrderKind::Retry, false, meant),
+        args::Queue::Hold(meant) => order(OrderKind::Hold, false, meant),
+        args::Queue::Release(meant) => order(OrderKind::Release, false, meant),
+        args::Queue::Remove { report, meant } => order(OrderKind::Remove, report, meant),
     }
 }
 

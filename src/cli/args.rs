@@ -1,7 +1,7 @@
 //! What may be typed.
 
-use crate::mail::Domain;
-use clap::{Parser, Subcommand};
+use crate::mail::{Address, Domain};
+use clap::{Args, Parser, Subcommand};
 use jiff::civil::Date;
 use std::path::PathBuf;
 
@@ -10,6 +10,9 @@ const CONFIG_HELP: &str = "Configuration file; otherwise $RESTANTE_CONFIG, ./res
 const EXIT_HELP: &str = "Exit codes: 0 done; 1 the answer is no, or problems were found; 64 usage; \
     65 bad data; 69 server not reachable, or a port is taken; 75 try again; 77 not permitted; \
     78 bad configuration.";
+
+const ORDER_HELP: &str = "Exit codes: 0 done; 1 no such message, or nothing to do; 75 some recipients \
+    are being delivered at this moment and stay as they are: try again.";
 
 /// The smarthost for outbound mail that must not travel in the open.
 ///
@@ -113,6 +116,56 @@ pub enum Queue {
         #[arg(long)]
         json: bool,
     },
+    /// Due now: try what waits at once
+    ///
+    /// What is held stays held: release it first.
+    Retry(Meant),
+    /// Set aside: no attempts until it is released
+    ///
+    /// Held mail does not expire and nobody is warned of it.
+    Hold(Meant),
+    /// Let what was held go on
+    ///
+    /// It is due when it would have been; `retry` tries it at once.
+    Release(Meant),
+    /// Take recipients out of the queue for good
+    ///
+    /// Nobody is told unless `--report` is given. What was sealed for pickup already is no more in
+    /// the queue, and stays.
+    Remove {
+        /// Send the sender a failure report
+        #[arg(long)]
+        report: bool,
+        /// Which
+        #[command(flatten)]
+        meant: Meant,
+    },
+}
+
+/// Which recipients: those of the named messages, or those for whom every option holds.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("meant").required(true).multiple(true))]
+#[command(after_long_help = ORDER_HELP)]
+pub struct Meant {
+    /// Queue ids
+    #[arg(value_name = "ID", group = "meant", conflicts_with_all = ["domain", "sender", "older_than", "all"])]
+    pub ids: Vec<String>,
+    /// Recipients in this domain
+    #[arg(long, group = "meant")]
+    pub domain: Option<Domain>,
+    /// Recipients of mail from this sender
+    #[arg(long, value_name = "ADDRESS", group = "meant")]
+    pub sender: Option<Address>,
+    /// Recipients of mail that arrived longer ago than this: 12h, 3d
+    #[arg(long, value_name = "TIME", group = "meant", value_parser = time)]
+    pub older_than: Option<jiff::SignedDuration>,
+    /// All that have not come to an end
+    #[arg(long, group = "meant", conflicts_with_all = ["domain", "sender"])]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `restante vault`
@@ -252,6 +305,28 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_order_says_for_whom_it_is() {
+        let rows: [(&str, bool, &str); 9] = [
+            ("", false, "nobody is meant"),
+            ("--json", false, "how to print is not whom"),
+            ("A B", true, "ids"),
+            ("A --domain a.example", false, "ids and more"),
+            ("A --all", false, "ids and all"),
+            ("--domain a.example --sender a@b.example --older-than 3d", true, "each narrows"),
+            ("--all --domain a.example", false, "all and not all"),
+            ("--all --older-than 3d", true, "all that are old"),
+            ("--domain a..example", false, "no domain"),
+        ];
+        for (words, good, reason) in rows {
+            for verb in ["hold", "release", "retry", "remove"] {
+                let line = ["restante", "queue", verb].into_iter().chain(words.split_whitespace());
+                assert_eq!(Cli::try_parse_from(line).is_ok(), good, "{verb} {words}: {reason}");
+            }
+        }
+        assert!(Cli::try_parse_from(["restante", "queue", "hold", "--report", "A"]).is_err());
     }
 
     #[test]

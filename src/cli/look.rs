@@ -168,7 +168,7 @@ pub(super) fn each_page<T: DeserializeOwned>(
     }
 }
 
-fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
+pub(super) fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
     match client::ask(socket, request) {
         Ok(Answer::Ok(value)) => Ok(value),
         Ok(Answer::No { why, text }) => {
@@ -190,7 +190,7 @@ fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
     }
 }
 
-fn garbled(error: &serde_json::Error) -> Exit {
+pub(super) fn garbled(error: &serde_json::Error) -> Exit {
     out::complain(format_args!("the server's answer makes no sense: {error}"));
     Exit::TryAgain
 }

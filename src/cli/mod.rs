@@ -9,6 +9,7 @@ pub mod out;
 pub mod policy;
 pub mod postfix;
 pub mod probe;
+pub mod queue;
 pub mod replay;
 pub mod tls_report;
 

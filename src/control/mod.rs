@@ -5,6 +5,7 @@
 //! the very values that `--json` prints, so the two can't drift apart.
 
 pub mod client;
+pub mod orders;
 pub mod server;
 pub mod view;
 
@@ -30,6 +31,8 @@ pub enum Request {
         /// Messages a page.
         max: usize,
     },
+    /// `restante queue hold|release|retry|remove`: a page of the queue.
+    QueueOrder(orders::QueueOrder),
     /// `restante queue show ID`
     QueueShow {
         /// Queue id.

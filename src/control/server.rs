@@ -1,4 +1,4 @@
-//! The answering side: reads rows, changes nothing.
+//! The answering side: reads rows. What changes any stands in [`super::orders`].
 
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
@@ -8,8 +8,10 @@ use super::{
     },
 };
 use crate::{
+    clock::Clock,
     mail::{Address, Domain, QueueId},
     probe::watch::Board,
+    relay::Relay,
     seal::Class,
     store::{
         Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
@@ -31,7 +33,7 @@ const FAILURES_FROM: usize = 1000;
 /// Messages that one `trace` shows at most.
 const TRACE_MAX: usize = 200;
 /// Rows a page at most.
-const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = 1000;
 /// Messages a page of decisions at most: each may hold a thousand recipients with their attempts.
 const DECISIONS_PAGE: usize = 50;
 /// A question must come, and its answer go, within this time.
@@ -54,6 +56,10 @@ pub trait DnsReport: Send + Sync + std::fmt::Debug {
 pub struct Control {
     /// The queue.
     pub queue: Arc<dyn QueueStore>,
+    /// Makes the reports of what is removed.
+    pub relay: Relay,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// Grants.
     pub people: Arc<dyn PeopleStore>,
     /// Policies.
@@ -105,6 +111,7 @@ impl Control {
         let answered = match request {
             Request::Status => self.status().await,
             Request::QueueList { after, max } => self.queue_list(after, max).await,
+            Request::QueueOrder(order) => self.order(&order).await,
             Request::QueueShow { id } => self.show(&id).await,
             Request::Trace { query } => self.trace(&query).await,
             Request::Decisions { since, after, max } => self.decisions(since, after, max).await,
@@ -304,16 +311,16 @@ fn page<T: Serialize>(
     ok(&Page { rows, next })
 }
 
-fn ok<T: Serialize>(value: &T) -> Result<Answer, Answer> {
+pub(super) fn ok<T: Serialize>(value: &T) -> Result<Answer, Answer> {
     serde_json::to_value(value)
         .map(Answer::Ok)
         .map_err(|error| no(Refusal::TryAgain, error.to_string()))
 }
 
-fn no(why: Refusal, text: String) -> Answer {
+pub(super) fn no(why: Refusal, text: String) -> Answer {
     Answer::No { why, text }
 }
 
-fn unavailable(error: StoreError) -> Answer {
+pub(super) fn unavailable(error: StoreError) -> Answer {
     no(Refusal::TryAgain, error.to_string())
 }

@@ -139,6 +139,19 @@ pub struct QueueView {
     pub arrived: Timestamp,
 }
 
+/// What an order of `restante queue hold|release|retry|remove` did, by the page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderView {
+    /// Recipients whose state changed.
+    pub changed: u64,
+    /// Recipients that are being delivered now, and were left alone.
+    pub busy: u64,
+    /// Ids that no message has.
+    pub unknown: Vec<String>,
+    /// Ask on after this; `None` at the end.
+    pub next: Option<QueueId>,
+}
+
 /// A recipient in the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRecipient {

@@ -120,12 +120,13 @@ impl Gateway {
             socket: config.data_dir.join("control.sock"),
         };
         gateway.start_portal(&parts.portal, portal_listener)?;
-        gateway.start_control(&parts)?;
+        let sts = gateway.start_sts(&parts);
+        let relay = gateway.relay(config, &parts, Arc::clone(&sts));
+        gateway.start_control(&parts, relay.clone())?;
         if let Some(listener) = metrics {
             gateway.start_metrics(&parts, listener)?;
         }
-        let sts = gateway.start_sts(&parts);
-        gateway.start_relay(config, &parts, Arc::clone(&sts));
+        gateway.start_relay(relay, &parts);
         gateway.start_watch(config, &parts, sts);
         gateway.start_intake(config, &parts, smtp);
         Ok(gateway)
@@ -153,7 +154,7 @@ impl Gateway {
         }
     }
 
-    fn start_relay(&mut self, config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) {
+    fn relay(&mut self, config: &Config, parts: &Parts, sts: Arc<dyn StsPolicies>) -> Relay {
         let dialer = Dialer::new(
             DialerSettings {
                 hostname: config.hostname.clone(),
@@ -175,7 +176,10 @@ impl Gateway {
             sessions: self.start_reports(),
             clock: Arc::clone(&parts.vault.clock),
         };
-        let relay = Relay::new(relay_settings(config), ports);
+        Relay::new(relay_settings(config), ports)
+    }
+
+    fn start_relay(&mut self, relay: Relay, parts: &Parts) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             match relay.run(stop).await {
@@ -244,9 +248,11 @@ impl Gateway {
         sts
     }
 
-    fn start_control(&mut self, parts: &Parts) -> Result<(), StartError> {
+    fn start_control(&mut self, parts: &Parts, relay: Relay) -> Result<(), StartError> {
         let control = Control {
             queue: Arc::clone(&parts.vault.queue),
+            relay,
+            clock: Arc::clone(&parts.vault.clock),
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
             watch: self.watch.clone(),

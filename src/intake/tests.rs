@@ -10,8 +10,8 @@ use crate::{
     policy::{PolicySet, SourceFile},
     seal::KeyRing,
     store::{
-        Attempt, Claim, Filter, Locator, MessageRow, NewMessage, RecipientRow, Settle, Totals,
-        memory::MemoryStore,
+        Attempt, Claim, Filter, Locator, MessageRow, NewMessage, Order, Ordered, RecipientRow,
+        Settle, Totals, memory::MemoryStore,
     },
     vault::NoticeSettings,
 };
@@ -81,6 +81,15 @@ impl QueueStore for Gate {
         unreachable!()
     }
     async fn release(&self, _: u64) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn park(&self, _: &[u64]) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn resume(&self, _: u64) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn order(&self, _: Order, _: Timestamp) -> Result<Ordered, StoreError> {
         unreachable!()
     }
     async fn message(

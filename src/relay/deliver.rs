@@ -30,13 +30,15 @@ pub(super) struct Verdict {
     pub(super) fates: Vec<(Fate, Option<Attempt>)>,
     /// Attempts before that, common to all.
     pub(super) attempts: Vec<Attempt>,
+    /// The attempt broke off by a fault of the program.
+    pub(super) broke: bool,
 }
 
 impl Verdict {
     /// The same for every recipient.
     pub(super) fn all(claim: &Claim, fate: &Fate, attempts: Vec<Attempt>) -> Self {
         let fates = claim.recipients.iter().map(|_| (fate.clone(), None)).collect();
-        Self { fates, attempts }
+        Self { fates, attempts, broke: false }
     }
 }
 
@@ -56,7 +58,9 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
             Way::Direct(clearance, peer) => {
                 let shipment = Shipment { relay, claim, clearance, received: &received };
                 match shipment.send(peer, &mut search).await {
-                    Sent::Done(fates) => return Verdict { fates, attempts: search.attempts },
+                    Sent::Done(fates) => {
+                        return Verdict { fates, attempts: search.attempts, broke: false };
+                    }
                     Sent::NextHost => continue,
                     Sent::PutOff(answers) => {
                         put_off = Some(answers);
@@ -120,7 +124,7 @@ impl PutOff {
         if self.left < attempts.len() {
             attempts.remove(self.left);
         }
-        Verdict { fates: self.fates, attempts }
+        Verdict { fates: self.fates, attempts, broke: false }
     }
 }
 

@@ -17,8 +17,42 @@ use crate::{
 };
 use jiff::Timestamp;
 
+/// RFC 3463 §3.4: other or undefined mail system status; whose operator decided is said in words.
+const REMOVED: EnhancedStatus = EnhancedStatus::permanent(3, 0);
+
 /// A recipient's fate and the record of the attempt that decided it.
 pub(super) type Decided = (Fate, Option<Attempt>);
+
+impl Relay {
+    /// The report that an operator removed these recipients; none where the sender is null or wants
+    /// to hear of no failure (RFC 3461 §4.1), and none about mail of our own.
+    ///
+    /// # Errors
+    /// [`VaultError`] if it cannot be sealed.
+    pub fn removal(
+        &self,
+        about: &MessageFacts,
+        recipients: &[RecipientRow],
+    ) -> Result<Option<NewMessage>, VaultError> {
+        let wishes = &about.wishes;
+        let told =
+            recipients.iter().filter(|row| wishes.notify(row.index).is_none_or(Notify::failure));
+        let removed: Vec<_> = told
+            .map(|row| DsnRecipient {
+                address: row.address.clone(),
+                original: wishes.of(row.index, &row.address).original,
+                action: Action::Failed,
+                status: REMOVED,
+                remote_mta: None,
+                diagnostic: "removed from the queue by its operator".to_owned(),
+            })
+            .collect();
+        if about.class != Class::Protected || removed.is_empty() {
+            return Ok(None);
+        }
+        report(self, about, removed, self.now())
+    }
+}
 
 /// The report of what a settled claim means for its recipients, one for all of them; each by its own
 /// NOTIFY. It goes into the queue in the commit of the outcomes, so it is made exactly once.

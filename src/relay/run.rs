@@ -73,7 +73,11 @@ impl Relay {
             Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
         };
         if AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await.is_err() {
-            tracing::error!(id = %claim.message.facts.id, "settling broke off by a fault of the program");
+            let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
+            let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
+            if put_back.await.is_err() {
+                tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
+            }
         }
     }
 
@@ -81,7 +85,20 @@ impl Relay {
         tracing::error!(id = %claim.message.facts.id, "{text}");
         let set = self.ports().policies.current();
         let policy = set.lookup(&claim.domain, self.now()).at.clone();
-        Verdict::all(claim, &Fate::ours(policy, text), Vec::new())
+        Verdict { broke: true, ..Verdict::all(claim, &Fate::ours(policy, text), Vec::new()) }
+    }
+
+    /// True if a claim that waited in line is still there to be worked on.
+    async fn resume(&self, token: u64) -> bool {
+        match self.ports().queue.resume(token).await {
+            Ok(()) => true,
+            Err(StoreError::Fenced) => false,
+            Err(error) => {
+                tracing::debug!("a claim was not taken up: {error}");
+                self.give_back(token).await;
+                false
+            }
+        }
     }
 
     async fn give_back(&self, token: u64) {
@@ -145,8 +162,13 @@ impl Floor {
                     tracing::error!("no work can be claimed: {e}");
                 })?;
             let got = claims.len();
-            for claim in claims {
-                self.admit(claim, later(now, lease / 2));
+            let parked: Vec<_> = claims
+                .into_iter()
+                .filter_map(|claim| self.admit(claim, later(now, lease / 2)))
+                .collect();
+            if !parked.is_empty() {
+                // The operator may still take them out of the line.
+                self.relay.ports().queue.park(&parked).await?;
             }
             if got < max {
                 break;
@@ -156,18 +178,29 @@ impl Floor {
     }
 
     /// Starts a claim, or puts it in line behind its domain's connections. Work that is running
-    /// already (its lease ran out under it) is not begun twice.
-    fn admit(&mut self, claim: Claim, until: Timestamp) {
+    /// already (its lease ran out under it) is not begun twice. Gives the token of what is in line.
+    fn admit(&mut self, claim: Claim, until: Timestamp) -> Option<u64> {
         let id = claim.message.facts.id;
         if self.running.values().any(|r| r.message == id && r.domain == claim.domain) {
-            return;
+            return None;
         }
+        self.forget(id, &claim.domain);
         if self.may_connect(&claim.domain) {
             self.start(claim);
-        } else {
-            self.line_recipients = self.line_recipients.saturating_add(claim.recipients.len());
-            self.line.push_back(Waiting { claim, until });
+            return None;
         }
+        let token = claim.token;
+        self.line_recipients = self.line_recipients.saturating_add(claim.recipients.len());
+        self.line.push_back(Waiting { claim, until });
+        Some(token)
+    }
+
+    /// Drops from the line what an order took apart: its recipients have been claimed anew.
+    fn forget(&mut self, id: QueueId, domain: &Domain) {
+        let same = |w: &Waiting| w.claim.message.facts.id == id && w.claim.domain == *domain;
+        let Some(at) = self.line.iter().position(same) else { return };
+        let gone = self.line.remove(at).map_or(0, |w| w.claim.recipients.len());
+        self.line_recipients = self.line_recipients.saturating_sub(gone);
     }
 
     fn may_connect(&self, domain: &Domain) -> bool {
@@ -195,7 +228,9 @@ impl Floor {
             if now >= waiting.until {
                 self.relay.give_back(waiting.claim.token).await;
             } else if self.free() > 0 && self.may_connect(&waiting.claim.domain) {
-                self.start(waiting.claim);
+                if self.relay.resume(waiting.claim.token).await {
+                    self.start(waiting.claim);
+                }
             } else {
                 self.line_recipients = self.line_recipients.saturating_add(recipients);
                 self.line.push_back(waiting);

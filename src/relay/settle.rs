@@ -25,6 +25,8 @@ const TRIES: u32 = 28;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait between tries.
 const LAST_WAIT: Duration = Duration::from_secs(30);
+/// Attempts in a row that may break off by a fault of the program before the recipient is held.
+const FAULTS: u32 = 5;
 /// Retry interval where the schedule is empty.
 const NO_SCHEDULE: SignedDuration = SignedDuration::from_mins(15);
 
@@ -37,6 +39,18 @@ impl Relay {
         if self.write(claim, settle).await {
             log::fates(claim, &fates, self.now());
         }
+    }
+
+    /// Writes that a claim waits, and nothing else: no report whose making could break off again.
+    pub(super) async fn put_back(&self, claim: &Claim, verdict: Verdict) {
+        let rows = claim.recipients.iter().zip(verdict.fates);
+        let outcomes = rows.map(|(row, (fate, _))| {
+            let outcome = self.outcome(claim, row, fate, None, Vec::new(), row.warned);
+            set_aside(claim, row, outcome)
+        });
+        let (token, id) = (claim.token, claim.message.facts.id);
+        let settle = Settle { token, id, outcomes: outcomes.collect(), spawn: Vec::new() };
+        self.write(claim, settle).await;
     }
 
     /// Who is still deferred when the time to deliver is over has failed (`delivery.give_up`).
@@ -83,7 +97,9 @@ impl Relay {
             let mut attempts = verdict.attempts.clone();
             attempts.extend(own);
             entries.push(Entry { fate: fate.clone(), last: attempts.last().cloned() });
-            outcomes.push(self.outcome(claim, row, fate, grant, attempts, warned));
+            let outcome = self.outcome(claim, row, fate, grant, attempts, warned);
+            let broke = verdict.broke;
+            outcomes.push(if broke { set_aside(claim, row, outcome) } else { outcome });
         }
         let id = claim.message.facts.id;
         (Settle { token: claim.token, id, outcomes, spawn }, entries)
@@ -133,7 +149,8 @@ impl Relay {
                 RecipientState::Waiting { next: self.next(claim, row, at) }
             }
         };
-        Outcome { index: row.index, state, why: Some(why), attempts, first_failed, warned, grant }
+        let (index, why, faults) = (row.index, Some(why), 0);
+        Outcome { index, state, why, attempts, first_failed, warned, faults, grant }
     }
 
     /// When to try again: by the schedule, a tenth more or less so that what failed together does
@@ -169,6 +186,29 @@ impl Relay {
         tracing::error!(%id, "outcome not written; the message is taken up again after its lease");
         false
     }
+}
+
+/// Counts an attempt that broke off. Who did so [`FAULTS`] times in a row waits no longer for the
+/// next: it is held until an operator has looked.
+fn set_aside(claim: &Claim, row: &RecipientRow, mut outcome: Outcome) -> Outcome {
+    outcome.faults = row.faults.saturating_add(1);
+    let RecipientState::Waiting { next } = outcome.state else { return outcome };
+    if outcome.faults < FAULTS {
+        return outcome;
+    }
+    let (id, domain) = (claim.message.facts.id, row.address.domain());
+    let count = outcome.faults;
+    outcome.state = RecipientState::Held { next };
+    if let Some(why) = &mut outcome.why {
+        let text = format!(
+            "set aside after {count} attempts in a row that broke off; `restante queue release \
+             {id}` tries again: {}",
+            why.text
+        );
+        why.text = bounded(text, TEXT_MAX);
+    }
+    tracing::error!(%id, %domain, "set aside: {count} attempts in a row broke off");
+    outcome
 }
 
 /// What the log says of a recipient.

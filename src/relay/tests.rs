@@ -22,8 +22,9 @@ use crate::{
     },
     smtp::{ClientTransaction, RecipientReply, Reply},
     store::{
-        Attempt, Claim, Filter, GrantState, Health, Locator, MessageRow, NewMessage, RecipientRow,
-        RecipientState, Settle, StoreError, Totals, memory::MemoryStore,
+        Attempt, Claim, Filter, GrantState, Health, Locator, MessageRow, NewMessage, Order,
+        OrderKind, Ordered, RecipientRow, RecipientState, Settle, StoreError, Totals,
+        memory::MemoryStore,
     },
     vault::NoticeSettings,
     wire::{Peer, SendError, Source},
@@ -336,6 +337,15 @@ impl QueueStore for Busy {
     }
     async fn release(&self, token: u64) -> Result<(), StoreError> {
         self.0.release(token).await
+    }
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
+        self.0.park(tokens).await
+    }
+    async fn resume(&self, token: u64) -> Result<(), StoreError> {
+        self.0.resume(token).await
+    }
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        self.0.order(order, now).await
     }
     async fn message(
         &self,
@@ -982,6 +992,114 @@ async fn a_fault_in_one_attempt_defers_that_message_and_no_other() {
     assert!(matches!(house.row(bad).await.state, RecipientState::Waiting { .. }));
     assert_eq!(house.reason(bad).await, Reason::Ours);
     assert!(matches!(house.row(good).await.state, RecipientState::Delivered { .. }));
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_every_attempt_is_set_aside_and_comes_back_when_released() {
+    let house = House::new();
+    house.script("mx1.partner.example", &[Play::Panic]);
+    let poison = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
+    for round in 1..=5 {
+        house.wait(3600);
+        let good = house.submit(Some("ann@example.org"), &["dan@other.example"]).await;
+        house.pass().await;
+        assert!(matches!(house.row(good).await.state, RecipientState::Granted { .. }));
+        let row = house.row(poison).await;
+        let held = matches!(row.state, RecipientState::Held { .. });
+        assert_eq!((row.faults, held), (round, round == 5));
+    }
+    let why = house.row(poison).await.why.unwrap();
+    assert_eq!(why.reason, Reason::Ours);
+    assert!(why.text.contains(&format!("restante queue release {poison}")), "{}", why.text);
+    let reports = house.of_class(Class::Report).await.len();
+    house.wait(200 * 3600);
+    house.pass().await;
+    assert!(matches!(house.row(poison).await.state, RecipientState::Held { .. }), "for ever");
+    assert_eq!(house.of_class(Class::Report).await.len(), reports);
+
+    house.script("mx1.partner.example", &[Play::Answers(vec![(250, "2.0.0 Ok")])]);
+    let kind = OrderKind::Release;
+    let release = Order { id: poison, indexes: [0].into(), kind, spawn: Vec::new() };
+    house.store.order(release, house.clock.now()).await.unwrap();
+    house.pass().await;
+    let row = house.row(poison).await;
+    assert!(matches!(row.state, RecipientState::Delivered { .. }), "{row:?}");
+    assert_eq!(row.faults, 0);
+}
+
+#[tokio::test]
+async fn mail_in_line_behind_a_busy_domain_can_be_removed() {
+    let house = House::new();
+    house.net.gate.forget_permits(1_000_000);
+    let mut ids = Vec::new();
+    for i in 0..5 {
+        let to = format!("r{i}@partner.example");
+        ids.push(house.submit(Some("ann@example.org"), &[to.as_str()]).await);
+    }
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (relay, stop) = (house.relay.clone(), stop.clone());
+        async move { relay.run(stop).await }
+    });
+    until(|| house.net.open.load(Ordering::SeqCst) == 2).await;
+    let mut removed = Vec::new();
+    let kind = OrderKind::Remove;
+    // Three stand in line, as soon as the relay has said so.
+    while removed.len() < 3 {
+        for id in &ids {
+            let order = Order { id: *id, indexes: [0].into(), kind, spawn: Vec::new() };
+            if !house.store.order(order, house.clock.now()).await.unwrap().changed.is_empty() {
+                removed.push(*id);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    house.net.gate.add_permits(9);
+    until(|| house.net.open.load(Ordering::SeqCst) == 0).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(house.taken().len(), 2, "who was being delivered, and nobody else");
+    for id in ids {
+        let state = house.row(id).await.state;
+        let gone = matches!(state, RecipientState::Removed { .. });
+        assert_eq!(gone, removed.contains(&id), "{state:?}");
+        assert!(gone || matches!(state, RecipientState::Delivered { .. }), "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn faults_count_in_a_row_only() {
+    let house = House::new();
+    let busy = || Play::Answers(vec![(451, "4.3.2 later")]);
+    let plays = [Play::Panic, Play::Panic, busy(), Play::Panic, Play::Answers(vec![(250, "ok")])];
+    house.script("mx1.partner.example", &plays);
+    house.script("mx2.partner.example", &[busy()]);
+    let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
+    let mut faults = Vec::new();
+    for _ in 0..5 {
+        house.pass().await;
+        faults.push(house.row(id).await.faults);
+        house.wait(1000);
+    }
+    assert_eq!(faults, [1, 2, 0, 1, 0]);
+    assert!(matches!(house.row(id).await.state, RecipientState::Delivered { .. }));
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_settled_waits_and_counts() {
+    let house = House::new();
+    let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
+    let lease = house.relay.settings().lease;
+    for round in 1..=5 {
+        house.wait(3600);
+        let claim = house.store.claim(house.clock.now(), 9, lease).await.unwrap().remove(0);
+        let set = house.relay.ports().policies.current();
+        let policy = set.lookup(&claim.domain, house.clock.now()).at.clone();
+        let verdict = deliver::Verdict::all(&claim, &outcome::Fate::ours(policy, "x"), vec![]);
+        house.relay.put_back(&claim, verdict).await;
+        assert_eq!(house.row(id).await.faults, round);
+    }
+    assert!(matches!(house.row(id).await.state, RecipientState::Held { .. }));
 }
 
 #[tokio::test]

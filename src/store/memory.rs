@@ -6,8 +6,8 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, GrantState, Health, Locator,
-        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore,
-        RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, OrderKind, Ordered, Outcome,
+        PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::BodyReader,
         notes,
         people::without_case,
@@ -57,6 +57,7 @@ struct Lease {
     domain: Domain,
     indexes: BTreeSet<u16>,
     until: Timestamp,
+    parked: bool,
 }
 
 impl Default for MemoryStore {
@@ -165,7 +166,7 @@ impl Book {
             let message = entry.row.clone();
             self.last_token += 1;
             let indexes = recipients.iter().map(|r| r.index).collect();
-            let lease = Lease { id, domain: domain.clone(), indexes, until };
+            let lease = Lease { id, domain: domain.clone(), indexes, until, parked: false };
             self.leases.insert(self.last_token, lease);
             claims.push(Claim { token: self.last_token, message, domain, recipients });
         }
@@ -207,6 +208,40 @@ impl Book {
             }
         }
         settle.spawn.iter().try_for_each(|message| self.acceptable(message))
+    }
+    fn order(&mut self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        let entry = self.messages.get(&order.id).ok_or(StoreError::NotFound)?;
+        let (mut done, mut after) = (Ordered::default(), Vec::new());
+        for row in entry.recipients.iter().filter(|r| order.indexes.contains(&r.index)) {
+            let Some(changed) = row.ordered(order.kind, now) else { continue };
+            let mut leases = self.leases.values().filter(|lease| lease.id == order.id);
+            if leases.any(|lease| !lease.parked && lease.indexes.contains(&row.index)) {
+                done.busy.push(row.index);
+            } else {
+                done.changed.push(row.index);
+                after.push(changed);
+            }
+        }
+        if !order.spawn.is_empty() && after.len() < order.indexes.len() {
+            return Ok(Ordered { changed: Vec::new(), ..done });
+        }
+        order.spawn.iter().try_for_each(|message| self.acceptable(message))?;
+        for message in order.spawn {
+            self.accept(message)?;
+        }
+        if order.kind != OrderKind::Retry {
+            self.leases.retain(|_, lease| {
+                lease.id != order.id || !after.iter().any(|row| lease.indexes.contains(&row.index))
+            });
+        }
+        let entry = self.messages.get_mut(&order.id).ok_or(StoreError::NotFound)?;
+        for row in &mut entry.recipients {
+            if let Some(changed) = after.iter().find(|changed| changed.index == row.index) {
+                row.clone_from(changed);
+            }
+        }
+        entry.end();
+        Ok(done)
     }
     fn live_grants(&self, id: QueueId) -> usize {
         let of = self.grants.values().filter(|g| g.message == id);
@@ -277,6 +312,10 @@ impl Entry {
         attempts.extend(outcome.attempts.iter().cloned());
         let surplus = attempts.len().saturating_sub(ATTEMPTS_KEPT);
         attempts.drain(..surplus);
+        self.end();
+    }
+    /// Notes the time when the last recipient came to its end.
+    fn end(&mut self) {
         let ends: Option<Vec<_>> = self.recipients.iter().map(|r| r.state.ended()).collect();
         self.row.done = ends.and_then(|ends| ends.into_iter().max());
     }
@@ -323,6 +362,24 @@ impl QueueStore for MemoryStore {
             self.arrivals.notify_one();
         }
         Ok(())
+    }
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
+        let mut book = self.book();
+        let leases = book.leases.iter_mut().filter(|(token, _)| tokens.contains(token));
+        leases.for_each(|(_, lease)| lease.parked = true);
+        Ok(())
+    }
+    async fn resume(&self, token: u64) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.leases.get_mut(&token).ok_or(StoreError::Fenced)?.parked = false;
+        Ok(())
+    }
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        let mut book = self.book();
+        book.writable()?;
+        let done = book.order(order, now)?;
+        self.arrivals.notify_one();
+        Ok(done)
     }
     async fn message(
         &self,

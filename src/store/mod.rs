@@ -5,12 +5,14 @@
 pub mod body;
 pub mod memory;
 pub mod notes;
+pub mod orders;
 pub mod people;
 pub mod queue;
 pub mod sled;
 
 pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
+pub use orders::{Order, OrderKind, Ordered};
 pub use people::{Account, Code, Grant, GrantState, PeopleStore, Session};
 pub use queue::{
     Attempt, Claim, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome, QueueStore,

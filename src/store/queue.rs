@@ -3,7 +3,7 @@ use crate::{
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
     policy::{Dane, Dnssec, StsFacts, TlsFacts, Trouble, Why},
     seal::{WrappedKey, header::MessageFacts},
-    store::{Health, Locator, StoreError, people::Grant},
+    store::{Health, Locator, Order, Ordered, StoreError, people::Grant},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -71,6 +71,9 @@ pub struct RecipientRow {
     pub first_failed: Option<Timestamp>,
     /// True once a delay warning has gone to the sender.
     pub warned: bool,
+    /// Attempts in a row that broke off by a fault of the program.
+    #[serde(default)]
+    pub faults: u32,
     /// The last decision.
     pub why: Option<Why>,
 }
@@ -185,6 +188,8 @@ pub struct Outcome {
     pub first_failed: Option<Timestamp>,
     /// See [`RecipientRow`].
     pub warned: bool,
+    /// See [`RecipientRow`].
+    pub faults: u32,
     /// The grant that [`RecipientState::Granted`] speaks of.
     pub grant: Option<Grant>,
 }
@@ -287,6 +292,7 @@ impl RecipientRow {
             attempts: 0,
             first_failed: None,
             warned: false,
+            faults: 0,
             why: None,
         }
     }
@@ -297,6 +303,7 @@ impl RecipientRow {
         self.attempts = self.attempts.saturating_add(1);
         self.first_failed = outcome.first_failed;
         self.warned = outcome.warned;
+        self.faults = outcome.faults;
         if let Some(why) = &outcome.why {
             self.why = Some(why.clone());
         }
@@ -347,6 +354,14 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     async fn settle(&self, settle: Settle) -> Result<(), StoreError>;
     /// Gives a claim back unchanged (shutdown).
     async fn release(&self, token: u64) -> Result<(), StoreError>;
+    /// These claims wait in line: nobody works on them, and an order may take them apart.
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError>;
+    /// Work on a parked claim begins. [`StoreError::Fenced`] if an order took it apart.
+    async fn resume(&self, token: u64) -> Result<(), StoreError>;
+    /// Carries out an operator's order in one commit. Recipients that somebody works on (under a
+    /// lease that is not parked) are left alone and named, as are those whom the order does not concern; [`StoreError::NotFound`] if there is no
+    /// such message. A message whose last recipients are removed is doomed as after a settle.
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError>;
     /// A message and its recipients.
     async fn message(
         &self,

@@ -165,6 +165,7 @@ impl House {
             attempts: Vec::new(),
             first_failed: None,
             warned: false,
+            faults: 0,
             grant: Some(grant.clone()),
         };
         let (token, id) = (claim.token, row.facts.id);

@@ -22,6 +22,7 @@ mod mutual_tls;
 mod no_plaintext;
 mod policy_tools;
 mod probe;
+mod queue_orders;
 mod refusals;
 mod reload;
 mod replay;

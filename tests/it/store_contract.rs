@@ -1,7 +1,15 @@
 //! What every store promises, tried on each of them; and what only the embedded one promises.
 
+mod orders;
+
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use orders::{
+    a_grant_is_none_of_the_queues_business, a_removal_with_a_report_is_whole_or_not_at_all,
+    a_retry_is_due_at_once_and_wakes_the_worker, an_order_leaves_alone_who_is_being_delivered,
+    an_order_takes_a_parked_claim_apart, faults_are_counted_until_a_release,
+    what_is_held_rests_until_it_is_released, what_is_removed_ends_there,
+};
 use restante::{
     mail::{Address, GrantId, QueueId},
     policy::{
@@ -71,6 +79,14 @@ contract! {
     a_note_is_bounded,
     arrivals_wake_a_waiting_worker,
     concurrent_workers_never_share_a_recipient,
+    what_is_held_rests_until_it_is_released,
+    a_retry_is_due_at_once_and_wakes_the_worker,
+    faults_are_counted_until_a_release,
+    what_is_removed_ends_there,
+    an_order_leaves_alone_who_is_being_delivered,
+    an_order_takes_a_parked_claim_apart,
+    a_removal_with_a_report_is_whole_or_not_at_all,
+    a_grant_is_none_of_the_queues_business,
 }
 
 fn options() -> Options {
@@ -142,6 +158,7 @@ fn outcome(index: u16, state: RecipientState) -> Outcome {
         attempts: Vec::new(),
         first_failed: None,
         warned: false,
+        faults: 0,
         grant: None,
     }
 }

@@ -179,6 +179,7 @@ impl World {
             attempts: vec![],
             first_failed: None,
             warned: false,
+            faults: 0,
             grant: Some(grant),
         };
         let settle = Settle { token: claim.token, id, outcomes: vec![outcome], spawn: vec![] };

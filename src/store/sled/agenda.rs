@@ -32,6 +32,8 @@ struct Lease {
     token: u64,
     until: Timestamp,
     indexes: BTreeSet<u16>,
+    /// Nobody works at it yet.
+    parked: bool,
 }
 /// A unit handed out.
 #[derive(Debug)]
@@ -92,7 +94,8 @@ impl Agenda {
         }
         self.last_token += 1;
         let token = self.last_token;
-        let lease = Lease { token, until, indexes: indexes.iter().copied().collect() };
+        let lease =
+            Lease { token, until, indexes: indexes.iter().copied().collect(), parked: false };
         self.change(key.clone(), |unit| unit.lease = Some(lease));
         self.leases.insert(token, key.clone());
         Some(Leased { token, id: key.0, domain: key.1, indexes })
@@ -109,6 +112,26 @@ impl Agenda {
         let key = self.leases.get(&token).filter(|key| key.0 == id);
         let lease = key.and_then(|key| self.units.get(key)).and_then(|unit| unit.lease.as_ref());
         lease.map(|lease| &lease.indexes).ok_or(StoreError::Fenced)
+    }
+    /// True if somebody works on the recipient.
+    pub(super) fn is_worked_on(&self, id: QueueId, domain: &Domain, index: u16) -> bool {
+        let unit = self.units.get(&(id, domain.clone()));
+        let lease = unit.and_then(|unit| unit.lease.as_ref());
+        lease.is_some_and(|lease| !lease.parked && lease.indexes.contains(&index))
+    }
+    /// Says whether a lease's holder only waits in line; false if the lease is lost.
+    pub(super) fn park(&mut self, token: u64, parked: bool) -> bool {
+        let unit = self.leases.get(&token).and_then(|key| self.units.get_mut(key));
+        let lease = unit.and_then(|unit| unit.lease.as_mut());
+        lease.map(|lease| lease.parked = parked).is_some()
+    }
+    /// Ends a parked lease over the recipient.
+    pub(super) fn unpark(&mut self, id: QueueId, domain: &Domain, index: u16) {
+        let key = (id, domain.clone());
+        let lease = self.units.get(&key).and_then(|unit| unit.lease.as_ref());
+        if lease.is_some_and(|lease| lease.parked && lease.indexes.contains(&index)) {
+            self.end_lease(&key);
+        }
     }
     /// Ends a lease; true if there was one.
     pub(super) fn release(&mut self, token: u64) -> bool {

@@ -11,6 +11,7 @@ pub mod durability;
 mod files;
 mod layout;
 mod notes;
+mod orders;
 mod people;
 mod queue;
 pub mod rebuild;
@@ -25,8 +26,8 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, Health, Locator, MessageRow,
-        NewBody, NewMessage, NoteKind, NoteStore, PeopleStore, QueueStore, RecipientRow, Session,
-        Settle, StoreError, Totals, body::BodyReader,
+        NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore, QueueStore,
+        RecipientRow, Session, Settle, StoreError, Totals, body::BodyReader,
     },
 };
 use agenda::Agenda;
@@ -315,6 +316,28 @@ impl QueueStore for SledStore {
                 Ok(())
             })
             .await
+    }
+    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
+        let tokens = tokens.to_vec();
+        self.committer
+            .run(0, move |s| {
+                for token in tokens {
+                    s.agenda.park(token, true);
+                }
+                Ok(())
+            })
+            .await
+    }
+    async fn resume(&self, token: u64) -> Result<(), StoreError> {
+        let resumed = self.committer.run(0, move |s| Ok(s.agenda.park(token, false)));
+        if resumed.await? { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+    async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
+        let weight = order.spawn.iter().map(weight).sum();
+        self.committer
+            .run(weight, move |s| s.order(order, now))
+            .await
+            .inspect_err(|e| self.note_trouble(e))
     }
     async fn message(
         &self,

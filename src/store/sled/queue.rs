@@ -30,7 +30,7 @@ const ATTEMPT: usize = LARGEST - 100;
 
 pub(super) type Listed = (MessageRow, Vec<RecipientRow>);
 /// A message whose rows are ready to be taken.
-struct Ready {
+pub(super) struct Ready {
     row: MessageRow,
     recipients: Vec<RecipientRow>,
 }
@@ -81,7 +81,7 @@ impl State {
             Locator::File { .. } | Locator::Memory | Locator::Gone => Ok(()),
         }
     }
-    fn enter(&mut self, ready: &Ready) {
+    pub(super) fn enter(&mut self, ready: &Ready) {
         let id = ready.row.facts.id;
         self.tally.keep(id, &ready.row.body);
         for row in &ready.recipients {
@@ -95,6 +95,13 @@ impl State {
         if let Some(next) = row.state.due() {
             self.agenda.wait(id, row.address.domain(), row.index, next);
         }
+    }
+
+    /// Counts a recipient out as it was, and in as it is.
+    pub(super) fn exchange(&mut self, id: QueueId, before: &RecipientRow, after: &RecipientRow) {
+        self.agenda.leave(id, before.address.domain(), before.index);
+        self.tally.remove(id, before);
+        self.enter_recipient(id, after);
     }
 
     pub(super) fn claim(
@@ -157,9 +164,7 @@ impl State {
             self.tally.grant(grant);
         }
         for (before, after) in before.iter().zip(&after) {
-            self.agenda.leave(id, before.address.domain(), before.index);
-            self.tally.remove(id, before);
-            self.enter_recipient(id, after);
+            self.exchange(id, before, after);
         }
         for ready in &spawned {
             self.enter(ready);
@@ -219,7 +224,7 @@ impl State {
         Ok(row)
     }
     /// Notes the time when these were the last recipients to come to an end.
-    fn end(
+    pub(super) fn end(
         &self,
         id: QueueId,
         after: &[RecipientRow],
@@ -235,7 +240,7 @@ impl State {
         changes.put(book::message(id), &row)
     }
     /// Readies spawned messages; if one cannot be, the bodies of those before it are given up.
-    fn spawn(
+    pub(super) fn spawn(
         &mut self,
         spawn: Vec<NewMessage>,
         changes: &mut Changes,
