@@ -461,7 +461,7 @@ impl<'a> Plan<'a> {
         let host = trouble.map_or(place.as_str(), |t| t.host.as_str());
         match obstacle {
             Obstacle::Doubt => {
-                let text = format!("DNS did not give what must be known of {host}.");
+                let text = format!("What must be known of {host} could not be looked up.");
                 self.wait(facts, Reason::DnsTrouble, (4, 3), text)
             }
             Obstacle::Ours => {
