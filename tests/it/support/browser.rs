@@ -5,6 +5,7 @@ use fantoccini::{Client, ClientBuilder};
 use serde_json::{Map, Value, json};
 use std::{
     net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -24,6 +25,7 @@ impl Driver {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("chromedriver is installed (tests/run installs it)");
         let address: SocketAddr = format!("127.0.0.1:{port}").parse().expect("address");
@@ -63,8 +65,10 @@ impl Driver {
 }
 
 impl Drop for Driver {
+    /// With its browsers, which a test that failed has not closed: they are of its process group.
     fn drop(&mut self) {
-        drop(self.child.kill());
+        let group = format!("-{}", self.child.id());
+        drop(Command::new("kill").args(["-s", "KILL", "--", &group]).status());
         drop(self.child.wait());
     }
 }
