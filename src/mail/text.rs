@@ -6,6 +6,11 @@ pub(crate) fn printable(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect()
 }
 
+/// At most `bytes` bytes of a text, cut at a character's border.
+pub(crate) fn cut_to(text: &str, bytes: usize) -> String {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+}
+
 /// Characters beyond ASCII in the form of RFC 6533 §3 (`utf-8-addr-xtext`): `\x{FC}`.
 pub(crate) fn beyond_ascii_escaped(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {

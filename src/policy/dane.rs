@@ -1,5 +1,6 @@
 //! DANE for SMTP (RFC 7672): TLSA records, and what they can say of a host.
 
+use crate::mail::text::cut_to;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use std::fmt;
@@ -157,12 +158,22 @@ pub enum Dane {
 }
 
 impl Dane {
-    /// The same with at most so many records, texts of at most so many bytes and data of
-    /// 64: for the record. `None` where it was not asked for.
+    /// Usable records, if there are some: then they are the proof, and nothing else is.
+    pub fn records(&self) -> Option<&TlsaSet> {
+        match self {
+            Self::Records(set) => Some(set),
+            Self::NotAsked
+            | Self::Unchecked
+            | Self::Absent(_)
+            | Self::Unusable(_)
+            | Self::Trouble(_) => None,
+        }
+    }
+
+    /// The same with at most so many records, their data cut to 64 bytes, and texts of at most
+    /// `bytes`: for the record. `None` where it was not asked for.
     pub fn bounded(&self, records: usize, bytes: usize) -> Option<Self> {
-        let short = |text: &String| {
-            text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
-        };
+        let short = |text: &String| cut_to(text, bytes);
         let cut = |record: &Tlsa| {
             let data = record.data.iter().take(DATA_TOLD).copied().collect();
             Tlsa { data, ..record.clone() }

@@ -7,9 +7,9 @@
 use crate::{
     mail::{Domain, EnhancedStatus, StatusClass},
     policy::{
-        Dane, Dnssec, Facts, HostFacts, HostTrouble, Level, MxFacts, NoRequireTls, Otherwise,
-        PeerFacts, Policy, PolicyRef, Question, RuleAction, RuleVerdict, StartTls, StsFacts,
-        StsMode, TlsaSet, Trouble,
+        Dnssec, Facts, HostFacts, HostTrouble, Level, MxFacts, NoRequireTls, Otherwise, PeerFacts,
+        Policy, PolicyRef, Question, RuleAction, RuleVerdict, StartTls, StsFacts, StsMode, TlsaSet,
+        Trouble,
         file::{ClientKey, NextHop},
         judge::{self, Asked, Met},
         obstacle::{Obstacle, away_status, failing, level_status, obstacle},
@@ -386,14 +386,7 @@ impl<'a> Plan<'a> {
             min_tls13: self.asked.min_tls13 && asked == TlsUse::Always,
             ca_file: self.ca_file.filter(|_| chain).map(str::to_owned),
             client: self.client.filter(|_| shows_client(level)).cloned(),
-            tlsa: match &host.dane {
-                Dane::Records(set) => Some(set.clone()),
-                Dane::NotAsked
-                | Dane::Unchecked
-                | Dane::Absent(_)
-                | Dane::Unusable(_)
-                | Dane::Trouble(_) => None,
-            },
+            tlsa: host.dane.records().cloned(),
             configured: self.hop.is_some_and(|hop| !hop.mx),
         }
     }

@@ -121,14 +121,7 @@ pub(super) fn level(
     peer: &PeerFacts,
 ) -> Result<Met, Unmet> {
     let name = &peer.host;
-    let records = host.and_then(|host| match &host.dane {
-        Dane::Records(set) => Some(set),
-        Dane::NotAsked
-        | Dane::Unchecked
-        | Dane::Absent(_)
-        | Dane::Unusable(_)
-        | Dane::Trouble(_) => None,
-    });
+    let records = host.and_then(|host| host.dane.records());
     match (asked.level, records) {
         (Level::None, _) => Ok(unproved(format!("level none sends to {name} without TLS"))),
         (Level::Opportunistic, _) => Ok(unproved(match &peer.tls {

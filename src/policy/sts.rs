@@ -1,6 +1,6 @@
 //! MTA-STS (RFC 8461): what a domain asks of those who send to it, and how its words are read.
 
-use crate::mail::Domain;
+use crate::mail::{Domain, text::cut_to};
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, fmt};
 
@@ -101,9 +101,7 @@ impl fmt::Display for StsFacts {
 impl StsFacts {
     /// The same with at most so many patterns, and texts of at most so many bytes: for the record.
     pub fn bounded(&self, patterns: usize, bytes: usize) -> Self {
-        let short = |text: &String| {
-            text.get(..text.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
-        };
+        let short = |text: &String| cut_to(text, bytes);
         match self {
             Self::Nothing => Self::Nothing,
             Self::Policy(policy) => {

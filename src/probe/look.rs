@@ -87,14 +87,7 @@ impl Looking<'_> {
             Dnssec::Secure | Dnssec::Insecure => Dane::NotAsked,
             Dnssec::Unchecked => Dane::Unchecked,
         };
-        let records = match &dane {
-            Dane::Records(set) => Some(set),
-            Dane::NotAsked
-            | Dane::Unchecked
-            | Dane::Absent(_)
-            | Dane::Unusable(_)
-            | Dane::Trouble(_) => None,
-        };
+        let records = dane.records();
         let mut visits = Vec::new();
         for ip in addresses.into_iter().take(ADDRESSES_MAX) {
             visits.push(self.visit(&name, ip, records).await);

@@ -7,48 +7,7 @@ use crate::support::{
     smtp::Conversation,
     wait_for,
 };
-use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
-use std::{
-    io::{BufRead, BufReader, Write},
-    sync::Arc,
-};
-
-type Secured = BufReader<StreamOwned<ClientConnection, std::net::TcpStream>>;
-
-/// STARTTLS with what rustls offers by itself.
-fn secured(house: &House) -> Secured {
-    let mut plain = Conversation::open(house.gateway.smtp);
-    plain.say("EHLO mta.example.org", "250");
-    plain.say("STARTTLS", "220");
-    let mut roots = RootCertStore::empty();
-    for anchor in CertificateDer::pem_file_iter(&house.pki.anchors).expect("anchors") {
-        roots.add(anchor.expect("a certificate")).expect("an anchor");
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("gw.example.org").expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("TLS");
-    BufReader::new(StreamOwned::new(connection, plain.into_stream()))
-}
-
-fn say(stream: &mut Secured, text: &str, expected: &str) -> String {
-    stream.get_mut().write_all(text.as_bytes()).expect("written");
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).expect("a reply");
-        assert!(line.starts_with(expected), "expected {expected}, got {line:?}");
-        if line.as_bytes().get(3) != Some(&b'-') {
-            return line;
-        }
-    }
-}
+use rustls::NamedGroup;
 
 #[test]
 fn trace_shows_the_key_exchange_of_both_directions() {
@@ -63,14 +22,18 @@ fn trace_shows_the_key_exchange_of_both_directions() {
     let manner = Manner { tls: Some(house.pki.leaf("mx.partner.test")), ..Manner::default() };
     let partner = Sink::start(house.partner_address(), manner);
     house.pki = ours;
-    let mut stream = secured(&house);
-    say(&mut stream, "EHLO mta.example.org\r\n", "250");
-    let group = stream.get_ref().conn.negotiated_key_exchange_group().map(|group| group.name());
+    // STARTTLS with what rustls offers by itself.
+    let mut mta = Conversation::open(house.gateway.smtp);
+    mta.say("EHLO mta.example.org", "250");
+    let mut mta = mta.start_tls("gw.example.org", &house.pki.anchors);
+    mta.say("EHLO mta.example.org", "250");
+    let group = mta.stream().conn.negotiated_key_exchange_group().map(|group| group.name());
     assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
-    say(&mut stream, "MAIL FROM:<a@example.org>\r\n", "250");
-    say(&mut stream, "RCPT TO:<b@partner.test>\r\n", "250");
-    say(&mut stream, "DATA\r\n", "354");
-    let reply = say(&mut stream, "Subject: x\r\n\r\nhello\r\n.\r\n", "250 2.0.0 Ok: queued as ");
+    mta.say("MAIL FROM:<a@example.org>", "250");
+    mta.say("RCPT TO:<b@partner.test>", "250");
+    mta.say("DATA", "354");
+    mta.raw(b"Subject: x\r\n\r\nhello\r\n.\r\n");
+    let reply = mta.expect("250 2.0.0 Ok: queued as ");
     let id = reply.trim().rsplit(' ').next().expect("an id");
     let life = wait_for("delivery", || {
         let life = house.gateway.json(&["trace", id]);

@@ -4,7 +4,7 @@ mod published_tests;
 
 use super::*;
 use crate::{
-    policy::{MxHost, PolicySet, RuleVerdict, SourceFile, TlsFacts},
+    policy::{Dane, MxHost, PolicySet, RuleVerdict, SourceFile, TlsFacts},
     seal::header::Needs,
 };
 use jiff::Timestamp;

@@ -29,11 +29,6 @@ impl Conversation {
         conversation
     }
 
-    /// The connection, for a handshake; what was read ahead is lost.
-    pub fn into_stream(self) -> TcpStream {
-        self.reader.into_inner()
-    }
-
     /// STARTTLS, with a server that proves that name to these anchors; EHLO is to follow.
     pub fn start_tls(
         mut self,
@@ -53,7 +48,7 @@ impl Conversation {
             .with_no_client_auth();
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("TLS");
-        let secured = StreamOwned::new(connection, self.into_stream());
+        let secured = StreamOwned::new(connection, self.reader.into_inner());
         Conversation { reader: BufReader::new(secured) }
     }
 }
@@ -63,6 +58,11 @@ impl<S: Read + Write> Conversation<S> {
     pub fn say(&mut self, line: &str, expected: &str) -> String {
         self.raw(format!("{line}\r\n").as_bytes());
         self.expect(expected)
+    }
+
+    /// What it goes over.
+    pub fn stream(&self) -> &S {
+        self.reader.get_ref()
     }
 
     pub fn raw(&mut self, bytes: &[u8]) {
