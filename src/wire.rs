@@ -46,6 +46,9 @@ pub trait Peer: Send {
         transaction: ClientTransaction,
         content: &mut dyn Source,
     ) -> Result<Vec<RecipientReply>, SendError>;
+    /// True if another transaction may begin: none is open, and the peer has neither closed nor said
+    /// anything unasked.
+    fn is_ready(&mut self) -> bool;
     /// QUIT and close.
     async fn quit(self: Box<Self>);
 }

@@ -67,6 +67,9 @@ type Listed = (MessageRow, Vec<RecipientRow>);
 impl Control {
     pub(super) async fn order(&self, order: &QueueOrder) -> Result<Answer, Answer> {
         let mut view = OrderView::default();
+        if matches!(order.kind, OrderKind::Retry | OrderKind::Release) {
+            self.relay.forgive();
+        }
         let listed = match &order.which {
             Which::Ids(ids) => self.named(ids, &mut view).await.map_err(unavailable)?,
             Which::Matching { sender, arrived, .. } => {

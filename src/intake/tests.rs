@@ -10,8 +10,8 @@ use crate::{
     policy::{PolicySet, SourceFile},
     seal::KeyRing,
     store::{
-        Attempt, Claim, Filter, Locator, MessageRow, NewMessage, Order, Ordered, RecipientRow,
-        Settle, Totals, memory::MemoryStore,
+        Ask, Attempt, Claimed, Filter, Locator, MessageRow, NewMessage, Order, Ordered,
+        RecipientRow, Settle, Totals, memory::MemoryStore,
     },
     vault::NoticeSettings,
 };
@@ -63,15 +63,7 @@ impl QueueStore for Gate {
     fn health(&self) -> Health {
         self.store.health()
     }
-    async fn claim(
-        &self,
-        _: Timestamp,
-        _: usize,
-        _: SignedDuration,
-    ) -> Result<Vec<Claim>, StoreError> {
-        unreachable!()
-    }
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn claim(&self, _: Ask) -> Result<Claimed, StoreError> {
         unreachable!()
     }
     fn arrivals(&self) -> Arc<Notify> {
@@ -81,12 +73,6 @@ impl QueueStore for Gate {
         unreachable!()
     }
     async fn release(&self, _: u64) -> Result<(), StoreError> {
-        unreachable!()
-    }
-    async fn park(&self, _: &[u64]) -> Result<(), StoreError> {
-        unreachable!()
-    }
-    async fn resume(&self, _: u64) -> Result<(), StoreError> {
         unreachable!()
     }
     async fn order(&self, _: Order, _: Timestamp) -> Result<Ordered, StoreError> {

@@ -12,7 +12,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 use tokio::{
@@ -191,7 +191,7 @@ impl Session {
     /// Sends the content, blocks gathered, the final dot in the last of them. `Some`: the peer
     /// answered for all recipients before the end.
     async fn content(&mut self, content: &mut dyn Source) -> Result<Early, SendError> {
-        let mut out = Vec::with_capacity(BLOCK * 2);
+        let mut out = Vec::new();
         loop {
             match content.next().await {
                 Ok(Some(piece)) => self.client.content(&piece, &mut out),
@@ -274,6 +274,19 @@ impl Session {
                 | ClientAction::Failed(_) => return Err(lost(&Stop::Unexpected)),
             }
         }
+    }
+
+    /// True if nothing is open or unheard: looks without waiting.
+    fn is_ready(&mut self) -> bool {
+        let mut space = [0; 512];
+        let mut space = ReadBuf::new(&mut space);
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut *self.stream).poll_read(&mut context, &mut space) {
+            Poll::Pending => {}
+            // Closed, broken, or a word that nobody asked for (RFC 5321 §3.8: a 421).
+            Poll::Ready(_) => self.end(),
+        }
+        !self.closed && self.client.is_ready()
     }
 
     /// QUIT, its reply if it comes soon, and the end.
@@ -379,6 +392,10 @@ impl Peer for Link {
         content: &mut dyn Source,
     ) -> Result<Vec<RecipientReply>, SendError> {
         self.session.transaction(transaction, content).await
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.session.is_ready()
     }
 
     async fn quit(self: Box<Self>) {

@@ -190,6 +190,9 @@ impl Peer for Seen {
     ) -> Result<Vec<RecipientReply>, SendError> {
         unreachable!("a probe sends nothing")
     }
+    fn is_ready(&mut self) -> bool {
+        true
+    }
     async fn quit(self: Box<Self>) {
         self.1.fetch_add(1, Ordering::SeqCst);
     }

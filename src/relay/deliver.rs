@@ -5,6 +5,8 @@
 use super::{
     Relay, bounded,
     outcome::{self, Fate, Lost, TEXT_MAX},
+    pace::Contact,
+    pool::Pooled,
     route::{Search, Way},
 };
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
     smtp::{ClientTransaction, RecipientReply},
     store::{Attempt, Claim, RecipientRow},
     vault::{Content, VaultError},
-    wire::{Peer, SendError, Source},
+    wire::{SendError, Source},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,13 +34,15 @@ pub(super) struct Verdict {
     pub(super) attempts: Vec<Attempt>,
     /// The attempt broke off by a fault of the program.
     pub(super) broke: bool,
+    /// What was learnt of the domain's hosts.
+    pub(super) contact: Contact,
 }
 
 impl Verdict {
     /// The same for every recipient.
     pub(super) fn all(claim: &Claim, fate: &Fate, attempts: Vec<Attempt>) -> Self {
         let fates = claim.recipients.iter().map(|_| (fate.clone(), None)).collect();
-        Self { fates, attempts, broke: false }
+        Self { fates, attempts, broke: false, contact: Contact::None }
     }
 }
 
@@ -47,21 +51,28 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
     let received = received(relay, claim);
     let size = claim.message.size.saturating_add(u64::try_from(received.len()).unwrap_or(0));
     let mut search = Search::new(relay, claim, size);
+    let (fates, attempts) = fates(relay, claim, &received, &mut search).await;
+    Verdict { fates, attempts, broke: false, contact: search.contact }
+}
+
+/// A fate for each recipient, with the record of the attempt that decided it; and the attempts
+/// before.
+type Fates = (Vec<(Fate, Option<Attempt>)>, Vec<Attempt>);
+
+async fn fates(relay: &Relay, claim: &Claim, received: &str, search: &mut Search<'_>) -> Fates {
     let mut put_off: Option<PutOff> = None;
     loop {
         let way = search.way().await;
         // Where no host takes it, one that answered says more than those that could not be used.
         if let Some(answers) = put_off.take_if(|_| !matches!(way, Way::Direct(..))) {
-            return answers.verdict(search.attempts);
+            return answers.fates(std::mem::take(&mut search.attempts));
         }
         let fate = match way {
-            Way::Direct(clearance, peer) => {
-                let shipment = Shipment { relay, claim, clearance, received: &received };
-                match shipment.send(peer, &mut search).await {
-                    Sent::Done(fates) => {
-                        return Verdict { fates, attempts: search.attempts, broke: false };
-                    }
-                    Sent::NextHost => continue,
+            Way::Direct(clearance, pooled) => {
+                let shipment = Shipment { relay, claim, clearance, received };
+                match shipment.send(pooled, search).await {
+                    Sent::Done(fates) => return (fates, std::mem::take(&mut search.attempts)),
+                    Sent::Onwards => continue,
                     Sent::PutOff(answers) => {
                         put_off = Some(answers);
                         continue;
@@ -73,7 +84,8 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
             Way::Defer(why, status) => Fate::Deferred { why, status },
             Way::Reject(why, status) => Fate::Failed { why, status },
         };
-        return Verdict::all(claim, &fate, search.attempts);
+        let all = claim.recipients.iter().map(|_| (fate.clone(), None)).collect();
+        return (all, std::mem::take(&mut search.attempts));
     }
 }
 
@@ -120,11 +132,11 @@ struct PutOff {
 
 impl PutOff {
     /// Its own record goes with the fates.
-    fn verdict(self, mut attempts: Vec<Attempt>) -> Verdict {
+    fn fates(self, mut attempts: Vec<Attempt>) -> Fates {
         if self.left < attempts.len() {
             attempts.remove(self.left);
         }
-        Verdict { fates: self.fates, attempts, broke: false }
+        (self.fates, attempts)
     }
 }
 
@@ -133,8 +145,8 @@ enum Sent {
     Done(Vec<(Fate, Option<Attempt>)>),
     /// The peer put every recipient off; another host may take them.
     PutOff(PutOff),
-    /// The host was lost before it could have taken the message.
-    NextHost,
+    /// The connection was lost before the host could have taken the message: there are others.
+    Onwards,
     /// One fate for all.
     All(Fate),
 }
@@ -148,12 +160,12 @@ struct Shipment<'a> {
 }
 
 impl Shipment<'_> {
-    async fn send(self, mut peer: Box<dyn Peer>, search: &mut Search<'_>) -> Sent {
-        let facts = peer.facts().clone();
+    async fn send(self, mut pooled: Pooled, search: &mut Search<'_>) -> Sent {
+        let facts = pooled.peer.facts().clone();
         let content = match self.open(&facts).await {
             Ok(content) => content,
             Err(error) => {
-                peer.quit().await;
+                self.relay.pool().part(pooled);
                 return Sent::All(self.vault_trouble(&error));
             }
         };
@@ -161,14 +173,19 @@ impl Shipment<'_> {
         let transaction = self.transaction(&head);
         let strip = self.claim.message.facts.rule.strip.as_deref();
         let mut wire = Wire::new(head, content, strip);
-        let sent = peer.send(transaction, &mut wire).await;
+        let sent = pooled.peer.send(transaction, &mut wire).await;
         // Content that does not open is our trouble: the next host would not fare better.
         if let Some(error) = wire.trouble {
             return Sent::All(self.vault_trouble(&error));
         }
+        if pooled.used && outcome::of_old_connection(&sent) {
+            search.again(&pooled);
+            return Sent::Onwards;
+        }
+        search.contact = outcome::of_contact(&sent);
         match sent {
             Ok(replies) => {
-                peer.quit().await;
+                self.relay.pool().keep(pooled);
                 self.answered(&facts, &replies, search)
             }
             Err(error) => self.lost(&facts, &error, search),
@@ -266,7 +283,7 @@ impl Shipment<'_> {
         let (lost, trouble) = outcome::of_lost(error);
         search.leave(peer, trouble, error.text.clone());
         match lost {
-            Lost::NextHost => Sent::NextHost,
+            Lost::NextHost => Sent::Onwards,
             Lost::Later => {
                 let text = format!(
                     "{} did not answer after the whole message; it may arrive twice: {}",

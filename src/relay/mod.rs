@@ -15,6 +15,8 @@
 mod deliver;
 mod log;
 mod outcome;
+mod pace;
+mod pool;
 mod report;
 mod route;
 mod run;
@@ -24,6 +26,8 @@ mod sweep;
 mod tests;
 
 pub use sweep::Sweeper;
+
+use pool::Pool;
 
 use crate::{
     clock::Clock,
@@ -65,9 +69,8 @@ pub struct RelaySettings {
     pub workers: usize,
     /// `From` of reports: `organization.postmaster`.
     pub report_from: Address,
-    /// How long a claim is leased. Half of it may pass in line for a connection to the domain, and
-    /// two fifths are the most that one attempt may take: so no claim is worked on past its lease.
-    /// Hours, then.
+    /// How long a claim is leased. Four fifths are the most that one attempt may take; the rest is
+    /// for settling: so no claim is worked on past its lease. Hours, then.
     pub lease: SignedDuration,
     /// How long running attempts may go on once the relay is told to stop.
     pub drain: Duration,
@@ -106,12 +109,15 @@ pub struct Relay {
 struct Shared {
     settings: RelaySettings,
     ports: RelayPorts,
+    pool: Pool,
 }
 
 impl Relay {
     /// A relay over these ports; [`Relay::run`] sets it to work.
     pub fn new(settings: RelaySettings, ports: RelayPorts) -> Self {
-        Self { shared: Arc::new(Shared { settings, ports }) }
+        let retry = settings.retry.first().copied().unwrap_or(settle::NO_SCHEDULE);
+        let pool = Pool::new(Duration::try_from(retry).unwrap_or_default());
+        Self { shared: Arc::new(Shared { settings, ports, pool }) }
     }
 
     fn settings(&self) -> &RelaySettings {
@@ -120,6 +126,16 @@ impl Relay {
 
     fn ports(&self) -> &RelayPorts {
         &self.shared.ports
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    /// What the operator sends on its way again is really tried, also at hosts that did not answer a
+    /// moment ago.
+    pub fn forgive(&self) {
+        self.pool().forgive();
     }
 
     fn now(&self) -> Timestamp {

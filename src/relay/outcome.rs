@@ -3,7 +3,7 @@
 //! exhaustive, so that a new kind of failure does not compile until somebody has said here what it
 //! means.
 
-use super::bounded;
+use super::{bounded, pace::Contact};
 use crate::{
     mail::{EnhancedStatus, StatusClass},
     policy::{PolicyRef, Reason, Trouble, Why},
@@ -141,6 +141,29 @@ pub(super) enum Lost {
 pub(super) fn of_lost(error: &SendError) -> (Lost, Trouble) {
     let lost = if error.after_content { Lost::Later } else { Lost::NextHost };
     (lost, Trouble::Unreachable)
+}
+
+/// True if a connection that had carried mail before was at its end, not the host: it was lost
+/// before the whole content was out, or the host closes it (421, RFC 5321 §3.8).
+pub(super) fn of_old_connection(sent: &Result<Vec<RecipientReply>, SendError>) -> bool {
+    match sent {
+        Ok(replies) => is_closing(replies),
+        Err(error) => !error.after_content,
+    }
+}
+
+/// What a transaction says of the host beside its answers: one that is lost, or closes with 421, has
+/// too much to do.
+pub(super) fn of_contact(sent: &Result<Vec<RecipientReply>, SendError>) -> Contact {
+    match sent {
+        Ok(replies) if is_closing(replies) => Contact::Refused,
+        Ok(_) => Contact::Answered,
+        Err(_) => Contact::Refused,
+    }
+}
+
+fn is_closing(replies: &[RecipientReply]) -> bool {
+    !replies.is_empty() && replies.iter().all(|r| !r.delivered && r.reply.code == 421)
 }
 
 /// True if this reason shows that the direct way was really tried, so that `otherwise_after` begins

@@ -5,6 +5,8 @@ mod sessions;
 use super::{
     Relay, bounded,
     outcome::{OURS, TEXT_MAX},
+    pace::Contact,
+    pool::{Pooled, Purpose},
 };
 use crate::{
     dns::Addresses,
@@ -16,7 +18,6 @@ use crate::{
     },
     seal::Class,
     store::{Attempt, Claim, DnsRecord},
-    wire::Peer,
 };
 use jiff::Timestamp;
 use std::{
@@ -24,6 +25,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
+use tokio::time::Instant;
 
 /// Port where a next hop of configuration names none (RFC 5321 §4.5.4.2).
 const SMTP_PORT: u16 = 25;
@@ -37,7 +39,7 @@ const QUESTIONS_MAX: usize = 5 + HOSTS_MAX * (3 + 3 * ADDRESSES_MAX);
 /// Where a claim's recipients go, for now.
 pub(super) enum Way {
     /// Over this connection.
-    Direct(Clearance, Box<dyn Peer>),
+    Direct(Clearance, Pooled),
     /// Sealed for pickup.
     Envelope(Why),
     /// Not now.
@@ -70,6 +72,10 @@ pub(super) struct Search<'a> {
     configured: bool,
     /// What the last connection was to be.
     asked: Requirement,
+    /// A connection that had been kept was lost: only new ones from here on.
+    fresh: bool,
+    /// What was learnt of the domain's hosts.
+    pub(super) contact: Contact,
     /// What is recorded of this attempt.
     pub(super) attempts: Vec<Attempt>,
 }
@@ -93,44 +99,59 @@ impl<'a> Search<'a> {
             questions: 0,
             configured: false,
             asked: Requirement::default(),
+            fresh: false,
+            contact: Contact::None,
             attempts: Vec::new(),
         }
     }
 
     /// Asks and finds out until there is a way.
     pub(super) async fn way(&mut self) -> Way {
-        let mut peer: Option<Box<dyn Peer>> = None;
+        let mut pooled: Option<Pooled> = None;
         while self.questions < QUESTIONS_MAX {
             self.questions = self.questions.saturating_add(1);
-            match decide(&self.facts(peer.as_deref().map(|p| p.facts()))) {
+            match decide(&self.facts(pooled.as_ref().map(|p| p.peer.facts()))) {
                 Route::Need(Need::Mx(hop)) => self.look_up(hop).await,
                 Route::Need(Need::Sts(domain)) => self.ask_sts(&domain).await,
                 Route::Need(Need::Host { tlsa }) => self.next_host(tlsa).await,
-                Route::Need(Need::Peer(requirement)) => peer = self.connect(requirement).await,
-                Route::Need(Need::NextHost(trouble, detail)) => match peer.take() {
-                    Some(left) => {
-                        self.note_left(left.facts(), trouble);
-                        self.leave(left.facts(), trouble, detail);
-                        left.quit().await;
-                    }
+                Route::Need(Need::Peer(requirement)) => pooled = self.connect(requirement).await,
+                Route::Need(Need::NextHost(trouble, detail)) => match pooled.take() {
+                    Some(left) => self.turn_away(left, trouble, detail),
                     None => self.pass_over(trouble, detail),
                 },
-                Route::Direct(clearance) => match peer.take() {
-                    Some(peer) => {
-                        self.note_cleared(peer.facts());
-                        return Way::Direct(clearance, peer);
+                Route::Direct(clearance) => match pooled.take() {
+                    Some(pooled) => {
+                        if !pooled.used {
+                            self.note_cleared(pooled.peer.facts());
+                        }
+                        return Way::Direct(clearance, pooled);
                     }
                     None => break,
                 },
                 end @ (Route::Envelope(_) | Route::Defer(..) | Route::Reject(..)) => {
-                    if let Some(left) = peer.take() {
-                        left.quit().await;
+                    if let Some(left) = pooled.take() {
+                        self.relay.pool().part(left);
                     }
                     return self.ended(end);
                 }
             }
         }
         self.lost_thread()
+    }
+
+    /// The connection stands, and does not do for this message.
+    fn turn_away(&mut self, pooled: Pooled, trouble: Trouble, detail: String) {
+        let facts = pooled.peer.facts();
+        if !pooled.used {
+            self.note_left(facts, trouble);
+        }
+        self.leave(facts, trouble, detail);
+        // One that was good for other mail stays so.
+        if pooled.used {
+            self.relay.pool().keep(pooled);
+        } else {
+            self.relay.pool().part(pooled);
+        }
     }
 
     /// A route without a connection; what was decided without any attempt is recorded as one, so
@@ -251,24 +272,80 @@ impl<'a> Search<'a> {
         self.host = None;
     }
 
-    /// A connection to the host's next untried address. Without one: no peer, and the trouble is
-    /// recorded.
-    async fn connect(&mut self, requirement: Requirement) -> Option<Box<dyn Peer>> {
+    /// A connection to the host's next untried address: one that was kept, or a new one. Without
+    /// one: the trouble is recorded.
+    async fn connect(&mut self, requirement: Requirement) -> Option<Pooled> {
         self.asked = requirement;
         let (Some(host), Some(ip)) = (&self.host, self.addresses.pop_front()) else {
             self.host = None;
             return None;
         };
         let address = SocketAddr::new(ip, self.port);
+        let purpose = Purpose {
+            protected: self.claim.message.facts.class == Class::Protected,
+            policy: self.policy(),
+            host: host.name.clone(),
+            address,
+            requirement: self.asked.clone(),
+        };
+        let pool = self.relay.pool();
+        if !self.fresh
+            && let Some(kept) = pool.take(&purpose)
+        {
+            return Some(kept);
+        }
+        if let Some(trouble) = pool.absent(address) {
+            let host = host.name.clone();
+            self.record_absent(HostTrouble { host, ..trouble }, address);
+            return None;
+        }
+        let begun = Instant::now();
         match self.relay.ports().connector.connect(&host.name, address, &self.asked).await {
-            Ok(peer) => Some(peer),
+            Ok(peer) => {
+                pool.answered(address);
+                Some(Pooled::new(purpose, peer))
+            }
             Err((trouble, attempt)) => {
+                // With a reply it is there, and has no time for us.
+                if trouble.trouble == Trouble::Unreachable && attempt.reply.is_none() {
+                    pool.unreachable(address, begun, &trouble);
+                }
                 self.note_lost(host, ip, trouble.trouble);
+                self.refused();
                 self.tried.push(trouble);
                 self.attempts.push(Attempt { dns: self.dns(), ..*attempt });
                 None
             }
         }
+    }
+
+    /// A host was spoken to, in vain.
+    fn refused(&mut self) {
+        if self.contact == Contact::None {
+            self.contact = Contact::Refused;
+        }
+    }
+
+    /// A connection that had been kept turned out to be lost, before anything could have been taken:
+    /// that says nothing of the host. The same address gets a new one.
+    pub(super) fn again(&mut self, pooled: &Pooled) {
+        self.addresses.push_front(pooled.address().ip());
+        self.fresh = true;
+    }
+
+    /// An address that was found out of reach a moment ago.
+    fn record_absent(&mut self, trouble: HostTrouble, address: SocketAddr) {
+        let detail = bounded(format!("not tried again so soon: {}", trouble.detail), TEXT_MAX);
+        let at = self.relay.now();
+        self.attempts.push(Attempt {
+            mx: Some(trouble.host.clone()),
+            address: Some(address.to_string()),
+            trouble: Some(trouble.trouble),
+            error: Some(detail.clone()),
+            dns: self.dns(),
+            ..blank(at)
+        });
+        self.tried.push(HostTrouble { detail, ..trouble });
     }
 
     /// A host that no connection was made to, on the record.

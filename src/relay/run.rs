@@ -1,20 +1,20 @@
-//! The loop: claims due work as workers are free, holds each domain to its number of connections,
-//! and sleeps until something is due, arrives or ends.
+//! The loop: claims due work as there is room for it, of each domain as much as its pace allows, and
+//! sleeps until something is due, arrives or ends.
 
 use super::{
     Relay,
     deliver::{self, Verdict},
-    later,
     outcome::Fate,
+    pace::{Contact, Paces},
 };
 use crate::{
     mail::{Domain, QueueId},
-    store::{Claim, StoreError},
+    store::{Ask, Claim, Claimed, StoreError},
 };
 use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet},
     future::Future,
     panic::AssertUnwindSafe,
     time::Duration,
@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// The shortest sleep when work is due and none was given: leased elsewhere, or a store in trouble.
 const SLEEP_MIN: Duration = Duration::from_secs(1);
-/// Recipients of claims that wait in line for a connection to their domain, at most.
-const LINE_MAX: usize = 10_000;
+/// Outcomes that are being written, for each worker: where the store is slow, no more work begins.
+const SETTLING: usize = 2;
 
 impl Relay {
     /// Works the queue until it is told to stop; then lets running attempts finish for `drain`, and
@@ -49,32 +49,38 @@ impl Relay {
             if let Err(error @ StoreError::Fatal(_)) = floor.fill().await {
                 break Err(error);
             }
-            let sleep = floor.sleep().await;
+            let sleep = floor.sleep();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ok(()),
-                Some(ended) = floor.tasks.join_next_with_id() => floor.ended(ended),
-                () = arrived, if floor.has_room() => {}
-                () = tokio::time::sleep(sleep) => {}
+                Some(ended) = floor.attempts.join_next_with_id() => floor.attempted(ended),
+                Some(ended) = floor.settling.join_next_with_id() => floor.settled(ended),
+                () = arrived => floor.look = true,
+                () = tokio::time::sleep(sleep) => floor.look = true,
             }
         };
         floor.close().await;
+        self.pool().close().await;
         result
     }
 
-    /// One claim from beginning to end. A panic on the way is this message's trouble alone: it
+    /// One attempt from beginning to end. A panic on the way is this message's trouble alone: it
     /// waits, and all others go on.
-    pub(super) async fn work(&self, claim: Claim) {
+    pub(super) async fn attempt(&self, claim: &Claim) -> Verdict {
         let most = attempt_max(self.settings().lease);
-        let attempt = AssertUnwindSafe(deliver::attempt(self, &claim)).catch_unwind();
-        let verdict = match tokio::time::timeout(most, attempt).await {
+        let attempt = AssertUnwindSafe(deliver::attempt(self, claim)).catch_unwind();
+        match tokio::time::timeout(most, attempt).await {
             Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) => self.given_up(&claim, "the attempt broke off by a fault of the program"),
-            Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
-        };
-        if AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await.is_err() {
-            let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
-            let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
+            Ok(Err(_)) => self.given_up(claim, "the attempt broke off by a fault of the program"),
+            Err(_) => self.given_up(claim, "the attempt took too long and was broken off"),
+        }
+    }
+
+    /// Writes what became of it; a panic is as above.
+    pub(super) async fn conclude(&self, claim: &Claim, verdict: Verdict) {
+        if AssertUnwindSafe(self.settle(claim, verdict)).catch_unwind().await.is_err() {
+            let verdict = self.given_up(claim, "settling broke off by a fault of the program");
+            let put_back = AssertUnwindSafe(self.put_back(claim, verdict)).catch_unwind();
             if put_back.await.is_err() {
                 tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
             }
@@ -88,19 +94,6 @@ impl Relay {
         Verdict { broke: true, ..Verdict::all(claim, &Fate::ours(policy, text), Vec::new()) }
     }
 
-    /// True if a claim that waited in line is still there to be worked on.
-    async fn resume(&self, token: u64) -> bool {
-        match self.ports().queue.resume(token).await {
-            Ok(()) => true,
-            Err(StoreError::Fenced) => false,
-            Err(error) => {
-                tracing::debug!("a claim was not taken up: {error}");
-                self.give_back(token).await;
-                false
-            }
-        }
-    }
-
     async fn give_back(&self, token: u64) {
         if let Err(error) = self.ports().queue.release(token).await {
             tracing::debug!("a claim was not given back: {error}");
@@ -108,183 +101,142 @@ impl Relay {
     }
 }
 
-/// What runs and what waits in line.
+/// One message and one of its domains.
+type Unit = (QueueId, Domain);
+type Ended<T> = Result<(Id, T), JoinError>;
+
+/// What runs.
 struct Floor {
     relay: Relay,
-    tasks: JoinSet<()>,
+    attempts: JoinSet<(Claim, Verdict)>,
+    settling: JoinSet<()>,
     running: HashMap<Id, Running>,
-    connections: HashMap<Domain, usize>,
-    line: VecDeque<Waiting>,
-    line_recipients: usize,
+    units: HashSet<Unit>,
+    paces: Paces,
+    /// There may be something to claim.
+    look: bool,
+    /// When there is the next to claim, as far as is known.
+    next: Option<Timestamp>,
 }
 
 struct Running {
     token: u64,
-    message: QueueId,
-    domain: Domain,
-}
-
-struct Waiting {
-    claim: Claim,
-    /// After this the rest of the lease is too short for an attempt.
-    until: Timestamp,
+    unit: Unit,
 }
 
 impl Floor {
     fn new(relay: Relay) -> Self {
-        Self {
-            relay,
-            tasks: JoinSet::new(),
-            running: HashMap::new(),
-            connections: HashMap::new(),
-            line: VecDeque::new(),
-            line_recipients: 0,
-        }
+        let paces = Paces::new(relay.settings().connections_per_domain);
+        let (attempts, settling) = (JoinSet::new(), JoinSet::new());
+        let (running, units) = (HashMap::new(), HashSet::new());
+        Self { relay, attempts, settling, running, units, paces, look: true, next: None }
     }
 
     fn free(&self) -> usize {
-        self.relay.settings().workers.max(1).saturating_sub(self.tasks.len())
-    }
-
-    fn has_room(&self) -> bool {
-        self.free() > 0 && self.line_recipients < LINE_MAX
-    }
-
-    /// Starts what can start: first from the line, then from the queue while it gives as much as is
-    /// asked.
-    async fn fill(&mut self) -> Result<(), StoreError> {
-        self.advance().await;
-        while self.has_room() {
-            let max = self.free();
-            let (now, lease) = (self.relay.now(), self.relay.settings().lease);
-            let claims =
-                self.relay.ports().queue.claim(now, max, lease).await.inspect_err(|e| {
-                    tracing::error!("no work can be claimed: {e}");
-                })?;
-            let got = claims.len();
-            let parked: Vec<_> = claims
-                .into_iter()
-                .filter_map(|claim| self.admit(claim, later(now, lease / 2)))
-                .collect();
-            if !parked.is_empty() {
-                // The operator may still take them out of the line.
-                self.relay.ports().queue.park(&parked).await?;
-            }
-            if got < max {
-                break;
-            }
+        let workers = self.relay.settings().workers.max(1);
+        if self.settling.len() >= workers.saturating_mul(SETTLING) {
+            return 0;
         }
+        workers.saturating_sub(self.attempts.len())
+    }
+
+    /// Starts what can start, while the queue gives as much as is asked.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        while self.look && self.free() > 0 {
+            let (now, lease, max) = (self.relay.now(), self.relay.settings().lease, self.free());
+            let ask = Ask { now, max, lease, room: self.paces.room() };
+            let Claimed { claims, next } =
+                self.relay.ports().queue.claim(ask).await.inspect_err(|e| {
+                    tracing::error!("no work can be claimed: {e}");
+                    (self.look, self.next) = (false, Some(now));
+                })?;
+            self.look = claims.len() >= max;
+            self.next = next;
+            claims.into_iter().for_each(|claim| self.start(claim));
+        }
+        // Without a free worker nobody knows.
+        self.look |= self.free() == 0;
         Ok(())
     }
 
-    /// Starts a claim, or puts it in line behind its domain's connections. Work that is running
-    /// already (its lease ran out under it) is not begun twice. Gives the token of what is in line.
-    fn admit(&mut self, claim: Claim, until: Timestamp) -> Option<u64> {
-        let id = claim.message.facts.id;
-        if self.running.values().any(|r| r.message == id && r.domain == claim.domain) {
-            return None;
-        }
-        self.forget(id, &claim.domain);
-        if self.may_connect(&claim.domain) {
-            self.start(claim);
-            return None;
-        }
-        let token = claim.token;
-        self.line_recipients = self.line_recipients.saturating_add(claim.recipients.len());
-        self.line.push_back(Waiting { claim, until });
-        Some(token)
-    }
-
-    /// Drops from the line what an order took apart: its recipients have been claimed anew.
-    fn forget(&mut self, id: QueueId, domain: &Domain) {
-        let same = |w: &Waiting| w.claim.message.facts.id == id && w.claim.domain == *domain;
-        let Some(at) = self.line.iter().position(same) else { return };
-        let gone = self.line.remove(at).map_or(0, |w| w.claim.recipients.len());
-        self.line_recipients = self.line_recipients.saturating_sub(gone);
-    }
-
-    fn may_connect(&self, domain: &Domain) -> bool {
-        let limit = self.relay.settings().connections_per_domain.max(1);
-        self.connections.get(domain).copied().unwrap_or(0) < limit
-    }
-
+    /// Starts an attempt. Work that is running already (its lease ran out under it) is not begun
+    /// twice.
     fn start(&mut self, claim: Claim) {
-        let domain = claim.domain.clone();
-        let (token, message) = (claim.token, claim.message.facts.id);
-        *self.connections.entry(domain.clone()).or_insert(0) += 1;
+        let (token, unit) = (claim.token, (claim.message.facts.id, claim.domain.clone()));
+        if !self.units.insert(unit.clone()) {
+            return;
+        }
+        self.paces.begin(&claim.domain);
         let relay = self.relay.clone();
-        let work = Box::pin(async move { relay.work(claim).await });
-        let id = self.tasks.spawn(work).id();
-        self.running.insert(id, Running { token, message, domain });
+        let work = Box::pin(async move {
+            let verdict = relay.attempt(&claim).await;
+            (claim, verdict)
+        });
+        let id = self.attempts.spawn(work).id();
+        self.running.insert(id, Running { token, unit });
     }
 
-    /// Starts from the line what may connect now, in order; gives back whose lease became too
-    /// short.
-    async fn advance(&mut self) {
-        let now = self.relay.now();
-        for waiting in std::mem::take(&mut self.line) {
-            let recipients = waiting.claim.recipients.len();
-            self.line_recipients = self.line_recipients.saturating_sub(recipients);
-            if now >= waiting.until {
-                self.relay.give_back(waiting.claim.token).await;
-            } else if self.free() > 0 && self.may_connect(&waiting.claim.domain) {
-                if self.relay.resume(waiting.claim.token).await {
-                    self.start(waiting.claim);
-                }
-            } else {
-                self.line_recipients = self.line_recipients.saturating_add(recipients);
-                self.line.push_back(waiting);
+    /// An attempt has ended: its place at the domain is free, and what became of it is written.
+    fn attempted(&mut self, ended: Ended<(Claim, Verdict)>) {
+        let id = id_of(&ended);
+        let Some(running) = self.running.remove(&id) else { return };
+        let contact = ended.as_ref().map_or(Contact::None, |(_, (_, verdict))| verdict.contact);
+        // What was full may have more to claim; what had room had nothing more.
+        self.look |= self.paces.end(&running.unit.1, contact);
+        match ended {
+            Ok((_, (claim, verdict))) => {
+                let relay = self.relay.clone();
+                let settle = Box::pin(async move { relay.conclude(&claim, verdict).await });
+                let id = self.settling.spawn(settle).id();
+                self.running.insert(id, running);
+            }
+            Err(_) => {
+                self.units.remove(&running.unit);
             }
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
-            Err(error) => error.id(),
+    fn settled(&mut self, ended: Ended<()>) {
+        if let Some(running) = self.running.remove(&id_of(&ended)) {
+            self.units.remove(&running.unit);
+        }
+    }
+
+    /// How long nothing is to be done: until the next is due or a kept connection has waited enough,
+    /// within bounds. With no room the next end of a task wakes us.
+    fn sleep(&self) -> Duration {
+        let pool = self.relay.pool().sweep().unwrap_or(SLEEP_MAX);
+        let due = match self.next.filter(|_| self.free() > 0) {
+            Some(next) => match Duration::try_from(next.duration_since(self.relay.now())) {
+                Ok(wait) if !wait.is_zero() => wait,
+                Ok(_) | Err(_) => SLEEP_MIN,
+            },
+            None => SLEEP_MAX,
         };
-        let Some(Running { domain, .. }) = self.running.remove(&id) else { return };
-        if let Some(count) = self.connections.get_mut(&domain) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.connections.remove(&domain);
-            }
-        }
+        due.min(pool).min(SLEEP_MAX)
     }
 
-    /// How long nothing is to be done: until the next is due, within bounds. With no room the next
-    /// end of a task wakes us.
-    async fn sleep(&self) -> Duration {
-        if !self.has_room() {
-            return SLEEP_MAX;
-        }
-        match self.relay.ports().queue.next_due().await {
-            Ok(Some(due)) => {
-                let wait = due.duration_since(self.relay.now());
-                match Duration::try_from(wait) {
-                    Ok(wait) if !wait.is_zero() => wait.min(SLEEP_MAX),
-                    Ok(_) | Err(_) => SLEEP_MIN,
-                }
-            }
-            Ok(None) => SLEEP_MAX,
-            Err(_) => SLEEP_MIN,
-        }
-    }
-
-    /// Finishes: the line goes back at once, what runs has `drain` to end; what then still runs is
-    /// broken off and given back.
+    /// Finishes: what runs has `drain` to end; what then still runs is broken off and given back.
     async fn close(mut self) {
-        for waiting in std::mem::take(&mut self.line) {
-            self.relay.give_back(waiting.claim.token).await;
-        }
         let end = Instant::now() + self.relay.settings().drain;
-        while let Some(ended) = until(end, self.tasks.join_next_with_id()).await {
-            self.ended(ended);
+        while let Some(ended) = until(end, self.attempts.join_next_with_id()).await {
+            self.attempted(ended);
         }
-        self.tasks.shutdown().await;
+        while let Some(ended) = until(end, self.settling.join_next_with_id()).await {
+            self.settled(ended);
+        }
+        self.attempts.shutdown().await;
+        self.settling.shutdown().await;
         for running in std::mem::take(&mut self.running).into_values() {
             self.relay.give_back(running.token).await;
         }
+    }
+}
+
+fn id_of<T>(ended: &Ended<T>) -> Id {
+    match ended {
+        Ok((id, _)) => *id,
+        Err(error) => error.id(),
     }
 }
 
@@ -292,7 +244,7 @@ async fn until<T>(end: Instant, next: impl Future<Output = Option<T>>) -> Option
     tokio::time::timeout_at(end, next).await.ok().flatten()
 }
 
-/// Two fifths of the lease: half of it may be gone in line, and settling needs the rest.
+/// Four fifths of the lease: settling needs the rest.
 fn attempt_max(lease: SignedDuration) -> Duration {
-    Duration::try_from(lease / 5 * 2).unwrap_or_default()
+    Duration::try_from(lease / 5 * 4).unwrap_or_default()
 }

@@ -28,7 +28,7 @@ const LAST_WAIT: Duration = Duration::from_secs(30);
 /// Attempts in a row that may break off by a fault of the program before the recipient is held.
 const FAULTS: u32 = 5;
 /// Retry interval where the schedule is empty.
-const NO_SCHEDULE: SignedDuration = SignedDuration::from_mins(15);
+pub(super) const NO_SCHEDULE: SignedDuration = SignedDuration::from_mins(15);
 
 impl Relay {
     /// Writes what became of a claim. Trouble with the store ends here: the claim's lease then runs

@@ -5,9 +5,10 @@ use crate::{
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, GrantState, Health, Locator,
-        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, OrderKind, Ordered, Outcome,
-        PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        Account, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantState,
+        Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered,
+        Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
+        StoreError, Totals,
         body::BodyReader,
         notes,
         people::without_case,
@@ -57,7 +58,6 @@ struct Lease {
     domain: Domain,
     indexes: BTreeSet<u16>,
     until: Timestamp,
-    parked: bool,
 }
 
 impl Default for MemoryStore {
@@ -148,29 +148,44 @@ impl Book {
         }
         units
     }
-    fn claim(&mut self, now: Timestamp, max: usize, until: Timestamp) -> Vec<Claim> {
+    fn claim(&mut self, ask: Ask) -> Claimed {
+        let Ask { now, max, lease, mut room } = ask;
         self.leases.retain(|_, lease| lease.until > now);
         let mut due: Vec<_> = self.units().into_iter().filter(|(_, at)| *at <= now).collect();
         due.sort_by_key(|(_, at)| *at);
-        due.truncate(max);
         let mut claims = Vec::new();
         for ((id, domain), _) in due {
-            let Some(entry) = self.messages.get(&id) else { continue };
-            let recipients: Vec<_> = entry
-                .recipients
-                .iter()
-                .filter(|r| *r.address.domain() == domain)
-                .filter(|r| r.state.due().is_some_and(|next| next <= now))
-                .cloned()
-                .collect();
-            let message = entry.row.clone();
-            self.last_token += 1;
-            let indexes = recipients.iter().map(|r| r.index).collect();
-            let lease = Lease { id, domain: domain.clone(), indexes, until, parked: false };
-            self.leases.insert(self.last_token, lease);
-            claims.push(Claim { token: self.last_token, message, domain, recipients });
+            let left = room.of(&domain);
+            if left == 0 || claims.len() == max {
+                continue;
+            }
+            room.named.insert(domain.clone(), left - 1);
+            claims.extend(self.lease(id, domain, now, later(now, lease)));
         }
-        claims
+        let open = self.units().into_iter().filter(|((_, domain), _)| room.of(domain) > 0);
+        Claimed { claims, next: open.map(|(_, at)| at).min() }
+    }
+    fn lease(
+        &mut self,
+        id: QueueId,
+        domain: Domain,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Option<Claim> {
+        let entry = self.messages.get(&id)?;
+        let recipients: Vec<_> = entry
+            .recipients
+            .iter()
+            .filter(|r| *r.address.domain() == domain)
+            .filter(|r| r.state.due().is_some_and(|next| next <= now))
+            .cloned()
+            .collect();
+        let message = entry.row.clone();
+        self.last_token += 1;
+        let indexes = recipients.iter().map(|r| r.index).collect();
+        let lease = Lease { id, domain: domain.clone(), indexes, until };
+        self.leases.insert(self.last_token, lease);
+        Some(Claim { token: self.last_token, message, domain, recipients })
     }
     fn settle(&mut self, settle: Settle) -> Result<(), StoreError> {
         self.check(&settle)?;
@@ -215,7 +230,7 @@ impl Book {
         for row in entry.recipients.iter().filter(|r| order.indexes.contains(&r.index)) {
             let Some(changed) = row.ordered(order.kind, now) else { continue };
             let mut leases = self.leases.values().filter(|lease| lease.id == order.id);
-            if leases.any(|lease| !lease.parked && lease.indexes.contains(&row.index)) {
+            if leases.any(|lease| lease.indexes.contains(&row.index)) {
                 done.busy.push(row.index);
             } else {
                 done.changed.push(row.index);
@@ -228,11 +243,6 @@ impl Book {
         order.spawn.iter().try_for_each(|message| self.acceptable(message))?;
         for message in order.spawn {
             self.accept(message)?;
-        }
-        if order.kind != OrderKind::Retry {
-            self.leases.retain(|_, lease| {
-                lease.id != order.id || !after.iter().any(|row| lease.indexes.contains(&row.index))
-            });
         }
         let entry = self.messages.get_mut(&order.id).ok_or(StoreError::NotFound)?;
         for row in &mut entry.recipients {
@@ -302,6 +312,9 @@ impl Book {
             .collect()
     }
 }
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
 impl Entry {
     fn take(&mut self, outcome: &Outcome) {
         let Some(row) = self.recipients.iter_mut().find(|r| r.index == outcome.index) else {
@@ -333,19 +346,10 @@ impl QueueStore for MemoryStore {
         self.arrivals.notify_one();
         Ok(())
     }
-    async fn claim(
-        &self,
-        now: Timestamp,
-        max: usize,
-        lease: SignedDuration,
-    ) -> Result<Vec<Claim>, StoreError> {
+    async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError> {
         let mut book = self.book();
         book.writable()?;
-        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
-        Ok(book.claim(now, max, until))
-    }
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.book().units().into_values().min())
+        Ok(book.claim(ask))
     }
     fn arrivals(&self) -> Arc<Notify> {
         Arc::clone(&self.arrivals)
@@ -361,17 +365,6 @@ impl QueueStore for MemoryStore {
         if self.book().leases.remove(&token).is_some() {
             self.arrivals.notify_one();
         }
-        Ok(())
-    }
-    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
-        let mut book = self.book();
-        let leases = book.leases.iter_mut().filter(|(token, _)| tokens.contains(token));
-        leases.for_each(|(_, lease)| lease.parked = true);
-        Ok(())
-    }
-    async fn resume(&self, token: u64) -> Result<(), StoreError> {
-        let mut book = self.book();
-        book.leases.get_mut(&token).ok_or(StoreError::Fenced)?.parked = false;
         Ok(())
     }
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {

@@ -15,8 +15,8 @@ pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{Account, Code, Grant, GrantState, PeopleStore, Session};
 pub use queue::{
-    Attempt, Claim, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome, QueueStore,
-    RecipientRow, RecipientState, Settle, Spawn, Totals,
+    Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome,
+    QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,
 };
 
 /// What a store can answer instead of doing it. SMTP codes are mapped in one place

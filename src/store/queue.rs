@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// Sealed bodies up to this many sealed bytes travel in [`NewBody::Small`] and are laid beside
 /// their row in one commit.
@@ -161,6 +162,35 @@ pub struct DnsRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sts: Option<StsFacts>,
 }
+/// What a worker asks of the queue.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Now.
+    pub now: Timestamp,
+    /// Claims at most.
+    pub max: usize,
+    /// How long they are leased.
+    pub lease: SignedDuration,
+    /// How many of them may be of one domain. What there is no room for stays in the queue, and in
+    /// nobody's way.
+    pub room: Room,
+}
+/// Claims that the worker can take of one domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// Of these.
+    pub named: HashMap<Domain, usize>,
+    /// Of any other.
+    pub others: usize,
+}
+/// What the queue gave.
+#[derive(Debug, Clone, Default)]
+pub struct Claimed {
+    /// Those first that have been due for longest.
+    pub claims: Vec<Claim>,
+    /// When there is the next to claim, of domains that have room left.
+    pub next: Option<Timestamp>,
+}
 /// Work that is due: recipients of one message in one domain, leased to the caller.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -309,6 +339,16 @@ impl RecipientRow {
         }
     }
 }
+impl Room {
+    /// Room for any number of claims of any domain.
+    pub fn endless() -> Self {
+        Self { named: HashMap::new(), others: usize::MAX }
+    }
+    /// How many claims of that domain there is room for.
+    pub fn of(&self, domain: &Domain) -> usize {
+        self.named.get(domain).copied().unwrap_or(self.others)
+    }
+}
 impl Filter {
     /// True if the message is one of those asked for.
     pub fn matches(&self, row: &MessageRow, recipients: &[RecipientRow]) -> bool {
@@ -335,17 +375,9 @@ pub const ATTEMPTS_KEPT: usize = 50;
 pub trait QueueStore: Send + Sync + std::fmt::Debug {
     /// Durable when it returns (the commit point of 250). A second `accept` of an id does nothing.
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError>;
-    /// At most `max` pieces of due work, leased until `now + lease`. A caller that drops this
-    /// future before it is ready loses what it would have got until the lease ends.
-    async fn claim(
-        &self,
-        now: Timestamp,
-        max: usize,
-        lease: SignedDuration,
-    ) -> Result<Vec<Claim>, StoreError>;
-    /// When the next work is due, if any waits; and a signal that fires when earlier work may have
-    /// come.
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Due work, leased until `now + lease`. A caller that drops this future before it is ready
+    /// loses what it would have got until the lease ends.
+    async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError>;
     /// Wakes whoever waits for new work.
     fn arrivals(&self) -> std::sync::Arc<tokio::sync::Notify>;
     /// Writes outcomes, grants and spawned messages in one commit. A message whose recipients all
@@ -354,13 +386,8 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     async fn settle(&self, settle: Settle) -> Result<(), StoreError>;
     /// Gives a claim back unchanged (shutdown).
     async fn release(&self, token: u64) -> Result<(), StoreError>;
-    /// These claims wait in line: nobody works on them, and an order may take them apart.
-    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError>;
-    /// Work on a parked claim begins. [`StoreError::Fenced`] if an order took it apart.
-    async fn resume(&self, token: u64) -> Result<(), StoreError>;
     /// Carries out an operator's order in one commit. Recipients that somebody works on (under a
-    /// lease that is not parked) are left alone and named, as are those whom the order does not concern; [`StoreError::NotFound`] if there is no
-    /// such message. A message whose last recipients are removed is doomed as after a settle.
+    /// lease) are left alone and named; [`StoreError::NotFound`] if there is no such message. A message whose last recipients are removed is doomed as after a settle.
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError>;
     /// A message and its recipients.
     async fn message(

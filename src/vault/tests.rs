@@ -17,8 +17,8 @@ use crate::{
         stream::{CHUNK, HEADER_MAX},
     },
     store::{
-        Account, BodyWriter, Grant, GrantState, NewMessage, Outcome, RecipientState, Session,
-        Settle, body::BodyReader, memory::MemoryStore, queue::NewBody, queue::SMALL,
+        Account, Ask, BodyWriter, Grant, GrantState, NewMessage, Outcome, RecipientState, Room,
+        Session, Settle, body::BodyReader, memory::MemoryStore, queue::NewBody, queue::SMALL,
     },
     wire::Source,
 };
@@ -157,7 +157,13 @@ impl House {
         let (grant, notice) = self.vault.grant(&row, &to, &why()).unwrap();
         let notice_id = notice.facts.id;
         let now = self.vault.clock.now();
-        let claim = self.store.claim(now, 9, DAY).await.unwrap().remove(0);
+        let claim = self
+            .store
+            .claim(Ask { now, max: 9, lease: DAY, room: Room::endless() })
+            .await
+            .unwrap()
+            .claims
+            .remove(0);
         let outcome = Outcome {
             index: 0,
             state: RecipientState::Granted { at: now, grant: grant.id },

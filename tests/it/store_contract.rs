@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use orders::{
     a_grant_is_none_of_the_queues_business, a_removal_with_a_report_is_whole_or_not_at_all,
     a_retry_is_due_at_once_and_wakes_the_worker, an_order_leaves_alone_who_is_being_delivered,
-    an_order_takes_a_parked_claim_apart, faults_are_counted_until_a_release,
-    what_is_held_rests_until_it_is_released, what_is_removed_ends_there,
+    faults_are_counted_until_a_release, what_is_held_rests_until_it_is_released,
+    what_is_removed_ends_there,
 };
 use restante::{
-    mail::{Address, GrantId, QueueId},
+    mail::{Address, Domain, GrantId, QueueId},
     policy::{
         Dane, DaneVerdict, Dnssec, RuleVerdict, StsFacts, StsMode, StsPolicy, TlsFacts, Tlsa,
         TlsaSet,
@@ -21,9 +21,9 @@ use restante::{
         header::Needs,
     },
     store::{
-        Account, Attempt, BodyStore, Claim, Code, DnsRecord, Filter, Grant, GrantState, Health,
-        Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, QueueStore,
-        RecipientState, Session, Settle, StoreError,
+        Account, Ask, Attempt, BodyStore, Claim, Claimed, Code, DnsRecord, Filter, Grant,
+        GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome,
+        PeopleStore, QueueStore, RecipientState, Room, Session, Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -84,7 +84,7 @@ contract! {
     faults_are_counted_until_a_release,
     what_is_removed_ends_there,
     an_order_leaves_alone_who_is_being_delivered,
-    an_order_takes_a_parked_claim_apart,
+    a_domain_without_room_is_in_nobodys_way,
     a_removal_with_a_report_is_whole_or_not_at_all,
     a_grant_is_none_of_the_queues_business,
 }
@@ -185,7 +185,14 @@ fn settle(claim: &Claim, outcomes: Vec<Outcome>) -> Settle {
     Settle { token: claim.token, id: claim.message.facts.id, outcomes, spawn: Vec::new() }
 }
 async fn claim(s: &impl Store, now: i64) -> Vec<Claim> {
-    s.claim(at(now), 100, lease()).await.unwrap()
+    s.claim(ask(now, 100)).await.unwrap().claims
+}
+fn ask(now: i64, max: usize) -> Ask {
+    Ask { now: at(now), max, lease: lease(), room: Room::endless() }
+}
+/// When there is the next to claim.
+async fn next(s: &impl Store) -> Option<Timestamp> {
+    s.claim(ask(0, 0)).await.unwrap().next
 }
 async fn claim_one(s: &impl Store, now: i64) -> Claim {
     let mut claims = claim(s, now).await;
@@ -248,16 +255,36 @@ async fn a_claim_is_one_message_and_one_domain_and_only_what_is_due(s: &impl Sto
     let want =
         [(id(1), "a.example".to_owned(), vec![0, 2]), (id(1), "b.example".to_owned(), vec![1])];
     assert_eq!(got, want);
-    assert_eq!(s.next_due().await.unwrap(), Some(at(50)), "before the leases end at 61");
-    assert_eq!(s.claim(at(50), 0, lease()).await.unwrap().len(), 0, "no more than asked");
+    assert_eq!(next(s).await, Some(at(50)), "before the leases end at 61");
+    assert_eq!(s.claim(ask(50, 0)).await.unwrap().claims.len(), 0, "no more than asked");
     assert_eq!(claim_one(s, 50).await.message.facts.id, id(2));
+}
+
+async fn a_domain_without_room_is_in_nobodys_way(s: &impl Store) {
+    for n in 1..=5 {
+        s.accept(message(n, &["a@dead.example"])).await.unwrap();
+    }
+    s.accept(message(6, &["a@live.example", "b@dead.example"])).await.unwrap();
+    s.accept(NewMessage { due: at(50), ..message(7, &["a@live.example"]) }).await.unwrap();
+    let dead: Domain = "dead.example".parse().unwrap();
+    for (room, others, most, want, next, why) in [
+        (0, 9, 99, vec!["live.example"], Some(50), "what is due of the full one does not count"),
+        (2, 0, 99, vec!["dead.example"; 2], None, "no other has room"),
+        (9, 9, 3, vec!["dead.example"; 3], Some(0), "one more is left to claim at once"),
+        (9, 9, 9, vec!["dead.example"], Some(50), "and that was all"),
+    ] {
+        let room = Room { named: [(dead.clone(), room)].into(), others };
+        let Claimed { claims, next: then } = s.claim(Ask { room, ..ask(1, most) }).await.unwrap();
+        assert_eq!(claims.iter().map(|c| c.domain.as_str()).collect::<Vec<_>>(), want, "{why}");
+        assert_eq!(then, next.map(at), "{why}");
+    }
 }
 
 async fn a_lease_keeps_others_off_until_it_ends(s: &impl Store) {
     s.accept(message(1, &["a@a.example"])).await.unwrap();
     let first = claim_one(s, 1).await;
     assert!(claim_nothing(s, 60).await);
-    assert_eq!(s.next_due().await.unwrap(), Some(at(61)));
+    assert_eq!(next(s).await, Some(at(61)));
     let second = claim_one(s, 61).await;
     assert_ne!(first.token, second.token);
     s.release(second.token).await.unwrap();
@@ -343,7 +370,7 @@ async fn a_deferred_recipient_comes_up_at_its_time(s: &impl Store) {
     let waiting = RecipientState::Waiting { next: at(30) };
     let deferred = Outcome { first_failed: Some(at(2)), warned: true, ..outcome(1, waiting) };
     s.settle(settle(&claimed, vec![outcome(0, delivered()), deferred])).await.unwrap();
-    assert_eq!(s.next_due().await.unwrap(), Some(at(30)));
+    assert_eq!(next(s).await, Some(at(30)));
     assert!(claim_nothing(s, 29).await);
     let again = claim_one(s, 30).await;
     let row = &again.recipients[0];
@@ -869,7 +896,7 @@ async fn concurrent_workers_never_share_a_recipient(s: &impl Store) {
     let work = async || {
         let mut done = 0;
         loop {
-            let claims = s.claim(at(1), 7, lease()).await.unwrap();
+            let claims = s.claim(ask(1, 7)).await.unwrap().claims;
             if claims.is_empty() {
                 return done;
             }
@@ -933,7 +960,7 @@ mod sled_alone {
         accept(s, 2, Class::Protected, &vec![b'x'; 700_000]).await;
         accept(s, 3, Class::Notice, b"notice").await;
         accept(s, 4, Class::Protected, b"sealed for a").await;
-        let claims = s.claim(at(1), 99, lease()).await.unwrap();
+        let claims = s.claim(ask(1, 99)).await.unwrap().claims;
         for c in claims.iter().filter(|c| c.message.facts.id == id(4)) {
             let outcome = match c.recipients[0].index {
                 0 => granted(0, grant(9, 4, "a@a.example")),
@@ -962,11 +989,11 @@ mod sled_alone {
         assert_eq!((t.active, t.deferred, t.grants, t.vault_messages), (6, 1, 1, 1));
         assert_eq!(t.oldest, Some(at(1)));
         assert_eq!(
-            s.claim(at(69), 99, lease()).await.unwrap().len(),
+            s.claim(ask(69, 99)).await.unwrap().claims.len(),
             6,
             "leases end with the process"
         );
-        assert_eq!(s.next_due().await.unwrap(), Some(at(70)));
+        assert_eq!(next(s).await, Some(at(70)));
         assert!(s.grant_by_token(&TokenHash::from_bytes([9; 32])).await.unwrap().is_some());
         assert!(s.account(&address("a@a.example")).await.unwrap().is_some());
         assert!(s.session(&TokenHash::from_bytes([1; 32])).await.unwrap().is_some());
@@ -1062,7 +1089,7 @@ mod sled_alone {
             fill(&store).await;
             accept(&store, 5, Class::Report, b"report").await;
             accept(&store, 6, Class::Protected, b"delivered").await;
-            let claims = store.claim(at(1), 99, lease()).await.unwrap();
+            let claims = store.claim(ask(1, 99)).await.unwrap().claims;
             for c in claims.iter().filter(|c| c.message.facts.id == id(6)) {
                 let end = outcome(c.recipients[0].index, delivered());
                 store.settle(settle(c, vec![end])).await.unwrap();
@@ -1092,7 +1119,7 @@ mod sled_alone {
         assert_eq!((all[1].0.size, all[1].0.header_len), (want.size, want.header_len));
         assert_eq!(all[1].0.key, Some(want.key));
         assert!(body(&store, 2, 0).await.unwrap() == sealed);
-        assert_eq!(store.claim(at(5), 99, lease()).await.unwrap().len(), 8);
+        assert_eq!(store.claim(ask(5, 99)).await.unwrap().claims.len(), 8);
     }
     #[tokio::test]
     async fn a_rebuild_names_what_does_not_open() {
@@ -1117,7 +1144,7 @@ mod sled_alone {
             accept(&store, n, Class::Protected, &big).await;
         }
         accept(&store, 20, Class::Protected, &vec![b'x'; 600_000]).await;
-        for c in store.claim(at(1), 99, lease()).await.unwrap() {
+        for c in store.claim(ask(1, 99)).await.unwrap().claims {
             let end = outcome(c.recipients[0].index, delivered());
             store.settle(settle(&c, vec![end])).await.unwrap();
         }
@@ -1158,7 +1185,7 @@ mod sled_alone {
         let store = SledStore::open(dir.path(), full).unwrap();
         assert_eq!(store.health(), Health::Full);
         assert!(matches!(store.create(id(9)).await.err(), Some(StoreError::Full)));
-        let claims = store.claim(at(1), 99, lease()).await.unwrap();
+        let claims = store.claim(ask(1, 99)).await.unwrap().claims;
         let c = claims.iter().find(|c| c.message.facts.id == id(1)).unwrap();
         let end = outcome(c.recipients[0].index, delivered());
         store.settle(settle(c, vec![end])).await.unwrap();

@@ -10,8 +10,8 @@ use crate::{
     policy::{Level, PolicyRef, Reason, RuleVerdict, Why},
     seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
     store::{
-        Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState,
-        Settle, memory::MemoryStore,
+        Ask, Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow,
+        RecipientState, Room, Settle, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -155,7 +155,17 @@ impl World {
     }
     async fn grant(&self, id: QueueId, recipient: Address) -> Kept {
         let now = self.clock.now();
-        let claims = self.store.claim(now, 100, SignedDuration::from_mins(5)).await.unwrap();
+        let claims = self
+            .store
+            .claim(Ask {
+                now,
+                max: 100,
+                lease: SignedDuration::from_mins(5),
+                room: Room::endless(),
+            })
+            .await
+            .unwrap()
+            .claims;
         let claim = claims.into_iter().find(|claim| claim.message.facts.id == id).unwrap();
         let token = LinkToken::from_random(Zeroizing::new(rand::random()));
         let grant = Grant {

@@ -202,6 +202,15 @@ impl Client {
         }
     }
 
+    /// True between transactions, with nothing unheard or unsaid.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
+            && self.peer == Peer::Open
+            && self.actions.is_empty()
+            && self.input.is_empty()
+            && !self.replies.is_within()
+    }
+
     /// What the last EHLO offered. Facts from before TLS are forgotten at STARTTLS (RFC 3207 §4.2).
     pub fn extensions(&self) -> &Extensions {
         &self.extensions

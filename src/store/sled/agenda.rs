@@ -1,39 +1,44 @@
 //! What is due, in memory: rebuilt by one scan at start. A unit of work is one message and one
-//! domain.
+//! domain; the units of a domain stand in a lane of their own, so that a domain that nobody has room
+//! for is stepped over as one.
 
 use crate::{
     mail::{Domain, QueueId},
-    store::StoreError,
+    store::{Ask, StoreError},
 };
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-type UnitKey = (QueueId, Domain);
+use std::collections::{BTreeSet, HashMap};
 
 /// Units by the time at which they can be claimed.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    due: BTreeSet<(Timestamp, QueueId, Domain)>,
-    units: HashMap<UnitKey, Unit>,
-    leases: HashMap<u64, UnitKey>,
+    lanes: HashMap<Domain, Lane>,
+    /// Each lane at the time of its first unit.
+    order: BTreeSet<(Timestamp, Domain)>,
+    leases: HashMap<u64, (Domain, QueueId)>,
     last_token: u64,
+}
+/// The units of one domain.
+#[derive(Debug, Default)]
+struct Lane {
+    due: BTreeSet<(Timestamp, QueueId)>,
+    units: HashMap<QueueId, Unit>,
 }
 /// Recipients that wait. It stands in `due` at `at`: when the first of them is due or, while
 /// somebody works at it, when the lease ends. So a lost worker's unit comes up again by itself, and
 /// nothing leased is looked at in vain.
 #[derive(Debug, Default)]
 struct Unit {
-    waiting: BTreeMap<u16, Timestamp>,
+    /// By index.
+    waiting: Vec<(u16, Timestamp)>,
     at: Timestamp,
-    lease: Option<Lease>,
+    lease: Option<Box<Lease>>,
 }
 #[derive(Debug)]
 struct Lease {
     token: u64,
     until: Timestamp,
     indexes: BTreeSet<u16>,
-    /// Nobody works at it yet.
-    parked: bool,
 }
 /// A unit handed out.
 #[derive(Debug)]
@@ -44,108 +49,167 @@ pub(super) struct Leased {
     pub(super) indexes: Vec<u16>,
 }
 
-impl Agenda {
-    /// A recipient waits, from now on until that time.
-    pub(super) fn wait(&mut self, id: QueueId, domain: &Domain, index: u16, next: Timestamp) {
-        self.change((id, domain.clone()), |unit| {
-            unit.waiting.insert(index, next);
-        });
-    }
-    /// A recipient waits no longer.
-    pub(super) fn leave(&mut self, id: QueueId, domain: &Domain, index: u16) {
-        self.change((id, domain.clone()), |unit| {
-            unit.waiting.remove(&index);
-        });
-    }
-    /// Changes a unit and puts it where it then belongs.
-    fn change(&mut self, key: UnitKey, change: impl FnOnce(&mut Unit)) {
-        let unit = self.units.entry(key.clone()).or_default();
-        self.due.remove(&(unit.at, key.0, key.1.clone()));
-        change(unit);
-        let first = unit.waiting.values().min().copied();
-        match unit.lease.as_ref().map(|lease| lease.until).or(first) {
-            Some(at) => {
-                unit.at = at;
-                self.due.insert((at, key.0, key.1));
+impl Unit {
+    fn wait(&mut self, index: u16, next: Timestamp) {
+        match self.waiting.binary_search_by_key(&index, |(i, _)| *i) {
+            Ok(at) => {
+                if let Some(entry) = self.waiting.get_mut(at) {
+                    entry.1 = next;
+                }
             }
-            None => {
-                self.units.remove(&key);
+            Err(at) => {
+                // Nearly all units are of one recipient, and there may be a million of them.
+                if self.waiting.is_empty() {
+                    self.waiting.reserve_exact(1);
+                }
+                self.waiting.insert(at, (index, next));
             }
         }
     }
-    /// When the next unit can be claimed.
-    pub(super) fn next(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, ..)| *at)
+    fn leave(&mut self, index: u16) {
+        if let Ok(at) = self.waiting.binary_search_by_key(&index, |(i, _)| *i) {
+            self.waiting.remove(at);
+        }
     }
-    /// Leases at most `max` units that can be claimed now, those first that have been due for
-    /// longest.
-    pub(super) fn claim(&mut self, now: Timestamp, max: usize, until: Timestamp) -> Vec<Leased> {
-        let due = self.due.iter().take_while(|(at, ..)| *at <= now).take(max);
-        let keys: Vec<_> = due.map(|(_, id, domain)| (*id, domain.clone())).collect();
-        keys.into_iter().filter_map(|key| self.lease(key, now, until)).collect()
+    fn due(&self, now: Timestamp) -> Vec<u16> {
+        self.waiting.iter().filter(|(_, next)| *next <= now).map(|(index, _)| *index).collect()
     }
-    fn lease(&mut self, key: UnitKey, now: Timestamp, until: Timestamp) -> Option<Leased> {
-        self.end_lease(&key);
-        let unit = self.units.get(&key)?;
-        let due = unit.waiting.iter().filter(|(_, next)| **next <= now);
-        let indexes: Vec<_> = due.map(|(index, _)| *index).collect();
+    /// When it can be claimed; `None`: nobody waits.
+    fn next(&self) -> Option<Timestamp> {
+        let first = || self.waiting.iter().map(|(_, next)| *next).min();
+        self.lease.as_ref().map(|lease| lease.until).or_else(first)
+    }
+}
+
+impl Lane {
+    fn first(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+    fn change(&mut self, id: QueueId, change: impl FnOnce(&mut Unit)) {
+        let unit = self.units.entry(id).or_default();
+        self.due.remove(&(unit.at, id));
+        change(unit);
+        match unit.next() {
+            Some(at) => {
+                unit.at = at;
+                self.due.insert((at, id));
+            }
+            None => {
+                self.units.remove(&id);
+            }
+        }
+    }
+}
+
+impl Agenda {
+    /// A recipient waits, from now on until that time.
+    pub(super) fn wait(&mut self, id: QueueId, domain: &Domain, index: u16, next: Timestamp) {
+        self.change(domain, id, |unit| unit.wait(index, next));
+    }
+    /// A recipient waits no longer.
+    pub(super) fn leave(&mut self, id: QueueId, domain: &Domain, index: u16) {
+        self.change(domain, id, |unit| unit.leave(index));
+    }
+    /// Changes a unit, and puts it and its lane where they then belong.
+    fn change(&mut self, domain: &Domain, id: QueueId, change: impl FnOnce(&mut Unit)) {
+        if !self.lanes.contains_key(domain) {
+            self.lanes.insert(domain.clone(), Lane::default());
+        }
+        let Some(lane) = self.lanes.get_mut(domain) else { return };
+        let before = lane.first();
+        lane.change(id, change);
+        let after = lane.first();
+        if before == after && after.is_some() {
+            return;
+        }
+        if let Some(at) = before {
+            self.order.remove(&(at, domain.clone()));
+        }
+        match after {
+            Some(at) => {
+                self.order.insert((at, domain.clone()));
+            }
+            None => {
+                self.lanes.remove(domain);
+            }
+        }
+    }
+    /// Leases units that can be claimed now, as many as are asked for and of each domain as many as
+    /// there is room for, from those lanes first whose first unit has been due for longest. Says
+    /// when there is the next, of domains with room left.
+    pub(super) fn claim(&mut self, ask: Ask) -> (Vec<Leased>, Option<Timestamp>) {
+        let Ask { now, max, lease, mut room } = ask;
+        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let mut keys = Vec::new();
+        for (_, domain) in self.order.iter().take_while(|(at, _)| *at <= now) {
+            let most = room.of(domain).min(max.saturating_sub(keys.len()));
+            let Some(lane) = self.lanes.get(domain).filter(|_| most > 0) else { continue };
+            let due = lane.due.iter().take_while(|(at, _)| *at <= now).take(most);
+            let before = keys.len();
+            keys.extend(due.map(|(_, id)| (domain.clone(), *id)));
+            let left = room.of(domain).saturating_sub(keys.len() - before);
+            room.named.insert(domain.clone(), left);
+            if keys.len() >= max {
+                break;
+            }
+        }
+        let leased = keys.into_iter().filter_map(|(d, id)| self.lease(d, id, now, until)).collect();
+        let mut open = self.order.iter().filter(|(_, domain)| room.of(domain) > 0);
+        (leased, open.next().map(|(at, _)| *at))
+    }
+    fn lease(
+        &mut self,
+        domain: Domain,
+        id: QueueId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Option<Leased> {
+        self.end_lease(&domain, id);
+        let indexes = self.lanes.get(&domain)?.units.get(&id)?.due(now);
         if indexes.is_empty() {
             return None;
         }
         self.last_token += 1;
         let token = self.last_token;
-        let lease =
-            Lease { token, until, indexes: indexes.iter().copied().collect(), parked: false };
-        self.change(key.clone(), |unit| unit.lease = Some(lease));
-        self.leases.insert(token, key.clone());
-        Some(Leased { token, id: key.0, domain: key.1, indexes })
+        let lease = Box::new(Lease { token, until, indexes: indexes.iter().copied().collect() });
+        self.change(&domain, id, |unit| unit.lease = Some(lease));
+        self.leases.insert(token, (domain.clone(), id));
+        Some(Leased { token, id, domain, indexes })
     }
-    fn end_lease(&mut self, key: &UnitKey) {
-        if let Some(lease) = self.units.get_mut(key).and_then(|unit| unit.lease.take()) {
+    fn end_lease(&mut self, domain: &Domain, id: QueueId) {
+        let unit = self.lanes.get_mut(domain).and_then(|lane| lane.units.get_mut(&id));
+        if let Some(lease) = unit.and_then(|unit| unit.lease.take()) {
             self.leases.remove(&lease.token);
             // `at` is still the old one: `change` finds the entry by it.
-            self.change(key.clone(), |_| {});
+            self.change(domain, id, |_| {});
         }
+    }
+    fn lease_of(&self, domain: &Domain, id: QueueId) -> Option<&Lease> {
+        self.lanes.get(domain)?.units.get(&id)?.lease.as_deref()
     }
     /// The recipients under a lease that is still its holder's.
     pub(super) fn held(&self, token: u64, id: QueueId) -> Result<&BTreeSet<u16>, StoreError> {
-        let key = self.leases.get(&token).filter(|key| key.0 == id);
-        let lease = key.and_then(|key| self.units.get(key)).and_then(|unit| unit.lease.as_ref());
-        lease.map(|lease| &lease.indexes).ok_or(StoreError::Fenced)
+        let (domain, _) =
+            self.leases.get(&token).filter(|(_, of)| *of == id).ok_or(StoreError::Fenced)?;
+        self.lease_of(domain, id).map(|lease| &lease.indexes).ok_or(StoreError::Fenced)
     }
     /// True if somebody works on the recipient.
     pub(super) fn is_worked_on(&self, id: QueueId, domain: &Domain, index: u16) -> bool {
-        let unit = self.units.get(&(id, domain.clone()));
-        let lease = unit.and_then(|unit| unit.lease.as_ref());
-        lease.is_some_and(|lease| !lease.parked && lease.indexes.contains(&index))
-    }
-    /// Says whether a lease's holder only waits in line; false if the lease is lost.
-    pub(super) fn park(&mut self, token: u64, parked: bool) -> bool {
-        let unit = self.leases.get(&token).and_then(|key| self.units.get_mut(key));
-        let lease = unit.and_then(|unit| unit.lease.as_mut());
-        lease.map(|lease| lease.parked = parked).is_some()
-    }
-    /// Ends a parked lease over the recipient.
-    pub(super) fn unpark(&mut self, id: QueueId, domain: &Domain, index: u16) {
-        let key = (id, domain.clone());
-        let lease = self.units.get(&key).and_then(|unit| unit.lease.as_ref());
-        if lease.is_some_and(|lease| lease.parked && lease.indexes.contains(&index)) {
-            self.end_lease(&key);
-        }
+        self.lease_of(domain, id).is_some_and(|lease| lease.indexes.contains(&index))
     }
     /// Ends a lease; true if there was one.
     pub(super) fn release(&mut self, token: u64) -> bool {
-        let key = self.leases.get(&token).cloned();
-        if let Some(key) = &key {
-            self.end_lease(key);
-        }
-        key.is_some()
+        let Some((domain, id)) = self.leases.get(&token).cloned() else { return false };
+        self.end_lease(&domain, id);
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Room;
+    use jiff::SignedDuration;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -156,19 +220,28 @@ mod tests {
     fn domain(name: &str) -> Domain {
         name.parse().unwrap()
     }
+    fn next(a: &mut Agenda) -> Option<Timestamp> {
+        a.claim(ask(0, 0, 0, Room::endless())).1
+    }
+    fn ask(now: i64, max: usize, until: i64, room: Room) -> Ask {
+        Ask { now: at(now), max, lease: SignedDuration::from_secs(until - now), room }
+    }
+    fn claim(a: &mut Agenda, now: i64, max: usize, until: i64) -> Vec<Leased> {
+        a.claim(ask(now, max, until, Room::endless())).0
+    }
     #[test]
     fn the_longest_due_comes_first_and_leased_ones_do_not_stand_in_its_way() {
         let mut a = Agenda::default();
         for (n, next) in [(1, 30), (2, 10), (3, 20), (4, 99)] {
             a.wait(id(n), &domain("a.example"), 0, at(next));
         }
-        assert_eq!(a.next(), Some(at(10)));
+        assert_eq!(next(&mut a), Some(at(10)));
         let mut order = Vec::new();
         for _ in 0..4 {
-            order.extend(a.claim(at(50), 1, at(80)).into_iter().map(|l| l.id));
+            order.extend(claim(&mut a, 50, 1, 80).into_iter().map(|l| l.id));
         }
         assert_eq!(order, [id(2), id(3), id(1)], "4 is not due");
-        assert_eq!(a.next(), Some(at(80)), "the leases end");
+        assert_eq!(next(&mut a), Some(at(80)), "the leases end");
     }
     #[test]
     fn a_unit_takes_its_due_recipients_only_and_keeps_the_others_waiting() {
@@ -176,33 +249,55 @@ mod tests {
         a.wait(id(1), &domain("a.example"), 0, at(10));
         a.wait(id(1), &domain("a.example"), 1, at(90));
         a.wait(id(1), &domain("b.example"), 2, at(10));
-        let mut got = a.claim(at(20), 9, at(100));
+        let mut got = claim(&mut a, 20, 9, 100);
         got.sort_by_key(|l| l.indexes.clone());
         assert_eq!(got.iter().map(|l| l.indexes.clone()).collect::<Vec<_>>(), [vec![0], vec![2]]);
-        assert!(a.claim(at(95), 9, at(200)).is_empty(), "the other is due, but its unit is leased");
+        assert!(claim(&mut a, 95, 9, 200).is_empty(), "the other is due, but its unit is leased");
         a.leave(id(1), &domain("a.example"), 0);
         assert!(a.release(got[0].token));
         assert!(!a.release(got[0].token), "once");
-        assert_eq!(a.claim(at(95), 9, at(200))[0].indexes, [1]);
+        assert_eq!(claim(&mut a, 95, 9, 200)[0].indexes, [1]);
+    }
+    #[test]
+    fn a_domain_without_room_is_in_nobodys_way() {
+        let mut a = Agenda::default();
+        for n in 1..=9 {
+            a.wait(id(n), &domain("dead.example"), 0, at(10));
+        }
+        a.wait(id(10), &domain("live.example"), 0, at(20));
+        a.wait(id(11), &domain("live.example"), 0, at(40));
+        let room = |dead| Room { named: [(domain("dead.example"), dead)].into(), others: 5 };
+        for (now, max, dead, ids, then, why) in [
+            (30, 9, 0, vec![10], Some(40), "none for the dead one: what comes next is the other's"),
+            (30, 9, 2, vec![1, 2], Some(40), "as many as there is room for; 10 is leased"),
+            (30, 1, 5, vec![3], Some(10), "no more than asked, and there is more at once"),
+            (40, 9, 3, vec![4, 5, 6, 11], Some(99), "only ends of leases are left"),
+            (40, 9, 9, vec![7, 8, 9], Some(99), "room for more than there is"),
+        ] {
+            let (leased, next) = a.claim(ask(now, max, 99, room(dead)));
+            let got: Vec<_> = leased.iter().map(|l| l.id).collect();
+            assert_eq!(got, ids.into_iter().map(id).collect::<Vec<_>>(), "{why}");
+            assert_eq!(next, then.map(at), "{why}");
+        }
     }
     #[test]
     fn nothing_is_left_of_a_unit_that_has_ended() {
         let mut a = Agenda::default();
         a.wait(id(1), &domain("a.example"), 0, at(10));
-        let lease = a.claim(at(10), 1, at(20)).remove(0);
+        let lease = claim(&mut a, 10, 1, 20).remove(0);
         a.leave(id(1), &domain("a.example"), 0);
         a.release(lease.token);
-        assert!(a.due.is_empty() && a.units.is_empty() && a.leases.is_empty());
+        assert!(a.lanes.is_empty() && a.order.is_empty() && a.leases.is_empty());
         assert!(matches!(a.held(lease.token, id(1)), Err(StoreError::Fenced)));
     }
     #[test]
     fn an_expired_lease_is_fenced_once_another_has_it() {
         let mut a = Agenda::default();
         a.wait(id(1), &domain("a.example"), 0, at(10));
-        let first = a.claim(at(10), 1, at(20)).remove(0);
-        assert!(a.claim(at(19), 1, at(30)).is_empty());
+        let first = claim(&mut a, 10, 1, 20).remove(0);
+        assert!(claim(&mut a, 19, 1, 30).is_empty());
         assert!(a.held(first.token, id(1)).is_ok());
-        let second = a.claim(at(20), 1, at(30)).remove(0);
+        let second = claim(&mut a, 20, 1, 30).remove(0);
         assert!(matches!(a.held(first.token, id(1)), Err(StoreError::Fenced)));
         assert!(a.held(second.token, id(1)).is_ok());
         assert!(

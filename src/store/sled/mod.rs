@@ -25,9 +25,9 @@ use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Attempt, BodyStore, BodyWriter, Claim, Filter, Grant, Health, Locator, MessageRow,
-        NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore, QueueStore,
-        RecipientRow, Session, Settle, StoreError, Totals, body::BodyReader,
+        Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
+        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
+        QueueStore, RecipientRow, Session, Settle, StoreError, Totals, body::BodyReader,
     },
 };
 use agenda::Agenda;
@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use book::Book;
 use committer::{Committer, State};
 use files::{FileReader, FileWriter};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use layout::Layout;
 use segments::Segments;
 use space::Watch;
@@ -287,17 +287,8 @@ impl QueueStore for SledStore {
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
-    async fn claim(
-        &self,
-        now: Timestamp,
-        max: usize,
-        lease: SignedDuration,
-    ) -> Result<Vec<Claim>, StoreError> {
-        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
-        self.committer.run(0, move |s| s.claim(now, max, until)).await
-    }
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.committer.run(0, |s| Ok(s.agenda.next())).await
+    async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError> {
+        self.committer.run(0, move |s| s.claim(ask)).await
     }
     fn arrivals(&self) -> Arc<Notify> {
         Arc::clone(&self.arrivals)
@@ -316,21 +307,6 @@ impl QueueStore for SledStore {
                 Ok(())
             })
             .await
-    }
-    async fn park(&self, tokens: &[u64]) -> Result<(), StoreError> {
-        let tokens = tokens.to_vec();
-        self.committer
-            .run(0, move |s| {
-                for token in tokens {
-                    s.agenda.park(token, true);
-                }
-                Ok(())
-            })
-            .await
-    }
-    async fn resume(&self, token: u64) -> Result<(), StoreError> {
-        let resumed = self.committer.run(0, move |s| Ok(s.agenda.park(token, false)));
-        if resumed.await? { Ok(()) } else { Err(StoreError::Fenced) }
     }
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
         let weight = order.spawn.iter().map(weight).sum();

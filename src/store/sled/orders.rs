@@ -5,7 +5,7 @@ use super::{
     book::{self, Changes},
     committer::State,
 };
-use crate::store::{Order, OrderKind, Ordered, RecipientRow, StoreError};
+use crate::store::{Order, Ordered, RecipientRow, StoreError};
 use jiff::Timestamp;
 
 impl State {
@@ -38,10 +38,6 @@ impl State {
         // From here on nothing fails.
         self.book.take(changes);
         for (before, after) in before.iter().zip(&after) {
-            // What waits in line is due already, and a retry lets it keep its place.
-            if kind != OrderKind::Retry {
-                self.agenda.unpark(id, before.address.domain(), before.index);
-            }
             self.exchange(id, before, after);
         }
         for ready in &spawned {

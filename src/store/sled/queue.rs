@@ -9,8 +9,8 @@ use crate::{
     mail::{GrantId, QueueId},
     policy::DaneVerdict,
     store::{
-        Attempt, Claim, Filter, Grant, GrantState, Locator, MessageRow, NewBody, NewMessage,
-        Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
+        Ask, Attempt, Claim, Claimed, Filter, Grant, GrantState, Locator, MessageRow, NewBody,
+        NewMessage, Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
@@ -104,14 +104,10 @@ impl State {
         self.enter_recipient(id, after);
     }
 
-    pub(super) fn claim(
-        &mut self,
-        now: Timestamp,
-        max: usize,
-        until: Timestamp,
-    ) -> Result<Vec<Claim>, StoreError> {
+    pub(super) fn claim(&mut self, ask: Ask) -> Result<Claimed, StoreError> {
         let mut claims = Vec::new();
-        for leased in self.agenda.claim(now, max, until) {
+        let (leased, next) = self.agenda.claim(ask);
+        for leased in leased {
             let id = leased.id;
             match self.unit(id, &leased.indexes) {
                 Ok((message, recipients)) => {
@@ -129,7 +125,7 @@ impl State {
                 }
             }
         }
-        Ok(claims)
+        Ok(Claimed { claims, next })
     }
     fn unit(&self, id: QueueId, indexes: &[u16]) -> Result<Listed, StoreError> {
         let message = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;

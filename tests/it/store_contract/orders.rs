@@ -3,7 +3,7 @@
 
 use super::{
     Store, at, body, claim, claim_nothing, claim_one, delivered, finish, grant, granted, id,
-    is_fenced, message, open, outcome, settle, state,
+    is_fenced, message, next, open, outcome, settle, state,
 };
 use restante::store::{
     Order, OrderKind,
@@ -31,7 +31,7 @@ pub(super) async fn what_is_held_rests_until_it_is_released(s: &impl Store) {
     assert_eq!(give(s, 1, Hold, &[0]).await, changed(&[]), "it is held already");
     assert_eq!(state(s, 1, 0).await, HELD_UNTIL_0());
     assert!(claim_nothing(s, 5000).await, "held mail is never due");
-    assert_eq!(s.next_due().await.unwrap(), None);
+    assert_eq!(next(s).await, None);
     let t = s.totals().await.unwrap();
     assert_eq!((t.active, t.held, t.oldest), (0, 2, None));
     assert!(s.doomed(at(5000), 9).await.unwrap().is_empty(), "its body is needed");
@@ -73,7 +73,7 @@ pub(super) async fn a_retry_is_due_at_once_and_wakes_the_worker(s: &impl Store) 
     assert_eq!(give(s, 1, Retry, &[0]).await, changed(&[0]));
     arrivals.notified().await;
     assert_eq!(state(s, 1, 0).await, waiting(20), "the time of the order");
-    assert_eq!(s.next_due().await.unwrap(), Some(at(20)));
+    assert_eq!(next(s).await, Some(at(20)));
     let claimed = claim_one(s, 20).await;
     assert_eq!(claimed.recipients[0].attempts, 1);
     s.settle(settle(&claimed, vec![outcome(0, waiting(5))])).await.unwrap();
@@ -123,29 +123,6 @@ pub(super) async fn an_order_leaves_alone_who_is_being_delivered(s: &impl Store)
     assert!(is_fenced(s.settle(late).await), "it was given back before");
     assert_eq!(state(s, 1, 1).await, RecipientState::Removed { at: at(20) });
     assert_eq!(s.doomed(at(30), 9).await.unwrap().len(), 1);
-}
-
-pub(super) async fn an_order_takes_a_parked_claim_apart(s: &impl Store) {
-    s.accept(message(1, &["a@a.example", "b@a.example", "c@c.example"])).await.unwrap();
-    let claims = claim(s, 1).await;
-    let a = claims.iter().find(|c| c.recipients.len() == 2).unwrap();
-    let c = claims.iter().find(|c| c.recipients.len() == 1).unwrap();
-    s.park(&[a.token, 9999]).await.unwrap();
-    assert_eq!(give(s, 1, Retry, &[0]).await, changed(&[0]));
-    s.resume(a.token).await.unwrap();
-    assert_eq!(give(s, 1, Hold, &[0]).await, busy(&[0]), "work has begun");
-    s.park(&[a.token]).await.unwrap();
-    assert!(claim_nothing(s, 1).await, "a parked claim is its holder's");
-    let some = Ordered { changed: vec![0], busy: vec![2] };
-    assert_eq!(give(s, 1, Hold, &[0, 2]).await, some, "the other claim is worked on");
-    assert!(is_fenced(s.resume(a.token).await));
-    assert!(is_fenced(s.settle(settle(a, vec![outcome(1, delivered())])).await));
-    let left = claim_one(s, 1).await;
-    assert_eq!(left.recipients.iter().map(|r| r.index).collect::<Vec<_>>(), [1]);
-    s.settle(settle(&left, vec![outcome(1, delivered())])).await.unwrap();
-    s.settle(settle(c, vec![outcome(2, delivered())])).await.unwrap();
-    assert_eq!(state(s, 1, 0).await, HELD_UNTIL_0());
-    assert!(is_fenced(s.resume(c.token).await), "it is settled");
 }
 
 pub(super) async fn a_removal_with_a_report_is_whole_or_not_at_all(s: &impl Store) {
