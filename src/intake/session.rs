@@ -12,10 +12,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Read at once while commands come: sessions mostly wait, and should weigh little.
-const COMMANDS: usize = 4 * 1024;
-/// Read at once while content comes.
-const CONTENT: usize = 64 * 1024;
+/// Read at once: sessions mostly wait, and should weigh little.
+const READ_MIN: usize = 8 * 1024;
+/// Read at once while much content comes.
+const READ_MAX: usize = 64 * 1024;
 /// The content of a message may take this many idle time-outs.
 const PATIENCE: u32 = 10;
 
@@ -76,9 +76,7 @@ impl<'a> Session<'a> {
                 }
             }
             match self.listen(&stop, stopping).await {
-                Heard::Bytes(length) => {
-                    self.server.receive(self.buffer.get(..length).unwrap_or_default());
-                }
+                Heard::Bytes(length) => self.receive(length),
                 Heard::Closed => return,
                 Heard::Nothing => self.server.timed_out(),
                 Heard::Stop => {
@@ -115,9 +113,8 @@ impl<'a> Session<'a> {
     }
 
     async fn listen(&mut self, stop: &CancellationToken, stopping: bool) -> Heard {
-        let size = if self.message.is_some() { CONTENT } else { COMMANDS };
-        if self.buffer.len() != size {
-            self.buffer = vec![0; size];
+        if self.message.is_none() && self.buffer.len() != READ_MIN {
+            self.buffer = vec![0; READ_MIN];
         }
         let idle = match self.message {
             None if stopping => self.idle.min(FAREWELL),
@@ -133,6 +130,14 @@ impl<'a> Session<'a> {
                 Ok(Ok(length)) => Heard::Bytes(length),
                 Err(_) => Heard::Nothing,
             },
+        }
+    }
+
+    /// Hands on what was read. Where content fills the buffer, more is read at once next time.
+    fn receive(&mut self, length: usize) {
+        self.server.receive(self.buffer.get(..length).unwrap_or_default());
+        if length == self.buffer.len() && length < READ_MAX && self.message.is_some() {
+            self.buffer = vec![0; length * 2];
         }
     }
 

@@ -58,6 +58,7 @@ impl Relay {
                 () = arrived => floor.look = true,
                 () = tokio::time::sleep(sleep) => floor.look = true,
             }
+            floor.note_ends();
         };
         floor.close().await;
         self.pool().close().await;
@@ -174,6 +175,16 @@ impl Floor {
         });
         let id = self.attempts.spawn(work).id();
         self.running.insert(id, Running { token, unit });
+    }
+
+    /// All that has ended meanwhile: the queue is asked once for the places of them all.
+    fn note_ends(&mut self) {
+        while let Some(ended) = self.attempts.try_join_next_with_id() {
+            self.attempted(ended);
+        }
+        while let Some(ended) = self.settling.try_join_next_with_id() {
+            self.settled(ended);
+        }
     }
 
     /// An attempt has ended: its place at the domain is free, and what became of it is written.

@@ -175,7 +175,7 @@ impl Sealer {
         out.extend_from_slice(wrapped.as_bytes());
         let mut frames = Frames::new(&key, id, 0);
         frames.seal(Kind::Header, &mut Zeroizing::new(header.to_vec()), out);
-        Self { frames, pending: Zeroizing::new(Vec::with_capacity(CHUNK)), size: 0 }
+        Self { frames, pending: Plain::default(), size: 0 }
     }
 
     /// Seals content; appends each frame that became full.
@@ -187,7 +187,7 @@ impl Sealer {
                 self.flush(Kind::Content, out);
             }
             let (now, later) = rest.split_at(rest.len().min(CHUNK - self.pending.len()));
-            self.pending.extend_from_slice(now);
+            extend(&mut self.pending, now);
             rest = later;
         }
         self.size += content.len() as u64;
@@ -204,11 +204,11 @@ impl Sealer {
         self.flush(Kind::LastContent, out);
         let mut rest = index;
         while let Some((now, later)) = rest.split_at_checked(CHUNK).filter(|(_, l)| !l.is_empty()) {
-            self.pending.extend_from_slice(now);
+            extend(&mut self.pending, now);
             self.flush(Kind::Index, out);
             rest = later;
         }
-        self.pending.extend_from_slice(rest);
+        extend(&mut self.pending, rest);
         self.flush(Kind::LastIndex, out);
     }
 
@@ -216,6 +216,18 @@ impl Sealer {
         self.frames.seal(kind, &mut self.pending, out);
         self.pending.clear();
     }
+}
+
+/// Appends plaintext. What it grows out of is zeroed, and a small message has no large buffer to zero
+/// in the end.
+fn extend(plain: &mut Plain, more: &[u8]) {
+    let length = plain.len() + more.len();
+    if length > plain.capacity() {
+        let mut larger = Plain::new(Vec::with_capacity(length.next_power_of_two().max(8 * 1024)));
+        larger.extend_from_slice(plain);
+        *plain = larger;
+    }
+    plain.extend_from_slice(more);
 }
 
 /// What opening yields, in order: `Header`, `Content`*, `Index`, `End`. `Debug` shows lengths only.

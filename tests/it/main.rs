@@ -27,6 +27,7 @@ mod refusals;
 mod reload;
 mod replay;
 mod requiretls;
+mod reuse;
 mod store_contract;
 mod support;
 mod tidy;

@@ -193,6 +193,10 @@ impl Agenda {
             self.leases.get(&token).filter(|(_, of)| *of == id).ok_or(StoreError::Fenced)?;
         self.lease_of(domain, id).map(|lease| &lease.indexes).ok_or(StoreError::Fenced)
     }
+    /// True if a recipient of the unit waits.
+    pub(super) fn has(&self, domain: &Domain, id: QueueId) -> bool {
+        self.lanes.get(domain).is_some_and(|lane| lane.units.contains_key(&id))
+    }
     /// True if somebody works on the recipient.
     pub(super) fn is_worked_on(&self, id: QueueId, domain: &Domain, index: u16) -> bool {
         self.lease_of(domain, id).is_some_and(|lease| lease.indexes.contains(&index))

@@ -16,9 +16,11 @@
 //! | `l` address without case, NUL, address | nothing: accounts alike |
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
 //! | `n` kind, key, NUL, number | a piece of a note's value, as it is |
+//! | `j` | the last epoch of the journal that is in here whole |
 //!
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
 
+use super::journal::Entries;
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
@@ -26,7 +28,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::OnceCell, collections::BTreeMap, ops::Bound, ops::Range};
+use std::{cell::OnceCell, collections::BTreeMap, ops::Bound, ops::Range, sync::Arc};
 
 /// Largest value. A leaf of sled's holds up to 17 of them and must stay below a quarter of its
 /// segment (2 MiB), or it becomes a blob, which sled never syncs.
@@ -37,11 +39,21 @@ const JSON: u8 = 1;
 pub(super) type Key = Vec<u8>;
 pub(super) type Pair = (Key, Vec<u8>);
 
-/// Rows, with what the current group is about to write laid over them.
+/// Rows to write or, where there is no value, to remove.
+pub(super) type Rows = BTreeMap<Key, Option<Vec<u8>>>;
+/// Rows written to sled at once.
+const BATCH: usize = 256;
+
+/// Rows, with those laid over them that only the journal holds so far.
 #[derive(Debug)]
 pub(super) struct Book {
     db: ::sled::Db,
-    pending: BTreeMap<Key, Option<Vec<u8>>>,
+    /// Since the last turn of the journal.
+    pending: Rows,
+    /// Those before that, on their way into sled.
+    frozen: Arc<Rows>,
+    /// What the current group is about to write to the journal.
+    pub(super) entries: Entries,
     failed: OnceCell<String>,
 }
 /// Rows to write or remove together. Nothing of it counts before [`Book::take`].
@@ -69,23 +81,48 @@ impl Changes {
     pub(super) fn remove(&mut self, key: Key) {
         self.rows.push((key, None));
     }
+    /// A row out of the journal: it has come in before.
+    pub(super) fn again(&mut self, key: Key, value: Option<Vec<u8>>) {
+        self.rows.push((key, value));
+    }
 }
 
 impl Book {
-    pub(super) const fn new(db: ::sled::Db) -> Self {
-        Self { db, pending: BTreeMap::new(), failed: OnceCell::new() }
+    pub(super) fn new(db: ::sled::Db) -> Self {
+        let (pending, frozen, entries) = (Rows::new(), Arc::default(), Entries::default());
+        Self { db, pending, frozen, entries, failed: OnceCell::new() }
+    }
+    /// A handle for whoever carries rows over.
+    pub(super) fn db(&self) -> ::sled::Db {
+        self.db.clone()
     }
     fn fail(&self, e: &::sled::Error) -> StoreError {
         let why = self.failed.get_or_init(|| format!("the book: {e}"));
         StoreError::Fatal(why.clone())
     }
-    /// Lays changes over the rows; [`Book::commit`] writes them.
+    /// Lays changes over the rows, and readies them for the journal.
     pub(super) fn take(&mut self, changes: Changes) {
-        self.pending.extend(changes.rows);
+        for (key, value) in changes.rows {
+            self.entries.row(&key, value.as_deref());
+            self.pending.insert(key, value);
+        }
+    }
+    /// The rows laid over since the last turn: who gets them carries them over. Until
+    /// [`Book::thaw`] they are read from here.
+    pub(super) fn freeze(&mut self) -> Arc<Rows> {
+        self.frozen = Arc::new(std::mem::take(&mut self.pending));
+        Arc::clone(&self.frozen)
+    }
+    /// What was frozen is in sled.
+    pub(super) fn thaw(&mut self) {
+        self.frozen = Arc::default();
+    }
+    fn laid_over(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        self.pending.get(key).or_else(|| self.frozen.get(key))
     }
     pub(super) fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(pending) = self.pending.get(key) {
-            return Ok(pending.clone());
+        if let Some(value) = self.laid_over(key) {
+            return Ok(value.clone());
         }
         let value = self.db.get(key).map_err(|e| self.fail(&e))?;
         Ok(value.map(|v| v.to_vec()))
@@ -111,13 +148,26 @@ impl Book {
         while pairs.len() < max {
             let Some(row) = (if backwards { rows.next_back() } else { rows.next() }) else { break };
             let (key, value) = row.map_err(|e| self.fail(&e))?;
-            if !self.pending.contains_key(key.as_ref()) {
+            if self.laid_over(&key).is_none() {
                 pairs.push((key.to_vec(), value.to_vec()));
             }
         }
         let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
-        let pending = self.pending.range::<Key, _>(bounds);
-        pairs.extend(pending.filter_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone()))));
+        let of = |rows: &Rows, covered: &Rows| {
+            let open =
+                rows.range::<Key, _>(bounds.clone()).filter(|(k, _)| !covered.contains_key(*k));
+            let mut live = open.filter_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone())));
+            let mut found = Vec::new();
+            while found.len() < max {
+                let Some(pair) = (if backwards { live.next_back() } else { live.next() }) else {
+                    break;
+                };
+                found.push(pair);
+            }
+            found
+        };
+        pairs.extend(of(&self.pending, &Rows::new()));
+        pairs.extend(of(&self.frozen, &self.pending));
         pairs.sort();
         if backwards {
             pairs.reverse();
@@ -150,26 +200,41 @@ impl Book {
         let mut changes = Changes::default();
         changes.put(HEAD.to_vec(), &VERSION)?;
         self.take(changes);
-        self.commit()
+        self.write_through()
     }
-    /// Writes everything pending as one batch and waits until it is on the disk.
-    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+    /// The last epoch of the journal that is in the book whole.
+    pub(super) fn epoch(&self) -> Result<u64, StoreError> {
+        let value = self.raw(EPOCH)?;
+        Ok(value.and_then(|v| v.try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+    /// Writes everything pending past the journal, while there is none.
+    pub(super) fn write_through(&mut self) -> Result<(), StoreError> {
+        self.entries = Entries::default();
         if let Some(why) = self.failed.get() {
             return Err(StoreError::Fatal(why.clone()));
         }
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let mut batch = ::sled::Batch::default();
-        for (key, value) in std::mem::take(&mut self.pending) {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        let written = self.db.apply_batch(batch).and_then(|()| self.db.flush());
-        written.map(drop).map_err(|e| self.fail(&e))
+        carry(&self.db, &std::mem::take(&mut self.pending), None).map_err(|e| self.fail(&e))
     }
+}
+
+/// Writes rows into sled and waits until they are on the disk; with them, that `epoch` is in here
+/// whole.
+pub(super) fn carry(db: &::sled::Db, rows: &Rows, epoch: Option<u64>) -> ::sled::Result<()> {
+    let mut batch = ::sled::Batch::default();
+    for (n, (key, value)) in rows.iter().enumerate() {
+        match value {
+            Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+            None => batch.remove(key.as_slice()),
+        }
+        if n % BATCH == BATCH - 1 {
+            db.apply_batch(std::mem::take(&mut batch))?;
+        }
+    }
+    if let Some(epoch) = epoch {
+        batch.insert(EPOCH, epoch.to_be_bytes().as_slice());
+    }
+    db.apply_batch(batch)?;
+    db.flush().map(drop)
 }
 
 /// Reads a row.
@@ -211,6 +276,7 @@ fn key(kind: u8, parts: &[&[u8]]) -> Key {
 /// Key of the head. sled takes a file in which it recognises nothing for an empty one; a book
 /// without a head is none.
 pub(super) const HEAD: &[u8] = b"h";
+const EPOCH: &[u8] = b"j";
 /// What the head says: the version of the rows.
 pub(super) const VERSION: u32 = 1;
 pub(super) const MESSAGES: u8 = b'm';
@@ -348,15 +414,18 @@ mod tests {
         book.take(changes);
     }
     #[test]
-    fn what_is_pending_is_read_before_it_is_written() {
+    fn what_is_laid_over_is_read_before_it_is_written() {
         let mut book = book();
-        for k in [b"x1", b"x2", b"x4"] {
+        for k in [b"x1", b"x2", b"x4", b"x5"] {
             raw(&mut book, k, Some(b"old"));
         }
-        book.commit().unwrap();
+        book.write_through().unwrap();
+        raw(&mut book, b"x2", Some(b"never seen"));
+        raw(&mut book, b"x4", Some(b"new"));
+        raw(&mut book, b"x5", None);
+        let frozen = book.freeze();
         raw(&mut book, b"x2", None);
         raw(&mut book, b"x3", Some(b"new"));
-        raw(&mut book, b"x4", Some(b"new"));
         let read = |book: &Book, backwards, max| {
             let pairs = book.page(under(b"x".to_vec()), backwards, max).unwrap();
             pairs
@@ -364,13 +433,20 @@ mod tests {
                 .map(|(k, v)| format!("{}{}", k[1] as char, v[0] as char))
                 .collect::<Vec<_>>()
         };
-        for step in ["pending", "committed"] {
+        for step in ["frozen", "carried", "thawed", "written"] {
+            match step {
+                "carried" => carry(&book.db, &frozen, Some(7)).unwrap(),
+                "thawed" => book.thaw(),
+                "written" => book.write_through().unwrap(),
+                _ => {}
+            }
             assert_eq!(read(&book, false, 9), ["1o", "3n", "4n"], "{step}");
             assert_eq!(read(&book, false, 2), ["1o", "3n"], "{step}");
             assert_eq!(read(&book, true, 2), ["4n", "3n"], "{step}");
             assert!(!book.has(b"x2").unwrap(), "{step}");
-            book.commit().unwrap();
+            assert!(!book.has(b"x5").unwrap(), "{step}");
         }
+        assert_eq!(book.epoch().unwrap(), 7);
     }
     #[test]
     fn no_value_can_become_a_blob() {

@@ -1,8 +1,17 @@
-//! The one thread that calls sled. It takes all requests that wait, lets each prepare its changes,
-//! writes small bodies and then rows, each with one sync, and only then answers them all. There is
-//! no timer: while one group goes to the disk, the next one gathers.
+//! The one thread that changes the store. It takes all requests that wait, lets each prepare its
+//! changes, writes all of them to the journal with one sync, and only then answers. There is no timer:
+//! while one group goes to the disk, the next one gathers. When half a sheet of the journal is
+//! written, or nobody asks for anything, it is sent on its way into segments and book.
 
-use super::{agenda::Agenda, book::Book, segments::Segments, space::Watch, tally::Tally};
+use super::{
+    agenda::Agenda,
+    book::Book,
+    carrier::{Carrier, Load},
+    journal::Journal,
+    segments::Segments,
+    space::Watch,
+    tally::Tally,
+};
 use crate::store::StoreError;
 use std::{
     fs::File,
@@ -34,9 +43,17 @@ pub(super) struct State {
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Prepares changes, on the committer's thread.
 type Job = Box<dyn FnOnce(&mut State) -> Answer + Send>;
-struct Request {
+enum Request {
+    Work(Work),
+    /// Nothing has been carried for a while.
+    Idle,
+}
+struct Work {
     job: Job,
     weight: usize,
+    /// Changes nothing that is kept: done before the group's changes, of what earlier groups wrote,
+    /// and answered at once.
+    reads: bool,
     room: OwnedSemaphorePermit,
 }
 
@@ -51,12 +68,24 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn start(
         state: State,
+        journal: Journal,
         watch: Arc<Watch>,
         arrivals: Arc<Notify>,
     ) -> std::io::Result<Self> {
         let (requests, waiting) = mpsc::channel(MOST);
         let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
-        let thread = Thread { state, watch: Arc::clone(&watch), arrivals, waiting };
+        // Does not keep the committer at work.
+        let committer = requests.downgrade();
+        let remind = move || {
+            if let Some(committer) = committer.upgrade() {
+                // One that has no time for it is not idle.
+                let _ = committer.try_send(Request::Idle);
+            }
+        };
+        let carrier = Carrier::start(state.book.db(), Arc::clone(&watch), remind)?;
+        let watched = Arc::clone(&watch);
+        let thread =
+            Thread { state, journal, carrier, wipe: false, watch: watched, arrivals, waiting };
         let thread =
             std::thread::Builder::new().name("committer".to_owned()).spawn(move || thread.run())?;
         Ok(Self { requests: Some(requests), room, watch, thread: Some(thread) })
@@ -65,6 +94,21 @@ impl Committer {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         weight: usize,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(weight, false, work).await
+    }
+    /// Has the thread run `work`, which changes nothing that is kept, before its next group.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(0, true, work).await
+    }
+    async fn ask<T: Send + 'static>(
+        &self,
+        weight: usize,
+        reads: bool,
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let kib = u32::try_from(weight / 1024).unwrap_or(u32::MAX).saturating_add(1);
@@ -78,8 +122,8 @@ impl Committer {
             })
         });
         let (Some(requests), Ok(room)) = (&self.requests, room) else { return Err(self.ended()) };
-        let request = Request { job, weight, room };
-        requests.send(request).await.map_err(|_| self.ended())?;
+        let work = Work { job, weight, reads, room };
+        requests.send(Request::Work(work)).await.map_err(|_| self.ended())?;
         answered.await.map_err(|_| self.ended())?
     }
     fn ended(&self) -> StoreError {
@@ -98,7 +142,12 @@ impl Drop for Committer {
 }
 
 struct Thread {
+    /// Ends first: it has the book open too, and the lock is in the state.
+    carrier: Carrier,
     state: State,
+    journal: Journal,
+    /// What is under way is the last there was: then its sheet is to be overwritten.
+    wipe: bool,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
     waiting: mpsc::Receiver<Request>,
@@ -106,48 +155,112 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         while let Some(first) = self.waiting.blocking_recv() {
+            let idle = matches!(first, Request::Idle);
             let group = self.gather(first);
             if self.watch.broken().is_some() {
                 // Dropped requests are answered by `Committer::ended`.
                 continue;
             }
-            // sled panics on damage that it finds late.
-            let done = catch_unwind(AssertUnwindSafe(|| self.commit(group)));
-            match done {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => self.watch.break_down(&e.to_string()),
-                Err(_) => self.watch.break_down("the book panicked; it may be damaged"),
-            }
+            self.guarded(|thread| {
+                if !group.is_empty() {
+                    thread.commit(group)?;
+                }
+                thread.look(idle)
+            });
+        }
+        if self.watch.broken().is_none() {
+            self.guarded(Self::close);
         }
     }
-    fn gather(&mut self, first: Request) -> Vec<Request> {
-        let mut weight = first.weight;
-        let mut group = vec![first];
-        while group.len() < MOST && weight < HEAVY {
-            let Ok(request) = self.waiting.try_recv() else { break };
-            weight += request.weight;
-            group.push(request);
+    /// After a failure the store takes nothing more. sled panics on damage that it finds late.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) {
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => self.watch.break_down(&e.to_string()),
+            Err(_) => self.watch.break_down("the book panicked; it may be damaged"),
+        }
+    }
+    fn gather(&mut self, first: Request) -> Vec<Work> {
+        let (mut weight, mut group) = (0, Vec::new());
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if let Request::Work(work) = request {
+                weight += work.weight;
+                group.push(work);
+            }
+            let more = group.len() < MOST && weight < HEAVY;
+            next = if more { self.waiting.try_recv().ok() } else { None };
         }
         group
     }
-    fn commit(&mut self, group: Vec<Request>) -> Result<(), StoreError> {
-        let (state, mut answers) = (&mut self.state, Vec::new());
+    fn commit(&mut self, group: Vec<Work>) -> Result<(), StoreError> {
+        let (reads, writes): (Vec<_>, Vec<_>) = group.into_iter().partition(|work| work.reads);
+        for Work { job, .. } in reads {
+            job(&mut self.state)(Ok(()));
+        }
+        let mut answers = Vec::new();
         let mut rooms = Vec::new();
-        for Request { job, room, .. } in group {
-            answers.push(job(state));
+        for Work { job, room, .. } in writes {
+            answers.push(job(&mut self.state));
             rooms.push(room);
         }
-        // Bodies first: a row never speaks of a body that is not there.
-        let done = state.segments.commit().and_then(|()| state.book.commit());
+        let done = self.write();
         if let Err(e) = &done {
             self.watch.break_down(&e.to_string());
         }
         for answer in answers {
             answer(done.clone());
         }
-        if std::mem::take(&mut state.arrived) {
+        if std::mem::take(&mut self.state.arrived) {
             self.arrivals.notify_one();
         }
         done
+    }
+    fn write(&mut self) -> Result<(), StoreError> {
+        let State { book, segments, .. } = &mut self.state;
+        if self.journal.is_full(&[&segments.entries, &book.entries]) {
+            self.turn()?;
+        }
+        let State { book, segments, .. } = &mut self.state;
+        self.journal.append(&mut [&mut segments.entries, &mut book.entries])
+    }
+    /// Between groups: takes note of what has been carried over, and sends more on its way.
+    fn look(&mut self, idle: bool) -> Result<(), StoreError> {
+        self.note_arrival(false)?;
+        let due = if idle { !self.journal.is_empty() } else { self.journal.is_half_full() };
+        if due && !self.carrier.is_busy() {
+            self.turn()?;
+            self.wipe = idle;
+        }
+        Ok(())
+    }
+    /// Sends what the sheet holds on its way, and goes on with the other; that must have been carried
+    /// over, which is waited for.
+    fn turn(&mut self) -> Result<(), StoreError> {
+        self.note_arrival(true)?;
+        let (epoch, State { book, segments, .. }) = (self.journal.epoch(), &mut self.state);
+        let load = Load { epoch, rows: book.freeze(), bodies: segments.freeze() };
+        self.carrier.send(load)?;
+        self.journal.turn();
+        Ok(())
+    }
+    fn note_arrival(&mut self, wait: bool) -> Result<(), StoreError> {
+        if self.carrier.arrived(wait)? {
+            self.state.book.thaw();
+            self.state.segments.thaw();
+            if std::mem::take(&mut self.wipe) {
+                // It holds nothing that is needed: what can't be overwritten now will be later.
+                drop(self.journal.wipe());
+            }
+        }
+        Ok(())
+    }
+    /// Leaves an empty journal.
+    fn close(&mut self) -> Result<(), StoreError> {
+        if !self.journal.is_empty() {
+            self.turn()?;
+            self.wipe = true;
+        }
+        self.note_arrival(true)
     }
 }

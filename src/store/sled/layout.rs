@@ -6,6 +6,7 @@
 //! meta/       the book (sled)                   reserve  blocks to give up when the disk is full
 //! body/seg/   segments of small sealed bodies   body/msg/ab/ID  a file for each larger one
 //! body/tmp/   bodies being written; emptied at start
+//! journal/    what has been answered for and is not in book and segments yet
 //! ```
 
 use super::OpenError;
@@ -21,7 +22,9 @@ use std::{
 
 /// sled's segments: 2 MiB, so that no leaf of rows ever becomes a blob, which sled does not sync.
 pub(super) const BOOK_SEGMENT: usize = 2 * 1024 * 1024;
-const FORMAT: &str = "restante vault 1\nbook sled 0.34 segment_size 2097152\n";
+const FORMAT: &str = "restante vault 2\nbook sled 0.34 segment_size 2097152\n";
+/// A vault from before there was a journal: opening it makes it one with an empty journal.
+const FORMAT_1: &str = "restante vault 1\nbook sled 0.34 segment_size 2097152\n";
 
 /// Paths under the vault's directory.
 #[derive(Debug, Clone)]
@@ -46,6 +49,9 @@ impl Layout {
     }
     pub(super) fn messages(&self) -> PathBuf {
         self.root.join("body/msg")
+    }
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join("journal")
     }
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("body/tmp")
@@ -84,6 +90,9 @@ impl Layout {
         let path = self.format();
         match fs::read_to_string(&path) {
             Ok(text) if text == FORMAT => Ok(()),
+            Ok(text) if text == FORMAT_1 => {
+                write_durably(&path, FORMAT.as_bytes()).map_err(|e| OpenError::io(&path, e))
+            }
             Ok(text) => Err(OpenError::Format(format!(
                 "{} says {:?}; this version reads {:?}",
                 path.display(),
@@ -112,17 +121,22 @@ impl Layout {
         }
         write_durably(&path, FORMAT.as_bytes()).map_err(|e| OpenError::io(&path, e))
     }
-    /// Moves the book aside under a name that tells when; `None` if there is none.
+    /// Moves the book aside, with the journal that goes with it, under a name that tells when; `None`
+    /// if there is none.
     pub(super) fn set_book_aside(&self, now: Timestamp) -> io::Result<Option<PathBuf>> {
-        if !self.meta().exists() {
+        if !self.meta().exists() && !self.journal().exists() {
             return Ok(None);
         }
+        make_dir(&self.meta())?;
         let stem = format!("meta.damaged-{}", now.strftime("%Y%m%dT%H%M%SZ"));
         let names = (0..).map(|n| if n == 0 { stem.clone() } else { format!("{stem}-{n}") });
         let Some(aside) = names.map(|n| self.root.join(n)).find(|path| !path.exists()) else {
             return Ok(None);
         };
         fs::rename(self.meta(), &aside)?;
+        if self.journal().exists() {
+            fs::rename(self.journal(), aside.join("journal"))?;
+        }
         sync_dir(&self.root)?;
         Ok(Some(aside))
     }

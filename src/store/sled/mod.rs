@@ -6,9 +6,11 @@
 
 mod agenda;
 mod book;
+mod carrier;
 mod committer;
 pub mod durability;
 mod files;
+mod journal;
 mod layout;
 mod notes;
 mod orders;
@@ -32,12 +34,13 @@ use crate::{
 };
 use agenda::Agenda;
 use async_trait::async_trait;
-use book::Book;
+use book::{Book, Changes};
 use committer::{Committer, State};
-use files::{FileReader, FileWriter};
+use files::{FileReader, FileWriter, MemoryReader};
 use jiff::Timestamp;
+use journal::{Entry, Journal, Read};
 use layout::Layout;
-use segments::Segments;
+use segments::{Fresh, Segments};
 use space::Watch;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -129,6 +132,7 @@ impl OpenError {
 pub struct SledStore {
     committer: Committer,
     layout: Layout,
+    fresh: Fresh,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
 }
@@ -145,6 +149,7 @@ impl SledStore {
         let watch = Arc::new(Watch::new(&layout, &options));
         let mut book = Book::new(open_book(&layout, &options)?);
         check_head(&mut book, &layout)?;
+        let journal = replay(&mut book, &layout)?;
         let state = load(&layout, &options, book, lock)?;
         if watch.has_room(options.reserve)
             && let Err(e) = layout.lay_reserve(options.reserve)
@@ -152,9 +157,10 @@ impl SledStore {
             tracing::warn!(error = %e, "no space could be laid aside");
         }
         let arrivals = Arc::new(Notify::new());
-        let committer = Committer::start(state, Arc::clone(&watch), Arc::clone(&arrivals));
+        let fresh = state.segments.fresh();
+        let committer = Committer::start(state, journal, Arc::clone(&watch), Arc::clone(&arrivals));
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
-        Ok(Self { committer, layout, watch, arrivals })
+        Ok(Self { committer, layout, fresh, watch, arrivals })
     }
 }
 
@@ -175,6 +181,35 @@ fn check_head(book: &mut Book, layout: &Layout) -> Result<(), OpenError> {
         }
         None => book.put_head().map_err(damaged),
     }
+}
+/// Brings what the last run answered for, and did not carry over, into segments and book; then the
+/// journal begins anew.
+fn replay(book: &mut Book, layout: &Layout) -> Result<Journal, OpenError> {
+    let io = |e| OpenError::io(&layout.journal(), e);
+    let carried = book.epoch().map_err(damaged)?;
+    let (mut last, mut used) = (carried, false);
+    for Read { epoch, entries } in journal::read(layout).map_err(io)? {
+        used |= epoch > 0;
+        if epoch <= carried {
+            continue;
+        }
+        last = epoch;
+        let mut changes = Changes::default();
+        for entry in entries {
+            match entry {
+                Entry::Row(key, value) => changes.again(key, value),
+                Entry::Write(segment, offset, bytes) => {
+                    segments::replay(layout, segment, offset, &bytes).map_err(io)?;
+                }
+            }
+        }
+        book.take(changes);
+    }
+    if last > carried {
+        segments::sync(layout).map_err(io)?;
+        book.write_through().map_err(damaged)?;
+    }
+    Journal::open(layout, last, used).map_err(io)
 }
 /// Opens sled. A full disk gets one more try without the reserve.
 fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
@@ -288,7 +323,7 @@ impl QueueStore for SledStore {
             .inspect_err(|e| self.note_trouble(e))
     }
     async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError> {
-        self.committer.run(0, move |s| s.claim(ask)).await
+        self.committer.read(move |s| s.claim(ask)).await
     }
     fn arrivals(&self) -> Arc<Notify> {
         Arc::clone(&self.arrivals)
@@ -319,10 +354,10 @@ impl QueueStore for SledStore {
         &self,
         id: QueueId,
     ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError> {
-        self.committer.run(0, move |s| s.message(id)).await
+        self.committer.read(move |s| s.message(id)).await
     }
     async fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
-        self.committer.run(0, move |s| s.attempts(id, index)).await
+        self.committer.read(move |s| s.attempts(id, index)).await
     }
     async fn list(
         &self,
@@ -333,7 +368,7 @@ impl QueueStore for SledStore {
         let mut found = Vec::new();
         while found.len() < max {
             let (filter, left) = (filter.clone(), max - found.len());
-            let slice = self.committer.run(0, move |s| s.list(&filter, after, left));
+            let slice = self.committer.read(move |s| s.list(&filter, after, left));
             let (more, next) = slice.await?;
             found.extend(more);
             if next.is_none() {
@@ -344,7 +379,7 @@ impl QueueStore for SledStore {
         Ok(found)
     }
     async fn totals(&self) -> Result<Totals, StoreError> {
-        self.committer.run(0, |s| s.totals()).await
+        self.committer.read(|s| s.totals()).await
     }
     async fn doomed(
         &self,
@@ -399,6 +434,11 @@ impl BodyStore for SledStore {
         at: &Locator,
         from: u64,
     ) -> Result<Box<dyn BodyReader>, StoreError> {
+        if let Locator::Segment { segment, offset, .. } = at
+            && let Some(sealed) = self.fresh.get(*segment, *offset)
+        {
+            return Ok(Box::new(MemoryReader::new(sealed, from)));
+        }
         Ok(Box::new(FileReader::open(&self.layout, id, at, from).await?))
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
@@ -419,10 +459,10 @@ impl BodyStore for SledStore {
 impl PeopleStore for SledStore {
     async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
         let token = *token;
-        self.committer.run(0, move |s| s.grant_by_token(&token)).await
+        self.committer.read(move |s| s.grant_by_token(&token)).await
     }
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
-        self.committer.run(0, move |s| s.grant(id)).await
+        self.committer.read(move |s| s.grant(id)).await
     }
     async fn grants(
         &self,
@@ -431,7 +471,7 @@ impl PeopleStore for SledStore {
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
         let recipient = recipient.cloned();
-        self.committer.run(0, move |s| s.grants(recipient.as_ref(), after, max)).await
+        self.committer.read(move |s| s.grants(recipient.as_ref(), after, max)).await
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let grant = grant.clone();
@@ -439,11 +479,11 @@ impl PeopleStore for SledStore {
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let address = address.clone();
-        self.committer.run(0, move |s| s.account(&address)).await
+        self.committer.read(move |s| s.account(&address)).await
     }
     async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
         let address = address.clone();
-        self.committer.run(0, move |s| s.accounts_like(&address)).await
+        self.committer.read(move |s| s.accounts_like(&address)).await
     }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         let account = account.clone();
@@ -459,11 +499,11 @@ impl PeopleStore for SledStore {
         max: usize,
     ) -> Result<Vec<Account>, StoreError> {
         let after = after.cloned();
-        self.committer.run(0, move |s| s.accounts(after.as_ref(), max)).await
+        self.committer.read(move |s| s.accounts(after.as_ref(), max)).await
     }
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         let id = *id;
-        self.committer.run(0, move |s| s.session(&id)).await
+        self.committer.read(move |s| s.session(&id)).await
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
@@ -504,7 +544,7 @@ impl NoteStore for SledStore {
     }
     async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.to_owned();
-        self.committer.run(0, move |s| s.note(kind, &key)).await
+        self.committer.read(move |s| s.note(kind, &key)).await
     }
     async fn notes(
         &self,
@@ -513,7 +553,7 @@ impl NoteStore for SledStore {
         max: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let after = after.map(str::to_owned);
-        self.committer.run(0, move |s| s.notes(kind, after.as_deref(), max)).await
+        self.committer.read(move |s| s.notes(kind, after.as_deref(), max)).await
     }
     async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         let key = key.to_owned();

@@ -161,11 +161,12 @@ impl State {
         }
         for (before, after) in before.iter().zip(&after) {
             self.exchange(id, before, after);
+            // It waits again, or others of its unit have become due meanwhile.
+            self.arrived |= self.agenda.has(before.address.domain(), id);
         }
         for ready in &spawned {
             self.enter(ready);
         }
-        self.arrived = true;
         Ok(())
     }
     /// The rows that the outcomes speak of; an error if anything about them forbids the settle.

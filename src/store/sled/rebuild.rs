@@ -6,6 +6,7 @@ use super::{
     OpenError, Options,
     book::{self, Book, Changes},
     durability,
+    journal::{self, Entry},
     layout::{Layout, make_dir},
     open_book, segments,
 };
@@ -94,6 +95,7 @@ pub fn rebuild(
     layout.mark_again()?;
     durability::install()?;
     durability::check()?;
+    place_bodies(&layout).map_err(|e| OpenError::io(&layout.journal(), e))?;
     try_ring(&layout, ring)?;
     let aside = layout.set_book_aside(now).map_err(|e| OpenError::io(dir, e))?;
     let db = open_book(&layout, &Options::default())?;
@@ -108,6 +110,19 @@ pub fn rebuild(
     // Last: a rebuild that was cut short leaves no book.
     work.book.put_head()?;
     Ok(work.report)
+}
+
+/// Bodies that only the journal holds so far come into their segments; its rows are of the old book,
+/// and are set aside with it.
+fn place_bodies(layout: &Layout) -> io::Result<()> {
+    for sheet in journal::read(layout)? {
+        for entry in sheet.entries {
+            if let Entry::Write(segment, offset, bytes) = entry {
+                segments::replay(layout, segment, offset, &bytes)?;
+            }
+        }
+    }
+    segments::sync(layout)
 }
 
 /// A ring that opens nothing is the wrong one; better to find out before anything is moved.
@@ -182,7 +197,7 @@ impl Work<'_> {
         self.report.messages += 1;
         self.report.recipients += recipients.len() as u64;
         self.report.bytes += row.size;
-        if self.report.messages.is_multiple_of(GROUP) { self.book.commit() } else { Ok(()) }
+        if self.report.messages.is_multiple_of(GROUP) { self.book.write_through() } else { Ok(()) }
     }
     fn judge(&self, found: &mut Found<'_>) -> Verdict {
         let mut bytes = vec![0; Prelude::LEN];

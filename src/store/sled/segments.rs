@@ -1,14 +1,15 @@
-//! Small sealed bodies, one after another in segment files: a whole group of them is one write and
-//! one sync.
+//! Small sealed bodies, one after another in segment files. A body is in the journal first, and in
+//! memory for its readers; its place in a segment is kept free for it until it is carried over. What
+//! is erased before that never comes there.
 //!
 //! A record is a head (magic, length, message id, check), then the sealed body, which authenticates
-//! itself. Files are laid out with zeros ahead of their use, so that a sync has no metadata to
-//! write, and so that the first head that is none ends the walk. Each start begins a new file: what
-//! a crash tore at the end of the last is never written over.
+//! itself. The first head that is none ends the walk. Each start begins a new file: what a crash tore
+//! at the end of the last is never written over.
 
 use super::{
     Options,
-    layout::{Layout, body_error, is_full, private, sync_dir, write_zeros},
+    journal::Entries,
+    layout::{Layout, body_error, private, sync_dir, write_zeros},
 };
 use crate::{
     mail::QueueId,
@@ -16,14 +17,15 @@ use crate::{
     store::{Locator, StoreError},
 };
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     io::{self, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 const MAGIC: [u8; 4] = *b"RSG1";
@@ -32,7 +34,10 @@ pub(super) const HEAD: u64 = 4 + 4 + 16 + 4;
 /// A file is laid out in strides of this length.
 const STRIDE: u64 = 4 * 1024 * 1024;
 
-/// All segments, and what the current group is about to write to them.
+/// Where a body begins: segment, offset.
+type Place = (u32, u64);
+
+/// All segments, and what is yet to be written to them.
 #[derive(Debug)]
 pub(super) struct Segments {
     dir: PathBuf,
@@ -41,8 +46,27 @@ pub(super) struct Segments {
     live: BTreeMap<u32, HashSet<u64>>,
     next: u32,
     active: Option<Active>,
-    writes: Vec<Write>,
-    dead: Vec<u32>,
+    /// What the current group is about to write to the journal.
+    pub(super) entries: Entries,
+    /// Since the last turn of the journal.
+    carriage: Carriage,
+    /// Bodies in it that can still be left out.
+    unwritten: HashMap<Place, usize>,
+    /// Bodies in the carriage that is under way.
+    frozen: Vec<Place>,
+    fresh: Fresh,
+}
+/// Bodies that are in no file yet, for readers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fresh(Arc<Mutex<HashMap<Place, Bytes>>>);
+impl Fresh {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The sealed body that begins there.
+    pub(super) fn get(&self, segment: u32, offset: u64) -> Option<Bytes> {
+        self.lock().get(&(segment, offset)).cloned()
+    }
 }
 #[derive(Debug)]
 struct Active {
@@ -51,12 +75,47 @@ struct Active {
     end: u64,
     laid: u64,
 }
+/// What is to be carried from journal and memory into segment files.
+#[derive(Debug, Default)]
+pub(super) struct Carriage {
+    writes: Vec<Write>,
+    /// Files to be removed once no row speaks of them any more.
+    dead: Vec<PathBuf>,
+}
 #[derive(Debug)]
 struct Write {
-    number: u32,
+    path: PathBuf,
     file: Arc<File>,
     offset: u64,
-    bytes: Vec<u8>,
+    /// A body's, before its bytes.
+    head: Option<[u8; HEAD as usize]>,
+    bytes: Bytes,
+}
+impl Carriage {
+    /// Writes and syncs everything. After an error nothing may be relied on.
+    pub(super) fn write(&self) -> Result<(), StoreError> {
+        let mut touched: BTreeMap<&Path, &File> = BTreeMap::new();
+        for write in &self.writes {
+            let mut offset = write.offset;
+            for part in [write.head.as_ref().map_or(&[][..], |head| head), &write.bytes] {
+                let written = write.file.write_all_at(part, offset);
+                written.map_err(|e| fatal(&write.path, &e))?;
+                offset += part.len() as u64;
+            }
+            touched.insert(&write.path, &write.file);
+        }
+        touched.iter().try_for_each(|(path, file)| file.sync_data().map_err(|e| fatal(path, &e)))
+    }
+    /// Removes dead segments.
+    pub(super) fn bury(&self) -> Result<(), StoreError> {
+        for path in &self.dead {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fatal(path, &e)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
 }
 /// A record found by a walk.
 #[derive(Debug)]
@@ -77,7 +136,35 @@ impl Segments {
         let last = numbers(&dir)?.last().copied().max(live.last_key_value().map(|(n, _)| *n));
         let next = last.map_or(0, |n| n.saturating_add(1));
         let size = options.segment_size;
-        Ok(Self { dir, size, live, next, active: None, writes: Vec::new(), dead: Vec::new() })
+        Ok(Self {
+            dir,
+            size,
+            live,
+            next,
+            active: None,
+            entries: Entries::default(),
+            carriage: Carriage::default(),
+            unwritten: HashMap::new(),
+            frozen: Vec::new(),
+            fresh: Fresh::default(),
+        })
+    }
+    /// Bodies that are in no file yet.
+    pub(super) fn fresh(&self) -> Fresh {
+        self.fresh.clone()
+    }
+    /// What has come since the last turn: who gets it carries it over. Until [`Segments::thaw`] its
+    /// bodies are read from memory.
+    pub(super) fn freeze(&mut self) -> Carriage {
+        self.frozen = std::mem::take(&mut self.unwritten).into_keys().collect();
+        std::mem::take(&mut self.carriage)
+    }
+    /// What was frozen is in its files.
+    pub(super) fn thaw(&mut self) {
+        let mut fresh = self.fresh.lock();
+        for place in std::mem::take(&mut self.frozen) {
+            fresh.remove(&place);
+        }
     }
     /// Removes files in which nothing lives any more and nothing has been written for that long.
     pub(super) fn sweep(&self, layout: &Layout, age: std::time::Duration) -> io::Result<()> {
@@ -89,23 +176,20 @@ impl Segments {
         }
         Ok(())
     }
-    /// Appends a sealed body; it is on the disk after [`Segments::commit`].
+    /// Finds a place for a sealed body, and readies it for the journal.
     pub(super) fn append(&mut self, id: QueueId, sealed: &Bytes) -> Result<Locator, StoreError> {
         let length = sealed.len() as u64;
+        let head = head(id, length)?;
         let active = self.room(HEAD + length)?;
-        let (number, offset) = (active.number, active.end + HEAD);
-        let mut record = head(id, length)?.to_vec();
-        record.extend_from_slice(sealed);
-        let start = std::mem::replace(&mut active.end, offset + length);
-        let file = Arc::clone(&active.file);
-        match self.writes.last_mut() {
-            Some(w) if w.number == number && w.offset + w.bytes.len() as u64 == start => {
-                w.bytes.append(&mut record);
-            }
-            Some(_) | None => {
-                self.writes.push(Write { number, file, offset: start, bytes: record })
-            }
-        }
+        let (number, start, file) = (active.number, active.end, Arc::clone(&active.file));
+        let offset = start + HEAD;
+        active.end = offset + length;
+        self.entries.write(number, start, &[&head, sealed]);
+        let path = path(&self.dir, number);
+        let write = Write { path, file, offset: start, head: Some(head), bytes: sealed.clone() };
+        self.unwritten.insert((number, offset), self.carriage.writes.len());
+        self.carriage.writes.push(write);
+        self.fresh.lock().insert((number, offset), sealed.clone());
         self.live.entry(number).or_default().insert(offset);
         Ok(Locator::Segment { segment: number, offset, length })
     }
@@ -144,15 +228,28 @@ impl Segments {
         if !self.live.get_mut(&number).is_some_and(|live| live.remove(&offset)) {
             return Ok(());
         }
-        let path = path(&self.dir, number);
-        let file = match private().create(false).open(&path) {
-            Ok(file) => Arc::new(file),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(body_error(&path, &e)),
-        };
         let slot = Prelude::SLOT.start as u64..(Prelude::SLOT.end as u64).min(length);
         let bytes = vec![0; usize::try_from(slot.end.saturating_sub(slot.start)).unwrap_or(0)];
-        self.writes.push(Write { number, file, offset: offset + slot.start, bytes });
+        let offset_of_slot = offset + slot.start;
+        let place = (number, offset);
+        self.fresh.lock().remove(&place);
+        if let Some(at) = self.unwritten.remove(&place) {
+            // Its head alone comes into the file, so that a walk finds its way past the gap.
+            if let Some(write) = self.carriage.writes.get_mut(at) {
+                write.bytes = Bytes::new();
+            }
+            self.entries.write(number, offset_of_slot, &[&bytes]);
+        } else {
+            let path = path(&self.dir, number);
+            let file = match private().create(false).open(&path) {
+                Ok(file) => Arc::new(file),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(e) => return Err(body_error(&path, &e)),
+            };
+            self.entries.write(number, offset_of_slot, &[&bytes]);
+            let (head, offset) = (None, offset_of_slot);
+            self.carriage.writes.push(Write { path, file, offset, head, bytes: bytes.into() });
+        }
         self.bury(number);
         Ok(())
     }
@@ -161,51 +258,48 @@ impl Segments {
         let active = self.active.as_ref().is_some_and(|a| a.number == number);
         if !active && self.live.get(&number).is_none_or(HashSet::is_empty) {
             self.live.remove(&number);
-            self.dead.push(number);
+            self.carriage.dead.push(path(&self.dir, number));
         }
-    }
-    /// Writes and syncs everything pending, then removes dead segments. After an error nothing may
-    /// be relied on.
-    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
-        let mut touched: BTreeMap<u32, Arc<File>> = BTreeMap::new();
-        for Write { number, file, offset, bytes } in std::mem::take(&mut self.writes) {
-            let written = file.write_all_at(&bytes, offset);
-            written.map_err(|e| fatal(&path(&self.dir, number), &e))?;
-            touched.insert(number, file);
-        }
-        for (number, file) in touched {
-            file.sync_data().map_err(|e| fatal(&path(&self.dir, number), &e))?;
-        }
-        for number in std::mem::take(&mut self.dead) {
-            match fs::remove_file(path(&self.dir, number)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(fatal(&path(&self.dir, number), &e));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
     }
 }
+/// Brings a body, or the zeros over its key, from the journal into its segment after a crash. A
+/// segment that is gone needs it no more.
+pub(super) fn replay(layout: &Layout, number: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    match private().create(false).open(path(&layout.segments(), number)) {
+        Ok(file) => file.write_all_at(bytes, offset),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+/// Syncs all segments.
+pub(super) fn sync(layout: &Layout) -> io::Result<()> {
+    let dir = layout.segments();
+    numbers(&dir)?.into_iter().try_for_each(|number| File::open(path(&dir, number))?.sync_data())
+}
 impl Active {
-    /// Lays zeros ahead, for `length` more bytes at least.
+    /// Lays blocks ahead, for `length` more bytes at least: once a body has been answered for, there
+    /// is room for it.
     fn lay(&mut self, length: u64, size: u64) -> io::Result<()> {
         let need = self.end + length;
         if need <= self.laid {
             return Ok(());
         }
         let goal = need.max((self.laid + STRIDE).min(size));
-        let mut file = &*self.file;
-        file.seek(SeekFrom::Start(self.laid))?;
-        let laid = write_zeros(&mut file, goal - self.laid).and_then(|()| self.file.sync_all());
-        if let Err(e) = laid {
-            if is_full(&e) {
-                self.file.set_len(self.laid)?;
-            }
+        if let Err(e) = lay(&self.file, self.laid, goal) {
+            self.file.set_len(self.laid)?;
             return Err(e);
         }
         self.laid = goal;
         Ok(())
+    }
+}
+fn lay(mut file: &File, from: u64, to: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), from, to - from) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            file.seek(SeekFrom::Start(from))?;
+            write_zeros(&mut file, to - from)
+        }
+        other => Ok(other?),
     }
 }
 
@@ -282,6 +376,16 @@ mod tests {
         let options = Options { segment_size: size, ..Options::default() };
         Segments::open(&layout, &options, BTreeMap::new()).unwrap()
     }
+    impl Segments {
+        /// Carries over what there is.
+        fn carry(&mut self) {
+            let carriage = self.freeze();
+            carriage.write().unwrap();
+            carriage.bury().unwrap();
+            self.thaw();
+            assert!(self.fresh.lock().is_empty());
+        }
+    }
     fn walked(s: &Segments, number: u32) -> Vec<(QueueId, usize)> {
         let mut found = Vec::new();
         let mut visit = |r: Record| {
@@ -298,7 +402,7 @@ mod tests {
         for n in 1..=3 {
             s.append(id(n), &Bytes::from(vec![n; 300 * usize::from(n)])).unwrap();
         }
-        s.commit().unwrap();
+        s.carry();
         assert_eq!(walked(&s, 0), [(id(1), 300), (id(2), 600), (id(3), 900)]);
         let file = fs::OpenOptions::new().write(true).open(path(&s.dir, 0)).unwrap();
         file.write_all_at(b"X", HEAD + 300 + HEAD + 600 + 5).unwrap();
@@ -321,10 +425,10 @@ mod tests {
             };
             at.push((segment, offset, length));
         }
-        s.commit().unwrap();
+        s.carry();
         assert_eq!(at.iter().map(|(s, ..)| *s).collect::<Vec<_>>(), [0, 0, 1]);
         s.erase(at[0].0, at[0].1, at[0].2).unwrap();
-        s.commit().unwrap();
+        s.carry();
         assert!(path(&s.dir, 0).exists(), "the second still lives");
         let mut slot = [9; Prelude::SLOT.end];
         File::open(path(&s.dir, 0)).unwrap().read_exact_at(&mut slot, HEAD).unwrap();
@@ -333,10 +437,37 @@ mod tests {
         for _ in 0..2 {
             s.erase(at[1].0, at[1].1, at[1].2).unwrap();
             s.erase(at[2].0, at[2].1, at[2].2).unwrap();
-            s.commit().unwrap();
+            s.carry();
         }
         assert!(!path(&s.dir, 0).exists());
         assert!(path(&s.dir, 1).exists(), "the active one stays");
+    }
+    #[test]
+    fn what_is_erased_before_it_is_written_never_comes_to_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut s = open(dir.path(), 1 << 20);
+        let place = |at| match at {
+            Locator::Segment { segment, offset, length } => (segment, offset, length),
+            other => panic!("{other:?}"),
+        };
+        let [a, b, c] =
+            [1, 2, 3].map(|n| place(s.append(id(n), &Bytes::from(vec![n; 200])).unwrap()));
+        assert_eq!(s.fresh().get(b.0, b.1).unwrap(), vec![2; 200], "read from memory");
+        s.erase(b.0, b.1, b.2).unwrap();
+        assert_eq!(s.fresh().get(b.0, b.1), None);
+        let carriage = s.freeze();
+        s.erase(c.0, c.1, c.2).unwrap();
+        carriage.write().unwrap();
+        s.thaw();
+        s.carry();
+        let bytes = fs::read(path(&s.dir, 0)).unwrap();
+        let of = |(_, offset, length): (u32, u64, u64)| {
+            &bytes[usize::try_from(offset).unwrap()..][..usize::try_from(length).unwrap()]
+        };
+        assert_eq!(of(a), [1; 200]);
+        assert_eq!(of(b), [0; 200], "erased before");
+        assert!(of(c)[Prelude::SLOT].iter().all(|b| *b == 0), "erased while it was under way");
+        assert_eq!(walked(&s, 0).len(), 3, "a walk finds its way past the gap");
     }
     #[test]
     fn every_start_begins_a_new_segment() {
@@ -344,7 +475,7 @@ mod tests {
         for n in 0..3 {
             let mut s = open(dir.path(), 1000);
             s.append(id(1), &Bytes::from_static(b"sealed")).unwrap();
-            s.commit().unwrap();
+            s.carry();
             assert_eq!(numbers(&s.dir).unwrap().len(), n + 1);
         }
     }

@@ -30,6 +30,20 @@ pub struct Manner {
     pub count_only: bool,
     /// Offers REQUIRETLS, inside TLS.
     pub requiretls: bool,
+    /// What it does after it has taken a message.
+    pub after: After,
+}
+
+/// What a host does with a connection that has brought a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum After {
+    /// Takes the next.
+    #[default]
+    Stays,
+    /// Answers the next command with 421 and closes.
+    Closes,
+    /// Closes without a word.
+    Vanishes,
 }
 
 /// Ways to offer STARTTLS.
@@ -74,6 +88,7 @@ struct Kept {
     messages: Mutex<Vec<Received>>,
     bytes: Mutex<Vec<u8>>,
     counted: Mutex<Counted>,
+    streams: Mutex<Vec<TcpStream>>,
 }
 
 /// A running mail host.
@@ -101,6 +116,8 @@ impl Sink {
                         break;
                     }
                     let Ok(stream) = stream else { continue };
+                    let clone = stream.try_clone().expect("a handle");
+                    kept.streams.lock().expect("lock").push(clone);
                     let (kept, manner, offer) = (Arc::clone(&kept), manner.clone(), offer.clone());
                     std::thread::spawn(move || {
                         drop(session(stream, &kept, &manner, offer.as_ref()));
@@ -120,6 +137,11 @@ impl Sink {
         self.kept.bytes.lock().expect("lock").clone()
     }
 
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.kept.streams.lock().expect("lock").len()
+    }
+
     /// How much content it saw.
     pub fn counted(&self) -> Counted {
         *self.kept.counted.lock().expect("lock")
@@ -132,6 +154,10 @@ impl Drop for Sink {
         drop(TcpStream::connect(self.address));
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
+        }
+        // A host that is gone takes nothing more over its old connections either.
+        for stream in self.kept.streams.lock().expect("lock").iter() {
+            drop(stream.shutdown(Shutdown::Both));
         }
     }
 }
@@ -219,13 +245,21 @@ fn talk(
     over_tls: bool,
 ) -> std::io::Result<bool> {
     let (mut from, mut to) = (String::new(), Vec::new());
+    let mut after = After::Stays;
     loop {
         let mut line = String::new();
+        if after == After::Vanishes {
+            return Ok(false);
+        }
         if reader.read_line(&mut line)? == 0 {
             return Ok(false);
         }
         kept.bytes.lock().expect("lock").extend_from_slice(line.as_bytes());
         let upper = line.trim_end().to_ascii_uppercase();
+        if after == After::Closes {
+            writer.write_all(b"421 4.3.2 one is enough\r\n")?;
+            return Ok(false);
+        }
         let reply: String = if upper.starts_with("EHLO") {
             offers(offer, over_tls && manner.requiretls)
         } else if upper == "STARTTLS" {
@@ -260,6 +294,7 @@ fn talk(
                 let to = std::mem::take(&mut to);
                 let message = Received { from: from.clone(), to, content, over_tls, size };
                 kept.messages.lock().expect("lock").push(message);
+                after = manner.after;
                 "250 2.0.0 kept\r\n".to_owned()
             }
         } else if upper == "QUIT" {

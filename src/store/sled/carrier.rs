@@ -1,0 +1,112 @@
+//! Carries what a sheet of the journal holds into segments and book, on a thread of its own, so that
+//! nobody who sends mail waits for sled. And tells the committer now and then to look whether it is
+//! idle.
+
+use super::{
+    book::{self, Rows},
+    segments::Carriage,
+    space::Watch,
+};
+use crate::store::StoreError;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// After this long without a turn the committer is reminded.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// What one sheet holds.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) epoch: u64,
+    pub(super) rows: Arc<Rows>,
+    pub(super) bodies: Carriage,
+}
+
+/// The committer's end.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    loads: Option<mpsc::SyncSender<Load>>,
+    done: mpsc::Receiver<Result<(), StoreError>>,
+    busy: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Carrier {
+    /// `remind` is called while there is nothing to carry.
+    pub(super) fn start(
+        db: ::sled::Db,
+        watch: Arc<Watch>,
+        remind: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (loads, waiting) = mpsc::sync_channel::<Load>(1);
+        let (answer, done) = mpsc::channel();
+        let work = move || loop {
+            match waiting.recv_timeout(IDLE) {
+                Ok(load) => {
+                    // sled panics on damage that it finds late.
+                    let carried = catch_unwind(AssertUnwindSafe(|| carry(&db, &load)));
+                    let panicked =
+                        || StoreError::Fatal("the book panicked; it may be damaged".to_owned());
+                    let carried = carried.unwrap_or_else(|_| Err(panicked()));
+                    if let Err(error) = &carried {
+                        watch.break_down(&error.to_string());
+                    }
+                    if answer.send(carried).is_err() {
+                        return;
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => remind(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        };
+        let thread = std::thread::Builder::new().name("carrier".to_owned()).spawn(work)?;
+        Ok(Self { loads: Some(loads), done, busy: false, thread: Some(thread) })
+    }
+    /// True while a load is under way.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.busy
+    }
+    /// Sends a load on its way; there is only one at a time.
+    pub(super) fn send(&mut self, load: Load) -> Result<(), StoreError> {
+        let gone = || StoreError::Fatal("the carrier has ended".to_owned());
+        self.loads.as_ref().ok_or_else(gone)?.send(load).map_err(|_| gone())?;
+        self.busy = true;
+        Ok(())
+    }
+    /// True if a load has arrived meanwhile; waits for it if asked to.
+    pub(super) fn arrived(&mut self, wait: bool) -> Result<bool, StoreError> {
+        if !self.busy {
+            return Ok(false);
+        }
+        let gone = || StoreError::Fatal("the carrier has ended".to_owned());
+        let done = match self.done.try_recv() {
+            Err(mpsc::TryRecvError::Empty) if !wait => return Ok(false),
+            Err(mpsc::TryRecvError::Empty) => self.done.recv().map_err(|_| gone())?,
+            Err(mpsc::TryRecvError::Disconnected) => return Err(gone()),
+            Ok(done) => done,
+        };
+        self.busy = false;
+        done.map(|()| true)
+    }
+}
+/// Waits until it has finished.
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.loads = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Bodies first: a row of the book never speaks of a body that is in no file.
+fn carry(db: &::sled::Db, load: &Load) -> Result<(), StoreError> {
+    load.bodies.write()?;
+    let failed = |e| StoreError::Fatal(format!("the book: {e}"));
+    book::carry(db, &load.rows, Some(load.epoch)).map_err(failed)?;
+    load.bodies.bury()
+}

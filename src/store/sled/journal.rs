@@ -1,0 +1,400 @@
+//! The journal: what a group of requests changes, rows and small bodies alike, is one write and one
+//! sync. Segments and book get it later, off the path that senders wait on; much of it never, because
+//! it has changed again by then.
+//!
+//! Two sheets take turns. A sheet is laid out with zeros, so that a sync has no metadata to write, and
+//! is written from its beginning each time. A record is a head (magic, length, epoch, check), then
+//! its entries; the epoch grows with every turn, so that what an earlier turn left behind it is told
+//! from what belongs to this one. The book knows the last epoch that is in it whole.
+
+use super::{
+    book::Key,
+    layout::{Layout, make_dir, private, sync_dir, write_zeros},
+};
+use crate::store::StoreError;
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{self, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+
+/// Length of a sheet. It bounds what waits in memory for book and segments.
+const SHEET: u64 = 8 * 1024 * 1024;
+/// A sheet is laid out in strides of this length.
+const STRIDE: u64 = 512 * 1024;
+const MAGIC: [u8; 4] = *b"RSJ1";
+/// Magic, length, epoch, check.
+const HEAD: usize = 4 + 4 + 8 + 16;
+const PUT: u8 = 1;
+const REMOVE: u8 = 2;
+const WRITE: u8 = 3;
+
+/// Entries on their way to the journal.
+#[derive(Debug, Default)]
+pub(super) struct Entries(Vec<u8>);
+
+impl Entries {
+    /// A row is written or removed.
+    pub(super) fn row(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.0.push(if value.is_some() { PUT } else { REMOVE });
+        self.sized(key);
+        if let Some(value) = value {
+            self.sized(value);
+        }
+    }
+    /// Bytes of a segment are written.
+    pub(super) fn write(&mut self, segment: u32, offset: u64, parts: &[&[u8]]) {
+        self.0.push(WRITE);
+        self.0.extend_from_slice(&segment.to_be_bytes());
+        self.0.extend_from_slice(&offset.to_be_bytes());
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.0.extend_from_slice(&(length as u64).to_be_bytes());
+        parts.iter().for_each(|part| self.0.extend_from_slice(part));
+    }
+    fn sized(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(bytes);
+    }
+    fn clear(&mut self) {
+        self.0.clear();
+        self.0.shrink_to(64 * 1024);
+    }
+}
+
+/// An entry read back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// See [`Entries::row`].
+    Row(Key, Option<Vec<u8>>),
+    /// See [`Entries::write`].
+    Write(u32, u64, Bytes),
+}
+/// What a sheet holds.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// 0: nothing.
+    pub(super) epoch: u64,
+    /// In the order in which they came.
+    pub(super) entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Sheet {
+    path: PathBuf,
+    file: File,
+    laid: u64,
+    /// Where the next record goes.
+    end: u64,
+    /// Up to there something has been written since it was last overwritten.
+    used: u64,
+}
+
+/// The journal, open.
+#[derive(Debug)]
+pub(super) struct Journal {
+    epoch: u64,
+    writing: Sheet,
+    resting: Sheet,
+    buffer: Vec<u8>,
+}
+
+/// Reads what the last run left, the older sheet first.
+pub(super) fn read(layout: &Layout) -> io::Result<Vec<Read>> {
+    let mut sheets = Vec::new();
+    for path in paths(layout) {
+        match std::fs::read(&path) {
+            Ok(bytes) => sheets.push(parse(&bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    sheets.sort_by_key(|sheet| sheet.epoch);
+    Ok(sheets)
+}
+fn paths(layout: &Layout) -> [PathBuf; 2] {
+    ["0", "1"].map(|name| layout.journal().join(name))
+}
+
+impl Journal {
+    /// Begins anew after the last epoch that has been read; nothing of that is needed any more, and
+    /// it is overwritten if anything was there.
+    pub(super) fn open(layout: &Layout, last: u64, used: bool) -> io::Result<Self> {
+        make_dir(&layout.journal())?;
+        let [one, other] = paths(layout);
+        let (writing, resting) = (Sheet::open(one)?, Sheet::open(other)?);
+        sync_dir(&layout.journal())?;
+        let epoch = last.saturating_add(1);
+        let mut journal = Self { epoch, writing, resting, buffer: Vec::new() };
+        if used {
+            (journal.writing.used, journal.resting.used) =
+                (journal.writing.laid, journal.resting.laid);
+            journal.wipe()?;
+        }
+        Ok(journal)
+    }
+    /// The epoch of what is written now.
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+    /// True if it is time to carry the sheet over, before there is no room left on it.
+    pub(super) const fn is_half_full(&self) -> bool {
+        self.writing.end > SHEET / 2
+    }
+    /// True if there is no room left on the sheet for these.
+    pub(super) fn is_full(&self, entries: &[&Entries]) -> bool {
+        let length: usize = entries.iter().map(|e| e.0.len()).sum();
+        self.writing.end > 0 && self.writing.end + (HEAD + length) as u64 > SHEET
+    }
+    /// Nothing has been written since the turn.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.writing.end == 0
+    }
+    /// Writes the entries as one record that is on the disk when this returns. After an error nothing
+    /// may be relied on.
+    pub(super) fn append(&mut self, entries: &mut [&mut Entries]) -> Result<(), StoreError> {
+        let length: usize = entries.iter().map(|e| e.0.len()).sum();
+        if length == 0 {
+            return Ok(());
+        }
+        self.buffer.clear();
+        self.buffer.resize(HEAD, 0);
+        for part in entries {
+            self.buffer.extend_from_slice(&part.0);
+            part.clear();
+        }
+        let sheet = &mut self.writing;
+        let body = self.buffer.get(HEAD..).unwrap_or_default();
+        let head = head(self.epoch, sheet.end, body)?;
+        self.buffer.iter_mut().zip(head).for_each(|(to, from)| *to = from);
+        let written = sheet.append(&self.buffer);
+        self.buffer.shrink_to(256 * 1024);
+        written.map_err(|e| StoreError::Fatal(format!("{}: {e}", sheet.path.display())))
+    }
+    /// Turns to the other sheet, whose content has been carried over.
+    pub(super) fn turn(&mut self) {
+        std::mem::swap(&mut self.writing, &mut self.resting);
+        self.writing.end = 0;
+        self.epoch = self.epoch.saturating_add(1);
+    }
+    /// Overwrites what has been carried over: keys that have been destroyed since are not to outlast
+    /// their book.
+    pub(super) fn wipe(&mut self) -> io::Result<()> {
+        self.resting.end = 0;
+        self.resting.wipe()?;
+        self.writing.wipe()
+    }
+}
+
+impl Sheet {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = private().truncate(false).open(&path)?;
+        let laid = file.metadata()?.len();
+        // Blocks for the whole sheet now: later is no time to find the disk full.
+        if laid < SHEET && reserve(&file, SHEET).is_err() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(Self { path, file, laid, end: 0, used: 0 })
+    }
+    /// Overwrites what lies behind the last record.
+    fn wipe(&mut self) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.end))?;
+        write_zeros(&mut self.file, self.used.saturating_sub(self.end))?;
+        self.used = self.end;
+        Ok(())
+    }
+    fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        let end = self.end.saturating_add(record.len() as u64);
+        if end > self.laid {
+            let goal = end.max(self.laid.saturating_add(STRIDE));
+            self.file.seek(SeekFrom::Start(self.laid))?;
+            write_zeros(&mut self.file, goal - self.laid)?;
+            self.file.sync_all()?;
+            self.laid = goal;
+        }
+        self.file.write_all_at(record, self.end)?;
+        self.file.sync_data()?;
+        self.end = end;
+        self.used = self.used.max(end);
+        Ok(())
+    }
+}
+/// Reserves blocks, as far as the file system knows how; the length stays.
+fn reserve(file: &File, length: u64) -> rustix::io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// A record's place counts too: one that an earlier turn left at another is none.
+fn head(epoch: u64, offset: u64, body: &[u8]) -> Result<[u8; HEAD], StoreError> {
+    let length = u32::try_from(body.len())
+        .map_err(|_| StoreError::Corrupt("too much for one record of the journal".to_owned()))?;
+    let check = Sha256::new()
+        .chain_update(epoch.to_be_bytes())
+        .chain_update(offset.to_be_bytes())
+        .chain_update(body)
+        .finalize();
+    let mut head = [0; HEAD];
+    let parts: [&[u8]; 4] = [&MAGIC, &length.to_be_bytes(), &epoch.to_be_bytes(), &check];
+    head.iter_mut().zip(parts.concat()).for_each(|(to, from)| *to = from);
+    Ok(head)
+}
+
+/// Reads records until one is none, or of another turn: the end, or where a crash tore the last.
+fn parse(sheet: &[u8]) -> Read {
+    let mut found = Read::default();
+    let mut rest = sheet;
+    while let Some((epoch, body, after)) = record(rest, sheet.len() - rest.len()) {
+        let begun = found.epoch == 0;
+        if !begun && epoch != found.epoch {
+            break;
+        }
+        let Some(entries) = entries(body) else { break };
+        found.epoch = epoch;
+        found.entries.extend(entries);
+        rest = after;
+    }
+    found
+}
+fn record(bytes: &[u8], offset: usize) -> Option<(u64, &[u8], &[u8])> {
+    let (found, rest) = bytes.split_at_checked(HEAD)?;
+    let length = u32::from_be_bytes(found.get(4..8)?.try_into().ok()?);
+    let epoch = u64::from_be_bytes(found.get(8..16)?.try_into().ok()?);
+    let (body, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    (head(epoch, offset as u64, body).ok()? == *found).then_some((epoch, body, after))
+}
+fn entries(mut bytes: &[u8]) -> Option<Vec<Entry>> {
+    let mut entries = Vec::new();
+    while let Some((tag, rest)) = bytes.split_first() {
+        bytes = rest;
+        entries.push(match *tag {
+            PUT => {
+                let key = sized(&mut bytes)?.to_vec();
+                Entry::Row(key, Some(sized(&mut bytes)?.to_vec()))
+            }
+            REMOVE => Entry::Row(sized(&mut bytes)?.to_vec(), None),
+            WRITE => {
+                let segment = u32::from_be_bytes(*bytes.split_off(..4)?.as_array()?);
+                let offset = u64::from_be_bytes(*bytes.split_off(..8)?.as_array()?);
+                Entry::Write(segment, offset, Bytes::copy_from_slice(sized(&mut bytes)?))
+            }
+            _ => return None,
+        });
+    }
+    Some(entries)
+}
+fn sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = u64::from_be_bytes(bytes.split_off(..8)?.try_into().ok()?);
+    bytes.split_off(..usize::try_from(length).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal(dir: &std::path::Path, last: u64) -> Journal {
+        Journal::open(&Layout::new(dir), last, false).unwrap()
+    }
+    fn put(journal: &mut Journal, key: &str) {
+        let (mut one, mut other) = (Entries::default(), Entries::default());
+        one.write(3, 77, &[b"head", key.as_bytes()]);
+        other.row(key.as_bytes(), Some(b"value"));
+        other.row(b"gone", None);
+        journal.append(&mut [&mut one, &mut other]).unwrap();
+        assert!(one.0.is_empty() && other.0.is_empty(), "taken");
+    }
+    /// Epochs and the keys of rows put, as they are read back.
+    fn found(dir: &std::path::Path) -> Vec<(u64, String)> {
+        let sheets = read(&Layout::new(dir)).unwrap();
+        let keys = |sheet: &Read| {
+            let keys = sheet.entries.iter().filter_map(|entry| match entry {
+                Entry::Row(key, Some(_)) => Some(String::from_utf8_lossy(key).into_owned()),
+                Entry::Row(_, None) | Entry::Write(..) => None,
+            });
+            keys.collect::<Vec<_>>().join(" ")
+        };
+        sheets.iter().filter(|s| s.epoch > 0).map(|s| (s.epoch, keys(s))).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_read_back_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 4);
+        assert!(journal.is_empty());
+        put(&mut journal, "a");
+        put(&mut journal, "b");
+        let sheet = read(&Layout::new(dir.path())).unwrap().pop().unwrap();
+        let want = |key: &str| {
+            [
+                Entry::Write(3, 77, Bytes::from(format!("head{key}"))),
+                Entry::Row(key.into(), Some(b"value".to_vec())),
+                Entry::Row(b"gone".to_vec(), None),
+            ]
+        };
+        assert_eq!(sheet.entries, want("a").into_iter().chain(want("b")).collect::<Vec<_>>());
+        assert_eq!(sheet.epoch, 5);
+    }
+    #[test]
+    fn each_turn_begins_anew_and_what_an_earlier_one_left_behind_it_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 0);
+        ["a", "b", "c"].iter().for_each(|key| put(&mut journal, key));
+        journal.turn();
+        assert_eq!(found(dir.path()), [(1, "a b c".to_owned())]);
+        put(&mut journal, "d");
+        assert_eq!(found(dir.path()), [(1, "a b c".to_owned()), (2, "d".to_owned())]);
+        journal.turn();
+        put(&mut journal, "e");
+        assert_eq!(found(dir.path()), [(2, "d".to_owned()), (3, "e".to_owned())]);
+        journal.wipe().unwrap();
+        assert_eq!(found(dir.path()), [(3, "e".to_owned())], "what is being written stays");
+        let bytes = std::fs::read(&paths(&Layout::new(dir.path()))[0]).unwrap();
+        assert_eq!(bytes.windows(1).filter(|w| *w == b"c").count(), 0, "nothing behind it stays");
+    }
+    #[test]
+    fn reading_ends_where_a_crash_tore_the_last_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 0);
+        put(&mut journal, "a");
+        let first = usize::try_from(journal.writing.end).unwrap();
+        put(&mut journal, "b");
+        let last = usize::try_from(journal.writing.end).unwrap();
+        let path = &paths(&Layout::new(dir.path()))[0];
+        let whole = std::fs::read(path).unwrap();
+        for at in [first, first + 5, first + HEAD, last - 1] {
+            let mut torn = whole.clone();
+            torn[at] ^= 1;
+            std::fs::write(path, &torn).unwrap();
+            assert_eq!(found(dir.path()), [(1, "a".to_owned())], "byte {at}");
+            std::fs::write(path, &whole[..at]).unwrap();
+            assert_eq!(found(dir.path()), [(1, "a".to_owned())], "cut at {at}");
+        }
+        let mut moved = whole[..first].to_vec();
+        moved.extend_from_slice(&whole[..first]);
+        std::fs::write(path, &moved).unwrap();
+        assert_eq!(found(dir.path()), [(1, "a".to_owned())], "a record counts at its place only");
+        std::fs::write(path, [0; 10]).unwrap();
+        assert_eq!(found(dir.path()), []);
+    }
+    #[test]
+    fn a_sheet_is_full_before_it_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 0);
+        let mut large = Entries::default();
+        let mut fill = |journal: &mut Journal| {
+            large.write(1, 1, &[&vec![7; 3 << 20]]);
+            let full = journal.is_full(&[&large]);
+            journal.append(&mut [&mut large]).unwrap();
+            (full, journal.is_half_full())
+        };
+        assert_eq!(fill(&mut journal), (false, false));
+        assert_eq!(fill(&mut journal), (false, true));
+        assert_eq!(fill(&mut journal), (true, true), "written all the same: nothing is lost");
+        assert_eq!(read(&Layout::new(dir.path())).unwrap().pop().unwrap().entries.len(), 3);
+    }
+}
