@@ -69,8 +69,8 @@ async fn fates(relay: &Relay, claim: &Claim, received: &str, search: &mut Search
         }
         let fate = match way {
             Way::Direct(clearance, pooled) => {
-                let shipment = Shipment { relay, claim, clearance, received };
-                match shipment.send(pooled, search).await {
+                let shipment = Shipment { relay, claim, clearance: *clearance, received };
+                match shipment.send(*pooled, search).await {
                     Sent::Done(fates) => return (fates, std::mem::take(&mut search.attempts)),
                     Sent::Onwards => continue,
                     Sent::PutOff(answers) => {

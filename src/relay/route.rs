@@ -39,7 +39,7 @@ const QUESTIONS_MAX: usize = 5 + HOSTS_MAX * (3 + 3 * ADDRESSES_MAX);
 /// Where a claim's recipients go, for now.
 pub(super) enum Way {
     /// Over this connection.
-    Direct(Clearance, Pooled),
+    Direct(Box<Clearance>, Box<Pooled>),
     /// Sealed for pickup.
     Envelope(Why),
     /// Not now.
@@ -124,7 +124,7 @@ impl<'a> Search<'a> {
                         if !pooled.used {
                             self.note_cleared(pooled.peer.facts());
                         }
-                        return Way::Direct(clearance, pooled);
+                        return Way::Direct(Box::new(clearance), Box::new(pooled));
                     }
                     None => break,
                 },

@@ -133,7 +133,7 @@ enum Play {
     /// Offers DSN, and takes everything.
     Dsn,
     /// Takes everything in the first transaction; in those after it, this.
-    Then(Box<Play>),
+    Then(Box<Self>),
     /// The connection never comes about.
     Hangs,
 }

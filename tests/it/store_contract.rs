@@ -1153,6 +1153,7 @@ mod sled_alone {
             store.delete(id, &at).await.unwrap();
             store.forget_body(id).await.unwrap();
         }
+        drop(store);
         let segments = fs::read_dir(dir.path().join("body/seg")).unwrap().count();
         assert_eq!(segments, 1, "only the one in use is left");
         let folders = fs::read_dir(dir.path().join("body/msg")).unwrap();

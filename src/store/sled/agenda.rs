@@ -4,10 +4,13 @@
 
 use crate::{
     mail::{Domain, QueueId},
-    store::{Ask, StoreError},
+    store::{Ask, Room, StoreError},
 };
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BTreeSet, BinaryHeap, HashMap, btree_set},
+};
 
 /// Units by the time at which they can be claimed.
 #[derive(Debug, Default)]
@@ -47,6 +50,42 @@ pub(super) struct Leased {
     pub(super) id: QueueId,
     pub(super) domain: Domain,
     pub(super) indexes: Vec<u16>,
+}
+
+/// The first unit of a lane, and those after it.
+struct Head<'a> {
+    at: Timestamp,
+    id: QueueId,
+    domain: &'a Domain,
+    rest: btree_set::Iter<'a, (Timestamp, QueueId)>,
+}
+impl<'a> Head<'a> {
+    fn of(
+        domain: &'a Domain,
+        mut rest: btree_set::Iter<'a, (Timestamp, QueueId)>,
+    ) -> Option<Reverse<Self>> {
+        let (at, id) = *rest.next()?;
+        Some(Reverse(Self { at, id, domain, rest }))
+    }
+    const fn key(&self) -> (Timestamp, QueueId, &'a Domain) {
+        (self.at, self.id, self.domain)
+    }
+}
+impl PartialEq for Head<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+impl Eq for Head<'_> {}
+impl PartialOrd for Head<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Head<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
 }
 
 impl Unit {
@@ -135,27 +174,39 @@ impl Agenda {
         }
     }
     /// Leases units that can be claimed now, as many as are asked for and of each domain as many as
-    /// there is room for, from those lanes first whose first unit has been due for longest. Says
-    /// when there is the next, of domains with room left.
+    /// there is room for; those first that have been due for longest. Says when there is the next, of
+    /// domains with room left.
     pub(super) fn claim(&mut self, ask: Ask) -> (Vec<Leased>, Option<Timestamp>) {
         let Ask { now, max, lease, mut room } = ask;
         let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
-        let mut keys = Vec::new();
-        for (_, domain) in self.order.iter().take_while(|(at, _)| *at <= now) {
-            let most = room.of(domain).min(max.saturating_sub(keys.len()));
-            let Some(lane) = self.lanes.get(domain).filter(|_| most > 0) else { continue };
-            let due = lane.due.iter().take_while(|(at, _)| *at <= now).take(most);
-            let before = keys.len();
-            keys.extend(due.map(|(_, id)| (domain.clone(), *id)));
-            let left = room.of(domain).saturating_sub(keys.len() - before);
-            room.named.insert(domain.clone(), left);
-            if keys.len() >= max {
-                break;
-            }
-        }
+        let keys = self.first(now, max, &mut room);
         let leased = keys.into_iter().filter_map(|(d, id)| self.lease(d, id, now, until)).collect();
         let mut open = self.order.iter().filter(|(_, domain)| room.of(domain) > 0);
         (leased, open.next().map(|(at, _)| *at))
+    }
+    /// The lanes with room, merged: no more of them are looked into than have something to give.
+    fn first(&self, now: Timestamp, max: usize, room: &mut Room) -> Vec<(Domain, QueueId)> {
+        let open: Vec<_> = {
+            let due = self.order.iter().take_while(|(at, _)| *at <= now);
+            due.filter(|(_, domain)| room.of(domain) > 0).take(max).collect()
+        };
+        let mut lanes = open.into_iter().peekable();
+        let mut heads = BinaryHeap::new();
+        let mut keys = Vec::new();
+        while keys.len() < max {
+            let first = heads.peek().map(|Reverse(Head { at, .. })| *at);
+            if let Some((_, domain)) = lanes.next_if(|(at, _)| first.is_none_or(|f| *at <= f)) {
+                heads.extend(self.lanes.get(domain).and_then(|l| Head::of(domain, l.due.iter())));
+                continue;
+            }
+            let Some(Reverse(Head { id, domain, rest, .. })) = heads.pop() else { break };
+            keys.push((domain.clone(), id));
+            let left = room.of(domain).saturating_sub(1);
+            room.named.insert(domain.clone(), left);
+            let next = Head::of(domain, rest).filter(|Reverse(h)| left > 0 && h.at <= now);
+            heads.extend(next);
+        }
+        keys
     }
     fn lease(
         &mut self,
@@ -212,7 +263,6 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Room;
     use jiff::SignedDuration;
 
     fn at(second: i64) -> Timestamp {
@@ -275,7 +325,8 @@ mod tests {
             (30, 9, 0, vec![10], Some(40), "none for the dead one: what comes next is the other's"),
             (30, 9, 2, vec![1, 2], Some(40), "as many as there is room for; 10 is leased"),
             (30, 1, 5, vec![3], Some(10), "no more than asked, and there is more at once"),
-            (40, 9, 3, vec![4, 5, 6, 11], Some(99), "only ends of leases are left"),
+            (40, 2, 3, vec![4, 5], Some(10), "what has been due for longest"),
+            (40, 9, 1, vec![6, 11], Some(99), "only ends of leases are left"),
             (40, 9, 9, vec![7, 8, 9], Some(99), "room for more than there is"),
         ] {
             let (leased, next) = a.claim(ask(now, max, 99, room(dead)));

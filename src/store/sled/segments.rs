@@ -234,9 +234,10 @@ impl Segments {
         let place = (number, offset);
         self.fresh.lock().remove(&place);
         if let Some(at) = self.unwritten.remove(&place) {
-            // Its head alone comes into the file, so that a walk finds its way past the gap.
+            // Its head comes into the file, so that a walk finds its way past the gap, and the prelude
+            // that says that it was destroyed.
             if let Some(write) = self.carriage.writes.get_mut(at) {
-                write.bytes = Bytes::new();
+                write.bytes = destroyed(&write.bytes);
             }
             self.entries.write(number, offset_of_slot, &[&bytes]);
         } else {
@@ -261,6 +262,13 @@ impl Segments {
             self.carriage.dead.push(path(&self.dir, number));
         }
     }
+}
+/// The prelude of a body, without its key.
+fn destroyed(sealed: &[u8]) -> Bytes {
+    let mut prelude = sealed.get(..Prelude::LEN.min(sealed.len())).unwrap_or_default().to_vec();
+    let keyed = prelude.iter_mut().take(Prelude::SLOT.end).skip(Prelude::SLOT.start);
+    keyed.for_each(|byte| *byte = 0);
+    prelude.into()
 }
 /// Brings a body, or the zeros over its key, from the journal into its segment after a crash. A
 /// segment that is gone needs it no more.
@@ -446,9 +454,9 @@ mod tests {
     fn what_is_erased_before_it_is_written_never_comes_to_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let mut s = open(dir.path(), 1 << 20);
-        let place = |at| match at {
-            Locator::Segment { segment, offset, length } => (segment, offset, length),
-            other => panic!("{other:?}"),
+        let place = |at| {
+            let Locator::Segment { segment, offset, length } = at else { panic!("{at:?}") };
+            (segment, offset, length)
         };
         let [a, b, c] =
             [1, 2, 3].map(|n| place(s.append(id(n), &Bytes::from(vec![n; 200])).unwrap()));
@@ -465,7 +473,9 @@ mod tests {
             &bytes[usize::try_from(offset).unwrap()..][..usize::try_from(length).unwrap()]
         };
         assert_eq!(of(a), [1; 200]);
-        assert_eq!(of(b), [0; 200], "erased before");
+        assert!(of(b)[Prelude::SLOT].iter().all(|b| *b == 0), "erased before");
+        assert!(of(b)[Prelude::LEN..].iter().all(|b| *b == 0), "nothing else of it either");
+        assert!(of(b)[..Prelude::SLOT.start].iter().all(|b| *b == 2), "but what it was");
         assert!(of(c)[Prelude::SLOT].iter().all(|b| *b == 0), "erased while it was under way");
         assert_eq!(walked(&s, 0).len(), 3, "a walk finds its way past the gap");
     }

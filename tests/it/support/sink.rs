@@ -120,7 +120,9 @@ impl Sink {
                     kept.streams.lock().expect("lock").push(clone);
                     let (kept, manner, offer) = (Arc::clone(&kept), manner.clone(), offer.clone());
                     std::thread::spawn(move || {
+                        let end = stream.try_clone().expect("a handle");
                         drop(session(stream, &kept, &manner, offer.as_ref()));
+                        drop(end.shutdown(Shutdown::Both));
                     });
                 }
             })
@@ -258,23 +260,18 @@ fn talk(
         let upper = line.trim_end().to_ascii_uppercase();
         if after == After::Closes {
             writer.write_all(b"421 4.3.2 one is enough\r\n")?;
+            writer.flush()?;
             return Ok(false);
         }
         let reply: String = if upper.starts_with("EHLO") {
             offers(offer, over_tls && manner.requiretls)
         } else if upper == "STARTTLS" {
-            match offer {
-                Some(Offer::As(_) | Offer::By(_)) => {
-                    writer.write_all(b"220 2.0.0 go ahead\r\n")?;
-                    return Ok(true);
-                }
-                Some(Offer::Injected(_)) => {
-                    writer.write_all(b"220 2.0.0 go ahead\r\n250 2.0.0 and more\r\n")?;
-                    return Ok(true);
-                }
-                Some(Offer::Refused(reply)) => format!("{reply}\r\n"),
-                Some(Offer::Stripped) | None => "500 5.5.1 command unrecognized\r\n".to_owned(),
+            let (reply, ahead) = starttls(offer);
+            if ahead {
+                writer.write_all(reply.as_bytes())?;
+                return Ok(true);
             }
+            reply
         } else if upper.starts_with("MAIL FROM:") {
             from = line[10..].trim().to_owned();
             "250 2.1.0 ok\r\n".to_owned()
@@ -305,6 +302,18 @@ fn talk(
         };
         writer.write_all(reply.as_bytes())?;
         writer.flush()?;
+    }
+}
+
+/// The reply to STARTTLS, and whether TLS follows.
+fn starttls(offer: Option<&Offer>) -> (String, bool) {
+    match offer {
+        Some(Offer::As(_) | Offer::By(_)) => ("220 2.0.0 go ahead\r\n".to_owned(), true),
+        Some(Offer::Injected(_)) => {
+            ("220 2.0.0 go ahead\r\n250 2.0.0 and more\r\n".to_owned(), true)
+        }
+        Some(Offer::Refused(reply)) => (format!("{reply}\r\n"), false),
+        Some(Offer::Stripped) | None => ("500 5.5.1 command unrecognized\r\n".to_owned(), false),
     }
 }
 
