@@ -77,9 +77,6 @@ impl Bench<'_> {
     pub(super) fn time(&self, row: &Row, kind: Kind, duty: Duty) -> Result<Sample, Fault> {
         let load = load_average();
         let mut stage = self.stage(kind, duty, None)?;
-        if row.sessions == 0 {
-            return Ok(Sample { load, ..Sample::default() });
-        }
         let before = self.warm_up(&mut stage, row, duty)?;
         let messages = row.messages(self.arguments.messages);
         let profile = self.profile(row, kind, &stage.peer)?;

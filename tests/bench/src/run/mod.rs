@@ -128,17 +128,18 @@ fn contestants(row: &Row, peers: &[Kind]) -> Vec<Contestant> {
 fn contest(bench: &Bench<'_>, row: &Row) -> Result<Vec<Contestant>, Fault> {
     let arguments = bench.arguments;
     let mut contestants = contestants(row, &arguments.peer);
-    let rounds = if row.sessions == 0 { 1 } else { arguments.rounds };
+    let rounds = if row.sessions == 0 { 0 } else { arguments.rounds };
     for round in 1..=rounds {
         for contestant in &mut contestants {
             let (kind, duty) = (contestant.kind, contestant.duty);
             let sample = bench.time(row, kind, duty);
             let sample = sample.map_err(|e| format!("{}, {}: {e}", row.name, kind.name()))?;
             remark(&format!(
-                "{} {round}/{rounds} {}: {:.0}/s, {:.1} CPU-s per 10,000, ack p50 {:.1} p99 {:.1} ms, \
+                "{} {round}/{rounds} {} ({}): {:.0}/s, {:.1} CPU-s per 10,000, ack p50 {:.1} p99 {:.1} ms, \
                  {} connections to the sink, {} errors, {} doubled, load {:.1}",
                 row.name,
                 kind.name(),
+                duty.name(),
                 sample.rate,
                 sample.cpu_per_10k,
                 sample.ack_p50_ms,

@@ -212,7 +212,7 @@ fn measured(row: &Row, contestant: &Contestant) -> String {
     let pss = contestant.counts.map_or("-".to_owned(), |counts| format!("{:.1}", counts.pss));
     let syncs = contestant.counts.and_then(|counts| counts.syncs_per_message);
     let syncs = syncs.map_or("-".to_owned(), |syncs| format!("{syncs:.3}"));
-    let name = format!("{} ({:?})", contestant.kind.name(), contestant.duty).to_lowercase();
+    let name = format!("{} ({})", contestant.kind.name(), contestant.duty.name());
     if row.sessions == 0 {
         return format!("| {} | {name} | - | - | - | - | {pss} | - | - | - |\n", row.name);
     }
@@ -250,7 +250,7 @@ fn contestant_json(contestant: &Contestant) -> Value {
     });
     json!({
         "relay": contestant.kind.name(),
-        "duty": format!("{:?}", contestant.duty).to_lowercase(),
+        "duty": contestant.duty.name(),
         "rate": spread(|s| s.rate),
         "cpu_per_10k": spread(|s| s.cpu_per_10k),
         "peak_pss_mib": contestant.counts.map(|counts| counts.pss),
