@@ -19,6 +19,8 @@ use std::{
 
 /// Clock ticks of a second in /proc (`USER_HZ`: the same on every Linux of today).
 const TICKS: f64 = 100.0;
+/// What control groups of runs are called, before the driver's process id.
+const GROUP: &str = "restante-bench-";
 /// Time between two looks at memory.
 const LOOK: Duration = Duration::from_millis(50);
 /// A peer that used less of the processor than this within [`CALM_OVER`] is at rest.
@@ -125,10 +127,11 @@ pub(super) struct Group {
 impl Group {
     /// An empty group.
     pub(super) fn new() -> Self {
-        let name = format!("restante-bench-{}", std::process::id());
+        let name = format!("{GROUP}{}", std::process::id());
         let places = ["cpuacct", "cpu,cpuacct", "unified", ""];
-        let mut places = places.iter().map(|p| Path::new("/sys/fs/cgroup").join(p).join(&name));
-        let path = places.find(|path| {
+        let places = places.iter().map(|place| Path::new("/sys/fs/cgroup").join(place));
+        let mut paths = places.inspect(|place| sweep(place)).map(|place| place.join(&name));
+        let path = paths.find(|path| {
             let made = path.is_dir() || fs::create_dir(path).is_ok();
             let usable = made && usage(path).is_some();
             if made && !usable {
@@ -213,6 +216,17 @@ impl Group {
         self.end();
         if let Some(path) = &self.path {
             drop(fs::remove_dir(path));
+        }
+    }
+}
+
+/// Removes empty groups of runs that were killed.
+fn sweep(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(GROUP));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            drop(fs::remove_dir(entry.path()));
         }
     }
 }
