@@ -91,11 +91,7 @@ impl Bench<'_> {
         stage.peer.group.calm();
         let cpu = stage.peer.group.cpu() - cpu;
         let took = stage.sink_has('m', 0)?;
-        let accepted = number(&sent, "messages");
-        if accepted < messages as f64 {
-            let error = sent.get("first_error").and_then(Value::as_str).unwrap_or("too slow");
-            return Err(format!("{accepted} of {messages} messages were taken: {error}").into());
-        }
+        let accepted = messages as f64;
         let per_second = if duty == Duty::Accept {
             number(&sent, "per_second")
         } else {
@@ -195,7 +191,13 @@ impl Bench<'_> {
         command.args(["--max-seconds", &MAX.as_secs().to_string()]);
         command.args(Some("--pipeline").filter(|_| self.arguments.pipeline));
         let output = command.stderr(Stdio::inherit()).output()?;
-        Ok(serde_json::from_slice(&output.stdout)?)
+        let sent: Value = serde_json::from_slice(&output.stdout)?;
+        let taken = number(&sent, "messages");
+        if taken < messages as f64 {
+            let error = sent.get("first_error").and_then(Value::as_str).unwrap_or("too slow");
+            return Err(format!("{taken} of {messages} messages were taken: {error}").into());
+        }
+        Ok(sent)
     }
 
     /// `perf record` beside the timed pass, where it is asked for.

@@ -92,7 +92,7 @@ pub(super) struct Peer {
     pub(super) group: Group,
     /// Postfix is told to stop; Restante needs no more than its process' end.
     etc: Option<PathBuf>,
-    _process: Process,
+    process: Process,
 }
 
 impl Peer {
@@ -128,7 +128,7 @@ fn restante(scene: &Scene<'_>, mut group: Group) -> Result<Peer, Fault> {
     let ready = process.line(PATIENCE).map_err(|e| format!("{e}; see {}/log", dir.display()))?;
     let smtp = ready.strip_prefix("ready smtp=").and_then(|rest| rest.split(' ').next());
     let smtp = smtp.ok_or_else(|| format!("no ready line: {ready}"))?.parse()?;
-    Ok(Peer { smtp, group, etc: None, _process: process })
+    Ok(Peer { smtp, group, etc: None, process })
 }
 
 /// As many connections to the next hop as Postfix is given: 50.
@@ -196,33 +196,50 @@ fn postfix(scene: &Scene<'_>, mut group: Group, tuned: bool) -> Result<Peer, Fau
         let from = Path::new("/etc/postfix").join(folder);
         Command::new("cp").arg("-r").arg(from).arg(&etc).status()?;
     }
-    // A port that is free now; nobody else on this machine is expected to take it.
-    let smtp = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     fs::write(etc.join("main.cf"), main_cf(scene, tuned))?;
-    fs::write(etc.join("master.cf"), master_cf(smtp)?)?;
     for folder in ["data", "log"] {
         chown(dir.join(folder), Some(postfix_uid()?), None)?;
     }
-    let mut command = scene.launch.accounted("postfix", &group, scene.syncs);
-    command.arg("-c").arg(&etc).arg("start-fg").stderr(fs::File::create(dir.join("stderr"))?);
-    let process = Process::start(command, "postfix")?;
-    group.rooted(process.child.id());
-    let peer = Peer { smtp, group, etc: Some(etc), _process: process };
-    let begun = Instant::now();
-    while !listens(smtp) {
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("postfix does not listen; see {}/log", dir.display()).into());
+    for smtp in free_ports() {
+        fs::write(etc.join("master.cf"), master_cf(smtp)?)?;
+        let mut command = scene.launch.accounted("postfix", &group, scene.syncs);
+        command.arg("-c").arg(&etc).arg("start-fg").stderr(fs::File::create(dir.join("stderr"))?);
+        let process = Process::start(command, "postfix")?;
+        group.rooted(process.child.id());
+        let (etc, group) = (Some(etc.clone()), group.clone());
+        let mut peer = Peer { smtp, group, etc, process };
+        if peer.listens(&dir.join("log/mail"))? {
+            return Ok(peer);
         }
-        thread::sleep(Duration::from_millis(50));
     }
-    Ok(peer)
+    Err(format!("postfix does not start; see {}/log", dir.display()).into())
 }
 
-/// True if somebody listens there. To try would start a process that is measured later.
-fn listens(address: SocketAddr) -> bool {
-    let port = format!(":{:04X} ", address.port());
-    let sockets = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    sockets.lines().any(|line| line.contains(&port) && line.contains(" 00000000:0000 0A "))
+/// Ports that nobody holds now, beneath those that the kernel gives away by itself; but somebody may
+/// be faster.
+fn free_ports() -> impl Iterator<Item = SocketAddr> {
+    let first = 20_000 + u16::try_from(std::process::id() % 8_000).unwrap_or(0);
+    let ports = (first..30_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    ports.filter(|address| TcpListener::bind(address).is_ok()).take(5)
+}
+
+impl Peer {
+    /// Waits until Postfix's own log says that it runs; false where it ended instead. To try its port
+    /// would start a process that is measured later.
+    fn listens(&mut self, log: &Path) -> Result<bool, Fault> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            if said.contains(": daemon started") {
+                return Ok(true);
+            }
+            if self.process.child.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Err("postfix has not started in time".into())
+    }
 }
 
 fn postfix_uid() -> Result<u32, Fault> {
