@@ -54,6 +54,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("prometheus_client", &["observe::metrics"]),
     ("axum_server", &["daemon"]),
     ("clap", &["cli", "main"]),
+    ("mimalloc", &["main"]),
 ];
 
 /// Words that pure floors never say.

@@ -21,8 +21,10 @@ use std::{
     sync::Arc,
 };
 
-/// Frames are gathered into writes of this size; readers read as much at once.
-const PIECE: usize = 1024 * 1024;
+/// Frames are gathered into writes of this size. While one is written the next is gathered.
+const PIECE: usize = 512 * 1024;
+/// Readers read as much at once.
+const READ: usize = 256 * 1024;
 /// The file is synced that often while it is written, so that the last sync, which a client waits
 /// for, is short.
 const SYNC_EVERY: u64 = 32 * 1024 * 1024;
@@ -196,7 +198,7 @@ impl FileReader {
 #[async_trait]
 impl BodyReader for FileReader {
     async fn next(&mut self) -> Result<Bytes, StoreError> {
-        let length = usize::try_from(self.end - self.at).map_or(PIECE, |rest| rest.min(PIECE));
+        let length = usize::try_from(self.end - self.at).map_or(READ, |rest| rest.min(READ));
         if length == 0 {
             return Ok(Bytes::new());
         }
