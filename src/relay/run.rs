@@ -155,6 +155,9 @@ impl Floor {
     async fn fill(&mut self) -> Result<(), StoreError> {
         self.advance().await;
         while self.has_room() {
+            while let Some(ended) = self.tasks.try_join_next_with_id() {
+                self.ended(ended);
+            }
             let max = self.free();
             let (now, lease) = (self.relay.now(), self.relay.settings().lease);
             let claims =
@@ -162,10 +165,15 @@ impl Floor {
                     tracing::error!("no work can be claimed: {e}");
                 })?;
             let got = claims.len();
-            let parked: Vec<_> = claims
-                .into_iter()
-                .filter_map(|claim| self.admit(claim, later(now, lease / 2)))
-                .collect();
+            let mut parked = Vec::new();
+            for claim in claims {
+                if self.runs(&claim) {
+                    // Settled, and due again before its task was seen to end.
+                    self.relay.give_back(claim.token).await;
+                } else {
+                    parked.extend(self.admit(claim, later(now, lease / 2)));
+                }
+            }
             if !parked.is_empty() {
                 // The operator may still take them out of the line.
                 self.relay.ports().queue.park(&parked).await?;
@@ -177,13 +185,16 @@ impl Floor {
         Ok(())
     }
 
-    /// Starts a claim, or puts it in line behind its domain's connections. Work that is running
-    /// already (its lease ran out under it) is not begun twice. Gives the token of what is in line.
+    /// True if work at the same recipients has not ended: it is not begun twice.
+    fn runs(&self, claim: &Claim) -> bool {
+        let id = claim.message.facts.id;
+        self.running.values().any(|r| r.message == id && r.domain == claim.domain)
+    }
+
+    /// Starts a claim, or puts it in line behind its domain's connections. Gives the token of what
+    /// is in line.
     fn admit(&mut self, claim: Claim, until: Timestamp) -> Option<u64> {
         let id = claim.message.facts.id;
-        if self.running.values().any(|r| r.message == id && r.domain == claim.domain) {
-            return None;
-        }
         self.forget(id, &claim.domain);
         if self.may_connect(&claim.domain) {
             self.start(claim);
