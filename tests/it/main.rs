@@ -5,6 +5,7 @@
 
 mod branding;
 mod browser;
+mod crash;
 mod demo;
 mod dialogues;
 mod dkim;

@@ -7,6 +7,8 @@ pub mod dns;
 pub mod gateway;
 pub mod house;
 pub mod http;
+pub mod ledger;
+pub mod load;
 pub mod nginx;
 pub mod pki;
 pub mod postfix;
