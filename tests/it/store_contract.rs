@@ -993,6 +993,19 @@ mod sled_alone {
         drop(store);
     }
     #[tokio::test]
+    async fn a_start_that_was_cut_off_does_not_damage_the_book() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(&open(dir.path())).await;
+        drop(open(dir.path()));
+        // What sled leaves when it is killed, or finds no space, while it opens.
+        for (name, content) in [("snap.00000000000F0000", ""), ("snap.7FFFFFFFFFFFFFFF", "half")] {
+            let path = dir.path().join(format!("meta/{name}.generating"));
+            fs::write(&path, content).unwrap();
+            assert_filled(&open(dir.path())).await;
+            assert!(!path.exists());
+        }
+    }
+    #[tokio::test]
     async fn a_torn_segment_and_an_unfinished_body_do_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         fill(&open(dir.path())).await;

@@ -193,6 +193,7 @@ fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenE
     let old = meta.join("db").exists();
     // sled would make it open to everybody; rows name senders and recipients.
     layout::make_dir(&meta).map_err(|e| OpenError::io(&meta, e))?;
+    drop_unfinished(&meta).map_err(|e| OpenError::io(&meta, e))?;
     let config = ::sled::Config::new()
         .path(&meta)
         .segment_size(layout::BOOK_SEGMENT)
@@ -215,6 +216,19 @@ fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenE
         sync_new_book(layout).map_err(|e| OpenError::io(&meta, e))?;
     }
     Ok(db)
+}
+/// As it opens, sled writes a map of its pages beside them and gives it its name when it is whole.
+/// One that a crash or a full disk left unfinished it takes for the newest, and then for damage:
+/// the store would open no more. Without it, sled goes on from the last whole one.
+fn drop_unfinished(meta: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(meta)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|end| end == "generating") {
+            tracing::info!(file = %path.display(), "removing an unfinished map of the book");
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 /// sled syncs neither its directories nor its configuration.
 fn sync_new_book(layout: &Layout) -> io::Result<()> {
