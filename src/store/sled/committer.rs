@@ -2,7 +2,13 @@
 //! writes small bodies and then rows, each with one sync, and only then answers them all. There is
 //! no timer: while one group goes to the disk, the next one gathers.
 
-use super::{agenda::Agenda, book::Book, segments::Segments, space::Watch, tally::Tally};
+use super::{
+    agenda::Agenda,
+    book::Book,
+    segments::Segments,
+    space::{Room, Runway, Watch},
+    tally::Tally,
+};
 use crate::store::StoreError;
 use std::{
     fs::File,
@@ -25,6 +31,9 @@ pub(super) struct State {
     pub(super) agenda: Agenda,
     pub(super) tally: Tally,
     pub(super) segments: Segments,
+    /// What free space allowed when this group began.
+    pub(super) room: Room,
+    pub(super) runway: Runway,
     /// Set by a request that brings earlier work than was known.
     pub(super) arrived: bool,
     /// Held as long as the book is open.
@@ -82,6 +91,18 @@ impl Committer {
         requests.send(request).await.map_err(|_| self.ended())?;
         answered.await.map_err(|_| self.ended())?
     }
+    /// As [`Committer::run`], for work that writes: refused where the book has no room for it.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        weight: usize,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let guarded = move |state: &mut State| match state.room {
+            Room::Enough | Room::Scarce => work(state),
+            Room::Gone => Err(StoreError::Full),
+        };
+        self.run(weight, guarded).await
+    }
     fn ended(&self) -> StoreError {
         let ended = || StoreError::Fatal("the store has been closed".to_owned());
         self.watch.broken().unwrap_or_else(ended)
@@ -111,6 +132,8 @@ impl Thread {
                 // Dropped requests are answered by `Committer::ended`.
                 continue;
             }
+            self.state.room = self.watch.room();
+            self.state.runway.lay();
             // sled panics on damage that it finds late.
             let done = catch_unwind(AssertUnwindSafe(|| self.commit(group)));
             match done {
@@ -118,6 +141,11 @@ impl Thread {
                 Ok(Err(e)) => self.watch.break_down(&e.to_string()),
                 Err(_) => self.watch.break_down("the book panicked; it may be damaged"),
             }
+            if self.watch.broken().is_some() {
+                // The worker that waits for work is to hear of it now.
+                self.arrivals.notify_one();
+            }
+            self.watch.lay_reserve();
         }
     }
     fn gather(&mut self, first: Request) -> Vec<Request> {
