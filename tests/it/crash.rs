@@ -13,12 +13,12 @@ use std::{
 };
 
 /// A number of the environment, or what CI has time for.
-fn parameter(name: &str, usual: u64) -> u64 {
+pub fn parameter(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().expect(name))
 }
 
 /// Waits until `reached`, without sleeping past it; no longer than a life may last.
-fn until(mut reached: impl FnMut() -> bool) {
+pub fn until(mut reached: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(2);
     while !reached() && Instant::now() < end {
         std::thread::park_timeout(Duration::from_micros(200));

@@ -8,6 +8,7 @@ mod browser;
 mod crash;
 mod demo;
 mod dialogues;
+mod disk;
 mod dkim;
 mod dnssec;
 mod dnssec_forged;

@@ -1167,7 +1167,7 @@ mod sled_alone {
     async fn a_full_disk_refuses_mail_and_goes_on_delivering() {
         let dir = tempfile::tempdir().unwrap();
         fill(&open(dir.path())).await;
-        let full = Options { min_free: u64::MAX, ..options() };
+        let full = Options { min_free: u64::MAX, min_free_most_percent: 100, ..options() };
         let store = SledStore::open(dir.path(), full).unwrap();
         assert_eq!(store.health(), Health::Full);
         assert!(matches!(store.create(id(9)).await.err(), Some(StoreError::Full)));

@@ -197,6 +197,20 @@ impl Gateway {
         assert!(status.success(), "ended with {status}; log:\n{}", self.log_text());
     }
 
+    /// True while it has not ended.
+    pub fn lives(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("asked").is_none())
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = super::wait_for("the gateway's end", || {
+            self.child.as_mut().expect("running").try_wait().expect("asked")
+        });
+        self.child = None;
+        status.code()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

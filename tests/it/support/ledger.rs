@@ -59,6 +59,8 @@ struct Entry {
     to: Vec<(String, Fate)>,
     /// Its queue id, once it was acknowledged.
     id: Option<String>,
+    /// There was no room for it: nothing of it may ever be seen.
+    refused: bool,
 }
 
 /// The book of promises.
@@ -121,7 +123,7 @@ impl Ledger {
         let to: Vec<_> = to.collect();
         let content = self.content(number);
         let letter = Letter { number, to: to.iter().map(|(a, _)| a.clone()).collect(), content };
-        self.entries().insert(number, Entry { to, id: None });
+        self.entries().insert(number, Entry { to, id: None, refused: false });
         letter
     }
 
@@ -147,12 +149,10 @@ impl Ledger {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Ids of all that were acknowledged so far.
-    pub fn ids(&self) -> Vec<String> {
-        self.entries().values().filter_map(|entry| entry.id.clone()).collect()
-    }
-
-    pub fn refuse(&self, reply: String) {
+    pub fn refuse(&self, number: u64, reply: String) {
+        if reply.starts_with("452") {
+            self.entries().get_mut(&number).expect("written").refused = true;
+        }
         self.refusals.lock().expect("lock").push(reply);
     }
 
@@ -192,6 +192,9 @@ impl Ledger {
         for entry in entries.values() {
             let arrived = |to: &&(String, Fate)| copies.contains_key(*to);
             let missing: Vec<_> = entry.to.iter().filter(|to| !arrived(to)).collect();
+            if entry.refused && missing.len() < entry.to.len() {
+                faults.push(format!("refused and yet sent: {:?}", entry.to));
+            }
             if !missing.is_empty() && entry.id.is_some() {
                 faults.push(format!("acknowledged and lost: {:?} {missing:?}", entry.id));
             } else if !missing.is_empty() && missing.len() < entry.to.len() {

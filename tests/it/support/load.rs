@@ -107,13 +107,18 @@ impl Scene {
         self.ledger.killed();
     }
 
-    /// Waits until nothing is left to do, and compares what arrived with the ledger. Returns how
-    /// many copies were excused by a kill.
-    pub fn settle(&self, context: &str) -> u64 {
+    /// Waits until nothing is left to do.
+    pub fn drain(&self) {
         super::wait_minutes(5, "an empty queue", || {
             let queue = self.gateway.json(&["queue", "list"]);
             queue.as_array()?.is_empty().then_some(())
         });
+    }
+
+    /// Waits until nothing is left to do, and compares what arrived with the ledger. Returns how
+    /// many copies were excused by a kill.
+    pub fn settle(&self, context: &str) -> u64 {
+        self.drain();
         let boxes = self.hosts().map(|(host, sink)| (host, sink.messages()));
         let boxes: Vec<_> =
             boxes.iter().map(|(host, messages)| ledger::Box { host, messages }).collect();
@@ -173,7 +178,7 @@ fn session(server: SocketAddr, ledger: &Ledger, stop: &AtomicBool) -> io::Result
         match client.hand_in(&letter)? {
             Ok(id) => ledger.acknowledge(letter.number, &id),
             Err(reply) => {
-                ledger.refuse(reply);
+                ledger.refuse(letter.number, reply);
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         }

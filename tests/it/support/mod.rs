@@ -2,6 +2,7 @@
 //! loopback and ended by handle.
 
 pub mod browser;
+pub mod disk;
 pub mod dkim;
 pub mod dns;
 pub mod gateway;
