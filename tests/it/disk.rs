@@ -149,7 +149,7 @@ fn a_disk_that_fails_ends_the_gateway_in_order_and_loses_nothing() {
 /// `RESTANTE_CUTS` says how often, `RESTANTE_SEED` repeats a run as far as the machine lets it.
 #[test]
 fn a_power_cut_takes_nothing_that_was_acknowledged() {
-    let cuts = parameter("RESTANTE_CUTS", 30);
+    let cuts = parameter("RESTANTE_CUTS", 25);
     let seed = parameter("RESTANTE_SEED", rand::random());
     let context = format!("RESTANTE_SEED={seed} RESTANTE_CUTS={cuts}");
     println!("{context}");

@@ -261,7 +261,8 @@ impl Ledger {
                     }
                     // Two notices or reports of one recipient are copies of one message.
                     let mark = message_id(&message.content);
-                    let known = marks.entry((address.clone(), fate)).or_insert(mark.clone());
+                    let known =
+                        marks.entry((address.clone(), fate)).or_insert_with(|| mark.clone());
                     if fate != Fate::Delivered && *known != mark {
                         faults.push(format!("two for {address}, {fate:?}: {known} {mark}"));
                     }
