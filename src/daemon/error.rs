@@ -1,6 +1,7 @@
 //! Why the gateway does not start, and with which exit code it says so.
 
 use crate::{cli::Exit, net::listen::BindError, store::sled::OpenError};
+use rustix::io::Errno;
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum StartError {
     /// A port that is taken: exit 69.
     #[error("{0}")]
     Unavailable(String),
-    /// Another server has the data, the disk is full: exit 75.
+    /// Another server has the data, the disk is full or fails: exit 75.
     #[error("{0}")]
     TryAgain(String),
     /// The book is damaged: exit 65.
@@ -42,9 +43,17 @@ impl From<OpenError> for StartError {
             OpenError::Locked(_) | OpenError::Full(_) => Self::TryAgain(text),
             OpenError::Damaged(_) => Self::Damaged(text),
             OpenError::NotDurable(_) | OpenError::Format(_) => Self::Config(text),
+            // A disk that fails is mounted again, or replaced; what we may not read stays so.
+            OpenError::Io { source, .. } if disk_fails(&source) => Self::TryAgain(text),
             OpenError::Io { .. } => Self::NotPermitted(text),
         }
     }
+}
+
+/// A read-only file system (a failing disk makes it so), or an error of input or output.
+fn disk_fails(error: &std::io::Error) -> bool {
+    let known = Errno::from_io_error(error);
+    matches!(known, Some(Errno::ROFS | Errno::IO))
 }
 
 impl From<BindError> for StartError {

@@ -24,10 +24,11 @@ const DATA: [&str; 4] = [RING_MARK, "FORMAT", "meta", "body"];
 pub(super) fn load(ring_file: &Path, data_dir: &Path) -> Result<KeyRing, StartError> {
     match read_known(ring_file, data_dir)? {
         Some(ring) => Ok(ring),
+        // Looked for once more: a server that starts beside us makes the ring before any data.
         None if DATA.iter().any(|name| data_dir.join(name).exists()) => {
-            Err(missing(ring_file, data_dir))
+            load_existing(ring_file, data_dir)
         }
-        None => make(ring_file, &data_dir.join(RING_MARK)),
+        None => make(ring_file, data_dir),
     }
 }
 
@@ -58,11 +59,16 @@ fn read_known(ring_file: &Path, data_dir: &Path) -> Result<Option<KeyRing>, Star
     }
 }
 
-fn make(ring_file: &Path, mark: &Path) -> Result<KeyRing, StartError> {
+fn make(ring_file: &Path, data_dir: &Path) -> Result<KeyRing, StartError> {
     let ring = KeyRing::generate(Zeroizing::new(rand::random()));
-    write_new(ring_file, ring.to_text().as_bytes())
-        .and_then(|()| write_mark(&ring, mark))
-        .map_err(|e| StartError::Config(format!("{}: {e}", ring_file.display())))?;
+    match write_new(ring_file, ring.to_text().as_bytes()) {
+        // Another server at its first start was faster; the vault's lock says which of us may run.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            return load_existing(ring_file, data_dir);
+        }
+        Err(e) => return Err(StartError::Config(format!("{}: {e}", ring_file.display()))),
+        Ok(()) => check_mark(&ring, ring_file, &data_dir.join(RING_MARK))?,
+    }
     tracing::info!(file = %ring_file.display(), "made a key ring; keep a backup of it apart from the data");
     Ok(ring)
 }
@@ -92,17 +98,27 @@ fn read(ring_file: &Path, meta: &fs::Metadata) -> Result<KeyRing, StartError> {
 /// keys that the backup of the right ring does not hold.
 fn check_mark(ring: &KeyRing, ring_file: &Path, mark: &Path) -> Result<(), StartError> {
     let told = |e: io::Error| StartError::Config(format!("{}: {e}", mark.display()));
-    match fs::read_to_string(mark) {
+    match known_mark(ring, mark) {
         Ok(known) if known.trim() == HEXLOWER.encode(&ring.fingerprint()) => Ok(()),
         Ok(_) => Err(StartError::Config(format!(
             "{}: this is not the key ring that sealed the mail in {}; put the right one back. Nothing was changed",
             ring_file.display(),
             mark.parent().unwrap_or(mark).display()
         ))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_mark(ring, mark).map_err(told)
-        }
         Err(error) => Err(told(error)),
+    }
+}
+
+/// What the mark says; where there is none, it says that it was this ring.
+fn known_mark(ring: &KeyRing, mark: &Path) -> io::Result<String> {
+    match fs::read_to_string(mark) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        read => return read,
+    }
+    let text = format!("{}\n", HEXLOWER.encode(&ring.fingerprint()));
+    match write_new(mark, text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => fs::read_to_string(mark),
     }
 }
 
@@ -117,19 +133,28 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut making = path.as_os_str().to_owned();
     making.push(".making");
     let making = Path::new(&making);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(making)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    // A link, unlike a rename, fails where there is a file already.
-    let placed = fs::hard_link(making, path);
-    fs::remove_file(making)?;
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(making)?;
+    // A second server at the same point waits here, and then finds the file made.
+    file.lock()?;
+    let placed = write_and_link(&file, text, making, path);
+    match fs::remove_file(making) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     placed?;
     File::open(folder)?.sync_all()
 }
 
-fn write_mark(ring: &KeyRing, mark: &Path) -> io::Result<()> {
-    write_new(mark, format!("{}\n", HEXLOWER.encode(&ring.fingerprint())).as_bytes())
+fn write_and_link(mut file: &File, text: &[u8], making: &Path, path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    file.set_len(0)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    // A link, unlike a rename, fails where there is a file already.
+    fs::hard_link(making, path)
 }
 
 #[cfg(test)]

@@ -153,20 +153,28 @@ impl Floor {
                 })?;
             self.look = claims.len() >= max;
             self.next = next;
-            claims.into_iter().for_each(|claim| self.start(claim));
+            for claim in claims {
+                self.begin(claim).await;
+            }
         }
         // Without a free worker nobody knows.
         self.look |= self.free() == 0;
         Ok(())
     }
 
-    /// Starts an attempt. Work that is running already (its lease ran out under it) is not begun
-    /// twice.
-    fn start(&mut self, claim: Claim) {
-        let (token, unit) = (claim.token, (claim.message.facts.id, claim.domain.clone()));
-        if !self.units.insert(unit.clone()) {
-            return;
+    /// Starts an attempt. Work at the same recipients that has not been seen to end is not begun twice:
+    /// it was settled and is due again already.
+    async fn begin(&mut self, claim: Claim) {
+        let unit = (claim.message.facts.id, claim.domain.clone());
+        if self.units.insert(unit.clone()) {
+            self.start(claim, unit);
+        } else {
+            self.relay.give_back(claim.token).await;
         }
+    }
+
+    fn start(&mut self, claim: Claim, unit: Unit) {
+        let token = claim.token;
         self.paces.begin(&claim.domain);
         let relay = self.relay.clone();
         let work = Box::pin(async move {

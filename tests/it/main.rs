@@ -5,8 +5,10 @@
 
 mod branding;
 mod browser;
+mod crash;
 mod demo;
 mod dialogues;
+mod disk;
 mod dkim;
 mod dnssec;
 mod dnssec_forged;

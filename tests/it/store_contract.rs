@@ -1020,6 +1020,19 @@ mod sled_alone {
         drop(store);
     }
     #[tokio::test]
+    async fn a_start_that_was_cut_off_does_not_damage_the_book() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(&open(dir.path())).await;
+        drop(open(dir.path()));
+        // What sled leaves when it is killed, or finds no space, while it opens.
+        for (name, content) in [("snap.00000000000F0000", ""), ("snap.7FFFFFFFFFFFFFFF", "half")] {
+            let path = dir.path().join(format!("meta/{name}.generating"));
+            fs::write(&path, content).unwrap();
+            assert_filled(&open(dir.path())).await;
+            assert!(!path.exists());
+        }
+    }
+    #[tokio::test]
     async fn a_torn_segment_and_an_unfinished_body_do_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         fill(&open(dir.path())).await;
@@ -1182,7 +1195,7 @@ mod sled_alone {
     async fn a_full_disk_refuses_mail_and_goes_on_delivering() {
         let dir = tempfile::tempdir().unwrap();
         fill(&open(dir.path())).await;
-        let full = Options { min_free: u64::MAX, ..options() };
+        let full = Options { min_free: u64::MAX, min_free_most_percent: 100, ..options() };
         let store = SledStore::open(dir.path(), full).unwrap();
         assert_eq!(store.health(), Health::Full);
         assert!(matches!(store.create(id(9)).await.err(), Some(StoreError::Full)));

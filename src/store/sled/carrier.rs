@@ -5,7 +5,7 @@
 use super::{
     book::{self, Rows},
     segments::Carriage,
-    space::Watch,
+    space::{Runway, Watch},
 };
 use crate::store::StoreError;
 use std::{
@@ -39,6 +39,7 @@ impl Carrier {
     /// `remind` is called while there is nothing to carry.
     pub(super) fn start(
         db: ::sled::Db,
+        mut runway: Runway,
         watch: Arc<Watch>,
         remind: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -47,6 +48,7 @@ impl Carrier {
         let work = move || loop {
             match waiting.recv_timeout(IDLE) {
                 Ok(load) => {
+                    runway.lay();
                     // sled panics on damage that it finds late.
                     let carried = catch_unwind(AssertUnwindSafe(|| carry(&db, &load)));
                     let panicked =

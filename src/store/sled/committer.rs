@@ -9,7 +9,7 @@ use super::{
     carrier::{Carrier, Load},
     journal::Journal,
     segments::Segments,
-    space::Watch,
+    space::{Room, Runway, Watch},
     tally::Tally,
 };
 use crate::store::StoreError;
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) agenda: Agenda,
     pub(super) tally: Tally,
     pub(super) segments: Segments,
+    /// What free space allowed when this group began.
+    pub(super) room: Room,
     /// Set by a request that brings earlier work than was known.
     pub(super) arrived: bool,
     /// Held as long as the book is open.
@@ -69,6 +71,7 @@ impl Committer {
     pub(super) fn start(
         state: State,
         journal: Journal,
+        runway: Runway,
         watch: Arc<Watch>,
         arrivals: Arc<Notify>,
     ) -> std::io::Result<Self> {
@@ -82,7 +85,7 @@ impl Committer {
                 let _ = committer.try_send(Request::Idle);
             }
         };
-        let carrier = Carrier::start(state.book.db(), Arc::clone(&watch), remind)?;
+        let carrier = Carrier::start(state.book.db(), runway, Arc::clone(&watch), remind)?;
         let watched = Arc::clone(&watch);
         let thread =
             Thread { state, journal, carrier, wipe: false, watch: watched, arrivals, waiting };
@@ -126,6 +129,18 @@ impl Committer {
         requests.send(Request::Work(work)).await.map_err(|_| self.ended())?;
         answered.await.map_err(|_| self.ended())?
     }
+    /// As [`Committer::run`], for work that writes: refused where the book has no room for it.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        weight: usize,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let guarded = move |state: &mut State| match state.room {
+            Room::Enough | Room::Scarce => work(state),
+            Room::Gone => Err(StoreError::Full),
+        };
+        self.run(weight, guarded).await
+    }
     fn ended(&self) -> StoreError {
         let ended = || StoreError::Fatal("the store has been closed".to_owned());
         self.watch.broken().unwrap_or_else(ended)
@@ -161,12 +176,18 @@ impl Thread {
                 // Dropped requests are answered by `Committer::ended`.
                 continue;
             }
+            self.state.room = self.watch.room();
             self.guarded(|thread| {
                 if !group.is_empty() {
                     thread.commit(group)?;
                 }
                 thread.look(idle)
             });
+            if self.watch.broken().is_some() {
+                // The worker that waits for work is to hear of it now.
+                self.arrivals.notify_one();
+            }
+            self.watch.lay_reserve();
         }
         if self.watch.broken().is_none() {
             self.guarded(Self::close);

@@ -125,16 +125,22 @@ impl FileWriter {
         };
         let bytes = self.buffer.split().freeze();
         let watch = Arc::clone(&self.watch);
-        let open = off(move || match work(&mut open, bytes) {
-            Ok(()) => Ok(open),
-            Err(e) => {
-                let error = body_error(&open.path, &e);
-                if is_full(&e) {
-                    watch.ran_full();
-                } else {
-                    watch.break_down(&error.to_string());
+        let open = off(move || {
+            if !watch.takes_body(bytes.len() as u64) {
+                watch.ran_full();
+                return Err(StoreError::Full);
+            }
+            match work(&mut open, bytes) {
+                Ok(()) => Ok(open),
+                Err(e) => {
+                    let error = body_error(&open.path, &e);
+                    if is_full(&e) {
+                        watch.ran_full();
+                    } else {
+                        watch.break_down(&error.to_string());
+                    }
+                    Err(error)
                 }
-                Err(error)
             }
         });
         let open = open.await?;

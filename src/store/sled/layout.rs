@@ -12,6 +12,7 @@
 use super::OpenError;
 use crate::{mail::QueueId, store::StoreError};
 use jiff::Timestamp;
+use rustix::{fs::FallocateFlags, io::Errno};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
@@ -79,11 +80,11 @@ impl Layout {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(self.root.clone())),
             Err(TryLockError::Error(e)) => return Err(OpenError::io(&path, e)),
         }
-        // Touched, so that its time is the file system's own now: see `age`.
-        lock.set_len(0)
-            .and_then(|()| (&lock).write_all(b"."))
-            .map_err(|e| OpenError::io(&path, e))?;
         Ok(lock)
+    }
+    /// Touches the lock, so that its time is the file system's own now: see [`Layout::age`].
+    pub(super) fn touch(&self) -> io::Result<()> {
+        fs::write(self.root.join("lock"), b".")
     }
     /// Writes the format mark of a new vault, or reads it in an old one.
     pub(super) fn mark(&self) -> Result<(), OpenError> {
@@ -165,14 +166,19 @@ impl Layout {
         let now: SystemTime = fs::metadata(self.root.join("lock"))?.modified()?;
         Ok(now.duration_since(fs::metadata(path)?.modified()?).unwrap_or_default())
     }
+    /// True if that much is laid aside already.
+    pub(super) fn has_reserve(&self, size: u64) -> bool {
+        fs::metadata(self.reserve()).is_ok_and(|m| m.len() == size)
+    }
     /// Lays real blocks aside, so that a full disk can be relieved by giving them up.
     pub(super) fn lay_reserve(&self, size: u64) -> io::Result<()> {
         let path = self.reserve();
-        if size == 0 || fs::metadata(&path).is_ok_and(|m| m.len() == size) {
-            return Ok(());
-        }
         let mut file = private().truncate(true).open(&path)?;
-        let laid = write_zeros(&mut file, size).and_then(|()| file.sync_all());
+        let laid = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
+            // This file system can't: written out.
+            Err(Errno::OPNOTSUPP) => write_zeros(&mut file, size).and_then(|()| file.sync_all()),
+            other => other.map_err(io::Error::from),
+        };
         if laid.is_err() {
             let _ = fs::remove_file(&path);
         }

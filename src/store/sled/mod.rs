@@ -41,7 +41,7 @@ use jiff::Timestamp;
 use journal::{Entry, Journal, Read};
 use layout::Layout;
 use segments::{Fresh, Segments};
-use space::Watch;
+use space::{Room, Runway, Watch};
 use std::{
     collections::{BTreeMap, HashSet},
     fs::File,
@@ -59,12 +59,14 @@ use tokio::sync::Notify;
 pub struct Options {
     /// Length of a segment of small bodies.
     pub segment_size: u64,
-    /// Blocks laid aside to relieve a full disk; 0: none.
+    /// Blocks laid aside to relieve a full disk, a tenth of it at most; 0: none.
     pub reserve: u64,
     /// No new mail below that much free space,
     pub min_free: u64,
-    /// nor below that many hundredths of the disk.
+    /// nor below that many hundredths of the disk;
     pub min_free_percent: u8,
+    /// but a small disk need never have more free than that many hundredths.
+    pub min_free_most_percent: u8,
     /// Bodies without a row are removed at start when they are older than this.
     pub orphan_age: Duration,
     /// sled's cache in bytes.
@@ -77,6 +79,7 @@ impl Default for Options {
             reserve: 64 << 20,
             min_free: 1 << 30,
             min_free_percent: 5,
+            min_free_most_percent: 20,
             orphan_age: Duration::from_hours(7 * 24),
             // A target, not a bound: sled takes up to twice as much. More made nothing faster in a book
             // of a million rows.
@@ -141,24 +144,25 @@ impl SledStore {
     /// where it is not in force. Blocks: call it before the first task runs, or off the runtime.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let layout = Layout::new(dir);
+        let watch = Arc::new(Watch::new(&layout, &options));
         let lock = layout.prepare()?;
+        // Where the disk is full, the reserve goes before anything is written.
+        watch.room();
+        layout.touch().map_err(|e| OpenError::io(layout.root(), e))?;
         layout.mark()?;
         durability::install()?;
         durability::check()?;
         layout.empty_tmp().map_err(|e| OpenError::io(&layout.tmp(), e))?;
-        let watch = Arc::new(Watch::new(&layout, &options));
         let mut book = Book::new(open_book(&layout, &options)?);
         check_head(&mut book, &layout)?;
         let journal = replay(&mut book, &layout)?;
-        let state = load(&layout, &options, book, lock)?;
-        if watch.has_room(options.reserve)
-            && let Err(e) = layout.lay_reserve(options.reserve)
-        {
-            tracing::warn!(error = %e, "no space could be laid aside");
-        }
+        let state = load(&layout, &options, book, lock, &watch)?;
+        watch.lay_reserve();
         let arrivals = Arc::new(Notify::new());
         let fresh = state.segments.fresh();
-        let committer = Committer::start(state, journal, Arc::clone(&watch), Arc::clone(&arrivals));
+        let runway = Runway::new(&layout, &watch);
+        let committer =
+            Committer::start(state, journal, runway, Arc::clone(&watch), Arc::clone(&arrivals));
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
         Ok(Self { committer, layout, fresh, watch, arrivals })
     }
@@ -228,6 +232,7 @@ fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenE
     let old = meta.join("db").exists();
     // sled would make it open to everybody; rows name senders and recipients.
     layout::make_dir(&meta).map_err(|e| OpenError::io(&meta, e))?;
+    drop_unfinished(&meta).map_err(|e| OpenError::io(&meta, e))?;
     let config = ::sled::Config::new()
         .path(&meta)
         .segment_size(layout::BOOK_SEGMENT)
@@ -251,6 +256,19 @@ fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenE
     }
     Ok(db)
 }
+/// As it opens, sled writes a map of its pages beside them and gives it its name when it is whole.
+/// One that a crash or a full disk left unfinished it takes for the newest, and then for damage:
+/// the store would open no more. Without it, sled goes on from the last whole one.
+fn drop_unfinished(meta: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(meta)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|end| end == "generating") {
+            tracing::info!(file = %path.display(), "removing an unfinished map of the book");
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
 /// sled syncs neither its directories nor its configuration.
 fn sync_new_book(layout: &Layout) -> io::Result<()> {
     let meta = layout.meta();
@@ -262,7 +280,13 @@ fn sync_new_book(layout: &Layout) -> io::Result<()> {
     layout::sync_dir(layout.root())
 }
 /// Reads the book once: what is due, what counts, which bodies live.
-fn load(layout: &Layout, options: &Options, book: Book, lock: File) -> Result<State, OpenError> {
+fn load(
+    layout: &Layout,
+    options: &Options,
+    book: Book,
+    lock: File,
+    watch: &Watch,
+) -> Result<State, OpenError> {
     let (mut tally, mut agenda) = (Tally::default(), Agenda::default());
     let (mut live, mut files) = (BTreeMap::<u32, HashSet<u64>>::new(), HashSet::new());
     book.each(book::MESSAGES, |_, row: MessageRow| {
@@ -293,7 +317,7 @@ fn load(layout: &Layout, options: &Options, book: Book, lock: File) -> Result<St
         Ok(segments)
     });
     let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
-    Ok(State { book, agenda, tally, segments, arrived: false, _lock: lock })
+    Ok(State { book, agenda, tally, segments, room: watch.room(), arrived: false, _lock: lock })
 }
 /// Removes bodies that got no row: their senders were never answered with 250.
 fn sweep_files(layout: &Layout, known: &HashSet<QueueId>, age: Duration) -> io::Result<()> {
@@ -318,7 +342,7 @@ impl QueueStore for SledStore {
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
         let weight = weight(&message);
         self.committer
-            .run(weight, move |s| s.accept(message))
+            .write(weight, move |s| s.accept(message))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
@@ -331,7 +355,7 @@ impl QueueStore for SledStore {
     async fn settle(&self, settle: Settle) -> Result<(), StoreError> {
         let weight = settle.spawn.iter().map(weight).sum();
         self.committer
-            .run(weight, move |s| s.settle(settle))
+            .write(weight, move |s| s.settle(settle))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
@@ -346,7 +370,7 @@ impl QueueStore for SledStore {
     async fn order(&self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
         let weight = order.spawn.iter().map(weight).sum();
         self.committer
-            .run(weight, move |s| s.order(order, now))
+            .write(weight, move |s| s.order(order, now))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
@@ -386,16 +410,16 @@ impl QueueStore for SledStore {
         now: Timestamp,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
-        self.committer.run(0, move |s| s.doomed(now, max)).await
+        self.committer.write(0, move |s| s.doomed(now, max)).await
     }
     async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
-        self.committer.run(0, move |s| s.destroy_key(id)).await
+        self.committer.write(0, move |s| s.destroy_key(id)).await
     }
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
-        self.committer.run(0, move |s| s.forget_body(id)).await
+        self.committer.write(0, move |s| s.forget_body(id)).await
     }
     async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
-        self.committer.run(0, move |s| s.purge(before, max)).await
+        self.committer.write(0, move |s| s.purge(before, max)).await
     }
     fn health(&self) -> Health {
         self.watch.health()
@@ -444,7 +468,7 @@ impl BodyStore for SledStore {
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         match at.clone() {
             Locator::Segment { segment, offset, length } => {
-                self.committer.run(0, move |s| s.segments.erase(segment, offset, length)).await
+                self.committer.write(0, move |s| s.segments.erase(segment, offset, length)).await
             }
             Locator::File { .. } => {
                 let path = self.layout.message(id);
@@ -475,7 +499,7 @@ impl PeopleStore for SledStore {
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let grant = grant.clone();
-        self.committer.run(0, move |s| s.update_grant(&grant)).await
+        self.committer.write(0, move |s| s.update_grant(&grant)).await
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let address = address.clone();
@@ -487,11 +511,11 @@ impl PeopleStore for SledStore {
     }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         let account = account.clone();
-        self.committer.run(0, move |s| s.put_account(&account)).await
+        self.committer.write(0, move |s| s.put_account(&account)).await
     }
     async fn remove_account(&self, address: &Address) -> Result<(), StoreError> {
         let address = address.clone();
-        self.committer.run(0, move |s| s.remove_account(&address)).await
+        self.committer.write(0, move |s| s.remove_account(&address)).await
     }
     async fn accounts(
         &self,
@@ -507,16 +531,22 @@ impl PeopleStore for SledStore {
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
-        self.committer.run(0, move |s| s.put_session(&session)).await
+        self.committer.write(0, move |s| s.put_session(&session)).await
     }
     async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError> {
         let id = *id;
-        self.committer.run(0, move |s| s.touch_session(&id, seen)).await
+        self.committer
+            .run(0, move |s| match s.room {
+                Room::Enough | Room::Scarce => s.touch_session(&id, seen),
+                // Reading goes on.
+                Room::Gone => Ok(()),
+            })
+            .await
     }
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {
         let id = *id;
         self.committer
-            .run(0, move |s| {
+            .write(0, move |s| {
                 s.remove_session(&id);
                 Ok(())
             })
@@ -530,7 +560,7 @@ impl PeopleStore for SledStore {
     ) -> Result<usize, StoreError> {
         let (account, keep) = (account.cloned(), keep.copied());
         self.committer
-            .run(0, move |s| s.remove_sessions(account.as_ref(), keep.as_ref(), before))
+            .write(0, move |s| s.remove_sessions(account.as_ref(), keep.as_ref(), before))
             .await
     }
 }
@@ -539,7 +569,7 @@ impl PeopleStore for SledStore {
 impl NoteStore for SledStore {
     async fn put_note(&self, kind: NoteKind, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
         let (key, weight) = (key.to_owned(), value.len());
-        let put = self.committer.run(weight, move |s| s.put_note(kind, &key, &value));
+        let put = self.committer.write(weight, move |s| s.put_note(kind, &key, &value));
         put.await.inspect_err(|e| self.note_trouble(e))
     }
     async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -557,6 +587,6 @@ impl NoteStore for SledStore {
     }
     async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         let key = key.to_owned();
-        self.committer.run(0, move |s| s.remove_note(kind, &key)).await
+        self.committer.write(0, move |s| s.remove_note(kind, &key)).await
     }
 }

@@ -4,6 +4,7 @@
 use super::{
     book::{self, Changes, LARGEST},
     committer::State,
+    space::Room,
 };
 use crate::{
     mail::{GrantId, QueueId},
@@ -39,6 +40,9 @@ impl State {
     pub(super) fn accept(&mut self, message: NewMessage) -> Result<(), StoreError> {
         if self.book.has(&book::message(message.facts.id))? {
             return Ok(());
+        }
+        if self.room != Room::Enough {
+            return Err(StoreError::Full);
         }
         let mut changes = Changes::default();
         let ready = self.ready(message, &mut changes)?;
@@ -106,6 +110,10 @@ impl State {
 
     pub(super) fn claim(&mut self, ask: Ask) -> Result<Claimed, StoreError> {
         let mut claims = Vec::new();
+        if self.room == Room::Gone {
+            // What went out now could not be written down, and would go out again.
+            return Ok(Claimed::default());
+        }
         let (leased, next) = self.agenda.claim(ask);
         for leased in leased {
             let id = leased.id;

@@ -166,12 +166,18 @@ impl Segments {
             fresh.remove(&place);
         }
     }
-    /// Removes files in which nothing lives any more and nothing has been written for that long.
+    /// Removes files in which nothing lives any more, once every key in them is destroyed or nothing
+    /// has been written for that long. What remains loses the zeros laid out behind its end: else a
+    /// server that starts and dies, again and again, would fill the disk with them.
     pub(super) fn sweep(&self, layout: &Layout, age: std::time::Duration) -> io::Result<()> {
         for number in numbers(&self.dir)? {
             let path = path(&self.dir, number);
-            if !self.live.contains_key(&number) && layout.age(&path)? >= age {
+            let rest = survey(&path)?;
+            let dead = rest.erased || layout.age(&path)? >= age;
+            if dead && !self.live.contains_key(&number) {
                 fs::remove_file(&path)?;
+            } else if rest.zeros {
+                private().open(&path)?.set_len(rest.end)?;
             }
         }
         Ok(())
@@ -344,6 +350,42 @@ fn parse_head(bytes: &[u8; HEAD as usize]) -> Option<(QueueId, u64)> {
     let id = QueueId::from_bytes(bytes.get(8..24)?.try_into().ok()?);
     (head(id, u64::from(length)).ok()? == *bytes).then_some((id, u64::from(length)))
 }
+/// What the heads of a segment tell.
+struct Survey {
+    /// Where its last record ends.
+    end: u64,
+    /// Behind that lie zeros, and nothing else.
+    zeros: bool,
+    /// No record's key is left.
+    erased: bool,
+}
+/// Goes from head to head, without reading bodies.
+fn survey(path: &Path) -> io::Result<Survey> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let (mut end, mut erased) = (0, true);
+    while end + HEAD <= size {
+        let mut bytes = [0; HEAD as usize];
+        file.read_exact_at(&mut bytes, end)?;
+        let Some((_, length)) = parse_head(&bytes).filter(|(_, l)| end + HEAD + l <= size) else {
+            break;
+        };
+        let slot = Prelude::SLOT.start as u64..(Prelude::SLOT.end as u64).min(length);
+        let mut key = vec![0; usize::try_from(slot.end.saturating_sub(slot.start)).unwrap_or(0)];
+        file.read_exact_at(&mut key, end + HEAD + slot.start)?;
+        erased &= key.iter().all(|byte| *byte == 0);
+        end += HEAD + length;
+    }
+    // More than was laid out ahead is no such tail; it is left as it is.
+    let mut tail = Vec::new();
+    if end < size && size - end <= 2 * STRIDE {
+        let mut behind = &file;
+        behind.seek(SeekFrom::Start(end))?;
+        behind.read_to_end(&mut tail)?;
+    }
+    let zeros = !tail.is_empty() && tail.iter().all(|byte| *byte == 0);
+    Ok(Survey { end, zeros, erased: erased && (zeros || end == size) })
+}
 /// Goes through the records of a segment up to its end or to where it is torn.
 pub(super) fn walk(
     dir: &Path,
@@ -478,6 +520,48 @@ mod tests {
         assert!(of(b)[..Prelude::SLOT.start].iter().all(|b| *b == 2), "but what it was");
         assert!(of(c)[Prelude::SLOT].iter().all(|b| *b == 0), "erased while it was under way");
         assert_eq!(walked(&s, 0).len(), 3, "a walk finds its way past the gap");
+    }
+    #[test]
+    fn a_start_leaves_nothing_of_what_is_erased_and_no_zeros_behind_what_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let week = std::time::Duration::from_hours(7 * 24);
+        let mut s = open(dir.path(), 1 << 20);
+        fs::write(dir.path().join("lock"), b".").unwrap();
+        let mut at = Vec::new();
+        for n in 1..=2 {
+            at.push(s.append(id(n), &Bytes::from(vec![n; 400])).unwrap());
+        }
+        s.carry();
+        let file = path(&s.dir, 0);
+        let length = || fs::metadata(&file).map(|meta| meta.len()).ok();
+        assert_eq!(length(), Some(1 << 20), "laid out");
+        open(dir.path(), 1 << 20).sweep(&layout, week).unwrap();
+        assert_eq!(length(), Some(2 * (HEAD + 400)), "no row, but a key: a rebuild may want it");
+        for at in at {
+            let Locator::Segment { segment, offset, length } = at else { panic!("no segment") };
+            s.erase(segment, offset, length).unwrap();
+        }
+        s.carry();
+        let live = BTreeMap::from([(0, HashSet::from([HEAD]))]);
+        let options = Options { segment_size: 1 << 20, ..Options::default() };
+        Segments::open(&layout, &options, live).unwrap().sweep(&layout, week).unwrap();
+        assert!(length().is_some(), "a row speaks of it");
+        open(dir.path(), 1 << 20).sweep(&layout, week).unwrap();
+        assert_eq!(length(), None);
+    }
+    #[test]
+    fn a_torn_tail_is_left_for_those_who_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut s = open(dir.path(), 1 << 20);
+        fs::write(dir.path().join("lock"), b".").unwrap();
+        s.append(id(1), &Bytes::from(vec![1; 400])).unwrap();
+        s.carry();
+        let file = fs::OpenOptions::new().write(true).open(path(&s.dir, 0)).unwrap();
+        file.write_all_at(b"X", HEAD + 400 + 100).unwrap();
+        let week = std::time::Duration::from_hours(7 * 24);
+        open(dir.path(), 1 << 20).sweep(&Layout::new(dir.path()), week).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1 << 20);
     }
     #[test]
     fn every_start_begins_a_new_segment() {

@@ -1,24 +1,57 @@
 //! How the store is: broken for good, short of space, or well.
+//!
+//! sled cannot go on in the same process once a write found the disk full, so it must never find it
+//! so. As free space falls, whoever it falls by:
+//!
+//! 1. below the limit no new mail is begun (452 at MAIL and DATA); deliveries go on, they free
+//!    space;
+//! 2. below half of it, bodies that are on their way in are broken off as well (452 after DATA);
+//! 3. below the book's margin the reserve is given up for it; where that is not enough, the book
+//!    takes nothing more and no work is handed out whose outcome could not be written. Reading goes
+//!    on.
+//!
+//! All of it ends by itself when space is back, and the reserve is laid again. A group that is on
+//! its way to the disk while somebody takes the last block is written into blocks that the book has
+//! ahead of its end ([`Runway`]).
 
 use super::{Options, layout::Layout};
 use crate::store::{Health, StoreError};
+use rustix::fs::FallocateFlags;
 use std::{
-    fs,
-    path::PathBuf,
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Free space is asked for at most this often.
+/// Free space is asked for at most this often when clients come.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Room that the book keeps for itself. The largest of groups writes a few MiB.
+const MARGIN: u64 = 16 << 20;
+/// On a small disk the margin is this part of it,
+const MARGIN_PART: u64 = 16;
+/// and the reserve is that part.
+const RESERVE_PART: u64 = 10;
+
+/// What free space allows the book's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Everything.
+    Enough,
+    /// No new mail.
+    Scarce,
+    /// Nothing but reading.
+    Gone,
+}
 
 /// Watches free space, and remembers the first failure for ever.
 #[derive(Debug)]
 pub(super) struct Watch {
-    root: PathBuf,
-    reserve: PathBuf,
+    layout: Layout,
+    reserve: u64,
     min_free: u64,
     min_percent: u64,
+    most_percent: u64,
     state: Mutex<State>,
 }
 #[derive(Debug)]
@@ -26,19 +59,42 @@ struct State {
     broken: Option<String>,
     full: bool,
     asked: Option<Instant>,
+    /// What the book's thread was told last.
+    room: Room,
+    /// There is a reserve, or there is to be none.
+    laid: bool,
+}
+/// A file system's bytes.
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    free: u64,
+    all: u64,
 }
 impl Watch {
     pub(super) fn new(layout: &Layout, options: &Options) -> Self {
+        let state = State {
+            broken: None,
+            full: false,
+            asked: None,
+            room: Room::Enough,
+            laid: options.reserve == 0,
+        };
         Self {
-            root: layout.root().to_owned(),
-            reserve: layout.reserve(),
+            layout: layout.clone(),
+            reserve: options.reserve,
             min_free: options.min_free,
             min_percent: u64::from(options.min_free_percent),
-            state: Mutex::new(State { broken: None, full: false, asked: None }),
+            most_percent: u64::from(options.min_free_most_percent),
+            state: Mutex::new(state),
         }
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn disk(&self) -> Option<Disk> {
+        let disk = rustix::fs::statvfs(self.layout.root()).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Some(Disk { free: bytes(disk.f_bavail), all: bytes(disk.f_blocks) })
     }
     pub(super) fn health(&self) -> Health {
         let mut state = self.state();
@@ -47,28 +103,84 @@ impl Watch {
         }
         if state.asked.is_none_or(|at| at.elapsed() >= PERIOD) {
             state.asked = Some(Instant::now());
-            if let Ok(disk) = rustix::fs::statvfs(&self.root) {
-                let unit = disk.f_frsize;
-                let (free, all) =
-                    (disk.f_bavail.saturating_mul(unit), disk.f_blocks.saturating_mul(unit));
-                state.full = self.is_full(free, all, state.full);
+            if let Some(disk) = self.disk() {
+                state.full = self.is_full(disk, state.full);
             }
         }
         if state.full { Health::Full } else { Health::Ok }
     }
+    /// Free space below which no mail is begun.
+    fn limit(&self, disk: Disk) -> u64 {
+        let hundredth = disk.all / 100;
+        let wanted = self.min_free.max(hundredth.saturating_mul(self.min_percent));
+        wanted.min(hundredth.saturating_mul(self.most_percent))
+    }
     /// Full below the limit; well again only one hundredth of the disk above it, so that it does
     /// not flutter.
-    fn is_full(&self, free: u64, all: u64, was: bool) -> bool {
-        let limit = self.min_free.max(all / 100 * self.min_percent);
-        free < if was { limit.saturating_add(all / 100) } else { limit }
+    fn is_full(&self, disk: Disk, was: bool) -> bool {
+        let limit = self.limit(disk);
+        disk.free < if was { limit.saturating_add(disk.all / 100) } else { limit }
     }
     /// True if `more` bytes can be taken without coming near the limit.
-    pub(super) fn has_room(&self, more: u64) -> bool {
-        rustix::fs::statvfs(&self.root).is_ok_and(|disk| {
-            let (unit, all) = (disk.f_frsize, disk.f_blocks.saturating_mul(disk.f_frsize));
-            let free = disk.f_bavail.saturating_mul(unit);
-            !self.is_full(free.saturating_sub(more), all, true)
+    fn has_room(&self, more: u64) -> bool {
+        self.disk().is_some_and(|disk| {
+            !self.is_full(Disk { free: disk.free.saturating_sub(more), ..disk }, true)
         })
+    }
+    /// True if a body that is on its way in may grow by `more` bytes.
+    pub(super) fn takes_body(&self, more: u64) -> bool {
+        self.disk().is_none_or(|disk| disk.free.saturating_sub(more) >= self.limit(disk) / 2)
+    }
+    /// What the book may do now; near the end of space it gets the reserve.
+    pub(super) fn room(&self) -> Room {
+        let mut state = self.state();
+        let mut now = self.measure(state.room);
+        if now == Room::Gone && fs::remove_file(self.layout.reserve()).is_ok() {
+            tracing::error!("the disk is full; the reserve is given up for deliveries");
+            state.laid = false;
+            now = self.measure(state.room);
+        }
+        if std::mem::replace(&mut state.room, now) != now {
+            self.tell(now);
+        }
+        now
+    }
+    /// What the margin began, twice the margin ends: it does not flutter.
+    fn measure(&self, before: Room) -> Room {
+        let margins = if before == Room::Gone { 2 } else { 1 };
+        match self.disk() {
+            Some(disk) if disk.free < margin(disk) * margins => Room::Gone,
+            Some(disk) if disk.free < self.limit(disk) / 2 => Room::Scarce,
+            Some(_) | None => Room::Enough,
+        }
+    }
+    fn tell(&self, room: Room) {
+        match room {
+            Room::Enough => tracing::info!("there is space on the disk again"),
+            Room::Scarce => tracing::error!("the disk is nearly full: no mail is taken"),
+            Room::Gone => tracing::error!(
+                "the disk is full: no mail is taken and none delivered until there is space in {}",
+                self.layout.root().display()
+            ),
+        }
+    }
+    /// Lays blocks aside where there are none and room is plenty.
+    pub(super) fn lay_reserve(&self) {
+        if self.state().laid {
+            return;
+        }
+        let Some(disk) = self.disk() else { return };
+        let size = self.reserve.min(disk.all / RESERVE_PART);
+        if !self.layout.has_reserve(size) {
+            if !self.has_room(size) {
+                return;
+            }
+            if let Err(e) = self.layout.lay_reserve(size) {
+                tracing::warn!(error = %e, "no space could be laid aside");
+                return;
+            }
+        }
+        self.state().laid = true;
     }
     /// The disk said so itself: full until it is asked again.
     pub(super) fn ran_full(&self) {
@@ -84,12 +196,49 @@ impl Watch {
             tracing::error!(error = why, "the store has failed and takes no more mail");
             state.broken = Some(why.to_owned());
             if !self.has_room(0) {
-                let _ = fs::remove_file(&self.reserve);
+                let _ = fs::remove_file(self.layout.reserve());
+                state.laid = false;
             }
         }
     }
     pub(super) fn broken(&self) -> Option<StoreError> {
         self.state().broken.clone().map(StoreError::Fatal)
+    }
+}
+fn margin(disk: Disk) -> u64 {
+    MARGIN.min(disk.all / MARGIN_PART)
+}
+
+/// Blocks ahead of the end of the book's file, so that its next writes need none. Where the file
+/// system cannot do that, the margin alone must do.
+#[derive(Debug)]
+pub(super) struct Runway {
+    book: Option<File>,
+    /// The file's length when it was looked at last.
+    length: u64,
+    ahead: u64,
+}
+impl Runway {
+    pub(super) fn new(layout: &Layout, watch: &Watch) -> Self {
+        let book = File::options().read(true).write(true).open(layout.meta().join("db"));
+        let book = book.inspect_err(|e| tracing::warn!(error = %e, "no blocks ahead of the book"));
+        Self { book: book.ok(), length: 0, ahead: watch.disk().map_or(0, margin) }
+    }
+    /// Lays blocks where fewer than half are left.
+    pub(super) fn lay(&mut self) {
+        let Some(book) = &self.book else { return };
+        let Ok(meta) = book.metadata() else { return };
+        if std::mem::replace(&mut self.length, meta.len()) == meta.len() {
+            return;
+        }
+        let laid = meta.blocks().saturating_mul(512);
+        if laid >= meta.len().saturating_add(self.ahead / 2) {
+            return;
+        }
+        let flags = FallocateFlags::KEEP_SIZE;
+        if let Err(e) = rustix::fs::fallocate(book, flags, meta.len(), self.ahead) {
+            tracing::debug!(error = %e, "no blocks ahead of the book");
+        }
     }
 }
 
@@ -110,10 +259,18 @@ mod tests {
             (600, 10_000, true, false, "above the limit by 1 %"),
             (99, 1_000, false, true, "a small disk: the absolute limit counts"),
             (101, 1_000, false, false, "a small disk, above it"),
+            (41, 200, false, false, "a tiny disk: a fifth of it is enough"),
+            (39, 200, false, true, "a tiny disk, below a fifth"),
         ];
         for (free, all, was, want, why) in cases {
-            assert_eq!(watch.is_full(free, all, was), want, "{why}");
+            assert_eq!(watch.is_full(Disk { free, all }, was), want, "{why}");
         }
+    }
+    #[test]
+    fn the_book_keeps_a_margin_that_suits_the_disk() {
+        let of = |all| margin(Disk { free: 0, all });
+        assert_eq!(of(1 << 40), MARGIN);
+        assert_eq!(of(64 << 20), 4 << 20);
     }
     #[test]
     fn stays_broken() {

@@ -36,6 +36,7 @@ pub struct Settings {
     pub delivery: String,
     /// Lines put into `[notification]`.
     pub notification: String,
+    pub log: &'static str,
 }
 
 impl Default for Settings {
@@ -50,6 +51,7 @@ impl Default for Settings {
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
+            log: "debug",
         }
     }
 }
@@ -91,7 +93,7 @@ from = "secure@example.org"
 listen = "127.0.0.1:{portal}"
 url = "http://127.0.0.1:{portal}"
 [log]
-level = "debug"
+level = "{log}"
 "#,
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
@@ -100,6 +102,7 @@ level = "debug"
             watch = self.watch,
             delivery = self.delivery,
             notification = self.notification,
+            log = self.log,
             portal = super::free_port(&["127.0.0.1"]),
         )
     }
@@ -124,16 +127,16 @@ impl Gateway {
         gateway
     }
 
-    /// Starts the server and waits for its `ready` line. The log goes to `log` in the folder,
-    /// appended.
-    pub fn run(&mut self) {
+    /// Starts the server and waits for nothing. The log goes to `log` in the folder, appended.
+    pub fn spawn(&self) -> Child {
         let log = fs::File::options().append(true).create(true).open(self.log()).expect("log");
-        let mut child = self
-            .command(&["serve"])
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
+        let mut command = self.command(&["serve"]);
+        command.stdout(Stdio::piped()).stderr(log).spawn().expect("the program starts")
+    }
+
+    /// Starts the server and waits for its `ready` line.
+    pub fn run(&mut self) {
+        let mut child = self.spawn();
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
@@ -192,6 +195,20 @@ impl Gateway {
         let mut child = self.child.take().expect("running");
         let status = child.wait().expect("waited");
         assert!(status.success(), "ended with {status}; log:\n{}", self.log_text());
+    }
+
+    /// True while it has not ended.
+    pub fn lives(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("asked").is_none())
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = super::wait_for("the gateway's end", || {
+            self.child.as_mut().expect("running").try_wait().expect("asked")
+        });
+        self.child = None;
+        status.code()
     }
 
     /// SIGKILL.

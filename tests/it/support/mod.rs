@@ -2,11 +2,14 @@
 //! loopback and ended by handle.
 
 pub mod browser;
+pub mod disk;
 pub mod dkim;
 pub mod dns;
 pub mod gateway;
 pub mod house;
 pub mod http;
+pub mod ledger;
+pub mod load;
 pub mod nginx;
 pub mod pki;
 pub mod postfix;

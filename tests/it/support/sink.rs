@@ -7,14 +7,15 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use std::{
+    collections::HashMap,
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How it behaves.
@@ -32,6 +33,9 @@ pub struct Manner {
     pub requiretls: bool,
     /// What it does after it has taken a message.
     pub after: After,
+    /// Says of each recipient, and of how often it was named before, with what RCPT is answered
+    /// instead of 250. A host with such a judge keeps messages, and no bytes beside them.
+    pub judge: Option<fn(&str, u32) -> Option<&'static str>>,
 }
 
 /// What a host does with a connection that has brought a message.
@@ -81,6 +85,10 @@ pub struct Received {
     pub content: Vec<u8>,
     pub over_tls: bool,
     pub size: u64,
+    /// Which connection of this host it came over, counted from 0.
+    pub connection: u64,
+    /// When it was whole, just before the reply.
+    pub at: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +97,10 @@ struct Kept {
     bytes: Mutex<Vec<u8>>,
     counted: Mutex<Counted>,
     streams: Mutex<Vec<TcpStream>>,
+    /// How often each recipient was named.
+    named: Mutex<HashMap<String, u32>>,
+    connections: AtomicU64,
+    whole: AtomicU64,
 }
 
 /// A running mail host.
@@ -132,6 +144,11 @@ impl Sink {
 
     pub fn messages(&self) -> Vec<Received> {
         self.kept.messages.lock().expect("lock").clone()
+    }
+
+    /// How many messages it was given.
+    pub fn count(&self) -> u64 {
+        self.kept.whole.load(Ordering::Relaxed)
     }
 
     /// Every byte that reached it, TLS taken off.
@@ -188,6 +205,7 @@ fn session(
     let mut plain = stream.try_clone()?;
     plain.write_all(b"220 sink.test ESMTP\r\n")?;
     let mut reader = BufReader::new(stream);
+    let kept = Visit { kept, connection: kept.connections.fetch_add(1, Ordering::Relaxed) };
     if !talk(&mut reader, &mut plain, kept, manner, offer, false)? {
         return Ok(());
     }
@@ -218,6 +236,36 @@ fn pass_on(peer: &TcpStream, other: SocketAddr) -> std::io::Result<()> {
     Ok(())
 }
 
+/// One connection's view of what is kept.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    kept: &'a Kept,
+    connection: u64,
+}
+
+impl Visit<'_> {
+    fn bytes(&self, manner: &Manner, bytes: &[u8]) {
+        if manner.judge.is_none() {
+            self.kept.bytes.lock().expect("lock").extend_from_slice(bytes);
+        }
+    }
+
+    /// The reply to RCPT, if it is not 250.
+    fn judged(&self, manner: &Manner, path: &str) -> Option<String> {
+        let Some(judge) = manner.judge else { return manner.rcpt.clone() };
+        let address = path.split(['<', '>']).nth(1).unwrap_or(path);
+        let mut named = self.kept.named.lock().expect("lock");
+        let before = named.entry(address.to_owned()).or_default();
+        *before += 1;
+        judge(address, *before - 1).map(str::to_owned)
+    }
+
+    fn message(&self, message: Received) {
+        self.kept.messages.lock().expect("lock").push(message);
+        self.kept.whole.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Both directions of a TLS stream; the dialogue is strictly in turn.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<StreamOwned<ServerConnection, TcpStream>>>);
@@ -241,7 +289,7 @@ impl Write for Shared {
 fn talk(
     reader: &mut impl BufRead,
     writer: &mut impl Write,
-    kept: &Kept,
+    kept: Visit<'_>,
     manner: &Manner,
     offer: Option<&Offer>,
     over_tls: bool,
@@ -256,7 +304,7 @@ fn talk(
         if reader.read_line(&mut line)? == 0 {
             return Ok(false);
         }
-        kept.bytes.lock().expect("lock").extend_from_slice(line.as_bytes());
+        kept.bytes(manner, line.as_bytes());
         let upper = line.trim_end().to_ascii_uppercase();
         if after == After::Closes {
             writer.write_all(b"421 4.3.2 one is enough\r\n")?;
@@ -274,23 +322,27 @@ fn talk(
             reply
         } else if upper.starts_with("MAIL FROM:") {
             from = line[10..].trim().to_owned();
+            to.clear();
             "250 2.1.0 ok\r\n".to_owned()
         } else if upper.starts_with("RCPT TO:") {
-            to.push(line[8..].trim().to_owned());
-            manner
-                .rcpt
-                .as_ref()
-                .map_or_else(|| "250 2.1.5 ok\r\n".to_owned(), |r| format!("{r}\r\n"))
+            let path = line[8..].trim();
+            match kept.judged(manner, path) {
+                Some(reply) => format!("{reply}\r\n"),
+                None => {
+                    to.push(path.to_owned());
+                    "250 2.1.5 ok\r\n".to_owned()
+                }
+            }
         } else if upper == "DATA" {
-            if manner.rcpt.is_some() {
+            if to.is_empty() {
                 "554 5.5.1 no valid recipients\r\n".to_owned()
             } else {
                 writer.write_all(b"354 go on\r\n")?;
                 let theirs = from != "<>" && !from.starts_with("<> ");
                 let (content, size) = content(reader, kept, manner, theirs, over_tls)?;
                 let to = std::mem::take(&mut to);
-                let message = Received { from: from.clone(), to, content, over_tls, size };
-                kept.messages.lock().expect("lock").push(message);
+                let (from, connection, at) = (from.clone(), kept.connection, Instant::now());
+                kept.message(Received { from, to, content, over_tls, size, connection, at });
                 after = manner.after;
                 "250 2.0.0 kept\r\n".to_owned()
             }
@@ -334,7 +386,7 @@ fn offers(offer: Option<&Offer>, requiretls: bool) -> String {
 
 fn content(
     reader: &mut impl BufRead,
-    kept: &Kept,
+    kept: Visit<'_>,
     manner: &Manner,
     theirs: bool,
     over_tls: bool,
@@ -351,12 +403,12 @@ fn content(
         let line = line.strip_prefix(b".").unwrap_or(&line);
         size += line.len() as u64;
         if theirs {
-            let mut counted = kept.counted.lock().expect("lock");
+            let mut counted = kept.kept.counted.lock().expect("lock");
             counted.bytes += line.len() as u64;
             counted.clear += if over_tls { 0 } else { line.len() as u64 };
         }
         if !manner.count_only {
-            kept.bytes.lock().expect("lock").extend_from_slice(line);
+            kept.bytes(manner, line);
             content.extend_from_slice(line);
         }
     }

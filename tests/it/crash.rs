@@ -1,0 +1,112 @@
+//! kill -9 under load, again and again: what was acknowledged arrives, and arrives once.
+
+use crate::support::{
+    gateway::{Gateway, Settings},
+    ledger::Ledger,
+    load::Scene,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+/// A number of the environment, or what CI has time for.
+pub fn parameter(name: &str, usual: u64) -> u64 {
+    let text = std::env::var_os(name).map(|text| text.into_string().expect(name));
+    text.map_or(usual, |text| text.parse().expect(name))
+}
+
+/// Waits until `reached`, without sleeping past it; no longer than a life may last.
+pub fn until(mut reached: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(1);
+    while !reached() && Instant::now() < end {
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+}
+
+/// `RESTANTE_CRASHES` says how often (thousands take an hour), `RESTANTE_SEED` repeats a run's
+/// letters and moments, as far as the machine lets it.
+#[test]
+fn killed_again_and_again_it_loses_nothing_and_doubles_nothing() {
+    let kills = parameter("RESTANTE_CRASHES", 200);
+    let seed = parameter("RESTANTE_SEED", rand::random());
+    let context = format!("RESTANTE_SEED={seed} RESTANTE_CRASHES={kills}");
+    println!("{context}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut scene = Scene::set(dir.path(), Ledger::new(seed));
+    for _ in 0..kills {
+        life(&mut scene, &mut random);
+    }
+    scene.gateway.run();
+    let repeats = scene.settle(&context);
+    println!("{} acknowledged, {repeats} copies excused by a kill", scene.ledger.acknowledged());
+    scene.gateway.stop();
+}
+
+/// One life: killed before it was ready, or when so many letters were acknowledged or had arrived
+/// somewhere since it was.
+fn life(scene: &mut Scene, random: &mut StdRng) {
+    if random.random_ratio(1, 10) {
+        let mut child = scene.gateway.spawn();
+        std::thread::park_timeout(Duration::from_micros(random.random_range(0..60_000)));
+        drop(child.kill());
+        drop(child.wait());
+        scene.ledger.killed();
+        return;
+    }
+    scene.gateway.run();
+    let (acknowledged, arrived) = (scene.ledger.acknowledged(), scene.arrived());
+    let load = scene.load(4);
+    let count = random.random_range(0..25);
+    if random.random() {
+        until(|| scene.ledger.acknowledged() >= acknowledged + count);
+    } else {
+        until(|| scene.arrived() >= arrived + count);
+    }
+    // Anywhere on the way from one event to the next.
+    std::thread::park_timeout(Duration::from_micros(random.random_range(0..3000)));
+    scene.kill();
+    load.end();
+}
+
+/// Both begin at the same moment, at the first start too: one serves, the other says so and leaves
+/// everything as it is.
+#[test]
+fn of_two_that_start_on_one_directory_one_serves() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for round in 0..10 {
+        let gateway = Gateway::prepare(&dir.path().join("g"), &Settings::default(), &[]);
+        if round % 2 == 0 {
+            drop(std::fs::remove_dir_all(gateway.dir.join("data")));
+        }
+        let start = || {
+            let mut command = gateway.command(&["serve"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+        };
+        let mut children = [start(), start()];
+        let ready = children.each_mut().map(|child| {
+            let mut line = String::new();
+            let stdout = child.stdout.take().expect("piped");
+            BufReader::new(stdout).read_line(&mut line).expect("read");
+            line.starts_with("ready ")
+        });
+        for (child, ready) in children.iter_mut().zip(ready) {
+            if ready {
+                child.kill().expect("killed");
+            }
+            let status = child.wait().expect("ended");
+            let mut log = String::new();
+            child.stderr.take().expect("piped").read_to_string(&mut log).expect("read");
+            assert!(ready || status.code() == Some(75), "round {round}: {status}: {log}");
+            assert!(ready || log.contains("another process has this vault open"), "{log}");
+        }
+        assert!(ready[0] != ready[1], "round {round}: one of two serves: {ready:?}");
+        // The ring that it sealed with is the one that lies there.
+        let mut next = Gateway::prepare(&gateway.dir, &Settings::default(), &[]);
+        next.run();
+        next.stop();
+    }
+}
