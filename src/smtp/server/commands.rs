@@ -75,7 +75,10 @@ impl Server {
         match session {
             Session::Anonymous => None,
             Session::Introduced(hello) => Some(hello),
-            Session::Envelope(transaction) => Some(hello_of(&transaction)),
+            Session::Envelope(transaction) => {
+                self.clear_gate();
+                Some(hello_of(&transaction))
+            }
             Session::Chunked(body) => {
                 if body.is_open() {
                     self.actions.push_back(Action::Abort);
@@ -150,6 +153,9 @@ impl Server {
         if let Some(reply) = self.pressure.clone() {
             return self.answer(&reply, Session::Introduced(hello));
         }
+        if let Some(reply) = self.gate.as_mut().and_then(|gate| gate.mail()) {
+            return self.answer(&reply, Session::Introduced(hello));
+        }
         self.answer(&replies::sender_ok(), Session::Envelope(Box::new(envelope(hello, mail))))
     }
 
@@ -202,6 +208,9 @@ impl Server {
                 return self
                     .answer(&replies::too_many_recipients(), Session::Envelope(transaction));
             }
+            if let Some(reply) = self.gate.as_mut().and_then(|gate| gate.rcpt(&recipient)) {
+                return self.answer(&reply, Session::Envelope(transaction));
+            }
             transaction.dsn_weight = weight;
             transaction.recipients.push(recipient);
             transaction.recipient_dsn.push(rcpt.dsn);
@@ -216,8 +225,13 @@ impl Server {
             Err((reply, session)) => return self.object(&reply, session),
         };
         let hello = hello_of(&transaction);
-        self.actions.push_back(Action::Begin(transaction));
+        self.begin(transaction);
         State::Opening(hello)
+    }
+
+    fn begin(&mut self, transaction: Box<Transaction>) {
+        self.clear_gate();
+        self.actions.push_back(Action::Begin(transaction));
     }
 
     /// RFC 3030 §2.
@@ -229,7 +243,7 @@ impl Server {
         match self.addressed(session) {
             Ok(transaction) => {
                 let body = self.chunked_body(hello_of(&transaction));
-                self.actions.push_back(Action::Begin(transaction));
+                self.begin(transaction);
                 State::Chunk(body, chunk)
             }
             Err((reply, then)) => {

@@ -12,7 +12,7 @@ use crate::{
     store::{BodyWriter, Health, Locator, StoreError, body::BodyReader},
 };
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
 };
 
-/// Frames are gathered into writes of this size; readers read as much at once.
+/// Readers read as much at once.
 const PIECE: usize = 1024 * 1024;
 /// The file is synced that often while it is written, so that the last sync, which a client waits
 /// for, is short.
@@ -52,7 +52,6 @@ pub(super) struct FileWriter {
     id: QueueId,
     layout: Layout,
     watch: Arc<Watch>,
-    buffer: BytesMut,
     /// `None` after an error: the rest is refused.
     open: Option<Unfinished>,
 }
@@ -111,19 +110,18 @@ impl FileWriter {
         let path = layout.tmp().join(id.to_string());
         let begun = off(move || Unfinished::begin(path.clone()).map_err(|e| open_error(&path, &e)));
         let open = Some(begun.await?);
-        Ok(Self { id, layout, watch, buffer: BytesMut::with_capacity(PIECE), open })
+        Ok(Self { id, layout, watch, open })
     }
-    /// Does `work` on the file with what is buffered; after an error the file is gone.
+    /// Does `work` on the file; after an error the file is gone.
     async fn step(
         &mut self,
-        work: impl FnOnce(&mut Unfinished, Bytes) -> io::Result<()> + Send + 'static,
+        work: impl FnOnce(&mut Unfinished) -> io::Result<()> + Send + 'static,
     ) -> Result<u64, StoreError> {
         let Some(mut open) = self.open.take() else {
             return Err(StoreError::Fatal("writing went on after an error".to_owned()));
         };
-        let bytes = self.buffer.split().freeze();
         let watch = Arc::clone(&self.watch);
-        let open = off(move || match work(&mut open, bytes) {
+        let open = off(move || match work(&mut open) {
             Ok(()) => Ok(open),
             Err(e) => {
                 let error = body_error(&open.path, &e);
@@ -144,20 +142,11 @@ impl FileWriter {
 #[async_trait]
 impl BodyWriter for FileWriter {
     async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
-        self.buffer.extend_from_slice(&sealed);
-        if self.buffer.len() >= PIECE {
-            self.step(|open, bytes| open.write(&bytes)).await?;
-        }
-        Ok(())
+        self.step(move |open| open.write(&sealed)).await.map(drop)
     }
     async fn seal(mut self: Box<Self>) -> Result<Locator, StoreError> {
         let place = self.layout.message(self.id);
-        let length = self
-            .step(move |open, bytes| {
-                open.write(&bytes)?;
-                open.place(&place)
-            })
-            .await?;
+        let length = self.step(move |open| open.place(&place)).await?;
         Ok(Locator::File { length })
     }
 }
