@@ -8,8 +8,14 @@ use crate::{
         parts::{Indexer, PartIndex},
     },
     policy::{RuleAction, RuleFacts, RuleVerdict},
-    seal::header::{Class, ClientFacts, MessageFacts, Needs},
-    smtp::{Reply, server::Transaction},
+    seal::{
+        header::{Class, ClientFacts, MessageFacts, Needs},
+        stream::HEADER_MAX,
+    },
+    smtp::{
+        Reply,
+        server::{MAX_ENVELOPE, Transaction},
+    },
     store::queue::SMALL,
     vault::{Deposit, VaultError},
 };
@@ -51,6 +57,8 @@ impl<'a> Incoming<'a> {
         client: IpAddr,
         tls: Option<&str>,
     ) -> Result<Self, Reply> {
+        // What the machine accepted can be sealed, beside all that is known of the message.
+        const { assert!(MAX_ENVELOPE + 256 * 1024 <= HEADER_MAX) };
         if let Some(reply) = intake.pressure() {
             return Err(reply);
         }

@@ -1,8 +1,10 @@
 //! What each command does to a session (RFC 5321 §4.1.1, order: §4.1.4).
 
-use super::{Action, Chunk, Hello, Reply, Server, Session, State, Step, Transaction, replies};
+use super::{
+    Action, Chunk, Hello, MAX_ENVELOPE, Reply, Server, Session, State, Step, Transaction, replies,
+};
 use crate::{
-    mail::Wishes,
+    mail::{Address, Wishes},
     smtp::{
         Command,
         command::{ChunkHeader, CommandError, ForwardPath, MailCommand, RcptCommand},
@@ -202,7 +204,9 @@ impl Server {
         // Sent twice is sent once: one message has one outcome for a recipient.
         if !transaction.recipients.contains(&recipient) {
             let weight = transaction.dsn_weight.saturating_add(rcpt.dsn.weight(&recipient));
-            let full = transaction.recipients.len() >= self.settings.max_recipients;
+            let envelope = transaction.envelope_weight.saturating_add(written(&recipient));
+            let full = transaction.recipients.len() >= self.settings.max_recipients
+                || envelope > MAX_ENVELOPE;
             // What is asked for one recipient always has room, so the client gets on.
             if full || weight > Wishes::ROOM {
                 return self
@@ -211,7 +215,7 @@ impl Server {
             if let Some(reply) = self.gate.as_mut().and_then(|gate| gate.rcpt(&recipient)) {
                 return self.answer(&reply, Session::Envelope(transaction));
             }
-            transaction.dsn_weight = weight;
+            (transaction.dsn_weight, transaction.envelope_weight) = (weight, envelope);
             transaction.recipients.push(recipient);
             transaction.recipient_dsn.push(rcpt.dsn);
         }
@@ -276,6 +280,11 @@ fn rcpt_objection(transaction: &Transaction, rcpt: &RcptCommand) -> Option<Reply
     (rcpt.non_ascii && !transaction.smtputf8).then(replies::non_ascii)
 }
 
+/// Bytes of an address as JSON at most: quoted twice, a character of the local part takes four.
+fn written(address: &Address) -> usize {
+    address.local().len().saturating_mul(4) + address.domain().as_str().len() + 8
+}
+
 fn hello_of(transaction: &Transaction) -> Hello {
     Hello { name: transaction.helo.clone(), esmtp: transaction.esmtp }
 }
@@ -288,6 +297,7 @@ fn envelope(hello: Hello, mail: MailCommand) -> Transaction {
         recipients: Vec::new(),
         recipient_dsn: Vec::new(),
         dsn_weight: 0,
+        envelope_weight: 0,
         declared_size: mail.declared_size,
         eight_bit: mail.eight_bit,
         smtputf8: mail.smtputf8,

@@ -16,6 +16,10 @@ use super::{
 use crate::mail::{Address, Domain, QueueId, RecipientDsn, Ret, ReversePath};
 use std::collections::VecDeque;
 
+/// Forward-paths of one transaction at most, in bytes as they are written later on: whatever
+/// `max_recipients` says, what is accepted can be sealed and numbered.
+pub const MAX_ENVELOPE: usize = 640 * 1024;
+
 /// What a session is told at its beginning.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
@@ -55,6 +59,8 @@ pub struct Transaction {
     pub recipient_dsn: Vec<RecipientDsn>,
     /// What these weigh together.
     pub(super) dsn_weight: usize,
+    /// What the forward-paths weigh together.
+    pub(super) envelope_weight: usize,
     /// SIZE= as declared.
     pub declared_size: Option<u64>,
     /// BODY=8BITMIME (or BINARYMIME is refused).

@@ -368,3 +368,29 @@ fn a_session_that_is_over_says_so_between_transactions() {
     assert!(reply.starts_with(b"421 4.7.0 "));
     assert_eq!((server.poll(), server.poll()), (Some(Action::Close), None));
 }
+
+/// A configuration may allow more recipients than can be sealed together.
+#[test]
+fn an_envelope_is_bounded_whatever_is_configured() {
+    let mut server = Server::new(ServerSettings { max_recipients: 100_000, ..settings() });
+    server.receive(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\n");
+    while server.poll().is_some() {}
+    let local = "x".repeat(50);
+    let mut taken = 0;
+    loop {
+        server.receive(format!("RCPT TO:<{local}{taken}@b.example>\r\n").as_bytes());
+        let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+        if !reply.starts_with(b"250") {
+            assert!(reply.starts_with(b"452 4.5.3"), "{}", reply.escape_ascii());
+            break;
+        }
+        taken += 1;
+    }
+    assert!((2_000..65_000).contains(&taken), "{taken}");
+    server.receive(b"DATA\r\n");
+    let begun = std::iter::from_fn(|| server.poll()).find_map(|action| match action {
+        Action::Begin(transaction) => Some(transaction.recipients.len()),
+        _ => None,
+    });
+    assert_eq!(begun, Some(taken));
+}
