@@ -394,3 +394,28 @@ fn an_envelope_is_bounded_whatever_is_configured() {
     });
     assert_eq!(begun, Some(taken));
 }
+
+/// RFC 1870 §6.1, at the largest size that can be configured and beyond what 32 bits hold.
+#[test]
+fn sizes_beyond_31_bits_are_told_apart() {
+    let most = 2 << 30;
+    let mut server = Server::new(ServerSettings { max_message_size: most, ..settings() });
+    server.receive(b"EHLO c\r\n");
+    let mut said = Vec::new();
+    while let Some(Action::Send(bytes)) = server.poll() {
+        said.extend(bytes);
+    }
+    assert!(said.escape_ascii().to_string().contains("250-SIZE 2147483648\\r\\n"));
+    for (size, code) in [
+        (most, "250"),
+        (most + 1, "552"),
+        (1 << 32, "552"),
+        ((1 << 32) + 5, "552"),
+        (u64::MAX, "552"),
+    ] {
+        server.receive(format!("MAIL FROM:<a@b.example> SIZE={size}\r\nRSET\r\n").as_bytes());
+        let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+        assert!(reply.starts_with(code.as_bytes()), "{size}: {}", reply.escape_ascii());
+        while server.poll().is_some() {}
+    }
+}

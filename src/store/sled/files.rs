@@ -47,6 +47,15 @@ fn open_error(path: &Path, e: &io::Error) -> StoreError {
     StoreError::Busy
 }
 
+/// Whether bodies may be written now.
+fn ready(watch: &Watch) -> Result<(), StoreError> {
+    match watch.health() {
+        Health::Ok => Ok(()),
+        Health::Full => Err(StoreError::Full),
+        Health::Broken(why) => Err(StoreError::Fatal(why)),
+    }
+}
+
 /// A large body being written.
 pub(super) struct FileWriter {
     id: QueueId,
@@ -102,11 +111,7 @@ impl FileWriter {
         layout: Layout,
         watch: Arc<Watch>,
     ) -> Result<Self, StoreError> {
-        match watch.health() {
-            Health::Ok => {}
-            Health::Full => return Err(StoreError::Full),
-            Health::Broken(why) => return Err(StoreError::Fatal(why)),
-        }
+        ready(&watch)?;
         let path = layout.tmp().join(id.to_string());
         let begun = off(move || Unfinished::begin(path.clone()).map_err(|e| open_error(&path, &e)));
         let open = Some(begun.await?);
@@ -142,6 +147,11 @@ impl FileWriter {
 #[async_trait]
 impl BodyWriter for FileWriter {
     async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
+        // A body of two gigabytes must not take the space that is kept for the book.
+        if let Err(error) = ready(&self.watch) {
+            self.open = None;
+            return Err(error);
+        }
         self.step(move |open| open.write(&sealed)).await.map(drop)
     }
     async fn seal(mut self: Box<Self>) -> Result<Locator, StoreError> {
