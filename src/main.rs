@@ -66,7 +66,9 @@ fn run(cli: Cli) -> Exit {
 fn run_queue(socket: &Path, command: args::Queue) -> Exit {
     let order = |kind, report, meant| cli::queue::order(socket, kind, report, meant, &SystemClock);
     match command {
-        args::Queue::List { json } => cli::look::queue_list(socket, json),
+        args::Queue::List { after, limit, json } => {
+            cli::look::queue_list(socket, json, cli::look::Paging { after, limit })
+        }
         args::Queue::Show { id, json } => cli::look::queue_show(socket, id, json),
         args::Queue::Retry(meant) => order(OrderKind::Retry, false, meant),
         args::Queue::Hold(meant) => order(OrderKind::Hold, false, meant),

@@ -102,8 +102,14 @@ pub enum Command {
 /// `restante queue`
 #[derive(Debug, Subcommand)]
 pub enum Queue {
-    /// Messages with a recipient that still waits
+    /// Messages with a recipient that still waits, in order of arrival
     List {
+        /// Only those that arrived after this one
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        /// So many messages at most
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -5,17 +5,20 @@ use crate::{
     control::{
         Answer, Page, Refusal, Request,
         client::{self, ClientError},
-        view::{QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView, VaultView},
+        view::{
+            QueueRecipient, QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView,
+            VaultView,
+        },
     },
     policy::{DaneVerdict, Dnssec},
     store::DnsRecord,
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::path::Path;
 
 /// Rows asked for at a time.
-pub(super) const PAGE: usize = 500;
+const PAGE: usize = 500;
 
 /// `restante status`
 pub fn status(socket: &Path, json: bool) -> Exit {
@@ -48,61 +51,39 @@ pub fn trace(socket: &Path, query: String, json: bool) -> Exit {
 }
 
 /// `restante queue list`
-pub fn queue_list(socket: &Path, json: bool) -> Exit {
-    list(
-        socket,
-        json,
-        |after| Request::QueueList { after, max: PAGE },
-        |views: &[QueueView]| {
-            let mut rows = vec![heading(&[
-                "ID",
-                "ARRIVED",
-                "SIZE",
-                "SENDER",
-                "RECIPIENT",
-                "STATE",
-                "NEXT",
-                "REASON",
-            ])];
-            for view in views {
-                for r in &view.recipients {
-                    rows.push(vec![
-                        view.id.to_string(),
-                        time(view.arrived),
-                        view.size.to_string(),
-                        path(view.sender.as_ref()),
-                        r.address.to_string(),
-                        format!("{} ({})", r.state, r.attempts),
-                        r.next.map(time).unwrap_or_default(),
-                        r.reason.clone().unwrap_or_default(),
-                    ]);
-                }
-            }
-            out::table(&rows);
-        },
-    )
+pub fn queue_list(socket: &Path, json: bool, paging: Paging) -> Exit {
+    let names = ["ID", "ARRIVED", "SIZE", "SENDER", "RECIPIENT", "STATE", "NEXT", "REASON"];
+    let request = |after, max| Request::QueueList { after, max };
+    list(socket, json, paging, request, &names, |view: &QueueView| {
+        let row = |r: &QueueRecipient| {
+            vec![
+                view.id.to_string(),
+                time(view.arrived),
+                view.size.to_string(),
+                path(view.sender.as_ref()),
+                r.address.to_string(),
+                format!("{} ({})", r.state, r.attempts),
+                r.next.map(time).unwrap_or_default(),
+                r.reason.clone().unwrap_or_default(),
+            ]
+        };
+        view.recipients.iter().map(row).collect()
+    })
 }
 
 /// `restante vault list`
 pub fn vault_list(socket: &Path, json: bool) -> Exit {
-    list(
-        socket,
-        json,
-        |after| Request::VaultList { after, max: PAGE },
-        |views: &[VaultView]| {
-            let mut rows = vec![heading(&["ID", "RECIPIENT", "SEALED", "EXPIRES", "OPENED"])];
-            rows.extend(views.iter().map(|v| {
-                vec![
-                    v.id.to_string(),
-                    v.recipient.to_string(),
-                    time(v.sealed),
-                    time(v.expires),
-                    v.opened.map_or_else(|| "not yet".to_owned(), time),
-                ]
-            }));
-            out::table(&rows);
-        },
-    )
+    let names = ["ID", "RECIPIENT", "SEALED", "EXPIRES", "OPENED"];
+    let request = |after, max| Request::VaultList { after, max };
+    list(socket, json, Paging::default(), request, &names, |v: &VaultView| {
+        vec![vec![
+            v.id.to_string(),
+            v.recipient.to_string(),
+            time(v.sealed),
+            time(v.expires),
+            v.opened.map_or_else(|| "not yet".to_owned(), time),
+        ]]
+    })
 }
 
 fn show<T: DeserializeOwned>(
@@ -126,24 +107,53 @@ fn show<T: DeserializeOwned>(
     Exit::Done
 }
 
-/// Fetches page after page. JSON is one array over all of them.
-pub(super) fn list<T: DeserializeOwned>(
+/// Which part of a long list is asked for.
+#[derive(Debug, Default)]
+pub struct Paging {
+    /// What comes after this one.
+    pub after: Option<String>,
+    /// So many at most.
+    pub limit: Option<usize>,
+}
+
+/// Fetches page after page and prints each as it comes, so that a list may be of any length. JSON is
+/// one array over all of them.
+pub(super) fn list<T: DeserializeOwned + Serialize>(
     socket: &Path,
     json: bool,
-    request: impl Fn(Option<String>) -> Request,
-    text: impl Fn(&[T]),
+    paging: Paging,
+    request: impl Fn(Option<String>, usize) -> Request,
+    names: &[&str],
+    lines: impl Fn(&T) -> Vec<Vec<String>>,
 ) -> Exit {
-    let mut rows: Vec<Value> = Vec::new();
-    if let Err(exit) = each_page(socket, request, |row| rows.push(row)) {
-        return exit;
+    let (mut table, mut array) = (out::Table::default(), out::Array::default());
+    let (mut left, mut after) = (paging.limit, paging.after);
+    let mut heading = Some(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    loop {
+        let max = left.map_or(PAGE, |left| left.min(PAGE));
+        let (rows, next) = match page::<T>(socket, &request(after, max)) {
+            Ok(page) => page,
+            Err(exit) => return exit,
+        };
+        let read = if json {
+            array.print(&rows)
+        } else {
+            let first = heading.take();
+            table.print(&first.into_iter().chain(rows.iter().flat_map(&lines)).collect::<Vec<_>>())
+        };
+        left = left.map(|left| left.saturating_sub(rows.len()));
+        after = next.filter(|_| read);
+        match (&after, left) {
+            (None, _) => break,
+            (Some(last), Some(0)) => {
+                out::remark(format_args!("go on with --after {last}"));
+                break;
+            }
+            (Some(_), _) => {}
+        }
     }
     if json {
-        out::json(&rows);
-        return Exit::Done;
-    }
-    match rows.into_iter().map(serde_json::from_value).collect::<Result<Vec<T>, _>>() {
-        Ok(views) => text(&views),
-        Err(error) => return garbled(&error),
+        array.end();
     }
     Exit::Done
 }
@@ -156,16 +166,25 @@ pub(super) fn each_page<T: DeserializeOwned>(
 ) -> Result<(), Exit> {
     let mut after = None;
     loop {
-        let value = ask(socket, &request(after))?;
-        let page: Page = serde_json::from_value(value).map_err(|error| garbled(&error))?;
-        for row in page.rows {
-            take(serde_json::from_value(row).map_err(|error| garbled(&error))?);
-        }
-        after = page.next;
+        let (rows, next) = page(socket, &request(after))?;
+        rows.into_iter().for_each(&mut take);
+        after = next;
         if after.is_none() {
             return Ok(());
         }
     }
+}
+
+/// One page: its rows, and where to go on.
+fn page<T: DeserializeOwned>(
+    socket: &Path,
+    request: &Request,
+) -> Result<(Vec<T>, Option<String>), Exit> {
+    let page: Page =
+        serde_json::from_value(ask(socket, request)?).map_err(|error| garbled(&error))?;
+    let rows = page.rows.into_iter().map(serde_json::from_value);
+    let rows = rows.collect::<Result<_, _>>().map_err(|error| garbled(&error))?;
+    Ok((rows, page.next))
 }
 
 pub(super) fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
@@ -335,10 +354,6 @@ fn dns_text(dns: &DnsRecord) {
     if let Some(sts) = &dns.sts {
         out::line(format_args!("      MTA-STS {sts}"));
     }
-}
-
-pub(super) fn heading(names: &[&str]) -> Vec<String> {
-    names.iter().map(|&n| n.to_owned()).collect()
 }
 
 pub(super) fn time(at: jiff::Timestamp) -> String {

@@ -2,8 +2,7 @@
 
 use super::{
     Exit,
-    look::{PAGE, heading, list},
-    out,
+    look::{Paging, list},
 };
 use crate::{
     control::Request,
@@ -15,21 +14,17 @@ use std::path::Path;
 
 /// Shows what was counted.
 pub fn show(socket: &Path, day: Option<Date>, domain: Option<&Domain>, json: bool) -> Exit {
-    let request = |after| Request::TlsReport { day, domain: domain.cloned(), after, max: PAGE };
-    list(socket, json, request, |reports: &[Report]| out::table(&table(reports)))
+    let request = |after, max| Request::TlsReport { day, domain: domain.cloned(), after, max };
+    let names = ["DAY", "DOMAIN", "POLICY", "GOOD", "FAILED", "RESULT", "MX", "ADDRESS"];
+    list(socket, json, Paging::default(), request, &names, lines)
 }
 
-fn table(reports: &[Report]) -> Vec<Vec<String>> {
-    let names = ["DAY", "DOMAIN", "POLICY", "GOOD", "FAILED", "RESULT", "MX", "ADDRESS"];
-    let mut rows = vec![heading(&names)];
-    for report in reports {
-        let day = report.date_range.start_datetime.strftime("%Y-%m-%d").to_string();
-        for policy in &report.policies {
-            rows.push(sums(&day, policy));
-            rows.extend(
-                policy.failure_details.iter().map(|failure| details(&day, policy, failure)),
-            );
-        }
+fn lines(report: &Report) -> Vec<Vec<String>> {
+    let day = report.date_range.start_datetime.strftime("%Y-%m-%d").to_string();
+    let mut rows = Vec::new();
+    for policy in &report.policies {
+        rows.push(sums(&day, policy));
+        rows.extend(policy.failure_details.iter().map(|failure| details(&day, policy, failure)));
     }
     rows
 }
@@ -89,10 +84,10 @@ mod tests {
             }]
         }]);
         let reports: Vec<Report> = serde_json::from_value(report).unwrap();
-        let rows = table(&reports);
-        assert_eq!(rows[1], ["2026-11-25", "a.example", "sts", "7", "2"]);
+        let rows = lines(&reports[0]);
+        assert_eq!(rows[0], ["2026-11-25", "a.example", "sts", "7", "2"]);
         assert_eq!(
-            rows[2],
+            rows[1],
             [
                 "2026-11-25",
                 "a.example",

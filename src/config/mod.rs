@@ -6,6 +6,7 @@ mod show;
 use crate::{
     mail::{Address, Domain},
     policy::{Level, NextHop, Problem},
+    smtp::clients::ClientLimits,
 };
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -87,12 +88,17 @@ pub struct Smtp {
     pub max_message_size: u64,
     /// `max_recipients`
     pub max_recipients: usize,
-    /// `max_connections`
-    pub max_connections: usize,
+    /// `max_connections`, `max_connections_per_client`, `max_connection_rate`, `max_message_rate`,
+    /// `max_recipient_rate`
+    pub limits: ClientLimits,
+    /// `limit_exceptions`
+    pub limit_exceptions: Vec<IpNet>,
     /// `max_errors`
     pub max_errors: u32,
     /// `idle_timeout`
     pub idle_timeout: SignedDuration,
+    /// `max_session_time`
+    pub max_session_time: SignedDuration,
     /// `normalize`
     pub normalize: Vec<IpNet>,
 }

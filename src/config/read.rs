@@ -11,6 +11,7 @@ use crate::{
         Code, Level, NextHop, Problem,
         toml_source::{Document, Entry, Section, choice, duration, size},
     },
+    smtp::clients::ClientLimits,
 };
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -37,7 +38,7 @@ const TOP: [&str; 13] = [
     "log",
 ];
 const ORGANIZATION: [&str; 4] = ["name", "domains", "postmaster", "support"];
-const SMTP: [&str; 13] = [
+const SMTP: [&str; 19] = [
     "listen",
     "clients",
     "users",
@@ -47,8 +48,14 @@ const SMTP: [&str; 13] = [
     "max_message_size",
     "max_recipients",
     "max_connections",
+    "max_connections_per_client",
+    "max_connection_rate",
+    "max_message_rate",
+    "max_recipient_rate",
+    "limit_exceptions",
     "max_errors",
     "idle_timeout",
+    "max_session_time",
     "normalize",
     "xclient",
 ];
@@ -165,6 +172,9 @@ impl<'d, 't> Reading<'d, 't> {
         if let Some(entry) = get(&keys, "require_tls").filter(|_| require_tls && tls.is_none()) {
             entry.fail("nobody could send, as STARTTLS needs `certificate` and `key`: write both");
         }
+        let max_connections = count(&keys, "max_connections", 1..=100_000, 1000);
+        // No client, however broken, takes the places of all others.
+        let half = max_connections.div_ceil(2);
         Smtp {
             listen: filled_list(&keys, "listen", socket(2525))
                 .unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 2525))]),
@@ -174,9 +184,22 @@ impl<'d, 't> Reading<'d, 't> {
             require_tls,
             max_message_size: message_size(&keys),
             max_recipients: count(&keys, "max_recipients", 1..=100_000, 1000),
-            max_connections: count(&keys, "max_connections", 1..=100_000, 1000),
+            limits: ClientLimits {
+                connections: max_connections,
+                connections_per_client: count(
+                    &keys,
+                    "max_connections_per_client",
+                    0..=100_000,
+                    half,
+                ),
+                connection_rate: number(&keys, "max_connection_rate", 0..=1_000_000, 0),
+                message_rate: number(&keys, "max_message_rate", 0..=1_000_000, 0),
+                recipient_rate: number(&keys, "max_recipient_rate", 0..=1_000_000, 0),
+            },
+            limit_exceptions: list(&keys, "limit_exceptions", network).unwrap_or_default(),
             max_errors: number(&keys, "max_errors", 1..=10_000, 20),
             idle_timeout: time(&keys, "idle_timeout", SignedDuration::from_mins(5)),
+            max_session_time: time(&keys, "max_session_time", SignedDuration::from_hours(1)),
             normalize: list(&keys, "normalize", network).unwrap_or_default(),
         }
     }

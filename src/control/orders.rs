@@ -157,9 +157,9 @@ impl Control {
     ) -> Result<(Ordered, bool), Answer> {
         let mut spawn = Vec::new();
         if order.report && order.kind == OrderKind::Remove {
-            let report = self.relay.removal(facts, recipients);
+            let reports = self.relay.removal(facts, recipients);
             let failed = |e| no(Refusal::TryAgain, format!("no report could be made: {e}"));
-            spawn.extend(report.map_err(failed)?);
+            spawn.extend(reports.map_err(failed)?);
         }
         let whole = !spawn.is_empty();
         let indexes = recipients.iter().map(|row| row.index).collect();

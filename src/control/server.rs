@@ -34,8 +34,10 @@ const FAILURES_FROM: usize = 1000;
 const TRACE_MAX: usize = 200;
 /// Rows a page at most.
 pub(super) const MAX_PAGE: usize = 1000;
-/// Messages a page of decisions at most: each may hold a thousand recipients with their attempts.
+/// Messages a page of decisions at most.
 const DECISIONS_PAGE: usize = 50;
+/// Bytes after which a page ends: a message may have a thousand recipients, each with its attempts.
+const PAGE_BYTES: usize = 4 << 20;
 /// A question must come, and its answer go, within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -149,8 +151,14 @@ impl Control {
         let open = Filter { open: true, ..Filter::default() };
         let after = after.map(|id| parse_id(&id)).transpose()?;
         let rows = self.queue.list(&open, after, max.min(MAX_PAGE)).await.map_err(unavailable)?;
-        let next = rows.last().map(|(m, _)| m.facts.id.to_string());
-        page(rows.iter().map(|(m, r)| QueueView::new(m, r)), next)
+        let mut page = PageBytes::default();
+        for (message, recipients) in &rows {
+            if page.is_full() {
+                break;
+            }
+            page.push(&message.facts.id, Some(QueueView::new(message, recipients)))?;
+        }
+        ok(&page.page)
     }
 
     async fn show(&self, id: &str) -> Result<Answer, Answer> {
@@ -213,10 +221,13 @@ impl Control {
         };
         let rows = self.queue.list(&Filter::default(), Some(after), max.min(DECISIONS_PAGE)).await;
         let rows = rows.map_err(unavailable)?;
-        let next = rows.last().map(|(m, _)| m.facts.id.to_string());
-        let mut views = Vec::with_capacity(rows.len());
+        let mut page = PageBytes::default();
         for (message, recipients) in rows {
+            if page.is_full() {
+                break;
+            }
             if message.facts.class != Class::Protected {
+                page.push::<DecisionView>(&message.facts.id, None)?;
                 continue;
             }
             let mut decided = Vec::with_capacity(recipients.len());
@@ -230,14 +241,15 @@ impl Control {
                     attempts,
                 });
             }
-            views.push(DecisionView {
+            let view = DecisionView {
                 id: message.facts.id,
                 arrived: message.facts.arrived,
                 rule: message.facts.rule,
                 recipients: decided,
-            });
+            };
+            page.push(&message.facts.id, Some(view))?;
         }
-        page(views.into_iter(), next)
+        ok(&page.page)
     }
 
     async fn vault_list(&self, after: Option<String>, max: usize) -> Result<Answer, Answer> {
@@ -300,6 +312,37 @@ fn failures(rows: &[(MessageRow, Vec<RecipientRow>)]) -> Vec<Failure> {
 
 fn parse_id(text: &str) -> Result<QueueId, Answer> {
     text.parse().map_err(|e| no(Refusal::NotFound, format!("{text}: {e}")))
+}
+
+/// A page that ends where it becomes too long.
+#[derive(Debug)]
+struct PageBytes {
+    page: Page,
+    bytes: usize,
+}
+
+impl Default for PageBytes {
+    fn default() -> Self {
+        Self { page: Page { rows: Vec::new(), next: None }, bytes: 0 }
+    }
+}
+
+impl PageBytes {
+    fn is_full(&self) -> bool {
+        self.bytes >= PAGE_BYTES
+    }
+
+    /// The next message, and what is shown of it.
+    fn push<T: Serialize>(&mut self, id: &QueueId, row: Option<T>) -> Result<(), Answer> {
+        let failed = |error: serde_json::Error| no(Refusal::TryAgain, error.to_string());
+        if let Some(row) = row {
+            let text = serde_json::to_string(&row).map_err(failed)?;
+            self.bytes = self.bytes.saturating_add(text.len());
+            self.page.rows.push(serde_json::from_str(&text).map_err(failed)?);
+        }
+        self.page.next = Some(id.to_string());
+        Ok(())
+    }
 }
 
 fn page<T: Serialize>(

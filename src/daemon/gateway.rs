@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     control::{server::Control, view::Listeners},
-    intake::{Intake, IntakeSettings},
+    intake::{Counts, Intake, IntakeSettings},
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
         listen, source_address,
@@ -123,24 +123,19 @@ impl Gateway {
         let sts = gateway.start_sts(&parts);
         let relay = gateway.relay(config, &parts, Arc::clone(&sts));
         gateway.start_control(&parts, relay.clone())?;
+        let intake = intake(config, &parts);
         if let Some(listener) = metrics {
-            gateway.start_metrics(&parts, listener)?;
+            gateway.start_metrics(&parts, intake.counts(), listener)?;
         }
         gateway.start_relay(relay, &parts);
         gateway.start_watch(config, &parts, sts);
-        gateway.start_intake(config, &parts, smtp);
+        gateway.start_intake(&Arc::new(intake), smtp);
         Ok(gateway)
     }
 
-    fn start_intake(&mut self, config: &Config, parts: &Parts, listeners: Vec<TcpListener>) {
-        let intake = Arc::new(Intake::new(
-            intake_settings(config),
-            parts.vault.clone(),
-            Arc::clone(&parts.vault.queue),
-            Arc::clone(&parts.policies) as _,
-        ));
+    fn start_intake(&mut self, intake: &Arc<Intake>, listeners: Vec<TcpListener>) {
         for listener in listeners {
-            let (intake, stop) = (Arc::clone(&intake), self.stop.clone());
+            let (intake, stop) = (Arc::clone(intake), self.stop.clone());
             let tls = self.smtp_tls.clone().map(|tls| tls as Arc<dyn TlsAccept>);
             let session_stop = stop.clone();
             let session = move |stream, peer| {
@@ -272,8 +267,14 @@ impl Gateway {
     }
 
     /// Numbers for machines, over plain HTTP; who drains no longer answers.
-    fn start_metrics(&mut self, parts: &Parts, listener: TcpListener) -> Result<(), StartError> {
+    fn start_metrics(
+        &mut self,
+        parts: &Parts,
+        intake: Arc<Counts>,
+        listener: TcpListener,
+    ) -> Result<(), StartError> {
         let metrics = Metrics {
+            intake,
             queue: Arc::clone(&parts.vault.queue),
             policies: Arc::clone(&parts.policies) as _,
             dns: Arc::clone(&parts.resolver) as _,
@@ -402,6 +403,15 @@ fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+fn intake(config: &Config, parts: &Parts) -> Intake {
+    Intake::new(
+        intake_settings(config),
+        parts.vault.clone(),
+        Arc::clone(&parts.vault.queue),
+        Arc::clone(&parts.policies) as _,
+    )
+}
+
 fn intake_settings(config: &Config) -> IntakeSettings {
     let smtp = &config.smtp;
     IntakeSettings {
@@ -412,9 +422,11 @@ fn intake_settings(config: &Config) -> IntakeSettings {
         require_tls: smtp.require_tls,
         max_message_size: smtp.max_message_size,
         max_recipients: smtp.max_recipients,
-        max_connections: smtp.max_connections,
+        limits: smtp.limits,
+        limit_exceptions: smtp.limit_exceptions.clone(),
         max_errors: smtp.max_errors,
         idle_timeout: smtp.idle_timeout,
+        max_session_time: smtp.max_session_time,
     }
 }
 

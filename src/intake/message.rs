@@ -1,22 +1,37 @@
 //! A message in transfer: sealed, scanned and indexed as it passes.
 
 use crate::{
-    intake::{BUDGET, Intake, LARGE, UNIT, WAIT, busy, put_off},
+    intake::{Intake, busy, limits::Refused, limits::weight, memory::Share, put_off},
     mail::{
         EnhancedStatus, QueueId, ReversePath, Wishes,
         header::HeaderScan,
         parts::{Indexer, PartIndex},
     },
     policy::{RuleAction, RuleFacts, RuleVerdict},
-    seal::header::{Class, ClientFacts, MessageFacts, Needs},
-    smtp::{Reply, server::Transaction},
+    seal::{
+        header::{Class, ClientFacts, MessageFacts, Needs},
+        stream::HEADER_MAX,
+    },
+    smtp::{
+        Reply,
+        server::{MAX_ENVELOPE, Transaction},
+    },
+    store::queue::SMALL,
     vault::{Deposit, VaultError},
 };
 use std::net::IpAddr;
-use tokio::{sync::SemaphorePermit, time::timeout};
 
 /// RFC 5321 §6.3: more `Received` fields than this are a loop.
 const MAX_HOPS: usize = 50;
+/// Content read at once at first: a small message comes whole.
+const PORTION: usize = 16 * 1024;
+/// Content read at once of a large one.
+const LARGE_PORTION: usize = 64 * 1024;
+/// A portion is held so many times at most: as it was read, as it waits for the machine, as the
+/// machine gives it.
+const COPIES: usize = 3;
+/// An envelope is held so many times: by the transaction, by the deposit, in the sealed header.
+const ENVELOPES: usize = 3;
 
 /// A message whose content is on its way.
 pub(super) struct Incoming<'a> {
@@ -28,7 +43,10 @@ pub(super) struct Incoming<'a> {
     scan: HeaderScan,
     indexer: Indexer,
     high_bytes: bool,
-    _memory: SemaphorePermit<'a>,
+    portion: usize,
+    /// What its recipients weigh.
+    envelope: usize,
+    share: Share,
 }
 
 impl<'a> Incoming<'a> {
@@ -39,17 +57,19 @@ impl<'a> Incoming<'a> {
         client: IpAddr,
         tls: Option<&str>,
     ) -> Result<Self, Reply> {
+        // What the machine accepted can be sealed, beside all that is known of the message.
+        const { assert!(MAX_ENVELOPE + 256 * 1024 <= HEADER_MAX) };
         if let Some(reply) = intake.pressure() {
             return Err(reply);
         }
-        let memory = reserve(intake, transaction.declared_size).await?;
         let facts = facts(intake, &transaction, client, tls);
         let id = facts.id;
         let deposit = intake
             .vault
             .deposit(facts, transaction.recipients.clone())
             .map_err(|error| failed(id, &error))?;
-        Ok(Self {
+        let recipients: usize = transaction.recipients.iter().map(weight).sum();
+        let mut incoming = Self {
             intake,
             id,
             transaction,
@@ -58,8 +78,17 @@ impl<'a> Incoming<'a> {
             scan: HeaderScan::default(),
             indexer: Indexer::default(),
             high_bytes: false,
-            _memory: memory,
-        })
+            portion: PORTION,
+            envelope: recipients.saturating_mul(ENVELOPES),
+            share: intake.memory.share(),
+        };
+        incoming.find_room().await?;
+        Ok(incoming)
+    }
+
+    /// How much content is to be read at once.
+    pub(super) fn portion(&self) -> usize {
+        self.portion
     }
 
     /// The next piece of content.
@@ -67,7 +96,45 @@ impl<'a> Incoming<'a> {
         self.scan.feed(content);
         self.indexer.feed(content);
         self.high_bytes |= !content.is_ascii();
-        self.deposit.write(content).await.map_err(|error| failed(self.id, &error))
+        self.deposit.write(content).await.map_err(|error| failed(self.id, &error))?;
+        if self.deposit.size() > PORTION as u64 && self.portion < LARGE_PORTION {
+            let more = (LARGE_PORTION - PORTION).saturating_mul(COPIES);
+            if self.share.fit_easily(self.held().saturating_add(more)) {
+                self.portion = LARGE_PORTION;
+            }
+        }
+        self.find_room().await
+    }
+
+    /// Bytes that the message takes here.
+    fn held(&self) -> usize {
+        let buffers = self.portion.saturating_mul(COPIES);
+        let read = self.scan.held().saturating_add(self.indexer.held());
+        buffers
+            .saturating_add(self.envelope)
+            .saturating_add(read)
+            .saturating_add(self.deposit.held())
+    }
+
+    /// Sees to it that there is memory for what is held. Where there is none, sealed bytes leave for
+    /// their file; what can't leave waits a while, so that many messages at once slow each other
+    /// down rather than the machine.
+    async fn find_room(&mut self) -> Result<(), Reply> {
+        let large = self.deposit.size() > SMALL as u64;
+        let held = self.held();
+        let fits = if large { self.share.fit_easily(held) } else { self.share.fit(held) };
+        if fits {
+            return Ok(());
+        }
+        if self.deposit.size() > 0 {
+            self.deposit.spill().await.map_err(|error| failed(self.id, &error))?;
+        }
+        if self.share.wait(self.held()).await {
+            return Ok(());
+        }
+        self.intake.limits.counts.count(Refused::Memory);
+        tracing::warn!(id = %self.id, "no memory is left for a message; it was put off");
+        Err(busy())
     }
 
     /// The content has ended: judged, made durable, committed. Only then is there an id to answer
@@ -103,22 +170,6 @@ impl<'a> Incoming<'a> {
         accepted.map_err(|error| failed(id, &VaultError::Store(error)))?;
         log_accepted(id, &self.transaction, size, self.client);
         Ok(id)
-    }
-}
-
-/// Waits a while for memory: many messages at once slow each other down rather than the machine.
-async fn reserve(
-    intake: &Intake,
-    declared_size: Option<u64>,
-) -> Result<SemaphorePermit<'_>, Reply> {
-    const { assert!(LARGE as usize <= BUDGET) };
-    let units = if declared_size.is_some_and(|size| size <= UNIT / 2) { 1 } else { LARGE };
-    match timeout(WAIT, intake.budget.acquire_many(units)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(_)) | Err(_) => {
-            tracing::warn!("content waits for memory; a message was put off");
-            Err(busy())
-        }
     }
 }
 

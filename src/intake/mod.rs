@@ -1,8 +1,9 @@
 //! Intake: mail comes in over SMTP, is sealed as it streams, and is answered 250 only when it is
 //! durable.
 //!
-//! 1. The client's address says whether it may relay. An excess of connections gets 421, one of
-//!    content waits.
+//! 1. The client's address says whether it may relay, and whether there is a place for it: an excess
+//!    of connections gets 421, one of mail 450. When the store is slow, sessions wait; what they hold
+//!    meanwhile is bounded.
 //! 2. With the first byte of content a deposit is opened; every piece is sealed at once, and read
 //!    by the header scan and the part index in passing. Nothing is held whole.
 //! 3. At the end of content: hop count, message rules, the deposit made durable, the row committed.
@@ -10,19 +11,25 @@
 //! 4. Whatever fails before that is answered 4xx, and nothing is kept; a client that goes away in
 //!    the midst has said nothing.
 
+mod limits;
+mod memory;
 mod message;
 mod session;
+
+pub use limits::{Counts, Refused};
 
 use crate::{
     mail::{Address, Domain, EnhancedStatus},
     policies::Policies,
-    smtp::{Reply, Server, ServerSettings},
+    smtp::{Reply, Server, ServerSettings, clients::ClientLimits},
     store::{Health, QueueStore, StoreError},
     vault::{Vault, VaultError},
     wire::{Stream, TlsAccept},
 };
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use limits::{Limits, Turnstile};
+use memory::{Memory, POOL};
 use session::Session;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,14 +39,8 @@ use std::{
 use tokio::{io::AsyncWriteExt, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Memory that content on its way in may take at one time, in units of [`UNIT`].
-const BUDGET: usize = 128;
-/// What a small message takes at most: headers kept for the rules, sealed bytes not yet written.
-const UNIT: u64 = 512 * 1024;
-/// Units that a message of unknown or large size takes.
-const LARGE: u32 = 4;
-/// How long content waits for memory before its transaction is put off.
-const WAIT: Duration = Duration::from_secs(30);
+/// Connections that are told 421 at one time; more are closed without a word.
+const FAREWELLS: usize = 64;
 
 /// The `[smtp]` table, as sessions need it.
 #[derive(Debug, Clone)]
@@ -58,12 +59,16 @@ pub struct IntakeSettings {
     pub max_message_size: u64,
     /// Recipients of a message.
     pub max_recipients: usize,
-    /// Connections at one time.
-    pub max_connections: usize,
+    /// Connections at one time, and what each client may do.
+    pub limits: ClientLimits,
+    /// Networks that are held to no limit of one client.
+    pub limit_exceptions: Vec<IpNet>,
     /// Errors in a session.
     pub max_errors: u32,
     /// Silence before 421; the content of a message may take ten of them.
     pub idle_timeout: SignedDuration,
+    /// How long a session may last; a transaction that is open then comes to its end.
+    pub max_session_time: SignedDuration,
 }
 
 /// Takes mail in.
@@ -73,8 +78,9 @@ pub struct Intake {
     vault: Vault,
     queue: Arc<dyn QueueStore>,
     policies: Arc<dyn Policies>,
-    connections: Semaphore,
-    budget: Semaphore,
+    limits: Arc<Limits>,
+    memory: Memory,
+    farewells: Semaphore,
 }
 
 impl Intake {
@@ -85,9 +91,14 @@ impl Intake {
         queue: Arc<dyn QueueStore>,
         policies: Arc<dyn Policies>,
     ) -> Self {
-        let connections = Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS));
-        let budget = Semaphore::new(BUDGET);
-        Self { settings, vault, queue, policies, connections, budget }
+        let limits = Arc::new(Limits::new(settings.limits, Arc::clone(&vault.clock)));
+        let (memory, farewells) = (Memory::new(POOL), Semaphore::new(FAREWELLS));
+        Self { settings, vault, queue, policies, limits, memory, farewells }
+    }
+
+    /// What is counted, for the metrics.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.limits.counts)
     }
 
     /// One connection, from the greeting to the end. With `tls`, STARTTLS is offered. After `stop`
@@ -101,11 +112,16 @@ impl Intake {
         stop: CancellationToken,
     ) {
         let client = peer.ip().to_canonical();
-        let Ok(_place) = self.connections.try_acquire() else {
-            tracing::warn!(client = %client, "too many connections");
-            return self.turn_away(stream).await;
+        let exempt = self.settings.limit_exceptions.iter().any(|n| n.contains(&client));
+        let guest = match self.limits.admit(client, exempt) {
+            Ok(guest) => guest,
+            Err(why) => {
+                tracing::warn!(%client, limit = why.as_str(), "a connection was turned away");
+                return self.turn_away(stream, why, client).await;
+            }
         };
-        let server = Server::new(self.server_settings(client, tls.is_some()));
+        let gate = Box::new(Turnstile::new(guest, &self.memory));
+        let server = Server::new(self.server_settings(client, tls.is_some())).with_gate(gate);
         Session::new(self, server, stream, client, tls).run(stop).await;
     }
 
@@ -124,9 +140,19 @@ impl Intake {
         }
     }
 
-    /// RFC 5321 §3.8: 421 in place of the greeting.
-    async fn turn_away(&self, mut stream: Box<dyn Stream>) {
-        let text = format!("{} has too many connections, try again later", self.settings.hostname);
+    /// RFC 5321 §3.8: 421 in place of the greeting. In a flood the words are spared.
+    async fn turn_away(&self, mut stream: Box<dyn Stream>, why: Refused, client: IpAddr) {
+        let Ok(_turn) = self.farewells.try_acquire() else { return };
+        let host = &self.settings.hostname;
+        let text = match why {
+            Refused::ClientConnections => format!("{host} has too many connections from {client}"),
+            Refused::ConnectionRate => format!("{host} gets connections from {client} too fast"),
+            Refused::Connections
+            | Refused::MessageRate
+            | Refused::RecipientRate
+            | Refused::Memory => format!("{host} has too many connections"),
+        };
+        let text = format!("{text}, try again later");
         let reply = Reply::new(421, EnhancedStatus::transient(7, 0), text).to_wire();
         let farewell = async {
             let _ = stream.write_all(&reply).await;

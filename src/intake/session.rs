@@ -12,10 +12,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Read at once: sessions mostly wait, and should weigh little.
-const READ_MIN: usize = 8 * 1024;
-/// Read at once while much content comes.
-const READ_MAX: usize = 64 * 1024;
+/// Read at once while commands come: sessions mostly wait, and should weigh little.
+const COMMANDS: usize = 4 * 1024;
 /// The content of a message may take this many idle time-outs.
 const PATIENCE: u32 = 10;
 
@@ -34,6 +32,8 @@ enum Heard {
     Bytes(usize),
     Closed,
     Nothing,
+    /// The session has lasted long enough.
+    Old,
     Stop,
 }
 
@@ -44,6 +44,9 @@ pub(super) struct Session<'a> {
     client: IpAddr,
     tls: Option<Arc<dyn TlsAccept>>,
     idle: Duration,
+    /// When the session is to end, unless a transaction is open.
+    end: Instant,
+    retired: bool,
     /// The message in transfer, and when its time is over.
     message: Option<(Incoming<'a>, Instant)>,
     replies: Vec<u8>,
@@ -59,14 +62,29 @@ impl<'a> Session<'a> {
         tls: Option<Arc<dyn TlsAccept>>,
     ) -> Self {
         let idle = intake.settings.idle_timeout.unsigned_abs();
-        let (message, replies, buffer) = (None, Vec::new(), Vec::new());
-        Self { intake, server, stream, client, tls, idle, message, replies, buffer }
+        let end = Instant::now() + intake.settings.max_session_time.unsigned_abs();
+        Self {
+            intake,
+            server,
+            stream,
+            client,
+            tls,
+            idle,
+            end,
+            retired: false,
+            message: None,
+            replies: Vec::new(),
+            buffer: Vec::new(),
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut stopping = false;
         loop {
             self.server.set_pressure(self.intake.pressure());
+            if !self.retired && Instant::now() >= self.end {
+                self.retire();
+            }
             match self.act().await {
                 Ok(Flow::On) => {}
                 Ok(Flow::Over) => return,
@@ -76,15 +94,23 @@ impl<'a> Session<'a> {
                 }
             }
             match self.listen(&stop, stopping).await {
-                Heard::Bytes(length) => self.receive(length),
+                Heard::Bytes(length) => {
+                    self.server.receive(self.buffer.get(..length).unwrap_or_default());
+                }
                 Heard::Closed => return,
                 Heard::Nothing => self.server.timed_out(),
+                Heard::Old => self.retire(),
                 Heard::Stop => {
                     stopping = true;
                     self.server.shut_down();
                 }
             }
         }
+    }
+
+    fn retire(&mut self) {
+        self.retired = true;
+        self.server.retire();
     }
 
     /// Does what the machine asks until it needs more bytes; what it says goes out together (RFC
@@ -113,31 +139,29 @@ impl<'a> Session<'a> {
     }
 
     async fn listen(&mut self, stop: &CancellationToken, stopping: bool) -> Heard {
-        if self.message.is_none() && self.buffer.len() != READ_MIN {
-            self.buffer = vec![0; READ_MIN];
+        let size = self.message.as_ref().map_or(COMMANDS, |(message, _)| message.portion());
+        if self.buffer.len() != size {
+            self.buffer = vec![0; size];
         }
         let idle = match self.message {
             None if stopping => self.idle.min(FAREWELL),
             None | Some(_) => self.idle,
         };
         let silence = Instant::now() + idle;
-        let due = self.message.as_ref().map_or(silence, |(_, end)| silence.min(*end));
+        let due = match &self.message {
+            Some((_, end)) => silence.min(*end),
+            None if self.retired => silence,
+            None => silence.min(self.end),
+        };
         tokio::select! {
             biased;
             () = stop.cancelled(), if !stopping => Heard::Stop,
             read = timeout_at(due, self.stream.read(&mut self.buffer)) => match read {
                 Ok(Ok(0) | Err(_)) => Heard::Closed,
                 Ok(Ok(length)) => Heard::Bytes(length),
+                Err(_) if due < silence && self.message.is_none() => Heard::Old,
                 Err(_) => Heard::Nothing,
             },
-        }
-    }
-
-    /// Hands on what was read. Where content fills the buffer, more is read at once next time.
-    fn receive(&mut self, length: usize) {
-        self.server.receive(self.buffer.get(..length).unwrap_or_default());
-        if length == self.buffer.len() && length < READ_MAX && self.message.is_some() {
-            self.buffer = vec![0; length * 2];
         }
     }
 
@@ -196,6 +220,8 @@ impl<'a> Session<'a> {
         let Some((message, _)) = self.message.take() else {
             return self.server.refuse(not_stored());
         };
+        // While it waits for the disk, nothing is read.
+        self.buffer = Vec::new();
         match message.commit().await {
             Ok(id) => self.server.accepted(id),
             Err(reply) => self.server.refuse(reply),

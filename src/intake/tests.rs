@@ -10,7 +10,7 @@ use crate::{
     policy::{PolicySet, SourceFile},
     seal::KeyRing,
     store::{
-        Ask, Attempt, Claimed, Filter, Locator, MessageRow, NewMessage, Order, Ordered,
+        Ask, Attempt, Claimed, Filter, Locator, MessageRow, NewBody, NewMessage, Order, Ordered,
         RecipientRow, Settle, Totals, memory::MemoryStore,
     },
     vault::NoticeSettings,
@@ -46,15 +46,34 @@ impl Policies for InForce {
 struct Gate {
     store: MemoryStore,
     asked: Notify,
-    leave: Notify,
+    leave: Semaphore,
     error: Mutex<Option<StoreError>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// What stands before the gate.
+#[derive(Debug, Default, Clone, Copy)]
+struct Waiting {
+    messages: usize,
+    /// Those whose bodies lie in files of their own.
+    filed: usize,
+    /// Sealed bytes of the others.
+    bytes: usize,
 }
 
 #[async_trait]
 impl QueueStore for Gate {
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
+        {
+            let mut waiting = self.waiting.lock().unwrap();
+            waiting.messages += 1;
+            match &message.body {
+                NewBody::Small(bytes) => waiting.bytes += bytes.len(),
+                NewBody::At(_) => waiting.filed += 1,
+            }
+        }
         self.asked.notify_one();
-        self.leave.notified().await;
+        self.leave.acquire().await.unwrap().forget();
         if let Some(error) = self.error.lock().unwrap().take() {
             return Err(error);
         }
@@ -137,6 +156,14 @@ struct House {
     stop: CancellationToken,
 }
 
+const NO_LIMITS: ClientLimits = ClientLimits {
+    connections: 0,
+    connections_per_client: 0,
+    connection_rate: 0,
+    message_rate: 0,
+    recipient_rate: 0,
+};
+
 fn settings() -> IntakeSettings {
     IntakeSettings {
         hostname: "gw.example.org".parse().unwrap(),
@@ -146,9 +173,11 @@ fn settings() -> IntakeSettings {
         require_tls: false,
         max_message_size: 10_000_000,
         max_recipients: 10,
-        max_connections: 2,
+        limits: ClientLimits { connections: 2, ..NO_LIMITS },
+        limit_exceptions: Vec::new(),
         max_errors: 20,
         idle_timeout: SignedDuration::from_secs(20),
+        max_session_time: SignedDuration::from_hours(1),
     }
 }
 
@@ -171,12 +200,21 @@ fn vault(store: &MemoryStore) -> Vault {
 }
 
 fn house_with(settings: IntakeSettings, queue: Option<Arc<dyn QueueStore>>) -> House {
-    let store = MemoryStore::new();
+    house_on(MemoryStore::new(), settings, queue, POOL)
+}
+
+fn house_on(
+    store: MemoryStore,
+    settings: IntakeSettings,
+    queue: Option<Arc<dyn QueueStore>>,
+    pool: usize,
+) -> House {
     let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
     let set = PolicySet::parse(&[rules], Fixed.now()).unwrap().0;
     let queue = queue.unwrap_or_else(|| Arc::new(store.clone()));
     let policies = Arc::new(InForce(Arc::new(set)));
-    let intake = Intake::new(settings, vault(&store), queue, policies);
+    let mut intake = Intake::new(settings, vault(&store), queue, policies);
+    intake.memory = Memory::new(pool);
     House { intake: Arc::new(intake), store, stop: CancellationToken::new() }
 }
 
@@ -184,14 +222,16 @@ fn house() -> House {
     house_with(settings(), None)
 }
 
-fn gated() -> (House, Arc<Gate>) {
+fn gated(settings: IntakeSettings, pool: usize) -> (House, Arc<Gate>) {
+    let store = MemoryStore::new();
     let gate = Arc::new(Gate {
-        store: MemoryStore::new(),
+        store: store.clone(),
         asked: Notify::new(),
-        leave: Notify::new(),
+        leave: Semaphore::new(0),
         error: Mutex::new(None),
+        waiting: Mutex::default(),
     });
-    (house_with(settings(), Some(gate.clone())), gate)
+    (house_on(store, settings, Some(gate.clone()), pool), gate)
 }
 
 struct Talk {
@@ -303,7 +343,7 @@ async fn a_message_is_sealed_committed_and_answered_with_its_id() {
 
 #[tokio::test]
 async fn nothing_is_answered_before_the_commit() {
-    let (house, gate) = gated();
+    let (house, gate) = gated(settings(), POOL);
     let mut talk = house.call().await;
     talk.open().await;
     talk.put(format!("{MAIL}\r\n.\r\n")).await;
@@ -311,7 +351,7 @@ async fn nothing_is_answered_before_the_commit() {
     let mut byte = [0];
     let early = timeout(Duration::from_millis(50), talk.stream.read(&mut byte)).await;
     assert!(early.is_err(), "answered before the commit");
-    gate.leave.notify_one();
+    gate.leave.add_permits(1);
     talk.expect("250 2.0.0 Ok: queued as ").await;
 }
 
@@ -322,13 +362,13 @@ async fn a_commit_that_fails_is_put_off_and_the_session_goes_on() {
         (StoreError::Busy, "451 4.3.0"),
         (StoreError::Fatal("poisoned".into()), "451 4.3.0"),
     ] {
-        let (house, gate) = gated();
+        let (house, gate) = gated(settings(), POOL);
         let mut talk = house.call().await;
         *gate.error.lock().unwrap() = Some(error);
-        gate.leave.notify_one();
+        gate.leave.add_permits(1);
         let text = talk.send(MAIL, reply).await;
         assert!(!text.contains("poisoned"), "{text}");
-        gate.leave.notify_one();
+        gate.leave.add_permits(1);
         talk.send(MAIL, "250 2.0.0").await;
     }
 }
@@ -441,8 +481,8 @@ async fn a_client_that_goes_away_in_the_midst_has_sent_nothing() {
     drop(talk.stream);
     talk.session.await.unwrap();
     assert_eq!(house.queued().await, 0);
-    assert_eq!(house.intake.budget.available_permits(), BUDGET);
-    assert_eq!(house.intake.connections.available_permits(), 2);
+    assert_eq!(house.intake.memory.taken(), 0);
+    assert_eq!(house.intake.counts().connections(), 0);
 }
 
 #[tokio::test]
@@ -507,20 +547,155 @@ async fn a_stop_does_not_wait_long_for_an_envelope_without_content() {
 }
 
 #[tokio::test]
-async fn much_content_waits_for_memory() {
-    let house = house();
-    let all = house.intake.budget.acquire_many(BUDGET as u32).await.unwrap();
+async fn a_client_takes_no_more_than_its_own_places() {
+    let limits = ClientLimits { connections: 4, connections_per_client: 2, ..NO_LIMITS };
+    let limit_exceptions = vec!["127.0.0.9/32".parse().unwrap()];
+    let house = house_with(IntakeSettings { limits, limit_exceptions, ..settings() }, None);
+    let mut kept = Vec::new();
+    // (client, what it hears)
+    for (client, hears) in [
+        ("127.0.0.1", "220"),
+        ("127.0.0.1", "220"),
+        ("127.0.0.1", "421 4.7.0 gw.example.org has too many connections from 127.0.0.1"),
+        ("127.0.0.2", "220"),
+        ("127.0.0.9", "220"),
+        ("127.0.0.9", "421 4.7.0 gw.example.org has too many connections, "),
+    ] {
+        let mut talk = house.call_from(client, false);
+        talk.expect(hears).await;
+        if hears == "220" { kept.push(talk) } else { talk.closed().await }
+    }
+    let counts = house.intake.counts();
+    assert_eq!(counts.connections(), 4);
+    let refused = |kind| counts.refused().iter().find(|(k, _)| *k == kind).map(|(_, n)| *n);
+    assert_eq!(refused(Refused::Connections), Some(1));
+    assert_eq!(refused(Refused::ClientConnections), Some(1));
+    let gone = kept.remove(0);
+    drop(gone.stream);
+    gone.session.await.unwrap();
+    house.call_from("127.0.0.1", false).expect("220").await;
+}
+
+#[tokio::test]
+async fn what_is_too_much_in_a_minute_is_put_off() {
+    let limits =
+        ClientLimits { connection_rate: 2, message_rate: 2, recipient_rate: 3, ..NO_LIMITS };
+    let limit_exceptions = vec!["127.0.0.9/32".parse().unwrap()];
+    let house = house_with(IntakeSettings { limits, limit_exceptions, ..settings() }, None);
     let mut talk = house.call().await;
-    talk.say("MAIL FROM:<ann@example.org> SIZE=1000", "250").await;
-    talk.say("RCPT TO:<bob@partner.test>", "250").await;
-    talk.put("DATA\r\n").await;
-    let mut byte = [0];
-    let early = timeout(Duration::from_millis(50), talk.stream.read(&mut byte)).await;
-    assert!(early.is_err(), "content was let in");
-    drop(all);
-    talk.expect("354").await;
-    assert_eq!(house.intake.budget.available_permits(), BUDGET - 1);
+    talk.say("MAIL FROM:<ann@example.org>", "250").await;
+    for (recipient, hears) in [
+        ("a@partner.test", "250"),
+        ("b@partner.test", "250"),
+        ("a@partner.test", "250"), // again: nothing new
+        ("c@partner.test", "250"),
+        ("d@partner.test", "450 4.7.1 Too many recipients from 127.0.0.1"),
+    ] {
+        talk.say(&format!("RCPT TO:<{recipient}>"), hears).await;
+    }
+    talk.say("DATA", "354").await;
     talk.put(format!("{MAIL}\r\n.\r\n")).await;
-    talk.expect("250").await;
-    assert_eq!(house.intake.budget.available_permits(), BUDGET);
+    let id = id_in(&talk.expect("250 2.0.0").await);
+    assert_eq!(house.store.message(id).await.unwrap().unwrap().1.len(), 3);
+    talk.say("MAIL FROM:<ann@example.org>", "250").await;
+    talk.say("RSET", "250").await;
+    talk.say("MAIL FROM:<ann@example.org>", "450 4.7.1 Too much mail from 127.0.0.1").await;
+    // Another connection does not help it, and soon there is none.
+    let mut second = house.call().await;
+    second.say("MAIL FROM:<ann@example.org>", "450 4.7.1").await;
+    house.call_from("127.0.0.1", false).expect("421 4.7.0").await;
+    let mut other = house.call_from("127.0.0.2", false);
+    other.expect("220").await;
+    other.say("EHLO x.test", "250").await;
+    other.say("MAIL FROM:<ann@example.org>", "250").await;
+    for _ in 0..5 {
+        let mut exempt = house.call_from("127.0.0.9", false);
+        exempt.expect("220").await;
+        exempt.say("EHLO x.test", "250").await;
+        exempt.send(MAIL, "250 2.0.0").await;
+        exempt.say("QUIT", "221").await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_after_its_time_but_not_within_a_transaction() {
+    let max_session_time = SignedDuration::from_secs(2);
+    let house = house_with(IntakeSettings { max_session_time, ..settings() }, None);
+    let mut idle = house.call().await;
+    let mut busy = house.call().await;
+    busy.open().await;
+    idle.expect("421 4.7.0").await;
+    idle.closed().await;
+    busy.put(format!("{MAIL}\r\n.\r\n")).await;
+    busy.expect("250 2.0.0 Ok: queued as ").await;
+    busy.expect("421 4.7.0").await;
+    busy.closed().await;
+}
+
+/// More than the pool holds, and a store that takes nothing: what waits is bounded, nobody is
+/// answered, nothing is lost.
+#[tokio::test]
+async fn a_slow_store_slows_intake_and_memory_does_not_grow() {
+    const SESSIONS: usize = 250;
+    const POOL: usize = 4 << 20;
+    let limits = ClientLimits { connections: SESSIONS, ..NO_LIMITS };
+    let (house, gate) = gated(IntakeSettings { limits, ..settings() }, POOL);
+    let content = format!("{MAIL}\r\n{}.\r\n", ("x".repeat(70) + "\r\n").repeat(1400));
+    let mut talks = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut talk = house.call().await;
+        talk.open().await;
+        talk.put(&content).await;
+        talks.push(talk);
+    }
+    while gate.waiting.lock().unwrap().messages < SESSIONS {
+        gate.asked.notified().await;
+    }
+    let waiting = *gate.waiting.lock().unwrap();
+    let bound = POOL + SESSIONS * memory::OWN;
+    assert!(SESSIONS * content.len() > bound, "or nothing is shown");
+    assert!(waiting.bytes < bound, "{waiting:?}");
+    assert!(waiting.filed > 0, "what has no room lies in files: {waiting:?}");
+    assert!(house.intake.memory.taken() <= POOL);
+    let mut byte = [0];
+    let early = timeout(Duration::from_millis(50), talks[0].stream.read(&mut byte)).await;
+    assert!(early.is_err(), "answered before the commit");
+    gate.leave.add_permits(SESSIONS);
+    for mut talk in talks {
+        talk.expect("250 2.0.0 Ok: queued as ").await;
+        talk.say("QUIT", "221").await;
+    }
+    assert_eq!(gate.store.list(&Filter::default(), None, 1000).await.unwrap().len(), SESSIONS);
+    assert_eq!(house.intake.memory.taken(), 0);
+}
+
+#[tokio::test]
+async fn without_memory_mail_still_passes_and_many_recipients_come_in_parts() {
+    let limits = ClientLimits { connections: 4, ..NO_LIMITS };
+    let house = house_with(IntakeSettings { limits, max_recipients: 1000, ..settings() }, None);
+    let mut all = house.intake.memory.share();
+    assert!(all.fit(POOL + memory::OWN));
+    let mut talk = house.call().await;
+    // Small and large, as long as only bodies are large.
+    for lines in [1, 1000, 20_000] {
+        let content = format!("{MAIL}\r\n{}", ("x".repeat(70) + "\r\n").repeat(lines));
+        let id = id_in(&talk.send(&content, "250 2.0.0").await);
+        let (row, _) = house.store.message(id).await.unwrap().unwrap();
+        assert_eq!(row.size as usize, content.len() + 2);
+    }
+    talk.say("MAIL FROM:<ann@example.org>", "250").await;
+    let mut taken = 0;
+    loop {
+        talk.put(format!("RCPT TO:<r{taken}@partner.test>\r\n")).await;
+        let reply = talk.expect("").await;
+        if !reply.starts_with("250") {
+            assert!(reply.starts_with("452 4.5.3"), "{reply}");
+            break;
+        }
+        taken += 1;
+    }
+    assert!((50..1000).contains(&taken), "{taken}");
+    drop(all);
+    let reply = talk.say(&format!("RCPT TO:<r{taken}@partner.test>"), "250").await;
+    assert!(reply.starts_with("250 2.1.5"), "{reply}");
 }

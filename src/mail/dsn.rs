@@ -219,6 +219,38 @@ impl Dsn<'_> {
     }
 }
 
+/// What recipients of one report weigh together at most, in bytes: so that a report is small
+/// whatever it tells of.
+const MAX_REPORT: usize = 128 * 1024;
+
+/// Recipients by report: as few reports as their size allows, in the same order.
+pub fn by_report(recipients: Vec<DsnRecipient>) -> Vec<Vec<DsnRecipient>> {
+    let mut reports: Vec<Vec<DsnRecipient>> = Vec::new();
+    let mut total = 0_usize;
+    for recipient in recipients {
+        let weight = weight(&recipient);
+        total = total.saturating_add(weight);
+        match reports.last_mut() {
+            Some(report) if total <= MAX_REPORT => report.push(recipient),
+            Some(_) | None => {
+                total = weight;
+                reports.push(vec![recipient]);
+            }
+        }
+    }
+    reports
+}
+
+/// What a recipient takes in both parts of a report, at most: an address may be escaped.
+fn weight(recipient: &DsnRecipient) -> usize {
+    const FIXED: usize = 600;
+    let address = recipient.address.local().len() + recipient.address.domain().as_str().len();
+    let original = recipient.original.as_ref().map_or(0, String::len);
+    let said = recipient.diagnostic.len().min(MAX_DIAGNOSTIC);
+    let mta = recipient.remote_mta.as_ref().map_or(0, |mta| mta.len().min(MAX_ID));
+    FIXED + 6 * address + (4 * original).min(MAX_ORIGINAL) + 2 * (said + mta)
+}
+
 /// Characters of a diagnostic and of an id that are passed on.
 const MAX_DIAGNOSTIC: usize = 500;
 const MAX_ID: usize = 256;
@@ -298,6 +330,36 @@ mod tests {
         parts::{Indexer, PartIndex},
     };
     use proptest::prelude::*;
+
+    /// Whatever a thousand recipients bring: each stands in one report, and each report is small.
+    #[test]
+    fn a_thousand_recipients_are_told_of_in_reports_that_are_small() {
+        let domain = format!("{}.example", ["d".repeat(60), "e".repeat(60)].join("."));
+        let rows: [(&str, String, String, Option<String>, usize, &str); 4] = [
+            ("a", "b.example".into(), "no such user".into(), None, 10, "the usual kind"),
+            (&"a".repeat(58), domain.clone(), "x ".repeat(250), None, 30, "long words"),
+            (&"é".repeat(29), domain, "x".repeat(500), None, 40, "letters that are escaped"),
+            ("a", "b.example".into(), "é".repeat(400), Some("ü".repeat(250)), 40, "an original"),
+        ];
+        for (local, domain, diagnostic, original, most, reason) in rows {
+            let recipients = (0..1000).map(|number| DsnRecipient {
+                address: format!("{local}{number}@{domain}").parse().unwrap(),
+                original: original.as_ref().map(|o| format!("utf-8;{o}")),
+                action: Action::Failed,
+                status: EnhancedStatus::permanent(1, 1),
+                remote_mta: Some("mx.".to_owned() + &"m".repeat(200)),
+                diagnostic: diagnostic.clone(),
+            });
+            let reports = by_report(recipients.collect());
+            assert!(reports.len() <= most, "{reason}: {}", reports.len());
+            assert_eq!(reports.iter().map(Vec::len).sum::<usize>(), 1000, "{reason}");
+            for recipients in reports {
+                let message = report(recipients, None, None);
+                assert!(message.len() < 200 * 1024, "{reason}: {} bytes", message.len());
+            }
+        }
+        assert!(by_report(Vec::new()).is_empty());
+    }
 
     fn index(message: &[u8]) -> PartIndex {
         let mut indexer = Indexer::default();

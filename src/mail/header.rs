@@ -96,6 +96,11 @@ impl HeaderScan {
         };
     }
 
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// `Received` fields so far (RFC 5321 §6.3), also those beyond [`HeaderScan::LIMIT`].
     pub fn received_count(&self) -> usize {
         self.received

@@ -7,6 +7,7 @@ use crate::{
         server::{DnsReport, PolicyReport},
         view::StatusView,
     },
+    intake::Counts,
     probe::watch::{Board, Kind},
     store::{Health, QueueStore, StoreError, Totals},
 };
@@ -19,7 +20,7 @@ use axum::{
 };
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{family::Family, gauge::Gauge, info::Info},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::Registry,
 };
 use std::{sync::Arc, time::Duration};
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub dns: Arc<dyn DnsReport>,
     /// Warnings of the watch.
     pub watch: Board,
+    /// What intake counts.
+    pub intake: Arc<Counts>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,7 +98,18 @@ impl Metrics {
         let help = "Answers of DNS are checked (DNSSEC)";
         gauge(&mut registry, "dnssec_working", help, working.into());
         self.warnings(&mut registry);
+        self.intake(&mut registry);
         registry
+    }
+
+    fn intake(&self, registry: &mut Registry) {
+        let open = whole(self.intake.connections());
+        gauge(registry, "smtp_connections", "Connections to intake", open);
+        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        for (kind, count) in self.intake.refused() {
+            family.get_or_create(&vec![("limit", kind.as_str())]).inc_by(count);
+        }
+        registry.register("smtp_refused", "What intake put off, by limit", family);
     }
 
     fn policies(&self, registry: &mut Registry) {
@@ -196,6 +210,7 @@ mod tests {
             policies: Arc::clone(&says) as _,
             dns: says,
             watch: Board::default(),
+            intake: Arc::default(),
         }
     }
 
@@ -211,6 +226,8 @@ mod tests {
             "restante_dnssec_working 1",
             "restante_watch_warnings{kind=\"certificate-ends\"} 0",
             "restante_watch_warnings{kind=\"unreachable\"} 0",
+            "restante_smtp_connections 0",
+            "restante_smtp_refused_total{limit=\"message-rate\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

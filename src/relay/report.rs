@@ -9,7 +9,7 @@ use super::{
 use crate::{
     mail::{
         Address, EnhancedStatus, Notify, QueueId,
-        dsn::{Action, Dsn, DsnRecipient},
+        dsn::{Action, Dsn, DsnRecipient, by_report},
     },
     seal::{Class, MessageFacts, header::Needs},
     store::{Attempt, Claim, NewMessage, RecipientRow},
@@ -24,7 +24,7 @@ const REMOVED: EnhancedStatus = EnhancedStatus::permanent(3, 0);
 pub(super) type Decided = (Fate, Option<Attempt>);
 
 impl Relay {
-    /// The report that an operator removed these recipients; none where the sender is null or wants
+    /// The reports that an operator removed these recipients; none where the sender is null or wants
     /// to hear of no failure (RFC 3461 §4.1), and none about mail of our own.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Relay {
         &self,
         about: &MessageFacts,
         recipients: &[RecipientRow],
-    ) -> Result<Option<NewMessage>, VaultError> {
+    ) -> Result<Vec<NewMessage>, VaultError> {
         let wishes = &about.wishes;
         let told =
             recipients.iter().filter(|row| wishes.notify(row.index).is_none_or(Notify::failure));
@@ -48,14 +48,14 @@ impl Relay {
             })
             .collect();
         if about.class != Class::Protected || removed.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        report(self, about, removed, self.now())
+        in_parts(self, about, removed, self.now())
     }
 }
 
-/// The report of what a settled claim means for its recipients, one for all of them; each by its own
-/// NOTIFY. It goes into the queue in the commit of the outcomes, so it is made exactly once.
+/// The report of what a settled claim means for its recipients, one for as many as it has room for;
+/// each by its own NOTIFY. It goes into the queue in the commit of the outcomes, so it is made exactly once.
 pub(super) async fn reports(
     relay: &Relay,
     claim: &Claim,
@@ -67,7 +67,7 @@ pub(super) async fn reports(
     match facts.class {
         Class::Protected => {
             let told = pairs.filter_map(|(row, decided)| told(relay, claim, row, decided, now));
-            Ok(report(relay, facts, told.collect(), now)?.into_iter().collect())
+            in_parts(relay, facts, told.collect(), now)
         }
         Class::Notice => {
             let failed = pairs.filter_map(|(row, decided)| failed(row, decided)).collect();
@@ -161,7 +161,21 @@ fn recipient(
     }
 }
 
-/// The report itself, sealed; none where nothing is to be told or the sender is null.
+/// The reports: mail of our own is small, and a message may have any number of recipients.
+fn in_parts(
+    relay: &Relay,
+    about: &MessageFacts,
+    recipients: Vec<DsnRecipient>,
+    now: Timestamp,
+) -> Result<Vec<NewMessage>, VaultError> {
+    let mut made = Vec::new();
+    for recipients in by_report(recipients) {
+        made.extend(report(relay, about, recipients, now)?);
+    }
+    Ok(made)
+}
+
+/// One report, sealed; none where nothing is to be told or the sender is null.
 fn report(
     relay: &Relay,
     about: &MessageFacts,
@@ -229,5 +243,5 @@ async fn undeliverable_notice(
         let wanted = asked.notify.is_none_or(Notify::failure);
         wanted.then_some(DsnRecipient { original: asked.original, ..failed })
     });
-    Ok(report(relay, &original.facts, told.collect(), now)?.into_iter().collect())
+    in_parts(relay, &original.facts, told.collect(), now)
 }

@@ -1,5 +1,8 @@
 //! Bytes that have come and are not consumed yet.
 
+/// Room kept while nothing waits: what a session that only talks needs.
+const KEPT: usize = 8 * 1024;
+
 /// A queue of bytes with a cheap front.
 #[derive(Debug, Default)]
 pub(super) struct Input {
@@ -38,6 +41,9 @@ impl Input {
     }
 
     pub(super) fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.start = 0;
     }

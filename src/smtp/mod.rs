@@ -11,8 +11,10 @@
 //! | `reply` | what a server says, written and read |
 //! | `server` | intake's side |
 //! | `client` | delivery's side |
+//! | `clients` | how much each client may send at a time |
 
 pub mod client;
+pub mod clients;
 pub mod command;
 pub mod data;
 mod input;

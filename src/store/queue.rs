@@ -396,7 +396,8 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError>;
     /// All attempts of a recipient, oldest first.
     async fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError>;
-    /// Messages after that id, in order of arrival.
+    /// Messages after that id, in order of arrival: at most `max`, and fewer where they have many
+    /// recipients; none only if there are no more.
     async fn list(
         &self,
         filter: &Filter,

@@ -15,7 +15,7 @@ use std::{fmt, mem};
 use zeroize::Zeroizing;
 
 /// Sealed bytes gathered for one write of a large body.
-const GATHER: usize = 2 * CHUNK;
+const GATHER: usize = 8 * CHUNK;
 
 /// A message on its way in: seals as it streams. Dropping it discards what was written.
 pub struct Deposit {
@@ -124,10 +124,24 @@ impl Deposit {
             self.envelope.sealer.feed(piece, &mut self.sealed);
             let room = if self.writer.is_some() { GATHER } else { SMALL };
             if self.sealed.len() > room {
-                self.hand_over().await?;
+                self.hand_over(GATHER + 2 * CHUNK).await?;
             }
         }
         Ok(())
+    }
+
+    /// Sealed bytes held here.
+    pub fn held(&self) -> usize {
+        self.sealed.len()
+    }
+
+    /// Hands over to the store what is held, however little: memory is short.
+    pub async fn spill(&mut self) -> Result<(), VaultError> {
+        self.check()?;
+        if self.sealed.is_empty() {
+            return Ok(());
+        }
+        self.hand_over(0).await
     }
 
     /// Content bytes so far.
@@ -165,13 +179,14 @@ impl Deposit {
         Err(VaultError::Refused("a part of the message did not reach the store"))
     }
 
-    async fn hand_over(&mut self) -> Result<(), VaultError> {
+    /// `room`: for what is to come.
+    async fn hand_over(&mut self, room: usize) -> Result<(), VaultError> {
         self.whole = false;
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => none.insert(self.vault.bodies.create(self.facts.id).await?),
         };
-        let gathered = mem::replace(&mut self.sealed, Vec::with_capacity(GATHER + 2 * CHUNK));
+        let gathered = mem::replace(&mut self.sealed, Vec::with_capacity(room));
         writer.write(Bytes::from(gathered)).await?;
         self.whole = true;
         Ok(())

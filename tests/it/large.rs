@@ -1,4 +1,5 @@
-//! A message with a 300 MB attachment through both paths, in bounded memory.
+//! A message with a 300 MB attachment through both paths, in bounded memory. The largest message that
+//! can be configured has one of `RESTANTE_LARGE=1569300000` bytes.
 
 use crate::support::{
     house::{House, PARTNER_FILE},
@@ -8,7 +9,11 @@ use crate::support::{
 };
 use std::io::{self, Read, Write};
 
-const ATTACHMENT: u64 = 300 * 1000 * 1000;
+/// Bytes of the attachment.
+fn attachment() -> u64 {
+    std::env::var("RESTANTE_LARGE").map_or(300_000_000, |text| text.parse().expect("a number"))
+}
+
 const HEAD: &[u8] = b"From: doctor@example.org\r\nSubject: A scan\r\nMIME-Version: 1.0\r\n\
     Content-Type: multipart/mixed; boundary=scan\r\n\r\n--scan\r\nContent-Type: text/plain\r\n\r\nSee the scan.\r\n\
     --scan\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\
@@ -21,7 +26,7 @@ const LINE_BYTES: u64 = 57;
 
 /// The message, made while it is read.
 fn message() -> impl Read {
-    let lines = ATTACHMENT / LINE_BYTES;
+    let lines = attachment() / LINE_BYTES;
     let body = Repeat { left: lines, at: 0 };
     HEAD.chain(body).chain(TAIL)
 }
@@ -73,7 +78,7 @@ impl Write for Compare {
 fn a_300_mb_attachment_goes_both_ways_in_under_100_mib() {
     let dir = tempfile::tempdir().expect("temp dir");
     let house = House::open(dir.path(), &[PARTNER_FILE], |s| {
-        s.smtp = "max_message_size = \"1 GiB\"".to_owned();
+        s.smtp = "max_message_size = \"2 GiB\"".to_owned();
     });
     let leaf = house.pki.leaf("mx.partner.test");
     let manner = Manner { tls: Some(leaf), count_only: true, ..Manner::default() };
@@ -82,10 +87,10 @@ fn a_300_mb_attachment_goes_both_ways_in_under_100_mib() {
     let to = ["nurse@partner.test", "ada@stranger.test"];
     smtp::stream(house.gateway.smtp, "doctor@example.org", &to, &mut message());
 
-    let lines = ATTACHMENT / LINE_BYTES;
+    let lines = attachment() / LINE_BYTES;
     let size = HEAD.len() as u64 + lines * LINE.len() as u64 + TAIL.len() as u64;
     // A slow machine takes its time for so much, unoptimised.
-    let delivered = wait_minutes(5, "the scan at the partner's", || partner.messages().pop());
+    let delivered = wait_minutes(15, "the scan at the partner's", || partner.messages().pop());
     let added = delivered.size - size;
     assert!(delivered.over_tls && (50..600).contains(&added), "one Received, not {added} bytes");
 
@@ -99,6 +104,6 @@ fn a_300_mb_attachment_goes_both_ways_in_under_100_mib() {
     assert_eq!(compare.count, lines * LINE_BYTES);
 
     let peak = house.gateway.peak_memory();
-    println!("peak memory {} MiB", peak / 1024);
+    println!("a message of {size} bytes, peak memory {} MiB", peak / 1024);
     assert!(peak < 100 * 1024, "peak memory {peak} KiB");
 }

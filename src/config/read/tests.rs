@@ -27,8 +27,14 @@ require_tls      = false
 max_message_size = "50 MiB"
 max_recipients   = 1000
 max_connections  = 1000
+max_connections_per_client = 500
+max_connection_rate = 0
+max_message_rate = 0
+max_recipient_rate = 0
+limit_exceptions = []
 max_errors       = 20
 idle_timeout     = "5m"
+max_session_time = "1h"
 normalize        = []
 xclient          = []
 [inside]
@@ -112,6 +118,9 @@ certificate = "tls/chain.pem"
 key = "tls/key.pem"
 require_tls = true
 max_message_size = "2 GiB"
+max_connections = 25
+max_message_rate = 600
+limit_exceptions = ["10.1.2.3"]
 normalize = ["192.0.2.0/24"]
 [inside]
 host = "mail.example.org"
@@ -141,6 +150,10 @@ format = "json"
     assert_eq!(config.smtp.tls, Some(KeyPair { certificate, key }));
     assert!(config.smtp.require_tls && config.log.json);
     assert_eq!(config.smtp.max_message_size, 2 << 30);
+    let limits = config.smtp.limits;
+    assert_eq!((limits.connections, limits.connections_per_client), (25, 13), "half of them");
+    assert_eq!((limits.connection_rate, limits.message_rate), (0, 600));
+    assert_eq!(config.smtp.limit_exceptions, [network("10.1.2.3/32").unwrap()]);
     assert_eq!((config.inside.host.mx, config.inside.tls), (false, Level::Verify));
     assert_eq!(config.dns.nameservers.iter().map(SocketAddr::port).collect::<Vec<_>>(), [5353, 53]);
     assert_eq!(config.dns.dnssec, Dnssec::Off);

@@ -12,6 +12,9 @@ const MAX_HEADER: usize = 64 * 1024;
 /// Bytes of a line kept: a delimiter with its hyphens and a reasonable run of white space fits.
 const MAX_LINE: usize = MAX_BOUNDARY + 256;
 
+/// What a part weighs, about.
+const PART: usize = size_of::<Part>() + 128;
+
 /// Builds the index. Sans-I/O: fed in any portions, same result; memory bounded whatever the input.
 pub struct Indexer {
     index: PartIndex,
@@ -87,6 +90,13 @@ impl Indexer {
             self.last = segment.last().copied().unwrap_or_default();
             rest = tail;
         }
+    }
+
+    /// Bytes held, about: a part has names of bounded length.
+    pub fn held(&self) -> usize {
+        let header = self.header.as_ref().map_or(0, Vec::capacity);
+        let parts = self.index.parts.len().saturating_mul(PART);
+        header.saturating_add(self.line.capacity()).saturating_add(parts)
     }
 
     /// The message has ended.

@@ -1,8 +1,10 @@
 //! What each command does to a session (RFC 5321 §4.1.1, order: §4.1.4).
 
-use super::{Action, Chunk, Hello, Reply, Server, Session, State, Step, Transaction, replies};
+use super::{
+    Action, Chunk, Hello, MAX_ENVELOPE, Reply, Server, Session, State, Step, Transaction, replies,
+};
 use crate::{
-    mail::Wishes,
+    mail::{Address, Wishes},
     smtp::{
         Command,
         command::{ChunkHeader, CommandError, ForwardPath, MailCommand, RcptCommand},
@@ -75,7 +77,10 @@ impl Server {
         match session {
             Session::Anonymous => None,
             Session::Introduced(hello) => Some(hello),
-            Session::Envelope(transaction) => Some(hello_of(&transaction)),
+            Session::Envelope(transaction) => {
+                self.clear_gate();
+                Some(hello_of(&transaction))
+            }
             Session::Chunked(body) => {
                 if body.is_open() {
                     self.actions.push_back(Action::Abort);
@@ -150,6 +155,9 @@ impl Server {
         if let Some(reply) = self.pressure.clone() {
             return self.answer(&reply, Session::Introduced(hello));
         }
+        if let Some(reply) = self.gate.as_mut().and_then(|gate| gate.mail()) {
+            return self.answer(&reply, Session::Introduced(hello));
+        }
         self.answer(&replies::sender_ok(), Session::Envelope(Box::new(envelope(hello, mail))))
     }
 
@@ -196,13 +204,18 @@ impl Server {
         // Sent twice is sent once: one message has one outcome for a recipient.
         if !transaction.recipients.contains(&recipient) {
             let weight = transaction.dsn_weight.saturating_add(rcpt.dsn.weight(&recipient));
-            let full = transaction.recipients.len() >= self.settings.max_recipients;
+            let envelope = transaction.envelope_weight.saturating_add(written(&recipient));
+            let full = transaction.recipients.len() >= self.settings.max_recipients
+                || envelope > MAX_ENVELOPE;
             // What is asked for one recipient always has room, so the client gets on.
             if full || weight > Wishes::ROOM {
                 return self
                     .answer(&replies::too_many_recipients(), Session::Envelope(transaction));
             }
-            transaction.dsn_weight = weight;
+            if let Some(reply) = self.gate.as_mut().and_then(|gate| gate.rcpt(&recipient)) {
+                return self.answer(&reply, Session::Envelope(transaction));
+            }
+            (transaction.dsn_weight, transaction.envelope_weight) = (weight, envelope);
             transaction.recipients.push(recipient);
             transaction.recipient_dsn.push(rcpt.dsn);
         }
@@ -216,8 +229,13 @@ impl Server {
             Err((reply, session)) => return self.object(&reply, session),
         };
         let hello = hello_of(&transaction);
-        self.actions.push_back(Action::Begin(transaction));
+        self.begin(transaction);
         State::Opening(hello)
+    }
+
+    fn begin(&mut self, transaction: Box<Transaction>) {
+        self.clear_gate();
+        self.actions.push_back(Action::Begin(transaction));
     }
 
     /// RFC 3030 §2.
@@ -229,7 +247,7 @@ impl Server {
         match self.addressed(session) {
             Ok(transaction) => {
                 let body = self.chunked_body(hello_of(&transaction));
-                self.actions.push_back(Action::Begin(transaction));
+                self.begin(transaction);
                 State::Chunk(body, chunk)
             }
             Err((reply, then)) => {
@@ -262,6 +280,11 @@ fn rcpt_objection(transaction: &Transaction, rcpt: &RcptCommand) -> Option<Reply
     (rcpt.non_ascii && !transaction.smtputf8).then(replies::non_ascii)
 }
 
+/// Bytes of an address as JSON at most: quoted twice, a character of the local part takes four.
+fn written(address: &Address) -> usize {
+    address.local().len().saturating_mul(4) + address.domain().as_str().len() + 8
+}
+
 fn hello_of(transaction: &Transaction) -> Hello {
     Hello { name: transaction.helo.clone(), esmtp: transaction.esmtp }
 }
@@ -274,6 +297,7 @@ fn envelope(hello: Hello, mail: MailCommand) -> Transaction {
         recipients: Vec::new(),
         recipient_dsn: Vec::new(),
         dsn_weight: 0,
+        envelope_weight: 0,
         declared_size: mail.declared_size,
         eight_bit: mail.eight_bit,
         smtputf8: mail.smtputf8,

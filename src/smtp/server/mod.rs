@@ -16,6 +16,10 @@ use super::{
 use crate::mail::{Address, Domain, QueueId, RecipientDsn, Ret, ReversePath};
 use std::collections::VecDeque;
 
+/// Forward-paths of one transaction at most, in bytes as they are written later on: whatever
+/// `max_recipients` says, what is accepted can be sealed and numbered.
+pub const MAX_ENVELOPE: usize = 640 * 1024;
+
 /// What a session is told at its beginning.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
@@ -55,6 +59,8 @@ pub struct Transaction {
     pub recipient_dsn: Vec<RecipientDsn>,
     /// What these weigh together.
     pub(super) dsn_weight: usize,
+    /// What the forward-paths weigh together.
+    pub(super) envelope_weight: usize,
     /// SIZE= as declared.
     pub declared_size: Option<u64>,
     /// BODY=8BITMIME (or BINARYMIME is refused).
@@ -104,6 +110,19 @@ pub enum Action {
 struct Hello {
     name: String,
     esmtp: bool,
+}
+
+/// Whom the machine asks before it begins a transaction or takes a recipient: limits that lie beyond
+/// one session.
+pub trait Gate: Send + std::fmt::Debug {
+    /// MAIL is about to be accepted; `Some` refuses it.
+    fn mail(&mut self) -> Option<Reply>;
+    /// A recipient is about to be accepted, which is kept until the content begins; `Some` refuses
+    /// it.
+    fn rcpt(&mut self, recipient: &Address) -> Option<Reply>;
+    /// Nothing is kept any more of the recipients accepted: the transaction is over, or the driver
+    /// has it.
+    fn clear(&mut self);
 }
 
 /// Between commands.
@@ -174,18 +193,13 @@ pub struct Server {
     tls: Option<String>,
     pressure: Option<Reply>,
     errors: u32,
-    lifecycle: Lifecycle,
+    gate: Option<Box<dyn Gate>>,
+    /// What is said between transactions in place of an answer, once the session is to end.
+    ending: Option<Reply>,
     input: Input,
     lines: LineReader,
     state: State,
     actions: VecDeque<Action>,
-}
-
-/// Whether new transactions are welcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lifecycle {
-    Serving,
-    Draining,
 }
 
 /// Whether a step has changed anything.
@@ -204,12 +218,19 @@ impl Server {
             tls: None,
             pressure: None,
             errors: 0,
-            lifecycle: Lifecycle::Serving,
+            gate: None,
+            ending: None,
             input: Input::default(),
             lines: LineReader::default(),
             state: State::Connected,
             actions: VecDeque::new(),
         }
+    }
+
+    /// Before MAIL and RCPT are accepted, `gate` is asked.
+    #[must_use]
+    pub fn with_gate(self, gate: Box<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// Bytes from the client. What is kept is what the driver gave and the machine has not
@@ -308,17 +329,24 @@ impl Server {
 
     /// Shutting down: 421 4.3.2 at the next chance between transactions (RFC 5321 §3.8).
     pub fn shut_down(&mut self) {
-        self.lifecycle = Lifecycle::Draining;
+        self.ending = Some(replies::shutting_down());
+    }
+
+    /// The session has lasted for as long as one may: 421 4.7.0 at the next chance between
+    /// transactions. The client may come anew.
+    pub fn retire(&mut self) {
+        self.ending.get_or_insert_with(replies::session_over);
     }
 
     fn step(&mut self, state: State) -> Step {
+        if let State::Connected | State::Command(Session::Anonymous | Session::Introduced(_)) =
+            &state
+            && let Some(reply) = self.ending.clone()
+        {
+            self.farewell(&reply);
+            return Step::Done(State::Closed);
+        }
         match state {
-            State::Connected | State::Command(Session::Anonymous | Session::Introduced(_))
-                if self.lifecycle == Lifecycle::Draining =>
-            {
-                self.farewell(&replies::shutting_down());
-                Step::Done(State::Closed)
-            }
             State::Connected => {
                 self.say(&replies::greeting(&self.settings));
                 Step::Done(State::Command(Session::Anonymous))
@@ -366,6 +394,12 @@ impl Server {
         };
         if open {
             self.actions.push_back(Action::Abort);
+        }
+    }
+
+    fn clear_gate(&mut self) {
+        if let Some(gate) = &mut self.gate {
+            gate.clear();
         }
     }
 

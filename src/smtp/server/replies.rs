@@ -147,6 +147,11 @@ pub(super) fn shutting_down() -> Reply {
     Reply::new(421, transient(3, 2), "Shutting down")
 }
 
+/// The service goes on, and a new session begins at once.
+pub(super) fn session_over() -> Reply {
+    Reply::new(421, transient(7, 0), "This session has lasted long enough, connect again")
+}
+
 pub(super) fn line(fault: LineFault) -> Reply {
     match fault {
         LineFault::BareCr => Reply::new(500, permanent(5, 2), "Bare CR: a command ends in CRLF"),

@@ -295,3 +295,127 @@ fn a_thousand_recipients_of_the_usual_kind_have_room() {
         assert!(reply.starts_with(b"250"), "{number}: {}", reply.escape_ascii());
     }
 }
+
+/// What was asked of it, by word.
+#[derive(Debug, Default)]
+struct Asked {
+    words: std::sync::Arc<std::sync::Mutex<Vec<&'static str>>>,
+    refuses: &'static str,
+}
+impl Asked {
+    fn note(&self, word: &'static str) -> Option<Reply> {
+        self.words.lock().expect("unpoisoned").push(word);
+        (self.refuses == word).then(|| Reply::new(450, EnhancedStatus::transient(7, 1), "Too much"))
+    }
+}
+impl Gate for Asked {
+    fn mail(&mut self) -> Option<Reply> {
+        self.note("mail")
+    }
+    fn rcpt(&mut self, _: &Address) -> Option<Reply> {
+        self.note("rcpt")
+    }
+    fn clear(&mut self) {
+        self.note("clear");
+    }
+}
+
+#[test]
+fn the_gate_is_asked_for_what_would_be_accepted_and_told_when_it_is_over() {
+    let rows: [(&str, &str, &[&str], &str, &str); 9] = [
+        ("", "RSET\r\n", &["mail", "rcpt", "clear"], "250250250", "RSET ends it"),
+        ("", "EHLO c\r\n", &["mail", "rcpt", "clear"], "250250250", "so does EHLO"),
+        ("", "QUIT\r\n", &["mail", "rcpt", "clear"], "250250221", "and QUIT"),
+        ("", "DATA\r\n", &["mail", "rcpt", "clear"], "250250354", "the driver has it"),
+        ("", "BDAT 1 LAST\r\nx", &["mail", "rcpt", "clear"], "250250250", "here too"),
+        ("", "RCPT TO:<c@d.example>\r\n", &["mail", "rcpt"], "250250250", "a repeat is free"),
+        ("", "RCPT TO:<x>\r\n", &["mail", "rcpt"], "250250501", "what is wrong is not asked"),
+        ("rcpt", "DATA\r\n", &["mail", "rcpt"], "250450503", "no recipient is left"),
+        ("mail", "DATA\r\n", &["mail"], "450503503", "there is no transaction"),
+    ];
+    for (refuses, last, expected, said, reason) in rows {
+        let gate = Asked { refuses, ..Asked::default() };
+        let words = std::sync::Arc::clone(&gate.words);
+        let mut server = Server::new(settings()).with_gate(Box::new(gate));
+        server.receive(b"EHLO c\r\n");
+        while server.poll().is_some() {}
+        server.receive(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n");
+        server.receive(last.as_bytes());
+        let mut heard = String::new();
+        while let Some(action) = server.poll() {
+            match action {
+                Action::Send(bytes) => heard.push_str(&String::from_utf8_lossy(&bytes[..3])),
+                Action::End => server.accepted(QueueId::from_bytes([0; 16])),
+                Action::Begin(_) | Action::Content(_) | Action::Close => {}
+                Action::StartTls | Action::Abort => panic!("{reason}: {action:?}"),
+            }
+        }
+        assert_eq!(heard, said, "{reason}");
+        assert_eq!(*words.lock().expect("unpoisoned"), expected, "{reason}");
+    }
+}
+
+#[test]
+fn a_session_that_is_over_says_so_between_transactions() {
+    let mut server = Server::new(settings());
+    server.receive(ENVELOPE.as_bytes());
+    while server.poll().is_some() {}
+    server.retire();
+    assert_eq!(server.poll(), None, "a transaction is open");
+    server.receive(b"RSET\r\nNOOP\r\n");
+    assert_eq!(server.poll(), Some(Action::Send(b"250 2.0.0 Ok\r\n".to_vec())));
+    let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+    assert!(reply.starts_with(b"421 4.7.0 "));
+    assert_eq!((server.poll(), server.poll()), (Some(Action::Close), None));
+}
+
+/// A configuration may allow more recipients than can be sealed together.
+#[test]
+fn an_envelope_is_bounded_whatever_is_configured() {
+    let mut server = Server::new(ServerSettings { max_recipients: 100_000, ..settings() });
+    server.receive(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\n");
+    while server.poll().is_some() {}
+    let local = "x".repeat(50);
+    let mut taken = 0;
+    loop {
+        server.receive(format!("RCPT TO:<{local}{taken}@b.example>\r\n").as_bytes());
+        let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+        if !reply.starts_with(b"250") {
+            assert!(reply.starts_with(b"452 4.5.3"), "{}", reply.escape_ascii());
+            break;
+        }
+        taken += 1;
+    }
+    assert!((2_000..65_000).contains(&taken), "{taken}");
+    server.receive(b"DATA\r\n");
+    let begun = std::iter::from_fn(|| server.poll()).find_map(|action| match action {
+        Action::Begin(transaction) => Some(transaction.recipients.len()),
+        _ => None,
+    });
+    assert_eq!(begun, Some(taken));
+}
+
+/// RFC 1870 §6.1, at the largest size that can be configured and beyond what 32 bits hold.
+#[test]
+fn sizes_beyond_31_bits_are_told_apart() {
+    let most = 2 << 30;
+    let mut server = Server::new(ServerSettings { max_message_size: most, ..settings() });
+    server.receive(b"EHLO c\r\n");
+    let mut said = Vec::new();
+    while let Some(Action::Send(bytes)) = server.poll() {
+        said.extend(bytes);
+    }
+    assert!(said.escape_ascii().to_string().contains("250-SIZE 2147483648\\r\\n"));
+    for (size, code) in [
+        (most, "250"),
+        (most + 1, "552"),
+        (1 << 32, "552"),
+        ((1 << 32) + 5, "552"),
+        (u64::MAX, "552"),
+    ] {
+        server.receive(format!("MAIL FROM:<a@b.example> SIZE={size}\r\nRSET\r\n").as_bytes());
+        let Some(Action::Send(reply)) = server.poll() else { panic!("no reply") };
+        assert!(reply.starts_with(code.as_bytes()), "{size}: {}", reply.escape_ascii());
+        while server.poll().is_some() {}
+    }
+}

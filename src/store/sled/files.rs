@@ -12,7 +12,7 @@ use crate::{
     store::{BodyWriter, Health, Locator, StoreError, body::BodyReader},
 };
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -21,8 +21,6 @@ use std::{
     sync::Arc,
 };
 
-/// Frames are gathered into writes of this size. While one is written the next is gathered.
-const PIECE: usize = 512 * 1024;
 /// Readers read as much at once.
 const READ: usize = 256 * 1024;
 /// The file is synced that often while it is written, so that the last sync, which a client waits
@@ -49,12 +47,20 @@ fn open_error(path: &Path, e: &io::Error) -> StoreError {
     StoreError::Busy
 }
 
+/// Whether bodies may be written now.
+fn ready(watch: &Watch) -> Result<(), StoreError> {
+    match watch.health() {
+        Health::Ok => Ok(()),
+        Health::Full => Err(StoreError::Full),
+        Health::Broken(why) => Err(StoreError::Fatal(why)),
+    }
+}
+
 /// A large body being written.
 pub(super) struct FileWriter {
     id: QueueId,
     layout: Layout,
     watch: Arc<Watch>,
-    buffer: BytesMut,
     /// `None` after an error: the rest is refused.
     open: Option<Unfinished>,
 }
@@ -105,32 +111,28 @@ impl FileWriter {
         layout: Layout,
         watch: Arc<Watch>,
     ) -> Result<Self, StoreError> {
-        match watch.health() {
-            Health::Ok => {}
-            Health::Full => return Err(StoreError::Full),
-            Health::Broken(why) => return Err(StoreError::Fatal(why)),
-        }
+        ready(&watch)?;
         let path = layout.tmp().join(id.to_string());
         let begun = off(move || Unfinished::begin(path.clone()).map_err(|e| open_error(&path, &e)));
         let open = Some(begun.await?);
-        Ok(Self { id, layout, watch, buffer: BytesMut::with_capacity(PIECE), open })
+        Ok(Self { id, layout, watch, open })
     }
-    /// Does `work` on the file with what is buffered; after an error the file is gone.
+    /// Does `work` on the file, which writes `more` bytes; after an error the file is gone.
     async fn step(
         &mut self,
-        work: impl FnOnce(&mut Unfinished, Bytes) -> io::Result<()> + Send + 'static,
+        more: u64,
+        work: impl FnOnce(&mut Unfinished) -> io::Result<()> + Send + 'static,
     ) -> Result<u64, StoreError> {
         let Some(mut open) = self.open.take() else {
             return Err(StoreError::Fatal("writing went on after an error".to_owned()));
         };
-        let bytes = self.buffer.split().freeze();
         let watch = Arc::clone(&self.watch);
         let open = off(move || {
-            if !watch.takes_body(bytes.len() as u64) {
+            if !watch.takes_body(more) {
                 watch.ran_full();
                 return Err(StoreError::Full);
             }
-            match work(&mut open, bytes) {
+            match work(&mut open) {
                 Ok(()) => Ok(open),
                 Err(e) => {
                     let error = body_error(&open.path, &e);
@@ -152,20 +154,12 @@ impl FileWriter {
 #[async_trait]
 impl BodyWriter for FileWriter {
     async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
-        self.buffer.extend_from_slice(&sealed);
-        if self.buffer.len() >= PIECE {
-            self.step(|open, bytes| open.write(&bytes)).await?;
-        }
-        Ok(())
+        let more = sealed.len() as u64;
+        self.step(more, move |open| open.write(&sealed)).await.map(drop)
     }
     async fn seal(mut self: Box<Self>) -> Result<Locator, StoreError> {
         let place = self.layout.message(self.id);
-        let length = self
-            .step(move |open, bytes| {
-                open.write(&bytes)?;
-                open.place(&place)
-            })
-            .await?;
+        let length = self.step(0, move |open| open.place(&place)).await?;
         Ok(Locator::File { length })
     }
 }

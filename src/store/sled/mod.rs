@@ -54,6 +54,9 @@ use std::{
 use tally::Tally;
 use tokio::sync::Notify;
 
+/// Recipients in one answer to a listing, about: it is held whole.
+const LISTED: usize = 10_000;
+
 /// Sizes and limits; the defaults suit a server.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -389,11 +392,13 @@ impl QueueStore for SledStore {
         mut after: Option<QueueId>,
         max: usize,
     ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError> {
-        let mut found = Vec::new();
-        while found.len() < max {
+        let mut found = Vec::<queue::Listed>::new();
+        let mut rows = 0;
+        while found.len() < max && rows < LISTED {
             let (filter, left) = (filter.clone(), max - found.len());
             let slice = self.committer.read(move |s| s.list(&filter, after, left));
             let (more, next) = slice.await?;
+            rows += more.iter().map(|(_, recipients)| recipients.len()).sum::<usize>();
             found.extend(more);
             if next.is_none() {
                 break;

@@ -20,6 +20,8 @@ use std::collections::{BTreeSet, HashSet};
 
 /// Messages looked at by one request of a listing, so that a long one does not hold up commits.
 const SLICE: usize = 256;
+/// Recipients after which a slice ends early.
+const SLICE_ROWS: usize = 2000;
 /// Grants ended by one round.
 const ENDED_AT_ONCE: usize = 1000;
 /// Longest text kept of a peer's words.
@@ -278,24 +280,35 @@ impl State {
         after: Option<QueueId>,
         max: usize,
     ) -> Result<(Vec<Listed>, Option<QueueId>), StoreError> {
-        let all = book::under(vec![book::MESSAGES]);
-        let start = after.map_or(all.start, |id| book::after(book::message(id)));
-        let (mut found, mut last) = (Vec::new(), None);
-        let pairs = self.book.page(start..all.end, false, SLICE)?;
-        let more = pairs.len() == SLICE;
-        for (key, value) in pairs {
-            let Some(id) = book::message_of(&key) else { continue };
-            let row: MessageRow = book::decode(&value)?;
-            let recipients: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
-            last = Some(id);
+        let (mut found, mut rows) = (Vec::new(), 0);
+        let ids = self.slice(filter, after)?;
+        let whole = ids.len() < SLICE;
+        let last = ids.last().copied();
+        for id in ids {
+            let Some((row, recipients)) = self.message(id)? else { continue };
+            rows += recipients.len();
             if filter.matches(&row, &recipients) {
                 found.push((row, recipients));
                 if found.len() == max {
                     return Ok((found, None));
                 }
             }
+            if rows >= SLICE_ROWS {
+                return Ok((found, Some(id)));
+            }
         }
-        Ok((found, last.filter(|_| more)))
+        Ok((found, last.filter(|_| !whole)))
+    }
+    /// The next messages that a listing looks at. Those of whom some recipient is open are known
+    /// without a look at the history.
+    fn slice(&self, filter: &Filter, after: Option<QueueId>) -> Result<Vec<QueueId>, StoreError> {
+        if filter.open {
+            return Ok(self.tally.open_after(after, SLICE));
+        }
+        let all = book::under(vec![book::MESSAGES]);
+        let start = after.map_or(all.start, |id| book::after(book::message(id)));
+        let pairs = self.book.page(start..all.end, false, SLICE)?;
+        Ok(pairs.iter().filter_map(|(key, _)| book::message_of(key)).collect())
     }
     pub(super) fn totals(&self) -> Result<Totals, StoreError> {
         let mut totals = self.tally.totals();

@@ -6,7 +6,10 @@ use crate::{
     store::{Grant, GrantState, Locator, RecipientRow, RecipientState, Totals},
 };
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    ops::Bound,
+};
 
 /// The counts.
 #[derive(Debug, Default)]
@@ -17,6 +20,8 @@ pub(super) struct Tally {
     doomed: BTreeSet<QueueId>,
     /// Recipients waiting, by message; ids begin with their time, so the first is the oldest.
     waiting: BTreeMap<QueueId, u32>,
+    /// Recipients held, by message.
+    held: BTreeMap<QueueId, u32>,
     /// Live grants by the end of their time.
     expiry: BTreeSet<(Timestamp, GrantId)>,
     totals: Totals,
@@ -56,8 +61,8 @@ impl Tally {
         if let Some(counter) = self.counter(row) {
             *counter += 1;
         }
-        if row.state.due().is_some() {
-            *self.waiting.entry(id).or_default() += 1;
+        if let Some(of_message) = self.open_ones(row) {
+            *of_message.entry(id).or_default() += 1;
         }
         if let Some(kept) = self.kept.get_mut(&id).filter(|_| row.state.is_open()) {
             kept.open += 1;
@@ -69,16 +74,30 @@ impl Tally {
         if let Some(counter) = self.counter(row) {
             *counter = counter.saturating_sub(1);
         }
-        if let Some(count) = self.waiting.get_mut(&id).filter(|_| row.state.due().is_some()) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.waiting.remove(&id);
+        if let Some(of_message) = self.open_ones(row)
+            && let Entry::Occupied(mut count) = of_message.entry(id)
+        {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
             }
         }
         if let Some(kept) = self.kept.get_mut(&id).filter(|_| row.state.is_open()) {
             kept.open = kept.open.saturating_sub(1);
         }
         self.judge(id);
+    }
+    /// Where a recipient that has not come to an end is counted by its message.
+    const fn open_ones(&mut self, row: &RecipientRow) -> Option<&mut BTreeMap<QueueId, u32>> {
+        match row.state {
+            RecipientState::Waiting { .. } => Some(&mut self.waiting),
+            RecipientState::Held { .. } => Some(&mut self.held),
+            RecipientState::Delivered { .. }
+            | RecipientState::Granted { .. }
+            | RecipientState::Bounced { .. }
+            | RecipientState::Expired { .. }
+            | RecipientState::Removed { .. } => None,
+        }
     }
     const fn counter(&mut self, row: &RecipientRow) -> Option<&mut u64> {
         match row.state {
@@ -138,6 +157,16 @@ impl Tally {
     /// True if the message is doomed.
     pub(super) fn is_doomed(&self, id: QueueId) -> bool {
         self.doomed.contains(&id)
+    }
+    /// At most `max` messages after that one with a recipient that has not come to an end, in order.
+    pub(super) fn open_after(&self, after: Option<QueueId>, max: usize) -> Vec<QueueId> {
+        let from = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let first = |map: &BTreeMap<QueueId, u32>| {
+            map.range(from).map(|(id, _)| *id).take(max).collect::<BTreeSet<_>>()
+        };
+        let mut open = first(&self.waiting);
+        open.append(&mut first(&self.held));
+        open.into_iter().take(max).collect()
     }
     /// The oldest message with a recipient waiting.
     pub(super) fn oldest(&self) -> Option<QueueId> {
