@@ -36,13 +36,16 @@ pub(super) struct Verdict {
     pub(super) broke: bool,
     /// What was learnt of the domain's hosts.
     pub(super) contact: Contact,
+    /// The connection that brought the message. It carries no other before this one's outcome is
+    /// written: so what a crash may repeat is one transaction of each connection.
+    pub(super) used: Option<Box<Pooled>>,
 }
 
 impl Verdict {
     /// The same for every recipient.
     pub(super) fn all(claim: &Claim, fate: &Fate, attempts: Vec<Attempt>) -> Self {
         let fates = claim.recipients.iter().map(|_| (fate.clone(), None)).collect();
-        Self { fates, attempts, broke: false, contact: Contact::None }
+        Self { fates, attempts, broke: false, contact: Contact::None, used: None }
     }
 }
 
@@ -52,7 +55,7 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
     let size = claim.message.size.saturating_add(u64::try_from(received.len()).unwrap_or(0));
     let mut search = Search::new(relay, claim, size);
     let (fates, attempts) = fates(relay, claim, &received, &mut search).await;
-    Verdict { fates, attempts, broke: false, contact: search.contact }
+    Verdict { fates, attempts, broke: false, contact: search.contact, used: search.used }
 }
 
 /// A fate for each recipient, with the record of the attempt that decided it; and the attempts
@@ -185,8 +188,14 @@ impl Shipment<'_> {
         search.contact = outcome::of_contact(&sent);
         match sent {
             Ok(replies) => {
-                self.relay.pool().keep(pooled);
-                self.answered(&facts, &replies, search)
+                let sent = self.answered(&facts, &replies, search);
+                match sent {
+                    Sent::Done(_) => search.used = Some(Box::new(pooled)),
+                    Sent::PutOff(_) | Sent::Onwards | Sent::All(_) => {
+                        self.relay.pool().keep(pooled)
+                    }
+                }
+                sent
             }
             Err(error) => self.lost(&facts, &error, search),
         }

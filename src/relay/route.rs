@@ -76,6 +76,8 @@ pub(super) struct Search<'a> {
     fresh: bool,
     /// What was learnt of the domain's hosts.
     pub(super) contact: Contact,
+    /// The connection that brought the message.
+    pub(super) used: Option<Box<Pooled>>,
     /// What is recorded of this attempt.
     pub(super) attempts: Vec<Attempt>,
 }
@@ -101,6 +103,7 @@ impl<'a> Search<'a> {
             asked: Requirement::default(),
             fresh: false,
             contact: Contact::None,
+            used: None,
             attempts: Vec::new(),
         }
     }

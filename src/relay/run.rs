@@ -29,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// The shortest sleep when work is due and none was given: leased elsewhere, or a store in trouble.
 const SLEEP_MIN: Duration = Duration::from_secs(1);
-/// Outcomes that are being written, for each worker: where the store is slow, no more work begins.
-const SETTLING: usize = 2;
 
 impl Relay {
     /// Works the queue until it is told to stop; then lets running attempts finish for `drain`, and
@@ -53,8 +51,7 @@ impl Relay {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ok(()),
-                Some(ended) = floor.attempts.join_next_with_id() => floor.attempted(ended),
-                Some(ended) = floor.settling.join_next_with_id() => floor.settled(ended),
+                Some(ended) = floor.tasks.join_next_with_id() => floor.ended(&ended),
                 () = arrived => floor.look = true,
                 () = tokio::time::sleep(sleep) => floor.look = true,
             }
@@ -65,27 +62,28 @@ impl Relay {
         result
     }
 
-    /// One attempt from beginning to end. A panic on the way is this message's trouble alone: it
+    /// One claim from beginning to end. A panic on the way is this message's trouble alone: it
     /// waits, and all others go on.
-    pub(super) async fn attempt(&self, claim: &Claim) -> Verdict {
+    pub(super) async fn work(&self, claim: Claim) -> Contact {
         let most = attempt_max(self.settings().lease);
-        let attempt = AssertUnwindSafe(deliver::attempt(self, claim)).catch_unwind();
-        match tokio::time::timeout(most, attempt).await {
+        let attempt = AssertUnwindSafe(deliver::attempt(self, &claim)).catch_unwind();
+        let mut verdict = match tokio::time::timeout(most, attempt).await {
             Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) => self.given_up(claim, "the attempt broke off by a fault of the program"),
-            Err(_) => self.given_up(claim, "the attempt took too long and was broken off"),
-        }
-    }
-
-    /// Writes what became of it; a panic is as above.
-    pub(super) async fn conclude(&self, claim: &Claim, verdict: Verdict) {
-        if AssertUnwindSafe(self.settle(claim, verdict)).catch_unwind().await.is_err() {
-            let verdict = self.given_up(claim, "settling broke off by a fault of the program");
-            let put_back = AssertUnwindSafe(self.put_back(claim, verdict)).catch_unwind();
+            Ok(Err(_)) => self.given_up(&claim, "the attempt broke off by a fault of the program"),
+            Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
+        };
+        let (contact, used) = (verdict.contact, verdict.used.take());
+        if AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await.is_err() {
+            let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
+            let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
             if put_back.await.is_err() {
                 tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
             }
         }
+        if let Some(used) = used {
+            self.pool().keep(*used);
+        }
+        contact
     }
 
     fn given_up(&self, claim: &Claim, text: &str) -> Verdict {
@@ -104,13 +102,12 @@ impl Relay {
 
 /// One message and one of its domains.
 type Unit = (QueueId, Domain);
-type Ended<T> = Result<(Id, T), JoinError>;
+type Ended = Result<(Id, Contact), JoinError>;
 
 /// What runs.
 struct Floor {
     relay: Relay,
-    attempts: JoinSet<(Claim, Verdict)>,
-    settling: JoinSet<()>,
+    tasks: JoinSet<Contact>,
     running: HashMap<Id, Running>,
     units: HashSet<Unit>,
     paces: Paces,
@@ -128,17 +125,12 @@ struct Running {
 impl Floor {
     fn new(relay: Relay) -> Self {
         let paces = Paces::new(relay.settings().connections_per_domain);
-        let (attempts, settling) = (JoinSet::new(), JoinSet::new());
-        let (running, units) = (HashMap::new(), HashSet::new());
-        Self { relay, attempts, settling, running, units, paces, look: true, next: None }
+        let (tasks, running, units) = (JoinSet::new(), HashMap::new(), HashSet::new());
+        Self { relay, tasks, running, units, paces, look: true, next: None }
     }
 
     fn free(&self) -> usize {
-        let workers = self.relay.settings().workers.max(1);
-        if self.settling.len() >= workers.saturating_mul(SETTLING) {
-            return 0;
-        }
-        workers.saturating_sub(self.attempts.len())
+        self.relay.settings().workers.max(1).saturating_sub(self.tasks.len())
     }
 
     /// Starts what can start, while the queue gives as much as is asked.
@@ -177,48 +169,26 @@ impl Floor {
         let token = claim.token;
         self.paces.begin(&claim.domain);
         let relay = self.relay.clone();
-        let work = Box::pin(async move {
-            let verdict = relay.attempt(&claim).await;
-            (claim, verdict)
-        });
-        let id = self.attempts.spawn(work).id();
+        let id = self.tasks.spawn(Box::pin(async move { relay.work(claim).await })).id();
         self.running.insert(id, Running { token, unit });
     }
 
     /// All that has ended meanwhile: the queue is asked once for the places of them all.
     fn note_ends(&mut self) {
-        while let Some(ended) = self.attempts.try_join_next_with_id() {
-            self.attempted(ended);
-        }
-        while let Some(ended) = self.settling.try_join_next_with_id() {
-            self.settled(ended);
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.ended(&ended);
         }
     }
 
-    /// An attempt has ended: its place at the domain is free, and what became of it is written.
-    fn attempted(&mut self, ended: Ended<(Claim, Verdict)>) {
-        let id = id_of(&ended);
-        let Some(running) = self.running.remove(&id) else { return };
-        let contact = ended.as_ref().map_or(Contact::None, |(_, (_, verdict))| verdict.contact);
+    fn ended(&mut self, ended: &Ended) {
+        let (id, contact) = match ended {
+            Ok((id, contact)) => (*id, *contact),
+            Err(error) => (error.id(), Contact::None),
+        };
+        let Some(Running { unit, .. }) = self.running.remove(&id) else { return };
         // What was full may have more to claim; what had room had nothing more.
-        self.look |= self.paces.end(&running.unit.1, contact);
-        match ended {
-            Ok((_, (claim, verdict))) => {
-                let relay = self.relay.clone();
-                let settle = Box::pin(async move { relay.conclude(&claim, verdict).await });
-                let id = self.settling.spawn(settle).id();
-                self.running.insert(id, running);
-            }
-            Err(_) => {
-                self.units.remove(&running.unit);
-            }
-        }
-    }
-
-    fn settled(&mut self, ended: Ended<()>) {
-        if let Some(running) = self.running.remove(&id_of(&ended)) {
-            self.units.remove(&running.unit);
-        }
+        self.look |= self.paces.end(&unit.1, contact);
+        self.units.remove(&unit);
     }
 
     /// How long nothing is to be done: until the next is due or a kept connection has waited enough,
@@ -238,24 +208,13 @@ impl Floor {
     /// Finishes: what runs has `drain` to end; what then still runs is broken off and given back.
     async fn close(mut self) {
         let end = Instant::now() + self.relay.settings().drain;
-        while let Some(ended) = until(end, self.attempts.join_next_with_id()).await {
-            self.attempted(ended);
+        while let Some(ended) = until(end, self.tasks.join_next_with_id()).await {
+            self.ended(&ended);
         }
-        while let Some(ended) = until(end, self.settling.join_next_with_id()).await {
-            self.settled(ended);
-        }
-        self.attempts.shutdown().await;
-        self.settling.shutdown().await;
+        self.tasks.shutdown().await;
         for running in std::mem::take(&mut self.running).into_values() {
             self.relay.give_back(running.token).await;
         }
-    }
-}
-
-fn id_of<T>(ended: &Ended<T>) -> Id {
-    match ended {
-        Ok((id, _)) => *id,
-        Err(error) => error.id(),
     }
 }
 

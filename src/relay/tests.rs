@@ -505,7 +505,7 @@ impl House {
         let claims = self.claim(100).await;
         let count = claims.len();
         for claim in claims {
-            self.work(&claim).await;
+            self.relay.work(claim).await;
         }
         count
     }
@@ -514,11 +514,6 @@ impl House {
         let (now, lease) = (self.clock.now(), self.relay.settings().lease);
         let ask = Ask { now, max, lease, room: Room::endless() };
         self.store.claim(ask).await.unwrap().claims
-    }
-
-    async fn work(&self, claim: &Claim) {
-        let verdict = self.relay.attempt(claim).await;
-        self.relay.conclude(claim, verdict).await;
     }
 
     fn wait(&self, seconds: i64) {
@@ -635,7 +630,7 @@ async fn a_claim_that_was_lost_settles_nothing() {
     let lost = house.claim(1).await.remove(0);
     house.wait(24 * 3600);
     house.pass().await;
-    house.work(&lost).await;
+    house.relay.work(lost).await;
     assert!(matches!(house.row(id).await.state, RecipientState::Granted { .. }));
     assert_eq!(house.of_class(Class::Notice).await.len(), 1, "one grant, one notice");
 }
