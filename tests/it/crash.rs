@@ -12,6 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Kills after which all is counted, and a new store begun.
+const STORE_LIVES: u64 = 100;
+
 /// A number of the environment, or what CI has time for.
 pub fn parameter(name: &str, usual: u64) -> u64 {
     let text = std::env::var_os(name).map(|text| text.into_string().expect(name));
@@ -35,15 +38,19 @@ fn killed_again_and_again_it_loses_nothing_and_doubles_nothing() {
     let context = format!("RESTANTE_SEED={seed} RESTANTE_CRASHES={kills}");
     println!("{context}");
     let mut random = StdRng::seed_from_u64(seed);
-    let dir = tempfile::tempdir().expect("temp dir");
-    let mut scene = Scene::set(dir.path(), Ledger::new(seed));
-    for _ in 0..kills {
-        life(&mut scene, &mut random);
+    let mut left = kills;
+    while left > 0 {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut scene = Scene::set(dir.path(), Ledger::new(random.random()));
+        for _ in 0..left.min(STORE_LIVES) {
+            life(&mut scene, &mut random);
+        }
+        left = left.saturating_sub(STORE_LIVES);
+        scene.gateway.run();
+        let repeats = scene.settle(&context);
+        println!("{} acknowledged, {repeats} copies excused", scene.ledger.acknowledged());
+        scene.gateway.stop();
     }
-    scene.gateway.run();
-    let repeats = scene.settle(&context);
-    println!("{} acknowledged, {repeats} copies excused by a kill", scene.ledger.acknowledged());
-    scene.gateway.stop();
 }
 
 /// One life: killed before it was ready, or when so many letters were acknowledged or had arrived

@@ -133,8 +133,10 @@ impl Ledger {
         let size = if number % 20 == 7 { 300_000 } else { random.random_range(1..=self.small) };
         let mut text = format!("From: {SENDER}\r\nSubject: letter {number}\r\n\r\n").into_bytes();
         while text.len() < size {
-            let line = format!("{number} {:016x}\r\n", random.random::<u64>());
-            text.extend_from_slice(line.as_bytes());
+            let words = format!("{number} {:016x} ", random.random::<u64>());
+            let count = (size - text.len()).div_ceil(words.len()).min(40);
+            text.extend_from_slice(words.repeat(count).as_bytes());
+            text.extend_from_slice(b"\r\n");
         }
         text
     }
