@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn a_thousand_recipients_are_told_of_in_reports_that_are_small() {
         let domain = format!("{}.example", ["d".repeat(60), "e".repeat(60)].join("."));
-        let rows: [(&str, String, String, Option<String>, usize, &str); 4] = [
+        type Row<'a> = (&'a str, String, String, Option<String>, usize, &'static str);
+        let rows: [Row<'_>; 4] = [
             ("a", "b.example".into(), "no such user".into(), None, 10, "the usual kind"),
             (&"a".repeat(58), domain.clone(), "x ".repeat(250), None, 30, "long words"),
             (&"é".repeat(29), domain, "x".repeat(500), None, 40, "letters that are escaped"),

@@ -73,15 +73,21 @@ impl Relay {
             Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
         };
         let (contact, used) = (verdict.contact, verdict.used.take());
-        if AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await.is_err() {
-            let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
-            let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
-            if put_back.await.is_err() {
-                tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
+        let written = match AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await {
+            Ok(written) => written,
+            Err(_) => {
+                let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
+                let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
+                if put_back.await.is_err() {
+                    tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
+                }
+                false
             }
-        }
-        if let Some(used) = used {
-            self.pool().keep(*used);
+        };
+        match used {
+            Some(used) if written => self.pool().keep(*used),
+            Some(used) => self.pool().part(*used),
+            None => {}
         }
         contact
     }

@@ -31,14 +31,16 @@ const FAULTS: u32 = 5;
 pub(super) const NO_SCHEDULE: SignedDuration = SignedDuration::from_mins(15);
 
 impl Relay {
-    /// Writes what became of a claim. Trouble with the store ends here: the claim's lease then runs
-    /// out, and the work is claimed anew.
-    pub(super) async fn settle(&self, claim: &Claim, verdict: Verdict) {
+    /// Writes what became of a claim; true if it is written. Trouble with the store ends here: the
+    /// claim's lease then runs out, and the work is claimed anew.
+    pub(super) async fn settle(&self, claim: &Claim, verdict: Verdict) -> bool {
         let verdict = self.judge(claim, verdict);
         let (settle, fates) = self.compose(claim, verdict).await;
-        if self.write(claim, settle).await {
+        let written = self.write(claim, settle).await;
+        if written {
             log::fates(claim, &fates, self.now());
         }
+        written
     }
 
     /// Writes that a claim waits, and nothing else: no report whose making could break off again.

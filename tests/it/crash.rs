@@ -4,6 +4,7 @@ use crate::support::{
     gateway::{Gateway, Settings},
     ledger::Ledger,
     load::Scene,
+    parameter,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
@@ -14,12 +15,6 @@ use std::{
 
 /// Kills after which all is counted, and a new store begun.
 const STORE_LIVES: u64 = 100;
-
-/// A number of the environment, or what CI has time for.
-pub fn parameter(name: &str, usual: u64) -> u64 {
-    let text = std::env::var_os(name).map(|text| text.into_string().expect(name));
-    text.map_or(usual, |text| text.parse().expect(name))
-}
 
 /// Waits until `reached`, without sleeping past it; no longer than a life may last.
 pub fn until(mut reached: impl FnMut() -> bool) {

@@ -1,8 +1,8 @@
 //! Disks that are full, that fail, and that lose their power under load.
 
 use crate::{
-    crash::{parameter, until},
-    support::{disk::Disk, ledger::Ledger, load::Scene, wait_for, wait_minutes},
+    crash::until,
+    support::{disk::Disk, ledger::Ledger, load::Scene, parameter, wait_for, wait_minutes},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{path::Path, time::Duration};

@@ -3,7 +3,7 @@
 use crate::support::{
     gateway::{Gateway, Settings},
     house::House,
-    program,
+    parameter, program,
     sink::{Manner, Sink},
     smtp::Conversation,
     wait_minutes,
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use restante::{
+    clock::{Clock, SystemClock},
     mail::{QueueId, Wishes},
     policy::RuleVerdict,
     seal::{Class, DataKey, KeyRing, MessageFacts, header::Needs},
@@ -136,7 +137,7 @@ fn a_thousand_strangers_are_each_told_once() {
 
 /// How many messages wait: `RESTANTE_MANY=1000000` for the chapter on performance.
 fn many() -> usize {
-    std::env::var("RESTANTE_MANY").map_or(20_000, |text| text.parse().expect("a number"))
+    usize::try_from(parameter("RESTANTE_MANY", 20_000)).expect("a number")
 }
 
 /// A message to one recipient at one of a thousand domains, due in an hour.
@@ -199,7 +200,7 @@ fn a_long_queue_is_opened_by_one_scan_and_listed_page_by_page() {
     let mut gateway = Gateway::start(dir.path(), &Settings::default(), &[]);
     let bare = gateway.peak_memory();
     gateway.stop();
-    let (now, begun) = (Timestamp::now(), Instant::now());
+    let (now, begun) = (SystemClock.now(), Instant::now());
     fill(&gateway.dir.join("data"), count, now);
     println!("{count} messages laid down in {:?}", begun.elapsed());
 

@@ -113,6 +113,11 @@ impl Book {
         self.frozen = Arc::new(std::mem::take(&mut self.pending));
         Arc::clone(&self.frozen)
     }
+    /// Bytes of rows that are in no sled yet.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        let rows = self.pending.iter();
+        rows.map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum()
+    }
     /// What was frozen is in sled.
     pub(super) fn thaw(&mut self) {
         self.frozen = Arc::default();

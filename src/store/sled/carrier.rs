@@ -10,13 +10,20 @@ use super::{
 use crate::store::StoreError;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
 
 /// After this long without a turn the committer is reminded.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// How often it is asked whether there is space again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What one sheet holds.
 #[derive(Debug)]
@@ -32,23 +39,44 @@ pub(super) struct Carrier {
     loads: Option<mpsc::SyncSender<Load>>,
     done: mpsc::Receiver<Result<(), StoreError>>,
     busy: bool,
+    /// There is no space for what is under way.
+    starved: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Bytes for the book.
+    fn bytes(&self) -> u64 {
+        let rows = self.rows.iter();
+        rows.map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum()
+    }
 }
 
 impl Carrier {
     /// `remind` is called while there is nothing to carry.
     pub(super) fn start(
         db: ::sled::Db,
-        mut runway: Runway,
+        runway: Runway,
         watch: Arc<Watch>,
         remind: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
         let (loads, waiting) = mpsc::sync_channel::<Load>(1);
         let (answer, done) = mpsc::channel();
+        let starved = Arc::new(AtomicBool::new(false));
+        let hungry = Arc::clone(&starved);
         let work = move || loop {
             match waiting.recv_timeout(IDLE) {
                 Ok(load) => {
-                    runway.lay();
+                    while !runway.covers(load.bytes()) {
+                        hungry.store(true, Ordering::Release);
+                        // Nothing else comes while a load is under way.
+                        match waiting.recv_timeout(PAUSE) {
+                            Err(mpsc::RecvTimeoutError::Timeout) => {}
+                            // It is carried over at the next start.
+                            Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                        }
+                    }
+                    hungry.store(false, Ordering::Release);
                     // sled panics on damage that it finds late.
                     let carried = catch_unwind(AssertUnwindSafe(|| carry(&db, &load)));
                     let panicked =
@@ -66,11 +94,15 @@ impl Carrier {
             }
         };
         let thread = std::thread::Builder::new().name("carrier".to_owned()).spawn(work)?;
-        Ok(Self { loads: Some(loads), done, busy: false, thread: Some(thread) })
+        Ok(Self { loads: Some(loads), done, busy: false, starved, thread: Some(thread) })
     }
     /// True while a load is under way.
     pub(super) const fn is_busy(&self) -> bool {
         self.busy
+    }
+    /// True while there is no space for what is under way.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Acquire)
     }
     /// Sends a load on its way; there is only one at a time.
     pub(super) fn send(&mut self, load: Load) -> Result<(), StoreError> {

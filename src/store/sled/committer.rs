@@ -176,7 +176,7 @@ impl Thread {
                 // Dropped requests are answered by `Committer::ended`.
                 continue;
             }
-            self.state.room = self.watch.room();
+            self.state.room = self.watch.room(self.carrier.is_starved());
             self.guarded(|thread| {
                 if !group.is_empty() {
                     thread.commit(group)?;
@@ -206,17 +206,17 @@ impl Thread {
     fn gather(&mut self, first: Request) -> Vec<Work> {
         let (mut weight, mut group) = (0, Vec::new());
         let mut next = Some(first);
-        let mut before = 1;
+        let (mut before, heavy) = (1, HEAVY.min(self.journal.portion()));
         loop {
             while let Some(request) = next {
                 if let Request::Work(work) = request {
                     weight += work.weight;
                     group.push(work);
                 }
-                let more = group.len() < MOST && weight < HEAVY;
+                let more = group.len() < MOST && weight < heavy;
                 next = if more { self.waiting.try_recv().ok() } else { None };
             }
-            if group.len() <= before || group.len() >= MOST || weight >= HEAVY {
+            if group.len() <= before || group.len() >= MOST || weight >= heavy {
                 return group;
             }
             before = group.len();
@@ -286,8 +286,11 @@ impl Thread {
         }
         Ok(())
     }
-    /// Leaves an empty journal.
+    /// Leaves an empty journal, if there is space; else the next start carries it over.
     fn close(&mut self) -> Result<(), StoreError> {
+        if self.carrier.is_starved() {
+            return Ok(());
+        }
         if !self.journal.is_empty() {
             self.turn()?;
             self.wipe = true;

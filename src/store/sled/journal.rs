@@ -22,8 +22,8 @@ use std::{
     path::PathBuf,
 };
 
-/// Length of a sheet. It bounds what waits in memory for book and segments.
-const SHEET: u64 = 8 * 1024 * 1024;
+/// Length of a sheet where the disk is not small. It bounds what waits in memory for book and segments.
+pub(super) const SHEET: u64 = 8 * 1024 * 1024;
 /// A sheet is laid out in strides of this length.
 const STRIDE: u64 = 512 * 1024;
 const MAGIC: [u8; 4] = *b"RSJ1";
@@ -96,6 +96,7 @@ struct Sheet {
 /// The journal, open.
 #[derive(Debug)]
 pub(super) struct Journal {
+    length: u64,
     epoch: u64,
     writing: Sheet,
     resting: Sheet,
@@ -122,13 +123,13 @@ fn paths(layout: &Layout) -> [PathBuf; 2] {
 impl Journal {
     /// Begins anew after the last epoch that has been read; nothing of that is needed any more, and
     /// it is overwritten if anything was there.
-    pub(super) fn open(layout: &Layout, last: u64, used: bool) -> io::Result<Self> {
+    pub(super) fn open(layout: &Layout, length: u64, last: u64, used: bool) -> io::Result<Self> {
         make_dir(&layout.journal())?;
         let [one, other] = paths(layout);
-        let (writing, resting) = (Sheet::open(one)?, Sheet::open(other)?);
+        let (writing, resting) = (Sheet::open(one, length)?, Sheet::open(other, length)?);
         sync_dir(&layout.journal())?;
         let epoch = last.saturating_add(1);
-        let mut journal = Self { epoch, writing, resting, buffer: Vec::new() };
+        let mut journal = Self { length, epoch, writing, resting, buffer: Vec::new() };
         if used {
             (journal.writing.used, journal.resting.used) =
                 (journal.writing.laid, journal.resting.laid);
@@ -136,18 +137,22 @@ impl Journal {
         }
         Ok(journal)
     }
+    /// Bytes that one group had better not exceed.
+    pub(super) fn portion(&self) -> usize {
+        usize::try_from(self.length / 2).unwrap_or(usize::MAX)
+    }
     /// The epoch of what is written now.
     pub(super) const fn epoch(&self) -> u64 {
         self.epoch
     }
     /// True if it is time to carry the sheet over, before there is no room left on it.
     pub(super) const fn is_half_full(&self) -> bool {
-        self.writing.end > SHEET / 2
+        self.writing.end > self.length / 2
     }
     /// True if there is no room left on the sheet for these.
     pub(super) fn is_full(&self, entries: &[&Entries]) -> bool {
         let length: usize = entries.iter().map(|e| e.0.len()).sum();
-        self.writing.end > 0 && self.writing.end + (HEAD + length) as u64 > SHEET
+        self.writing.end > 0 && self.writing.end + (HEAD + length) as u64 > self.length
     }
     /// Nothing has been written since the turn.
     pub(super) const fn is_empty(&self) -> bool {
@@ -190,11 +195,11 @@ impl Journal {
 }
 
 impl Sheet {
-    fn open(path: PathBuf) -> io::Result<Self> {
+    fn open(path: PathBuf, length: u64) -> io::Result<Self> {
         let file = private().truncate(false).open(&path)?;
         let laid = file.metadata()?.len();
         // Blocks for the whole sheet now: later is no time to find the disk full.
-        if laid < SHEET && reserve(&file, SHEET).is_err() {
+        if laid < length && reserve(&file, length).is_err() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(Self { path, file, laid, end: 0, used: 0 })
@@ -298,7 +303,7 @@ mod tests {
     use super::*;
 
     fn journal(dir: &std::path::Path, last: u64) -> Journal {
-        Journal::open(&Layout::new(dir), last, false).unwrap()
+        Journal::open(&Layout::new(dir), SHEET, last, false).unwrap()
     }
     fn put(journal: &mut Journal, key: &str) {
         let (mut one, mut other) = (Entries::default(), Entries::default());

@@ -150,7 +150,7 @@ impl SledStore {
         let watch = Arc::new(Watch::new(&layout, &options));
         let lock = layout.prepare()?;
         // Where the disk is full, the reserve goes before anything is written.
-        watch.room();
+        watch.room(false);
         layout.touch().map_err(|e| OpenError::io(layout.root(), e))?;
         layout.mark()?;
         durability::install()?;
@@ -158,12 +158,12 @@ impl SledStore {
         layout.empty_tmp().map_err(|e| OpenError::io(&layout.tmp(), e))?;
         let mut book = Book::new(open_book(&layout, &options)?);
         check_head(&mut book, &layout)?;
-        let journal = replay(&mut book, &layout)?;
+        let journal = replay(&mut book, &layout, &watch)?;
         let state = load(&layout, &options, book, lock, &watch)?;
         watch.lay_reserve();
         let arrivals = Arc::new(Notify::new());
         let fresh = state.segments.fresh();
-        let runway = Runway::new(&layout, &watch);
+        let runway = Runway::new(&layout, Arc::clone(&watch));
         let committer =
             Committer::start(state, journal, runway, Arc::clone(&watch), Arc::clone(&arrivals));
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
@@ -191,7 +191,7 @@ fn check_head(book: &mut Book, layout: &Layout) -> Result<(), OpenError> {
 }
 /// Brings what the last run answered for, and did not carry over, into segments and book; then the
 /// journal begins anew.
-fn replay(book: &mut Book, layout: &Layout) -> Result<Journal, OpenError> {
+fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journal, OpenError> {
     let io = |e| OpenError::io(&layout.journal(), e);
     let carried = book.epoch().map_err(damaged)?;
     let (mut last, mut used) = (carried, false);
@@ -214,9 +214,12 @@ fn replay(book: &mut Book, layout: &Layout) -> Result<Journal, OpenError> {
     }
     if last > carried {
         segments::sync(layout).map_err(io)?;
+        if !Runway::new(layout, Arc::clone(watch)).covers(book.pending_bytes()) {
+            return Err(OpenError::Full(layout.root().to_owned()));
+        }
         book.write_through().map_err(damaged)?;
     }
-    Journal::open(layout, last, used).map_err(io)
+    Journal::open(layout, watch.sheet(journal::SHEET), last, used).map_err(io)
 }
 /// Opens sled. A full disk gets one more try without the reserve.
 fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
@@ -320,7 +323,15 @@ fn load(
         Ok(segments)
     });
     let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
-    Ok(State { book, agenda, tally, segments, room: watch.room(), arrived: false, _lock: lock })
+    Ok(State {
+        book,
+        agenda,
+        tally,
+        segments,
+        room: watch.room(false),
+        arrived: false,
+        _lock: lock,
+    })
 }
 /// Removes bodies that got no row: their senders were never answered with 250.
 fn sweep_files(layout: &Layout, known: &HashSet<QueueId>, age: Duration) -> io::Result<()> {

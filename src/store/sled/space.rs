@@ -6,21 +6,23 @@
 //! 1. below the limit no new mail is begun (452 at MAIL and DATA); deliveries go on, they free
 //!    space;
 //! 2. below half of it, bodies that are on their way in are broken off as well (452 after DATA);
-//! 3. below the book's margin the reserve is given up for it; where that is not enough, the book
-//!    takes nothing more and no work is handed out whose outcome could not be written. Reading goes
-//!    on.
+//! 3. below the book's margin the reserve is given up for it; where that is not enough, nothing more
+//!    is taken and no work is handed out whose outcome could not be written. Reading goes on.
 //!
-//! All of it ends by itself when space is back, and the reserve is laid again. A group that is on
-//! its way to the disk while somebody takes the last block is written into blocks that the book has
-//! ahead of its end ([`Runway`]).
+//! All of it ends by itself when space is back, and the reserve is laid again. What somebody takes the
+//! last block from lies in the journal, which has its blocks from the start; it is carried into the
+//! book once there are blocks for it ahead of the book's end ([`Runway`]).
 
-use super::{Options, layout::Layout};
+use super::{
+    Options,
+    layout::{BOOK_SEGMENT, Layout},
+};
 use crate::store::{Health, StoreError};
 use rustix::fs::FallocateFlags;
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,10 @@ use std::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// Room that the book keeps for itself. The largest of groups writes a few MiB.
 const MARGIN: u64 = 16 << 20;
+/// A sheet of the journal is this part of a small disk.
+const SHEET_PART: u64 = 64;
+/// What sled writes for each byte it is given, at most.
+const BLOAT: u64 = 3;
 /// On a small disk the margin is this part of it,
 const MARGIN_PART: u64 = 16;
 /// and the reserve is that part.
@@ -131,28 +137,26 @@ impl Watch {
     pub(super) fn takes_body(&self, more: u64) -> bool {
         self.disk().is_none_or(|disk| disk.free.saturating_sub(more) >= self.limit(disk) / 2)
     }
-    /// What the book may do now; near the end of space it gets the reserve.
-    pub(super) fn room(&self) -> Room {
+    /// What may be done now. `starved`: there are no blocks for what is to be carried into the book.
+    /// Near the end of space the reserve is given up for it.
+    pub(super) fn room(&self, starved: bool) -> Room {
         let mut state = self.state();
-        let mut now = self.measure(state.room);
-        if now == Room::Gone && fs::remove_file(self.layout.reserve()).is_ok() {
+        let near = |disk: Disk| disk.free < margin(disk);
+        if (starved || self.disk().is_some_and(near))
+            && fs::remove_file(self.layout.reserve()).is_ok()
+        {
             tracing::error!("the disk is full; the reserve is given up for deliveries");
             state.laid = false;
-            now = self.measure(state.room);
         }
+        let now = match self.disk() {
+            _ if starved => Room::Gone,
+            Some(disk) if disk.free < self.limit(disk) / 2 => Room::Scarce,
+            Some(_) | None => Room::Enough,
+        };
         if std::mem::replace(&mut state.room, now) != now {
             self.tell(now);
         }
         now
-    }
-    /// What the margin began, twice the margin ends: it does not flutter.
-    fn measure(&self, before: Room) -> Room {
-        let margins = if before == Room::Gone { 2 } else { 1 };
-        match self.disk() {
-            Some(disk) if disk.free < margin(disk) * margins => Room::Gone,
-            Some(disk) if disk.free < self.limit(disk) / 2 => Room::Scarce,
-            Some(_) | None => Room::Enough,
-        }
     }
     fn tell(&self, room: Room) {
         match room {
@@ -163,6 +167,10 @@ impl Watch {
                 self.layout.root().display()
             ),
         }
+    }
+    /// How long a sheet of the journal may be: `most` where the disk is not small.
+    pub(super) fn sheet(&self, most: u64) -> u64 {
+        self.disk().map_or(most, |disk| most.min(disk.all / SHEET_PART))
     }
     /// Lays blocks aside where there are none and room is plenty.
     pub(super) fn lay_reserve(&self) {
@@ -209,35 +217,34 @@ fn margin(disk: Disk) -> u64 {
     MARGIN.min(disk.all / MARGIN_PART)
 }
 
-/// Blocks ahead of the end of the book's file, so that its next writes need none. Where the file
-/// system cannot do that, the margin alone must do.
+/// Blocks ahead of the end of the book's file, so that its next writes need none.
 #[derive(Debug)]
 pub(super) struct Runway {
     book: Option<File>,
-    /// The file's length when it was looked at last.
-    length: u64,
-    ahead: u64,
+    watch: Arc<Watch>,
 }
 impl Runway {
-    pub(super) fn new(layout: &Layout, watch: &Watch) -> Self {
+    pub(super) fn new(layout: &Layout, watch: Arc<Watch>) -> Self {
         let book = File::options().read(true).write(true).open(layout.meta().join("db"));
         let book = book.inspect_err(|e| tracing::warn!(error = %e, "no blocks ahead of the book"));
-        Self { book: book.ok(), length: 0, ahead: watch.disk().map_or(0, margin) }
+        Self { book: book.ok(), watch }
     }
-    /// Lays blocks where fewer than half are left.
-    pub(super) fn lay(&mut self) {
-        let Some(book) = &self.book else { return };
-        let Ok(meta) = book.metadata() else { return };
-        if std::mem::replace(&mut self.length, meta.len()) == meta.len() {
-            return;
+    /// True if rows of so many bytes can be written into the book whatever others do on this disk. sled
+    /// writes more than it is given, and takes space by segments.
+    pub(super) fn covers(&self, bytes: u64) -> bool {
+        let need = bytes.saturating_mul(BLOAT).saturating_add(2 * BOOK_SEGMENT as u64);
+        let free = || self.watch.disk().is_none_or(|disk| disk.free >= need);
+        let Some((book, meta)) = self.book.as_ref().and_then(|b| Some((b, b.metadata().ok()?)))
+        else {
+            return free();
+        };
+        if meta.blocks().saturating_mul(512) >= meta.len().saturating_add(need) {
+            return true;
         }
-        let laid = meta.blocks().saturating_mul(512);
-        if laid >= meta.len().saturating_add(self.ahead / 2) {
-            return;
-        }
-        let flags = FallocateFlags::KEEP_SIZE;
-        if let Err(e) = rustix::fs::fallocate(book, flags, meta.len(), self.ahead) {
-            tracing::debug!(error = %e, "no blocks ahead of the book");
+        match rustix::fs::fallocate(book, FallocateFlags::KEEP_SIZE, meta.len(), need) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => free(),
+            Err(_) => false,
         }
     }
 }

@@ -61,3 +61,9 @@ pub fn wait_minutes<T>(minutes: u64, what: &str, mut probe: impl FnMut() -> Opti
         std::thread::park_timeout(Duration::from_millis(50));
     }
 }
+
+/// A number of the environment, or what CI has time for.
+pub fn parameter(name: &str, usual: u64) -> u64 {
+    let text = std::env::var_os(name).map(|text| text.into_string().expect(name));
+    text.map_or(usual, |text| text.parse().expect(name))
+}

@@ -294,8 +294,7 @@ fn talk(
     offer: Option<&Offer>,
     over_tls: bool,
 ) -> std::io::Result<bool> {
-    let (mut from, mut to) = (String::new(), Vec::new());
-    let mut after = After::Stays;
+    let (mut from, mut to, mut after) = (String::new(), Vec::new(), After::Stays);
     loop {
         let mut line = String::new();
         if after == After::Vanishes {
