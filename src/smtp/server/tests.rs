@@ -390,7 +390,12 @@ fn an_envelope_is_bounded_whatever_is_configured() {
     server.receive(b"DATA\r\n");
     let begun = std::iter::from_fn(|| server.poll()).find_map(|action| match action {
         Action::Begin(transaction) => Some(transaction.recipients.len()),
-        _ => None,
+        Action::Send(_)
+        | Action::StartTls
+        | Action::Content(_)
+        | Action::End
+        | Action::Abort
+        | Action::Close => None,
     });
     assert_eq!(begun, Some(taken));
 }
