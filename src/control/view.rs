@@ -376,7 +376,13 @@ impl TraceRecipient {
         match grant.state {
             GrantState::Live => {}
             GrantState::Expired => "expired".clone_into(&mut self.outcome),
-            // A grant is taken back when its notice was refused for good; the sender has a report.
+            GrantState::Withdrawn => {
+                "removed".clone_into(&mut self.outcome);
+                self.route = None;
+                self.reason = Some("recalled".to_owned());
+                self.why = Some("It was taken back before its time was over.".to_owned());
+            }
+            // The sender has a report.
             GrantState::Recalled => {
                 "bounced".clone_into(&mut self.outcome);
                 self.route = Some("reject".to_owned());

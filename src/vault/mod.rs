@@ -10,6 +10,7 @@ mod dkim;
 mod expire;
 mod grant;
 mod open;
+mod people;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use deposit::{Deposit, Finished};
 pub use dkim::{DkimError, DkimKey};
 pub use expire::HISTORY;
 pub use open::{Access, AccessAnswer, Content};
+pub use people::{CODE_MINUTES, Change};
 
 use crate::{
     clock::Clock,

@@ -113,7 +113,7 @@ impl Vault {
         let Some(grant) = self.people.grant(grant).await? else {
             return Ok(AccessAnswer::NotYours);
         };
-        if grant.recipient != account.address || account.locked {
+        if !account.holds(&grant) || account.locked {
             return Ok(AccessAnswer::NotYours);
         }
         // The sweep may be late; the time that was promised is not.

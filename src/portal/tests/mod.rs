@@ -1,8 +1,10 @@
 //! The portal as visitors meet it: a served router, browsers with cookies, a vault in memory. No
 //! sockets.
 mod access;
+mod account;
 mod journeys;
 mod reading;
+mod second;
 mod world;
 
 use scraper::{Html, Selector};
@@ -28,7 +30,7 @@ pub(super) fn assert_whole_page(text: &str, signed_in: bool) {
     }
     let ids: Vec<_> = all("[id]").into_iter().filter_map(|element| element.attr("id")).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id twice: {ids:?}");
-    for input in all("input:not([type=hidden])") {
+    for input in all("input:not([type=hidden]), select") {
         let id = input.attr("id").unwrap();
         assert_eq!(all(&format!("label[for='{id}']")).len(), 1, "{id} has no label");
         for by in input.attr("aria-describedby").unwrap_or_default().split_whitespace() {
