@@ -235,20 +235,21 @@ impl Templates {
 
     /// The whole mail that tells of a change at the account.
     pub fn changed(&self, head: &Letterhead, c: &ChangeMail<'_>) -> Result<Vec<u8>, TemplateError> {
-        let render = |file: &'static str| {
+        let render = |file: &'static str, text: fn(&str) -> Value| {
             let shown = self.render(
                 file,
                 context! {
                     organization => one_line(&head.organization, MAX_NAME),
                     support => one_line(&head.support, MAX_NAME),
                     recipient => c.recipient.to_string(),
-                    what => c.what,
+                    what => text(c.what),
                     when => c.at.strftime("%-d %B %Y, %H:%M UTC").to_string(),
                 },
             )?;
-            require(file, &shown, c.what, "{{ what }}").map(|()| shown)
+            require(file, &shown, &text(c.what).to_string(), "{{ what }}").map(|()| shown)
         };
-        let (text, html) = (render("changed.txt")?, render("changed.html")?);
+        let (text, html) =
+            (render("changed.txt", |text| Value::from(text))?, render("changed.html", html_text)?);
         let subject = with_organization("Your account at {organization} has changed", head);
         Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
     }
@@ -391,6 +392,27 @@ mod tests {
             decode_charset(part.charset.as_deref(), &out)
         };
         (body(index.text().unwrap()), body(index.html().unwrap()))
+    }
+
+    #[test]
+    fn word_of_a_change() {
+        let change = ChangeMail {
+            recipient: &"jane@partner.example".parse().unwrap(),
+            what: "The password was changed: \"Forgot it\" & <more>.",
+            at: "2026-11-22T01:02:03Z".parse().unwrap(),
+            id: QueueId::from_bytes([0x12; 16]),
+        };
+        let message = built_in().changed(&head("Example Health"), &change).unwrap();
+        check_lines(&message);
+        let (text, html) = bodies(&message);
+        assert!(text.contains(change.what), "{text}");
+        assert!(html.contains("&quot;Forgot it&quot; &amp; &lt;more&gt;"), "{html}");
+        for body in [&text, &html] {
+            for word in ["jane@partner.example", "22 November 2026, 01:02 UTC", "helpdesk@"] {
+                assert!(body.contains(word), "{word}");
+            }
+            assert!(!body.contains("http"), "no link");
+        }
     }
 
     fn built_in() -> Templates {

@@ -3,7 +3,7 @@ use super::{
     Desk, Fault, codes,
     form::{AccountForm, Errors, Form, Secret, fault_of_name},
     pages::retry_after,
-    password,
+    passkey, password,
     session::{self, Visitor},
     show,
     throttle::keys_of,
@@ -36,6 +36,8 @@ type Answer = Result<Response, Fault>;
 #[serde(default)]
 pub(super) struct Done {
     done: String,
+    /// `passkey`: the page that makes one.
+    add: String,
 }
 impl Done {
     fn words(&self) -> &'static str {
@@ -43,6 +45,8 @@ impl Done {
             "profile" => "Your details are saved.",
             "password" => "Your password is changed. All other devices are signed out.",
             "sign-out" => "That device is signed out.",
+            "passkey" => "The passkey is added. It lets you in without your password.",
+            "passkey-off" => "The passkey is removed.",
             "second-off" => "Sign-in no longer asks for a code from your app.",
             _ => "",
         }
@@ -78,7 +82,8 @@ impl Desk {
             recovery => account.second_factor().map_or(0, |factor| factor.recovery.len()),
             enrolment => self.enrolment(account)?,
             sessions => self.sessions_of(visitor, account).await?,
-            created => show::day(account.created),
+            created => show::day(account.created), passkeys => passkey::listed(account),
+            more_passkeys => account.passkeys.len() < passkey::MOST,
         };
         let me = visitor.name();
         self.pages.answer(status, "account.html", "Your account", me.as_deref(), values)
@@ -132,7 +137,7 @@ impl Desk {
     }
     /// Whether the current password was typed; if not, the page that says so. A session left open
     /// must not be enough to take an account over.
-    async fn proved(
+    pub(super) async fn proved(
         &self,
         visitor: &Visitor,
         account: &Account,
@@ -187,6 +192,23 @@ impl Desk {
         self.vault.tell(&account.address, Change::Password).await;
         Ok(Redirect::to("/account?done=password").into_response())
     }
+    /// The password first: then a passkey may be made for a while.
+    async fn begin_passkey(
+        &self,
+        visitor: &Visitor,
+        account: &Account,
+        mut form: AccountForm,
+    ) -> Answer {
+        let current = ("passkey_password", std::mem::take(&mut form.passkey_password));
+        if let Some(page) = self.proved(visitor, account, &form, current).await? {
+            return Ok(page);
+        }
+        if let Some(session) = &visitor.session {
+            let proved = Some(self.now());
+            self.vault.people.put_session(&Session { proved, ..session.clone() }).await?;
+        }
+        Ok(Redirect::to("/account?add=passkey").into_response())
+    }
     /// Signs one device out; what the form points at must be of this account.
     async fn sign_out(&self, visitor: &Visitor, account: &Account, named: &str) -> Answer {
         let sessions = self.vault.people.sessions(&account.address, LISTED).await?;
@@ -224,6 +246,9 @@ pub(super) async fn form(
     Query(done): Query<Done>,
 ) -> Answer {
     let errors = Errors::default();
+    if done.add == "passkey" {
+        return desk.new_passkey_page(StatusCode::OK, &visitor, "", &errors);
+    }
     desk.account_page(StatusCode::OK, &visitor, None, done.words(), &errors).await
 }
 
@@ -245,6 +270,9 @@ pub(super) async fn change(
         "second-begin" | "second-confirm" | "second-off" => {
             desk.second(&visitor, account, form).await
         }
+        "passkey-begin" => desk.begin_passkey(&visitor, account, form).await,
+        "passkey-add" => desk.add_passkey(&visitor, account, &form.attestation).await,
+        "passkey-off" => desk.remove_passkey(account, &form.passkey).await,
         _ => Err(Fault::Status(StatusCode::UNPROCESSABLE_ENTITY)),
     }
 }

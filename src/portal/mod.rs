@@ -12,6 +12,7 @@ mod fault;
 mod form;
 mod guard;
 mod pages;
+mod passkey;
 mod password;
 mod read;
 mod reset;
@@ -64,6 +65,8 @@ struct Desk {
     codes: throttle::Throttle,
     /// Notices asked after that nobody knows, by client address.
     checks: throttle::Throttle,
+    /// What passkeys are asked to sign.
+    challenges: passkey::Challenges,
     /// Mails on their way that no answer waits for.
     mailing: Arc<tokio::sync::Semaphore>,
     /// One code is checked at a time, so that parallel guesses can't share a try.
@@ -83,6 +86,7 @@ impl Portal {
             sign_ins: throttle::Throttle::default(),
             codes: throttle::Throttle::default(),
             checks: throttle::Throttle::default(),
+            challenges: passkey::Challenges::default(),
             mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
         };

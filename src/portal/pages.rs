@@ -25,6 +25,8 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("second.html", include_str!("templates/second.html")),
     ("reset.html", include_str!("templates/reset.html")),
     ("new-password.html", include_str!("templates/new-password.html")),
+    ("passkey.html", include_str!("templates/passkey.html")),
+    ("new-passkey.html", include_str!("templates/new-passkey.html")),
     ("account.html", include_str!("templates/account.html")),
     ("recovery.html", include_str!("templates/recovery.html")),
     ("check.html", include_str!("templates/check.html")),
@@ -191,9 +193,16 @@ fn words(status: StatusCode) -> (&'static str, &'static str) {
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
 fn samples() -> Vec<(&'static str, &'static str, Value)> {
     let mut errors = Errors::of("", "sample");
-    for field in
-        ["email", "password", "first_name", "language", "accept_terms", "second_password", "code"]
-    {
+    for field in [
+        "email",
+        "password",
+        "first_name",
+        "language",
+        "accept_terms",
+        "second_password",
+        "passkey_password",
+        "code",
+    ] {
         errors.add(field, "sample");
     }
     let mut all = Vec::new();
@@ -218,6 +227,12 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         let values = context! { errors => &errors, email => "ann@clinic.example" };
         all.push(("reset.html", "Forgotten password", values.clone()));
         all.push(("second.html", "One more step", values));
+        let values = context! {
+            errors => &errors, party => "portal.example", challenge => "AA", user => "AA",
+            address => "ann@clinic.example", known => "AA AB", name => "my phone",
+        };
+        all.push(("passkey.html", "Passkey", values.clone()));
+        all.push(("new-passkey.html", "A new passkey", values));
         all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
         for date in ["", "22 November 2026"] {
             let values = context! {
@@ -245,6 +260,11 @@ fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
         }
     };
     let sessions: Value = [session(true), session(false)].into_iter().collect();
+    let passkey = |used: &str| {
+        context! { id => "AA", name => "my phone", created => "22 November 2026", used => used }
+    };
+    let passkeys: Value = [passkey(""), passkey("22 November 2026")].into_iter().collect();
+    let none: Value = Vec::<Value>::new().into_iter().collect();
     let languages: Value = [context! { code => "en", name => "English" }].into_iter().collect();
     [(false, ""), (false, "ABCD"), (true, "")].into_iter().map(move |(second, secret)| {
         context! {
@@ -254,6 +274,8 @@ fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
             enrolment => context! { secret => secret, url => "otpauth://x", path => "M0 0h1v1h-1z",
                 size => 29 },
             sessions => &sessions, created => "22 November 2026",
+            passkeys => if second { passkeys.clone() } else { none.clone() },
+            more_passkeys => !second,
         }
     })
 }

@@ -1,6 +1,6 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
-use super::{Desk, account, check, codes, download, guard, read, reset, sign_in};
+use super::{Desk, account, check, codes, download, guard, passkey, read, reset, sign_in};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -29,6 +29,7 @@ pub(super) enum Access {
 pub(super) enum Page {
     Front,
     Style,
+    Script,
     Link,
     Register,
     VerifyForm,
@@ -76,6 +77,7 @@ const fn signed_in(verb: Verb, path: &'static str, page: Page) -> Route {
 pub(super) const ROUTES: &[Route] = &[
     open(Verb::Get, "/", Page::Front),
     open(Verb::Get, "/assets/style.css", Page::Style),
+    open(Verb::Get, "/assets/passkey.js", Page::Script),
     open(Verb::Get, "/m/{token}", Page::Link),
     open(Verb::Post, "/register", Page::Register),
     open(Verb::Get, "/verify", Page::VerifyForm),
@@ -119,6 +121,7 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
     match page {
         Page::Front => get(read::front),
         Page::Style => get(read::style),
+        Page::Script => get(passkey::script),
         Page::Link => get(sign_in::link),
         Page::Register => post(sign_in::register),
         Page::VerifyForm => get(codes::verify_form),

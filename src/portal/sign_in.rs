@@ -189,6 +189,9 @@ pub(super) async fn login_form(
     if visitor.account.is_some() {
         return Ok(Redirect::to("/inbox").into_response());
     }
+    if again.by == "passkey" {
+        return desk.passkey_page(StatusCode::OK, &Errors::default());
+    }
     if again.other.is_none() && desk.half_in(&visitor).await?.is_some() {
         return desk.second_page(StatusCode::OK, &Errors::default());
     }
@@ -200,6 +203,8 @@ pub(super) async fn login_form(
 #[serde(default)]
 pub(super) struct Again {
     other: Option<String>,
+    /// `passkey`: asks for one.
+    by: String,
 }
 
 /// `POST /login`
@@ -209,6 +214,9 @@ pub(super) async fn login(
     Form(mut form): Form<SignIn>,
 ) -> Answer {
     form.email = form.email.trim().chars().take(320).collect();
+    if form.by == "passkey" {
+        return desk.login_by_passkey(&visitor, &form.passkey).await;
+    }
     if form.email.is_empty()
         && let Some(account) = desk.half_in(&visitor).await?
     {

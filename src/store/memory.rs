@@ -546,6 +546,10 @@ impl PeopleStore for MemoryStore {
         let alike = book.accounts.values().filter(|a| without_case(&a.address) == folded);
         Ok(alike.take(Account::LIKE).cloned().collect())
     }
+    async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        let book = self.book();
+        Ok(book.accounts.values().find(|account| account.generation == generation).cloned())
+    }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         self.book().accounts.insert(account.address.clone(), account.clone());
         Ok(())

@@ -75,6 +75,28 @@ pub struct Account {
     /// Second factor, also one that is still being set up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second: Option<SecondFactor>,
+    /// Passkeys (`WebAuthn`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passkeys: Vec<Passkey>,
+}
+/// A passkey: a public key whose other half never leaves the reader's device.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passkey {
+    /// Credential id, base64url.
+    pub id: String,
+    /// Public key, `SubjectPublicKeyInfo` in DER, base64url.
+    pub key: String,
+    /// COSE algorithm of its signatures.
+    pub algorithm: i32,
+    /// Signatures that its device has counted; 0 if it does not count.
+    pub counter: u32,
+    /// What its owner calls it.
+    pub name: String,
+    /// When it was added.
+    pub created: Timestamp,
+    /// When it last let somebody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Timestamp>,
 }
 /// Time-based one-time passwords (RFC 6238) of an account.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +124,9 @@ pub struct Session {
     pub half: Option<(Address, [u8; 16])>,
     /// The grant whose link led here; shown after sign-in.
     pub wants: Option<GrantId>,
+    /// When the password was last typed, for what asks for it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Timestamp>,
     /// The browser, in a few words, for its owner to know it again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub agent: String,
@@ -157,6 +182,7 @@ impl Account {
             since: None,
             language: None,
             second: None,
+            passkeys: Vec::new(),
         }
     }
     /// True if a grant is for this identity: for its mailbox, and not from a time when the mailbox
@@ -176,6 +202,11 @@ pub(super) fn without_case(address: &Address) -> String {
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Account({})", self.address)
+    }
+}
+impl std::fmt::Debug for Passkey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passkey(..)")
     }
 }
 impl std::fmt::Debug for SecondFactor {
@@ -213,6 +244,7 @@ impl Session {
             pending: None,
             half: None,
             wants: None,
+            proved: None,
             agent: String::new(),
             client: None,
             created: now,
@@ -253,6 +285,8 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// Up to [`Account::LIKE`] accounts whose address reads the same when the case of its letters
     /// is left aside: for people who type theirs.
     async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError>;
+    /// The account of that identity.
+    async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError>;
     /// Creates or replaces an account.
     async fn put_account(&self, account: &Account) -> Result<(), StoreError>;
     /// Creates an account where there is none (`old` is `None`), or replaces it if it still is what

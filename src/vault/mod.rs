@@ -1,9 +1,9 @@
 //! The verbs of sealed mail: deposit, open, grant, expire. The only room that joins keys and stored
 //! bytes.
 //!
-//! Content comes out by three doors and no other: [`Vault::open_cleared`] takes a proven
-//! connection, [`Vault::read`] a recipient's proven access, and [`Vault::open_notice`] gives only
-//! what we wrote ourselves.
+//! Content comes out by four doors and no other: [`Vault::open_cleared`] takes a proven
+//! connection, [`Vault::read`] a recipient's proven access, [`Vault::open_notice`] gives only what we
+//! wrote ourselves, and [`Vault::export`] serves the operator at the control socket.
 
 mod deposit;
 mod dkim;

@@ -29,6 +29,10 @@ pub enum Change {
     SecondOff,
     /// A recovery code was used in its place.
     Recovered,
+    /// A passkey was added.
+    PasskeyOn,
+    /// A passkey was removed.
+    PasskeyOff,
     /// An operator took password and second factor away.
     Cleared,
 }
@@ -45,6 +49,8 @@ impl Change {
             Self::Recovered => {
                 "Somebody signed in with a recovery code in place of the authenticator app."
             }
+            Self::PasskeyOn => "A passkey was added: it lets in without the password.",
+            Self::PasskeyOff => "A passkey was removed: it no longer lets in.",
             Self::Cleared => {
                 "Our helpdesk has reset the account: the old password and the authenticator app no \
                  longer count, and all devices were signed out. To sign in again, choose \

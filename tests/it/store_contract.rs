@@ -22,7 +22,7 @@ use restante::{
     },
     store::{
         Account, Attempt, BodyStore, Claim, Code, DnsRecord, Filter, Grant, GrantState, Health,
-        Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome, PeopleStore, Purpose,
+        Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey, PeopleStore, Purpose,
         QueueStore, RecipientState, SecondFactor, Session, Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
@@ -75,6 +75,7 @@ contract! {
     a_use_of_a_session_never_brings_it_back,
     accounts_are_found_whatever_the_case,
     an_account_is_changed_only_as_it_was_read,
+    an_account_is_found_by_its_identity,
     a_mailbox_remembers_that_somebody_left,
     sessions_of_an_account_are_listed,
     notes_come_back_by_kind_and_key,
@@ -768,11 +769,36 @@ async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
         step: 9,
         recovery: vec![TokenHash::from_bytes([3; 32])],
     };
-    let whole = Account { second: Some(second), since: Some(at(3)), ..other };
+    let passkey = Passkey {
+        id: "id".to_owned(),
+        key: "key".to_owned(),
+        algorithm: -7,
+        counter: 3,
+        name: "phone".to_owned(),
+        created: at(1),
+        used: None,
+    };
+    let (second, passkeys) = (Some(second), vec![passkey]);
+    let whole = Account { second, passkeys, since: Some(at(3)), ..other };
     assert!(s.change_account(Some(&first), &whole).await.unwrap());
     assert!(s.account(&who).await.unwrap() == Some(whole.clone()), "all of it comes back");
     assert!(s.remove_account(&who, at(9)).await.unwrap());
     assert!(!s.change_account(Some(&whole), &first).await.unwrap(), "it has gone");
+}
+async fn an_account_is_found_by_its_identity(s: &impl Store) {
+    let of = async |n: u8| {
+        let found = s.account_of([n; 16]).await.unwrap();
+        found.map(|account| account.address.to_string())
+    };
+    let who = |name: &str, n: u8| Account { generation: [n; 16], ..account(name) };
+    s.put_account(&who("a@a.example", 1)).await.unwrap();
+    s.put_account(&who("b@a.example", 2)).await.unwrap();
+    assert_eq!(of(1).await.as_deref(), Some("a@a.example"));
+    assert_eq!((of(2).await.as_deref(), of(3).await), (Some("b@a.example"), None));
+    s.put_account(&who("a@a.example", 3)).await.unwrap();
+    assert_eq!((of(1).await, of(3).await.as_deref()), (None, Some("a@a.example")));
+    s.remove_account(&address("b@a.example"), at(9)).await.unwrap();
+    assert_eq!(of(2).await, None);
 }
 async fn a_mailbox_remembers_that_somebody_left(s: &impl Store) {
     let who = address("a@a.example");

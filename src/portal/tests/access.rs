@@ -192,6 +192,7 @@ async fn every_answer_tells_the_browser_what_it_may_do() {
         assert!(answer.header("permissions-policy").is_some(), "{path}");
         let csp = answer.header("content-security-policy").unwrap();
         assert!(csp.contains("default-src 'none'") && !csp.contains("script"), "{path}: {csp}");
+        assert!(!answer.text_if_any().contains("<script"), "{path}");
         let download = path.contains("attachments") || path.ends_with(".eml");
         assert_eq!(csp.starts_with("sandbox"), download || path.ends_with("html"), "{path}: {csp}");
         let framed = if path.ends_with("/html") { "SAMEORIGIN" } else { "DENY" };

@@ -375,3 +375,43 @@ async fn a_notice_can_be_asked_after() {
     browser.client = "192.0.2.5:1".into();
     assert_eq!(browser.get(&format!("/check?code={code}")).await.status, 200);
 }
+
+#[tokio::test]
+async fn passkeys_have_pages_of_their_own_after_the_password() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut browser = world.registered(ANN, &kept).await;
+    let page = world.browser().get("/login?by=passkey").await;
+    assert_eq!(page.status, 200);
+    assert_whole_page(&page.text(), false);
+    let csp = page.header("content-security-policy").unwrap();
+    assert!(csp.contains("script-src 'self';") && !csp.contains("unsafe"), "{csp}");
+    let early = browser.get("/account?add=passkey").await;
+    assert_eq!(early.header("location"), Some("/account#passkeys"), "the password first");
+    let add = [("action", "passkey-add"), ("client_data", "AA")];
+    assert_eq!(browser.post("/account", &add).await.status, 303);
+    let guess = [("action", "passkey-begin"), ("passkey_password", "a guess")];
+    let refused = browser.post("/account", &guess).await;
+    assert_errors_are_bound(&refused.text(), &["passkey_password"]);
+    let begin = [("action", "passkey-begin"), ("passkey_password", PASSWORD)];
+    let begun = browser.post("/account", &begin).await;
+    assert_eq!(begun.header("location"), Some("/account?add=passkey"));
+    let page = browser.get("/account?add=passkey").await;
+    assert_eq!(page.status, 200);
+    assert_whole_page(&page.text(), true);
+    let broken = browser.post("/account", &add).await;
+    assert_eq!(broken.status, 422);
+    assert_whole_page(&broken.text(), true);
+    world.clock.forward(SignedDuration::from_mins(16));
+    assert_eq!(browser.get("/account?add=passkey").await.status, 303, "only for a while");
+    assert!(world.told(ANN).await.is_empty());
+
+    let before = world.snapshot();
+    for credential in ["", "AAAA"] {
+        let form = [("by", "passkey"), ("credential", credential), ("user_handle", "AAAA")];
+        let refused = world.browser().post("/login", &form).await;
+        assert_eq!(refused.status, 422);
+        assert_whole_page(&refused.text(), false);
+    }
+    assert_eq!(world.snapshot(), before);
+}

@@ -387,6 +387,10 @@ impl Answer {
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
+    /// The text of a page; nothing for what is none.
+    pub(super) fn text_if_any(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap_or_default()
+    }
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }

@@ -14,6 +14,7 @@
 //! | `p` address NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
 //! | `u` address | [`Account`](crate::store::Account) |
 //! | `l` address without case, NUL, address | nothing: accounts alike |
+//! | `k` identity | the address of its account |
 //! | `w` address | when its last account was removed |
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
 //! | `i` address NUL cookie's hash | nothing: an account's sessions |
@@ -296,6 +297,12 @@ pub(super) fn grant_by_time(at: Timestamp, id: GrantId) -> Key {
 pub(super) fn account(address: &Address) -> Key {
     key(ACCOUNTS, &[address.to_string().as_bytes()])
 }
+pub(super) fn account_named(address: &[u8]) -> Key {
+    key(ACCOUNTS, &[address])
+}
+pub(super) fn identity(generation: [u8; 16]) -> Key {
+    key(b'k', &[&generation])
+}
 /// Keys of accounts whose addresses differ in the case of their letters only.
 pub(super) fn accounts_like(address: &Address) -> Key {
     key(b'l', &[without_case(address).as_bytes(), &[0]])
@@ -305,8 +312,7 @@ pub(super) fn account_like(address: &Address) -> Key {
 }
 /// The key of the account that ends a key of kind `l`.
 pub(super) fn account_at(like: &[u8]) -> Key {
-    let address = like.split(|b| *b == 0).nth(1).unwrap_or_default();
-    key(ACCOUNTS, &[address])
+    account_named(like.split(|b| *b == 0).nth(1).unwrap_or_default())
 }
 pub(super) fn vacated(address: &Address) -> Key {
     key(b'w', &[address.to_string().as_bytes()])

@@ -472,6 +472,9 @@ impl PeopleStore for SledStore {
         let address = address.clone();
         self.committer.run(0, move |s| s.accounts_like(&address)).await
     }
+    async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        self.committer.run(0, move |s| s.account_of(generation)).await
+    }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         let account = account.clone();
         self.committer.run(0, move |s| s.put_account(&account)).await

@@ -72,8 +72,18 @@ impl State {
         let accounts = keys.iter().map(|(key, _)| self.book.get(&book::account_at(key)));
         accounts.filter_map(Result::transpose).collect()
     }
+    pub(super) fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        let Some(address) = self.book.raw(&book::identity(generation))? else { return Ok(None) };
+        let account: Option<Account> = self.book.get(&book::account_named(&address))?;
+        Ok(account.filter(|account| account.generation == generation))
+    }
     pub(super) fn put_account(&mut self, account: &Account) -> Result<(), StoreError> {
         let mut changes = Changes::default();
+        if let Some(old) = self.account(&account.address)? {
+            changes.remove(book::identity(old.generation));
+        }
+        let address = account.address.to_string().into_bytes();
+        changes.put_raw(book::identity(account.generation), address)?;
         changes.put(book::account(&account.address), account)?;
         changes.put_raw(book::account_like(&account.address), Vec::new())?;
         self.book.take(changes);
@@ -96,10 +106,9 @@ impl State {
         at: Timestamp,
     ) -> Result<bool, StoreError> {
         self.remove_sessions(Some(address), None, None)?;
-        if !self.book.has(&book::account(address))? {
-            return Ok(false);
-        }
+        let Some(account) = self.account(address)? else { return Ok(false) };
         let mut changes = Changes::default();
+        changes.remove(book::identity(account.generation));
         changes.remove(book::account(address));
         changes.remove(book::account_like(address));
         changes.put(book::vacated(address), &at)?;
