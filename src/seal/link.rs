@@ -163,7 +163,7 @@ mod tests {
         for typed in [code.clone(), spoken, format!("  {code}. "), code.replace('-', "")] {
             assert_eq!(TokenHash::parse_check_code(&typed), Some(start), "{typed}");
         }
-        let (short, long) = (code[..13].to_owned(), format!("{code}b"));
+        let (short, long) = (code.trim_end_matches('n').to_owned(), format!("{code}b"));
         for typed in ["", "abcd-efgh-jkmn", "bcdf", "1234-5678-9012", &short, &long] {
             assert_eq!(TokenHash::parse_check_code(typed), None, "{typed}");
         }

@@ -81,7 +81,8 @@ async fn sign_in_asks_for_the_app_once_it_is_set_up() {
     let empty = other.post("/login", &[("code", " ")]).await;
     assert_errors_are_bound(&empty.text(), &["code"]);
     let code = shown(&app, &world);
-    let spaced = format!("{} {}", &code[..3], &code[3..]);
+    let (three, more) = code.split_at(3);
+    let spaced = format!("{three} {more}");
     assert_eq!(type_code(&mut other, &spaced).await, 303);
     assert_eq!(other.get("/inbox").await.status, 200);
     let mut replay = half_in(&world).await;
