@@ -5,6 +5,7 @@ use restante::{
     cli::{self, Cli, Command, Exit, args, out},
     clock::SystemClock,
     config::{Config, Dnssec},
+    control::accounts::AccountOrder,
     daemon,
     store::OrderKind,
 };
@@ -39,12 +40,8 @@ fn run(cli: Cli) -> Exit {
         Command::Trace { query, json } => {
             with(config, |c| cli::look::trace(&socket(&c), query, json))
         }
-        Command::Vault(args::Vault::List { json }) => {
-            with(config, |c| cli::look::vault_list(&socket(&c), json))
-        }
-        Command::Vault(args::Vault::Rebuild { json }) => {
-            with(config, |c| daemon::rebuild(&c, json))
-        }
+        Command::Vault(vault) => with(config, |c| run_vault(&c, vault)),
+        Command::Account(account) => with(config, |c| run_account(&socket(&c), account)),
         Command::TlsReport { day, domain, json } => {
             with(config, |c| cli::tls_report::show(&socket(&c), day, domain.as_ref(), json))
         }
@@ -74,6 +71,32 @@ fn run_queue(socket: &Path, command: args::Queue) -> Exit {
         args::Queue::Hold(meant) => order(OrderKind::Hold, false, meant),
         args::Queue::Release(meant) => order(OrderKind::Release, false, meant),
         args::Queue::Remove { report, meant } => order(OrderKind::Remove, report, meant),
+    }
+}
+
+fn run_vault(config: &Config, command: args::Vault) -> Exit {
+    let socket = socket(config);
+    match command {
+        args::Vault::List { json } => cli::vault::listed(&socket, json),
+        args::Vault::Show { id, json } => cli::vault::shown(&socket, id, json),
+        args::Vault::Extend { id, by, json } => cli::vault::extend(&socket, id, by, json),
+        args::Vault::Recall { id, recipient, json } => {
+            cli::vault::recall(&socket, id, recipient, json)
+        }
+        args::Vault::Export { id } => cli::vault::export(&socket, id),
+        args::Vault::Rebuild { json } => daemon::rebuild(config, json),
+    }
+}
+
+fn run_account(socket: &Path, command: args::Account) -> Exit {
+    let order = |order, named| cli::account::order(socket, order, named);
+    match command {
+        args::Account::List { json } => cli::account::listed(socket, json),
+        args::Account::Show(named) => cli::account::shown(socket, named),
+        args::Account::Lock(named) => order(AccountOrder::Lock, named),
+        args::Account::Unlock(named) => order(AccountOrder::Unlock, named),
+        args::Account::Reset(named) => order(AccountOrder::Reset, named),
+        args::Account::Remove(named) => order(AccountOrder::Remove, named),
     }
 }
 

@@ -68,6 +68,9 @@ pub enum Command {
     /// Sealed messages waiting for pickup
     #[command(subcommand)]
     Vault(Vault),
+    /// Recipients' accounts at the portal
+    #[command(subcommand)]
+    Account(Account),
     /// How TLS went with each domain, by day: what reports to them say (RFC 8460)
     #[command(name = "tls-report")]
     TlsReport {
@@ -183,6 +186,48 @@ pub enum Vault {
         #[arg(long)]
         json: bool,
     },
+    /// For whom one message is kept, until when, and whether it was opened
+    Show {
+        /// Queue id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a message longer
+    ///
+    /// The time is added to that of every recipient who may still open it.
+    Extend {
+        /// Queue id
+        id: String,
+        /// How much longer: 12h, 30d
+        #[arg(value_name = "DURATION", value_parser = time)]
+        by: jiff::SignedDuration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a message back: nobody can open it any more
+    ///
+    /// Its key is destroyed once no recipient is left who may open it. What was delivered directly,
+    /// or was read and kept, can't be taken back.
+    Recall {
+        /// Queue id
+        id: String,
+        /// From this recipient only
+        #[arg(long, value_name = "ADDRESS")]
+        recipient: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a message as it came in to stdout
+    ///
+    /// The log says that it was done.
+    Export {
+        /// Queue id
+        id: String,
+    },
     /// Recreate a lost or damaged book from the sealed bodies; the server must be stopped
     ///
     /// The old book is moved aside, never deleted. Every message that had not come to its end for
@@ -193,6 +238,43 @@ pub enum Vault {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `restante account`
+#[derive(Debug, Subcommand)]
+pub enum Account {
+    /// All accounts
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One account: its messages, and where its owner is signed in
+    Show(Named),
+    /// Let nobody sign in; sessions end at once
+    Lock(Named),
+    /// Let the owner sign in again
+    Unlock(Named),
+    /// For an owner who can't sign in: password and second factor count no more
+    ///
+    /// Sessions end. A mail tells the owner to choose "Forgot your password?" on the sign-in page;
+    /// what is kept for them stays.
+    Reset(Named),
+    /// Remove an account, and with it all that is kept for it
+    ///
+    /// Who registers the mailbox later is somebody else and sees nothing old. For a lost password
+    /// use `reset`.
+    Remove(Named),
+}
+
+/// An account by its address.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// The recipient's address
+    pub address: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `restante policy`

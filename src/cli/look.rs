@@ -1,14 +1,11 @@
-//! Commands that ask the running server: `status`, `queue`, `trace`, `vault list`.
+//! Commands that ask the running server: `status`, `queue`, `trace`.
 
 use super::{Exit, out};
 use crate::{
     control::{
         Answer, Page, Refusal, Request,
         client::{self, ClientError},
-        view::{
-            QueueRecipient, QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView,
-            VaultView,
-        },
+        view::{QueueRecipient, QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView},
     },
     policy::{DaneVerdict, Dnssec},
     store::DnsRecord,
@@ -71,22 +68,7 @@ pub fn queue_list(socket: &Path, json: bool, paging: Paging) -> Exit {
     })
 }
 
-/// `restante vault list`
-pub fn vault_list(socket: &Path, json: bool) -> Exit {
-    let names = ["ID", "RECIPIENT", "SEALED", "EXPIRES", "OPENED"];
-    let request = |after, max| Request::VaultList { after, max };
-    list(socket, json, Paging::default(), request, &names, |v: &VaultView| {
-        vec![vec![
-            v.id.to_string(),
-            v.recipient.to_string(),
-            time(v.sealed),
-            time(v.expires),
-            v.opened.map_or_else(|| "not yet".to_owned(), time),
-        ]]
-    })
-}
-
-fn show<T: DeserializeOwned>(
+pub(super) fn show<T: DeserializeOwned>(
     socket: &Path,
     request: &Request,
     json: bool,
@@ -188,7 +170,12 @@ fn page<T: DeserializeOwned>(
 }
 
 pub(super) fn ask(socket: &Path, request: &Request) -> Result<Value, Exit> {
-    match client::ask(socket, request) {
+    answered(client::ask(socket, request))
+}
+
+/// The answer's value; for a no, and for no answer at all, what is to be said and the exit code.
+pub(super) fn answered(answer: Result<Answer, ClientError>) -> Result<Value, Exit> {
+    match answer {
         Ok(Answer::Ok(value)) => Ok(value),
         Ok(Answer::No { why, text }) => {
             out::complain(text);
@@ -360,6 +347,6 @@ pub(super) fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn path(sender: Option<&crate::mail::Address>) -> String {
+pub(super) fn path(sender: Option<&crate::mail::Address>) -> String {
     sender.map_or_else(|| "<>".to_owned(), ToString::to_string)
 }

@@ -1,6 +1,7 @@
 //! The command line: one definition of every command, from which parser, man pages and completions
 //! are made.
 
+pub mod account;
 pub mod args;
 pub mod exit;
 pub mod look;
@@ -12,6 +13,7 @@ pub mod probe;
 pub mod queue;
 pub mod replay;
 pub mod tls_report;
+pub mod vault;
 
 pub use args::{Cli, Command};
 pub use exit::Exit;

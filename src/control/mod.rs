@@ -4,9 +4,11 @@
 //! request is one line of JSON, the answer is one line of JSON; both are bounded. The answers are
 //! the very values that `--json` prints, so the two can't drift apart.
 
+pub mod accounts;
 pub mod client;
 pub mod orders;
 pub mod server;
+pub mod vault;
 pub mod view;
 
 use crate::mail::Domain;
@@ -58,6 +60,44 @@ pub enum Request {
         after: Option<String>,
         /// Grants a page.
         max: usize,
+    },
+    /// `restante vault show ID`
+    VaultShow {
+        /// Queue id.
+        id: String,
+    },
+    /// `restante vault extend ID DURATION`
+    VaultExtend {
+        /// Queue id.
+        id: String,
+        /// Seconds to add.
+        seconds: i64,
+    },
+    /// `restante vault recall ID`
+    VaultRecall {
+        /// Queue id.
+        id: String,
+        /// Of this recipient only.
+        recipient: Option<String>,
+    },
+    /// `restante vault export ID`: the answer says the size, and the message itself follows it.
+    VaultExport {
+        /// Queue id.
+        id: String,
+    },
+    /// `restante account list`: a page of accounts.
+    AccountList {
+        /// Continue after this address.
+        after: Option<String>,
+        /// Accounts a page.
+        max: usize,
+    },
+    /// `restante account show|lock|unlock|reset|remove ADDRESS`
+    Account {
+        /// What is to be done.
+        order: accounts::AccountOrder,
+        /// Whose.
+        address: String,
     },
     /// `restante tls-report`: a page of reports.
     TlsReport {

@@ -18,13 +18,15 @@ use crate::{
         RecipientState, StoreError,
     },
     tlsrpt::TlsReports,
+    vault::Vault,
 };
 use jiff::{Timestamp, civil::Date};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -39,7 +41,7 @@ const DECISIONS_PAGE: usize = 50;
 /// Bytes after which a page ends: a message may have a thousand recipients, each with its attempts.
 const PAGE_BYTES: usize = 4 << 20;
 /// A question must come, and its answer go, within this time.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the policies in force are; the root knows.
 pub trait PolicyReport: Send + Sync + std::fmt::Debug {
@@ -62,6 +64,8 @@ pub struct Control {
     pub relay: Relay,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Sealed messages, and mail of our own.
+    pub vault: Vault,
     /// Grants.
     pub people: Arc<dyn PeopleStore>,
     /// Policies.
@@ -84,8 +88,7 @@ impl Control {
             let Ok((stream, _)) = accepted else { continue };
             let control = self.clone();
             sessions.spawn(async move {
-                let done = tokio::time::timeout(PATIENCE, control.session(stream)).await;
-                if !matches!(done, Ok(Ok(()))) {
+                if control.session(stream).await.is_err() {
                     tracing::debug!("a control session ended early");
                 }
             });
@@ -97,14 +100,14 @@ impl Control {
     async fn session(&self, stream: UnixStream) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
-        BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
+        let mut lines = BufReader::new(read.take(MAX_REQUEST));
+        timeout(PATIENCE, lines.read_line(&mut line)).await??;
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => self.answer(request).await,
+            Ok(Request::VaultExport { id }) => return self.vault_export(&id, &mut write).await,
+            Ok(request) => timeout(PATIENCE, self.answer(request)).await?,
             Err(error) => no(Refusal::Usage, format!("not a request of this version: {error}")),
         };
-        let mut bytes = serde_json::to_vec(&answer)?;
-        bytes.push(b'\n');
-        write.write_all(&bytes).await?;
+        say(&mut write, &answer).await?;
         write.shutdown().await
     }
 
@@ -118,6 +121,16 @@ impl Control {
             Request::Trace { query } => self.trace(&query).await,
             Request::Decisions { since, after, max } => self.decisions(since, after, max).await,
             Request::VaultList { after, max } => self.vault_list(after, max).await,
+            Request::VaultShow { id } => self.vault_show(&id).await,
+            Request::VaultExtend { id, seconds } => self.vault_extend(&id, seconds).await,
+            Request::VaultRecall { id, recipient } => {
+                self.vault_recall(&id, recipient.as_deref()).await
+            }
+            Request::VaultExport { .. } => {
+                Err(no(Refusal::Usage, "a message is exported over the socket alone".to_owned()))
+            }
+            Request::AccountList { after, max } => self.account_list(after, max).await,
+            Request::Account { order, address } => self.account(order, &address).await,
             Request::TlsReport { day, domain, after, max } => {
                 self.tls_report(day, domain, after, max).await
             }
@@ -291,6 +304,13 @@ fn filters(query: &str) -> Vec<Filter> {
     ways
 }
 
+/// One line.
+pub(super) async fn say(write: &mut OwnedWriteHalf, answer: &Answer) -> std::io::Result<()> {
+    let mut bytes = serde_json::to_vec(answer)?;
+    bytes.push(b'\n');
+    timeout(PATIENCE, write.write_all(&bytes)).await?
+}
+
 fn failures(rows: &[(MessageRow, Vec<RecipientRow>)]) -> Vec<Failure> {
     let mut by_domain: BTreeMap<Domain, Failure> = BTreeMap::new();
     let waiting = rows.iter().flat_map(|(_, recipients)| recipients);
@@ -310,7 +330,7 @@ fn failures(rows: &[(MessageRow, Vec<RecipientRow>)]) -> Vec<Failure> {
     by_domain.into_values().collect()
 }
 
-fn parse_id(text: &str) -> Result<QueueId, Answer> {
+pub(super) fn parse_id(text: &str) -> Result<QueueId, Answer> {
     text.parse().map_err(|e| no(Refusal::NotFound, format!("{text}: {e}")))
 }
 
@@ -345,7 +365,7 @@ impl PageBytes {
     }
 }
 
-fn page<T: Serialize>(
+pub(super) fn page<T: Serialize>(
     rows: impl Iterator<Item = T>,
     next: Option<String>,
 ) -> Result<Answer, Answer> {

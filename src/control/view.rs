@@ -6,12 +6,13 @@ use crate::{
     probe::watch::Warned,
     seal::{Class, MessageFacts},
     store::{
-        Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState, Totals,
+        Account, Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState,
+        Session, Totals,
     },
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// `restante status`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -376,7 +377,13 @@ impl TraceRecipient {
         match grant.state {
             GrantState::Live => {}
             GrantState::Expired => "expired".clone_into(&mut self.outcome),
-            // A grant is taken back when its notice was refused for good; the sender has a report.
+            GrantState::Withdrawn => {
+                "removed".clone_into(&mut self.outcome);
+                self.route = None;
+                self.reason = Some("recalled".to_owned());
+                self.why = Some("It was taken back before its time was over.".to_owned());
+            }
+            // The sender has a report.
             GrantState::Recalled => {
                 "bounced".clone_into(&mut self.outcome);
                 self.route = Some("reject".to_owned());
@@ -463,6 +470,150 @@ impl From<&Grant> for VaultView {
             opened: g.opened,
         }
     }
+}
+
+/// An entry of `restante account list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountView {
+    /// The mailbox.
+    pub address: Address,
+    /// First and last name.
+    pub name: String,
+    /// When the mailbox proved itself.
+    pub created: Timestamp,
+    /// Nobody signs in.
+    pub locked: bool,
+    /// A password is set; otherwise only a mailed code lets in.
+    pub password: bool,
+    /// Sign-in asks for a code from an app.
+    pub second_factor: bool,
+    /// Passkeys that let in.
+    pub passkeys: usize,
+}
+
+impl From<&Account> for AccountView {
+    fn from(a: &Account) -> Self {
+        Self {
+            address: a.address.clone(),
+            name: format!("{} {}", a.first_name, a.last_name).trim().to_owned(),
+            created: a.created,
+            locked: a.locked,
+            password: !a.password.is_empty(),
+            second_factor: a.second_factor().is_some(),
+            passkeys: a.passkeys.len(),
+        }
+    }
+}
+
+/// `restante account show`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountLife {
+    /// As in the list.
+    #[serde(flatten)]
+    pub account: AccountView,
+    /// Recovery codes that are left.
+    pub recovery_codes: usize,
+    /// Messages that wait and were not opened.
+    pub waiting: u64,
+    /// Messages that were opened and are still kept.
+    pub opened: u64,
+    /// Where its owner is signed in.
+    pub sessions: Vec<SessionView>,
+}
+
+/// A browser that is signed in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// The browser in a few words.
+    pub agent: String,
+    /// Where it signed in from.
+    pub client: Option<IpAddr>,
+    /// When.
+    pub begun: Timestamp,
+    /// Last used.
+    pub seen: Timestamp,
+}
+
+impl From<&Session> for SessionView {
+    fn from(s: &Session) -> Self {
+        Self { agent: s.agent.clone(), client: s.client, begun: s.created, seen: s.seen }
+    }
+}
+
+/// What `restante account lock|unlock|reset|remove` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountDone {
+    /// Whose account.
+    pub address: Address,
+    /// False if there was nothing to change.
+    pub changed: bool,
+    /// Sessions that ended.
+    pub sessions: u64,
+}
+
+/// `restante vault show`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultLife {
+    /// Queue id.
+    pub id: QueueId,
+    /// Reverse-path.
+    pub sender: Option<Address>,
+    /// Time of arrival.
+    pub arrived: Timestamp,
+    /// Content size in bytes.
+    pub size: u64,
+    /// For whom it is or was kept.
+    pub recipients: Vec<VaultRecipient>,
+}
+
+/// One recipient's leave to open a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultRecipient {
+    /// Whose.
+    pub recipient: Address,
+    /// `waiting`, `opened`, `expired`, `recalled` or `refused` (its notice).
+    pub state: String,
+    /// When it was sealed for pickup.
+    pub sealed: Timestamp,
+    /// When key and body are destroyed.
+    pub expires: Timestamp,
+    /// When it was first opened.
+    pub opened: Option<Timestamp>,
+}
+
+impl From<&Grant> for VaultRecipient {
+    fn from(g: &Grant) -> Self {
+        let state = match g.state {
+            GrantState::Live if g.opened.is_some() => "opened",
+            GrantState::Live => "waiting",
+            GrantState::Expired => "expired",
+            GrantState::Withdrawn => "recalled",
+            GrantState::Recalled => "refused",
+        };
+        Self {
+            recipient: g.recipient.clone(),
+            state: state.to_owned(),
+            sealed: g.sealed,
+            expires: g.expires,
+            opened: g.opened,
+        }
+    }
+}
+
+/// What `restante vault extend|recall` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultDone {
+    /// Queue id.
+    pub id: QueueId,
+    /// For whom, and how it stands now.
+    pub recipients: Vec<VaultRecipient>,
+}
+
+/// What comes before an exported message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// Bytes that follow.
+    pub size: u64,
 }
 
 /// The outcome word that INTERFACE promises.

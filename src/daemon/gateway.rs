@@ -248,6 +248,7 @@ impl Gateway {
             queue: Arc::clone(&parts.vault.queue),
             relay,
             clock: Arc::clone(&parts.vault.clock),
+            vault: parts.vault.clone(),
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
             watch: self.watch.clone(),

@@ -42,6 +42,8 @@ pub struct Waiting<'a> {
     pub sender: &'a Address,
     /// `{portal.url}/m/TOKEN`
     pub link: &'a str,
+    /// The code by which the reader can ask the portal whether this notice is ours.
+    pub check: &'a str,
     /// When key and body are destroyed.
     pub expires: Timestamp,
     /// Date of this notice.
@@ -61,6 +63,25 @@ pub struct CodeMail<'a> {
     pub at: Timestamp,
     /// Its own id.
     pub id: QueueId,
+}
+/// Word to an account's mailbox that something about sign-in has changed; holds no link and no code.
+pub struct ChangeMail<'a> {
+    /// To whom.
+    pub recipient: &'a Address,
+    /// What has happened, as a sentence: `The password was changed.`
+    pub what: &'a str,
+    /// Date, and the time of the change.
+    pub at: Timestamp,
+    /// Its own id.
+    pub id: QueueId,
+}
+impl fmt::Debug for ChangeMail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeMail")
+            .field("recipient", self.recipient)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 impl fmt::Debug for Waiting<'_> {
     /// Without the link, whose token is a secret.
@@ -82,11 +103,13 @@ impl fmt::Debug for CodeMail<'_> {
 }
 
 /// Name and text of each template as built in.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("notice.txt", include_str!("templates/notice.txt")),
     ("notice.html", include_str!("templates/notice.html")),
     ("code.txt", include_str!("templates/code.txt")),
     ("code.html", include_str!("templates/code.html")),
+    ("changed.txt", include_str!("templates/changed.txt")),
+    ("changed.html", include_str!("templates/changed.html")),
 ];
 
 /// Characters of a name that are shown.
@@ -96,12 +119,14 @@ const MAX_SUBJECT: usize = 200;
 
 impl Templates {
     /// Built-in templates with those in `overrides` (file name → text) in their place. Names:
-    /// `notice.txt`, `notice.html`, `code.txt`, `code.html`. Every template is rendered once with
-    /// sample values, so that a bad override is refused at start.
+    /// `notice.txt`, `notice.html`, `code.txt`, `code.html`, `changed.txt`, `changed.html`. Every
+    /// template is rendered once with sample values, so that a bad override is refused at start.
     ///
     /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown),
-    /// `link`, `site` (what the link begins with) and `expires`; those of the code `recipient`,
-    /// `code` and `minutes`; all of them `organization` and `support`.
+    /// `link`, `site` (what the link begins with), `check` (what to type at `{{ site }}/check` to ask
+    /// whether the notice is ours) and `expires`; those of the code `recipient`,
+    /// `code` and `minutes`; those that tell of a change at the account `recipient`, `what` and
+    /// `when`; all of them `organization` and `support`.
     pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
         if let Some(name) = overrides.keys().find(|name| BUILT_IN.iter().all(|(n, _)| n != name)) {
             return Err(TemplateError(format!(
@@ -139,6 +164,7 @@ impl Templates {
                 sender_name,
                 sender: &from,
                 link,
+                check: "bcdf-ghjk-mnpr",
                 expires: at,
                 at,
                 id,
@@ -146,7 +172,9 @@ impl Templates {
             self.waiting(&head, &waiting)?;
         }
         let code = CodeMail { recipient: &recipient, code: "123456", minutes: 15, at, id };
-        self.code(&head, &code).map(drop)
+        self.code(&head, &code)?;
+        let what = "The password was changed.";
+        self.changed(&head, &ChangeMail { recipient: &recipient, what, at, id }).map(drop)
     }
 
     /// The whole notice, CRLF, ready to be sealed and queued.
@@ -164,6 +192,7 @@ impl Templates {
                     sender_name => name.as_str(),
                     link => text(w.link),
                     site => text(site),
+                    check => w.check,
                     expires => w.expires.strftime("%-d %B %Y").to_string(),
                 },
             )?;
@@ -201,6 +230,27 @@ impl Templates {
         let (text, html) = (render("code.txt")?, render("code.html")?);
         // Not the code: subjects are shown on locked screens.
         let subject = with_organization("Your code from {organization}", head);
+        Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
+    }
+
+    /// The whole mail that tells of a change at the account.
+    pub fn changed(&self, head: &Letterhead, c: &ChangeMail<'_>) -> Result<Vec<u8>, TemplateError> {
+        let render = |file: &'static str, text: fn(&str) -> Value| {
+            let shown = self.render(
+                file,
+                context! {
+                    organization => one_line(&head.organization, MAX_NAME),
+                    support => one_line(&head.support, MAX_NAME),
+                    recipient => c.recipient.to_string(),
+                    what => text(c.what),
+                    when => c.at.strftime("%-d %B %Y, %H:%M UTC").to_string(),
+                },
+            )?;
+            require(file, &shown, &text(c.what).to_string(), "{{ what }}").map(|()| shown)
+        };
+        let (text, html) =
+            (render("changed.txt", |text| Value::from(text))?, render("changed.html", html_text)?);
+        let subject = with_organization("Your account at {organization} has changed", head);
         Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
     }
 
@@ -308,6 +358,7 @@ mod tests {
             sender_name,
             sender: &"bob@example.org".parse().unwrap(),
             link: LINK,
+            check: "bcdf-ghjk-mnpr",
             expires: "2026-12-22T01:02:03Z".parse().unwrap(),
             at: "2026-11-22T01:02:03Z".parse().unwrap(),
             id: QueueId::from_bytes([0x12; 16]),
@@ -341,6 +392,27 @@ mod tests {
             decode_charset(part.charset.as_deref(), &out)
         };
         (body(index.text().unwrap()), body(index.html().unwrap()))
+    }
+
+    #[test]
+    fn word_of_a_change() {
+        let change = ChangeMail {
+            recipient: &"jane@partner.example".parse().unwrap(),
+            what: "The password was changed: \"Forgot it\" & <more>.",
+            at: "2026-11-22T01:02:03Z".parse().unwrap(),
+            id: QueueId::from_bytes([0x12; 16]),
+        };
+        let message = built_in().changed(&head("Example Health"), &change).unwrap();
+        check_lines(&message);
+        let (text, html) = bodies(&message);
+        assert!(text.contains(change.what), "{text}");
+        assert!(html.contains("&quot;Forgot it&quot; &amp; &lt;more&gt;"), "{html}");
+        for body in [&text, &html] {
+            for word in ["jane@partner.example", "22 November 2026, 01:02 UTC", "helpdesk@"] {
+                assert!(body.contains(word), "{word}");
+            }
+            assert!(!body.contains("http"), "no link");
+        }
     }
 
     fn built_in() -> Templates {

@@ -62,6 +62,70 @@ pub(super) struct SignIn {
     pub(super) email: String,
     pub(super) password: Secret,
     pub(super) token: String,
+    /// `code`: mail one instead of asking for the password.
+    pub(super) by: String,
+    /// The second factor, of who has shown the first.
+    pub(super) code: String,
+    #[serde(flatten)]
+    pub(super) passkey: Assertion,
+}
+/// What a device says to sign in with a passkey, each in base64url.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Assertion {
+    pub(super) credential: String,
+    pub(super) client_data: String,
+    pub(super) authenticator_data: String,
+    pub(super) signature: String,
+    pub(super) user_handle: String,
+}
+/// What a device says of a new passkey, each in base64url but the COSE algorithm's number.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Attestation {
+    pub(super) client_data: String,
+    pub(super) authenticator_data: String,
+    pub(super) public_key: String,
+    pub(super) algorithm: String,
+    pub(super) name: String,
+}
+/// `POST /reset`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Reset {
+    pub(super) email: String,
+    pub(super) code: Option<String>,
+    pub(super) password: Secret,
+    pub(super) password_confirm: Secret,
+}
+/// `POST /account`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AccountForm {
+    pub(super) action: String,
+    pub(super) first_name: String,
+    pub(super) last_name: String,
+    pub(super) language: String,
+    pub(super) current_password: Secret,
+    pub(super) password: Secret,
+    pub(super) password_confirm: Secret,
+    pub(super) second_password: Secret,
+    pub(super) code: String,
+    pub(super) session: String,
+    pub(super) passkey_password: Secret,
+    pub(super) passkey: String,
+    #[serde(flatten)]
+    pub(super) attestation: Attestation,
+}
+impl AccountForm {
+    /// What is to be done. A form that does not say it means what it brings.
+    pub(super) fn verb(&self) -> &str {
+        match self.action.as_str() {
+            "" if self.password.expose().is_empty() => "profile",
+            "" => "password",
+            other => other,
+        }
+    }
 }
 /// `POST /verify`
 #[derive(Debug, Default, Deserialize)]

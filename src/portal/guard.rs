@@ -83,7 +83,7 @@ fn ours(headers: &HeaderMap, url: &str) -> bool {
 }
 
 /// Scheme and authority of a URL.
-fn origin_of(url: &str) -> &str {
+pub(super) fn origin_of(url: &str) -> &str {
     let after = url.find("://").map_or(0, |at| at + 3);
     let end = url.get(after..).and_then(|rest| rest.find('/')).map_or(url.len(), |at| after + at);
     url.get(..end).unwrap_or(url)

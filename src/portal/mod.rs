@@ -4,14 +4,20 @@
 //! each with its demand on the visitor; what the table does not name needs a session. The root
 //! serves it; nothing here opens a socket. Reading goes through the vault alone.
 
+mod account;
+mod check;
+mod codes;
 mod download;
 mod fault;
 mod form;
 mod guard;
 mod pages;
+mod passkey;
 mod password;
 mod read;
+mod reset;
 mod routes;
+mod second;
 mod session;
 mod show;
 mod sign_in;
@@ -55,8 +61,14 @@ struct Desk {
     passwords: password::Passwords,
     /// Wrong passwords, by account and by client address.
     sign_ins: throttle::Throttle,
-    /// Codes mailed, by mailbox: each is worth ten guesses.
+    /// Codes mailed, by mailbox and by client address: each is worth ten guesses.
     codes: throttle::Throttle,
+    /// Notices asked after that nobody knows, by client address.
+    checks: throttle::Throttle,
+    /// What passkeys are asked to sign.
+    challenges: passkey::Challenges,
+    /// Mails on their way that no answer waits for.
+    mailing: Arc<tokio::sync::Semaphore>,
     /// One code is checked at a time, so that parallel guesses can't share a try.
     verifying: tokio::sync::Mutex<()>,
 }
@@ -73,6 +85,9 @@ impl Portal {
             passwords: password::Passwords::default(),
             sign_ins: throttle::Throttle::default(),
             codes: throttle::Throttle::default(),
+            checks: throttle::Throttle::default(),
+            challenges: passkey::Challenges::default(),
+            mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
         };
         Ok(Self { desk: Arc::new(desk) })

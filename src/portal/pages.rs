@@ -22,6 +22,14 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("login.html", include_str!("templates/login.html")),
     ("register.html", include_str!("templates/register.html")),
     ("verify.html", include_str!("templates/verify.html")),
+    ("second.html", include_str!("templates/second.html")),
+    ("reset.html", include_str!("templates/reset.html")),
+    ("new-password.html", include_str!("templates/new-password.html")),
+    ("passkey.html", include_str!("templates/passkey.html")),
+    ("new-passkey.html", include_str!("templates/new-passkey.html")),
+    ("account.html", include_str!("templates/account.html")),
+    ("recovery.html", include_str!("templates/recovery.html")),
+    ("check.html", include_str!("templates/check.html")),
     ("inbox.html", include_str!("templates/inbox.html")),
     ("message.html", include_str!("templates/message.html")),
     ("plain.html", include_str!("templates/plain.html")),
@@ -185,7 +193,16 @@ fn words(status: StatusCode) -> (&'static str, &'static str) {
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
 fn samples() -> Vec<(&'static str, &'static str, Value)> {
     let mut errors = Errors::of("", "sample");
-    for field in ["email", "password", "first_name", "accept_terms", "code"] {
+    for field in [
+        "email",
+        "password",
+        "first_name",
+        "language",
+        "accept_terms",
+        "second_password",
+        "passkey_password",
+        "code",
+    ] {
         errors.add(field, "sample");
     }
     let mut all = Vec::new();
@@ -200,16 +217,67 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
             context! { errors => &errors, token => "token", address => "ann@clinic.example" };
         all.push(("register.html", "Register", context! { ..values, ..names }));
         for usable in [false, true] {
-            let values =
-                context! { errors => &errors, address => "ann@clinic.example", usable => usable };
-            all.push(("verify.html", "Code", values));
+            let values = context! {
+                errors => &errors, address => "ann@clinic.example", usable => usable, code => "",
+                register => usable,
+            };
+            all.push(("verify.html", "Code", values.clone()));
+            all.push(("new-password.html", "A new password", values));
+        }
+        let values = context! { errors => &errors, email => "ann@clinic.example" };
+        all.push(("reset.html", "Forgotten password", values.clone()));
+        all.push(("second.html", "One more step", values));
+        let values = context! {
+            errors => &errors, party => "portal.example", challenge => "AA", user => "AA",
+            address => "ann@clinic.example", known => "AA AB", name => "my phone",
+        };
+        all.push(("passkey.html", "Passkey", values.clone()));
+        all.push(("new-passkey.html", "A new passkey", values));
+        all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
+        for date in ["", "22 November 2026"] {
+            let values = context! {
+                errors => &errors, code => "", date => date, to => "a…@clinic.example",
+                url => "https://portal.example",
+            };
+            all.push(("check.html", "Genuine?", values));
         }
     }
+    let codes: Value = ["abcd-efgh"].into_iter().collect();
+    all.push(("recovery.html", "Recovery codes", context! { codes => codes }));
     all.push(("front.html", "Welcome", context! {}));
     all.push(("plain.html", "Sample", context! { text => "sample" }));
     all.extend(sample_inboxes().into_iter().map(|values| ("inbox.html", "Inbox", values)));
     all.extend(sample_messages().into_iter().map(|values| ("message.html", "Sample", values)));
     all
+}
+fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
+    let errors = errors.clone();
+    let session = |own: bool| {
+        context! {
+            handle => if own { "a" } else { "b" }, agent => "Firefox on Linux",
+            client => if own { "192.0.2.1" } else { "" }, begun => "22 November 2026",
+            seen => "22 November 2026", own => own,
+        }
+    };
+    let sessions: Value = [session(true), session(false)].into_iter().collect();
+    let passkey = |used: &str| {
+        context! { id => "AA", name => "my phone", created => "22 November 2026", used => used }
+    };
+    let passkeys: Value = [passkey(""), passkey("22 November 2026")].into_iter().collect();
+    let none: Value = Vec::<Value>::new().into_iter().collect();
+    let languages: Value = [context! { code => "en", name => "English" }].into_iter().collect();
+    [(false, ""), (false, "ABCD"), (true, "")].into_iter().map(move |(second, secret)| {
+        context! {
+            errors => &errors, done => if second { "Saved." } else { "" },
+            address => "ann@clinic.example", first_name => "Ann", last_name => "Ode",
+            language => "en", languages => &languages, second => second, recovery => 9,
+            enrolment => context! { secret => secret, url => "otpauth://x", path => "M0 0h1v1h-1z",
+                size => 29 },
+            sessions => &sessions, created => "22 November 2026",
+            passkeys => if second { passkeys.clone() } else { none.clone() },
+            more_passkeys => !second,
+        }
+    })
 }
 fn sample_inboxes() -> [Value; 2] {
     let row = |live: bool, opened: bool| {

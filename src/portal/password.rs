@@ -1,6 +1,9 @@
 //! Passwords: which are taken (length, not a common one, not the address; no rule of composition),
 //! and Argon2id.
-use super::Fault;
+use super::{
+    Fault,
+    form::{Errors, Secret},
+};
 use crate::mail::Address;
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -49,6 +52,8 @@ impl Passwords {
         hash: Option<String>,
     ) -> Result<bool, Fault> {
         self.run(move || {
+            // An operator's reset leaves no password behind.
+            let hash = hash.filter(|hash| !hash.is_empty());
             let text = hash.as_deref().unwrap_or(NOBODY);
             let parsed = PasswordHash::new(text).map_err(|_| BROKEN)?;
             let same = argon2()?.verify_password(password.as_bytes(), &parsed).is_ok();
@@ -88,6 +93,15 @@ pub(super) fn fault_of(password: &str, address: &Address) -> Option<&'static str
     }
     common(&lower)
         .then_some("Many people use this password, so it is easy to guess. Choose another.")
+}
+
+/// Judges a new password that was typed twice.
+pub(super) fn judge(errors: &mut Errors, password: &Secret, again: &Secret, address: &Address) {
+    let weak = fault_of(password.expose(), address);
+    errors.add_if("password", weak);
+    if weak.is_none() && password.expose() != again.expose() {
+        errors.add("password_confirm", "The two passwords are not the same. Type both again.");
+    }
 }
 
 /// A common password: a word of the list with digits or signs around it, a unit said again and
@@ -239,6 +253,8 @@ mod tests {
             passwords.matches(say("a heron sleeps upright"), Some(hash.clone())).await.unwrap()
         );
         assert!(!passwords.matches(say("a heron sleeps"), Some(hash)).await.unwrap());
-        assert!(!passwords.matches(say("a heron sleeps"), None).await.unwrap());
+        for none in [None, Some(String::new())] {
+            assert!(!passwords.matches(say(""), none).await.unwrap());
+        }
     }
 }

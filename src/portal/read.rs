@@ -66,6 +66,8 @@ pub(super) async fn inbox(
     let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
     let people = &desk.vault.people;
     let mut grants = people.grants(Some(&account.address), after, PAGE + 1).await?;
+    // What is left out is older than all of this identity's own.
+    grants.retain(|grant| account.holds(grant));
     let more = grants.len() > PAGE;
     grants.truncate(PAGE);
     let older = if more { grants.last().map(|g| g.id.to_string()) } else { None };

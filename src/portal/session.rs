@@ -1,15 +1,16 @@
 //! Sessions of browsers: a random cookie, kept here as its hash only.
 use super::{Desk, Fault};
 use crate::{
+    mail::Address,
     seal::LinkToken,
     store::{Account, Session, StoreError},
 };
 use axum::http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{COOKIE, SET_COOKIE},
+    header::{COOKIE, SET_COOKIE, USER_AGENT},
 };
 use axum::response::{IntoResponse, Redirect, Response};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::net::IpAddr;
 use zeroize::Zeroizing;
 
@@ -17,6 +18,8 @@ use zeroize::Zeroizing;
 const IDLE: SignedDuration = SignedDuration::from_mins(60);
 /// A session ends after this in any case.
 const LONGEST: SignedDuration = SignedDuration::from_hours(12);
+/// The second factor must follow the first within this time.
+const HALF: SignedDuration = SignedDuration::from_mins(15);
 /// `seen` is written at most this often.
 const SEEN: SignedDuration = SignedDuration::from_mins(1);
 
@@ -29,6 +32,8 @@ pub(super) struct Visitor {
     pub(super) account: Option<Account>,
     /// Where the connection comes from, if the server told.
     pub(super) client: Option<IpAddr>,
+    /// The browser in a few words.
+    pub(super) agent: String,
 }
 impl Visitor {
     /// The address shown on every page of somebody signed in.
@@ -57,16 +62,14 @@ impl Desk {
         headers: &HeaderMap,
         client: Option<IpAddr>,
     ) -> Result<Visitor, StoreError> {
-        let mut visitor = Visitor { session: None, account: None, client };
+        let agent = agent_of(headers);
+        let mut visitor = Visitor { session: None, account: None, client, agent };
         let Some(token) = cookie(headers, Self::cookie_name(self.https())) else {
             return Ok(visitor);
         };
         let now = self.now();
         let session = self.vault.people.session(&token.hash()).await?;
-        let runs = |s: &Session| {
-            now.duration_since(s.seen) <= IDLE && now.duration_since(s.created) <= LONGEST
-        };
-        let Some(session) = session.filter(runs) else { return Ok(visitor) };
+        let Some(session) = session.filter(|s| runs(s, now)) else { return Ok(visitor) };
         visitor.account = self.account_of(&session).await?;
         if visitor.account.is_some() && now.duration_since(session.seen) >= SEEN {
             self.vault.people.touch_session(&session.id, now).await?;
@@ -76,19 +79,33 @@ impl Desk {
     }
     /// The account of a session: still there, still the same person, not locked.
     async fn account_of(&self, session: &Session) -> Result<Option<Account>, StoreError> {
-        let Some((address, generation)) = &session.account else { return Ok(None) };
+        self.account_named(session.account.as_ref()).await
+    }
+    /// Who has shown the first factor a moment ago, and must show the second.
+    pub(super) async fn half_in(&self, visitor: &Visitor) -> Result<Option<Account>, StoreError> {
+        let now = self.now();
+        let recent = |s: &&Session| now.duration_since(s.created) <= HALF;
+        let half = visitor.session.as_ref().filter(recent).and_then(|s| s.half.as_ref());
+        self.account_named(half).await
+    }
+    async fn account_named(
+        &self,
+        named: Option<&(Address, [u8; 16])>,
+    ) -> Result<Option<Account>, StoreError> {
+        let Some((address, generation)) = named else { return Ok(None) };
         let account = self.vault.people.account(address).await?;
         Ok(account.filter(|account| account.generation == *generation && !account.locked))
     }
     /// A session with a cookie of its own, not yet kept.
-    pub(super) fn fresh(&self) -> Fresh {
+    pub(super) fn fresh(&self, visitor: &Visitor) -> Fresh {
         let mut secret = Zeroizing::new([0; 32]);
         rand::fill(secret.as_mut_slice());
         let token = LinkToken::from_random(secret);
-        let now = self.now();
-        let id = token.hash();
-        let session =
-            Session { id, account: None, pending: None, wants: None, created: now, seen: now };
+        let session = Session {
+            agent: visitor.agent.clone(),
+            client: visitor.client,
+            ..Session::new(token.hash(), self.now())
+        };
         Fresh { token, session }
     }
     /// Keeps a session in place of the one the browser had, and leads on with its cookie. A new
@@ -120,6 +137,44 @@ impl Desk {
         let mut response = Redirect::to(to).into_response();
         response.headers_mut().insert(SET_COOKIE, cookie);
         Ok(response)
+    }
+}
+
+/// True if a session has not ended by idleness or age.
+pub(super) fn runs(session: &Session, now: Timestamp) -> bool {
+    now.duration_since(session.seen) <= IDLE && now.duration_since(session.created) <= LONGEST
+}
+
+/// What the browser says of itself, as its owner would: `Firefox on Windows`.
+fn agent_of(headers: &HeaderMap) -> String {
+    // The more special name first: most browsers also name those that they resemble.
+    const BROWSERS: [(&str, &str); 7] = [
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("SamsungBrowser/", "Samsung Internet"),
+        ("Firefox/", "Firefox"),
+        ("FxiOS/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    const SYSTEMS: [(&str, &str); 7] = [
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "Mac"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ];
+    let text = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let named = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| text.contains(mark)).map(|(_, name)| *name)
+    };
+    match (named(&BROWSERS), named(&SYSTEMS)) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(browser), None) => browser.to_owned(),
+        (None, Some(system)) => format!("A browser on {system}"),
+        (None, None) => "A browser".to_owned(),
     }
 }
 

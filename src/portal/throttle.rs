@@ -91,6 +91,11 @@ fn make_room(entries: &mut HashMap<String, Entry>, key: &str, now: Timestamp) {
     }
 }
 
+/// What a try is counted by: whom it is aimed at, and where it comes from.
+pub(super) fn keys_of(own: &str, client: Option<IpAddr>) -> Vec<String> {
+    std::iter::once(own.to_owned()).chain(client.map(client_key)).collect()
+}
+
 /// A client address as a key: one IPv6 customer has at least a /64.
 pub(super) fn client_key(client: IpAddr) -> String {
     match client.to_canonical() {

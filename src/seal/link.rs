@@ -7,6 +7,10 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+/// Letters of check codes. No vowels, so that none spells a word; no digits, so that none looks like
+/// a mailed code.
+const LETTERS: &str = "bcdfghjkmnprstwz";
+
 /// SHA-256 of a token, the only form that is stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenHash([u8; 32]);
@@ -52,6 +56,28 @@ impl TokenHash {
             hash.update(part);
         }
         Self(hash.finalize().into())
+    }
+
+    /// A short code by which the reader of a notice can ask whether it is ours: the hash's first 48
+    /// bits as twelve letters. It leads to no message, and not back to the token.
+    pub fn check_code(&self) -> String {
+        let nibbles = self.0.iter().take(6).flat_map(|b| [b >> 4, b & 0x0f]);
+        let letters = nibbles.map(|n| LETTERS.as_bytes().get(usize::from(n)).copied());
+        let letters: Vec<u8> = letters.flatten().collect();
+        let groups = letters.chunks(4).map(|group| String::from_utf8_lossy(group).into_owned());
+        groups.collect::<Vec<_>>().join("-")
+    }
+
+    /// The first bytes of the hash behind a code as it was typed; `None` if it has not its form.
+    pub fn parse_check_code(text: &str) -> Option<[u8; 6]> {
+        let typed = text.chars().filter(|c| !c.is_whitespace() && !matches!(c, '-' | '–' | '.'));
+        let nibbles: Option<Vec<u8>> = typed
+            .take(13)
+            .map(|c| u8::try_from(LETTERS.find(c.to_ascii_lowercase())?).ok())
+            .collect();
+        let bytes: Vec<u8> =
+            nibbles?.chunks(2).filter_map(|pair| Some(pair.first()? << 4 | pair.get(1)?)).collect();
+        (text.len() < 64).then_some(bytes)?.try_into().ok()
     }
 
     /// The bytes.
@@ -124,6 +150,23 @@ mod tests {
         assert_eq!(data_encoding::HEXLOWER.encode(token.hash().as_bytes()), known);
         let other = LinkToken::from_random(Zeroizing::new([1; 32]));
         assert!(!token.hash().same(&other.hash()));
+    }
+
+    #[test]
+    fn a_check_code_leads_back_to_the_start_of_its_hash() {
+        let hash = LinkToken::parse(&"A".repeat(43)).unwrap().hash();
+        let code = hash.check_code();
+        // Notices in mailboxes outlive releases: the code must not change.
+        assert_eq!(code, "bzbb-kfmh-rjzn");
+        let start: [u8; 6] = hash.as_bytes()[..6].try_into().unwrap();
+        let spoken = code.to_uppercase().replace('-', " ");
+        for typed in [code.clone(), spoken, format!("  {code}. "), code.replace('-', "")] {
+            assert_eq!(TokenHash::parse_check_code(&typed), Some(start), "{typed}");
+        }
+        let (short, long) = (code.trim_end_matches('n').to_owned(), format!("{code}b"));
+        for typed in ["", "abcd-efgh-jkmn", "bcdf", "1234-5678-9012", &short, &long] {
+            assert_eq!(TokenHash::parse_check_code(typed), None, "{typed}");
+        }
     }
 
     #[test]

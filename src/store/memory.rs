@@ -42,6 +42,7 @@ struct Book {
     last_token: u64,
     grants: HashMap<GrantId, Grant>,
     accounts: BTreeMap<Address, Account>,
+    vacated: HashMap<Address, Timestamp>,
     sessions: HashMap<TokenHash, Session>,
     notes: BTreeMap<(NoteKind, String), Vec<u8>>,
     health: Health,
@@ -75,6 +76,7 @@ impl MemoryStore {
             last_token: 0,
             grants: HashMap::new(),
             accounts: BTreeMap::new(),
+            vacated: HashMap::new(),
             sessions: HashMap::new(),
             notes: BTreeMap::new(),
             health: Health::Ok,
@@ -499,6 +501,11 @@ impl PeopleStore for MemoryStore {
     async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
         Ok(self.book().grants.values().find(|g| g.token == *token).cloned())
     }
+    async fn grants_by_hash(&self, start: [u8; 6], max: usize) -> Result<Vec<Grant>, StoreError> {
+        let book = self.book();
+        let grants = book.grants.values().filter(|g| g.token.as_bytes().starts_with(&start));
+        Ok(grants.take(max).cloned().collect())
+    }
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
         Ok(self.book().grants.get(&id).cloned())
     }
@@ -532,15 +539,37 @@ impl PeopleStore for MemoryStore {
         let alike = book.accounts.values().filter(|a| without_case(&a.address) == folded);
         Ok(alike.take(Account::LIKE).cloned().collect())
     }
+    async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        let book = self.book();
+        Ok(book.accounts.values().find(|account| account.generation == generation).cloned())
+    }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         self.book().accounts.insert(account.address.clone(), account.clone());
         Ok(())
     }
-    async fn remove_account(&self, address: &Address) -> Result<(), StoreError> {
+    async fn change_account(
+        &self,
+        old: Option<&Account>,
+        new: &Account,
+    ) -> Result<bool, StoreError> {
         let mut book = self.book();
-        book.accounts.remove(address);
+        let same = book.accounts.get(&new.address) == old;
+        if same {
+            book.accounts.insert(new.address.clone(), new.clone());
+        }
+        Ok(same)
+    }
+    async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
+        let mut book = self.book();
         book.sessions.retain(|_, s| !s.is_of(address));
-        Ok(())
+        let removed = book.accounts.remove(address).is_some();
+        if removed {
+            book.vacated.insert(address.clone(), at);
+        }
+        Ok(removed)
+    }
+    async fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.book().vacated.get(address).copied())
     }
     async fn accounts(
         &self,
@@ -553,6 +582,11 @@ impl PeopleStore for MemoryStore {
     }
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         Ok(self.book().sessions.get(id).cloned())
+    }
+    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError> {
+        let book = self.book();
+        let own = |s: &&Session| s.account.as_ref().is_some_and(|(address, _)| address == account);
+        Ok(book.sessions.values().filter(own).take(max).cloned().collect())
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         self.book().sessions.insert(session.id, session.clone());

@@ -13,7 +13,9 @@ pub mod sled;
 pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
-pub use people::{Account, Code, Grant, GrantState, PeopleStore, Session};
+pub use people::{
+    Account, Code, Grant, GrantState, Passkey, PeopleStore, Purpose, SecondFactor, Session,
+};
 pub use queue::{
     Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome,
     QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,

@@ -2,12 +2,13 @@
 //! hashes only.
 use crate::{
     mail::{Address, GrantId, QueueId},
-    seal::TokenHash,
+    seal::{TokenHash, WrappedKey},
     store::StoreError,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Leave to open one message at the portal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +38,10 @@ pub enum GrantState {
     Live,
     /// Its time is over.
     Expired,
-    /// The sender's side took it back.
+    /// Its notice was refused for good, so nobody can come for it.
     Recalled,
+    /// The sender's side took it back.
+    Withdrawn,
 }
 /// A recipient's account. Written only once the mailbox has proved itself by a code.
 ///
@@ -62,6 +65,50 @@ pub struct Account {
     pub created: Timestamp,
     /// Locked by the help desk.
     pub locked: bool,
+    /// The mailbox had another identity until then: what was sealed for it up to that time is not
+    /// this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Language that the reader likes best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Second factor, also one that is still being set up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<SecondFactor>,
+    /// Passkeys (`WebAuthn`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passkeys: Vec<Passkey>,
+}
+/// A passkey: a public key whose other half never leaves the reader's device.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passkey {
+    /// Credential id, base64url.
+    pub id: String,
+    /// Public key, `SubjectPublicKeyInfo` in DER, base64url.
+    pub key: String,
+    /// COSE algorithm of its signatures.
+    pub algorithm: i32,
+    /// Signatures that its device has counted; 0 if it does not count.
+    pub counter: u32,
+    /// What its owner calls it.
+    pub name: String,
+    /// When it was added.
+    pub created: Timestamp,
+    /// When it last let somebody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Timestamp>,
+}
+/// Time-based one-time passwords (RFC 6238) of an account.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondFactor {
+    /// What the secret is made from, sealed.
+    pub seed: WrappedKey,
+    /// True once a code has proved that the reader's app has the secret; asked for from then on.
+    pub on: bool,
+    /// The last time step that was used: each code is good once (RFC 6238 §5.2).
+    pub step: u64,
+    /// Hashes of recovery codes that are left.
+    pub recovery: Vec<TokenHash>,
 }
 /// A browser's session; kept under the hash of its cookie.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +119,20 @@ pub struct Session {
     pub account: Option<(Address, [u8; 16])>,
     /// Registration or reset that waits for its code in this browser.
     pub pending: Option<Code>,
+    /// Who has shown the first factor, and must show the second before being signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half: Option<(Address, [u8; 16])>,
     /// The grant whose link led here; shown after sign-in.
     pub wants: Option<GrantId>,
+    /// When the password was last typed, for what asks for it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Timestamp>,
+    /// The browser, in a few words, for its owner to know it again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+    /// Where it was when it signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<IpAddr>,
     /// Begun.
     pub created: Timestamp,
     /// Last used (written at most once a minute).
@@ -88,12 +147,53 @@ pub struct Code {
     pub until: Timestamp,
     /// Tries left.
     pub tries: u8,
-    /// The account that comes into being (or gets this password) when the code is right.
+    /// The account that comes into being when the code is right. For another purpose only its
+    /// address counts, as it was typed: there may be no such account.
     pub account: Account,
+    /// What the code is for.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+/// What a mailed code is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// The mailbox proves itself, and its account comes into being.
+    #[default]
+    Register,
+    /// A new password.
+    Reset,
+    /// Sign-in without a password.
+    SignIn,
 }
 impl Account {
     /// Accounts named at most by [`PeopleStore::accounts_like`].
     pub const LIKE: usize = 2;
+    /// A new identity of a mailbox: no names, and no way in yet.
+    pub const fn new(address: Address, generation: [u8; 16], created: Timestamp) -> Self {
+        Self {
+            address,
+            generation,
+            first_name: String::new(),
+            last_name: String::new(),
+            password: String::new(),
+            created,
+            locked: false,
+            since: None,
+            language: None,
+            second: None,
+            passkeys: Vec::new(),
+        }
+    }
+    /// True if a grant is for this identity: for its mailbox, and not from a time when the mailbox
+    /// was somebody else's.
+    pub fn holds(&self, grant: &Grant) -> bool {
+        grant.recipient == self.address && self.since.is_none_or(|since| grant.sealed > since)
+    }
+    /// The second factor, if it is in use.
+    pub fn second_factor(&self) -> Option<&SecondFactor> {
+        self.second.as_ref().filter(|second| second.on)
+    }
 }
 /// An address without the case of its letters.
 pub(super) fn without_case(address: &Address) -> String {
@@ -102,6 +202,16 @@ pub(super) fn without_case(address: &Address) -> String {
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Account({})", self.address)
+    }
+}
+impl std::fmt::Debug for Passkey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passkey(..)")
+    }
+}
+impl std::fmt::Debug for SecondFactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecondFactor(..)")
     }
 }
 impl std::fmt::Debug for Session {
@@ -126,11 +236,26 @@ impl Grant {
     }
 }
 impl Session {
-    /// True if it is of that mailbox: signed in, or waiting for a code that would make or change
-    /// its account.
+    /// A session of nobody yet.
+    pub const fn new(id: TokenHash, now: Timestamp) -> Self {
+        Self {
+            id,
+            account: None,
+            pending: None,
+            half: None,
+            wants: None,
+            proved: None,
+            agent: String::new(),
+            client: None,
+            created: now,
+            seen: now,
+        }
+    }
+    /// True if it is of that mailbox: signed in or on the way there, or waiting for a code that
+    /// would make or change its account.
     pub fn is_of(&self, address: &Address) -> bool {
-        let signed_in = self.account.as_ref().is_some_and(|(a, _)| a == address);
-        signed_in || self.pending.as_ref().is_some_and(|code| code.account.address == *address)
+        let in_or_half = self.account.iter().chain(&self.half).any(|(a, _)| a == address);
+        in_or_half || self.pending.as_ref().is_some_and(|code| code.account.address == *address)
     }
     /// True if [`PeopleStore::remove_sessions`] with these arguments ends it, `keep` apart.
     pub fn ends_with(&self, account: Option<&Address>, before: Option<Timestamp>) -> bool {
@@ -142,6 +267,8 @@ impl Session {
 pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// The grant of a link.
     async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError>;
+    /// Up to `max` grants whose token's hash begins with these bytes.
+    async fn grants_by_hash(&self, start: [u8; 6], max: usize) -> Result<Vec<Grant>, StoreError>;
     /// A grant.
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError>;
     /// Grants, newest first, of one recipient or of all, after that one.
@@ -158,11 +285,24 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// Up to [`Account::LIKE`] accounts whose address reads the same when the case of its letters
     /// is left aside: for people who type theirs.
     async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError>;
+    /// The account of that identity.
+    async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError>;
     /// Creates or replaces an account.
     async fn put_account(&self, account: &Account) -> Result<(), StoreError>;
-    /// Removes an account and its sessions. Its grants stay: a message is for a mailbox, and who
-    /// registers that mailbox anew has proved to hold it, and finds what is still kept for it.
-    async fn remove_account(&self, address: &Address) -> Result<(), StoreError>;
+    /// Creates an account where there is none (`old` is `None`), or replaces it if it still is what
+    /// it was. False, and nothing is changed, if it is not: two changes at a time never undo each
+    /// other.
+    async fn change_account(
+        &self,
+        old: Option<&Account>,
+        new: &Account,
+    ) -> Result<bool, StoreError>;
+    /// Removes an account and its sessions; false if there was none. A mailbox belongs to a person
+    /// and not to a string: what was sealed for it so far is for nobody who registers it anew, and
+    /// [`PeopleStore::vacated`] says so from then on.
+    async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError>;
+    /// When the last account of that address was removed.
+    async fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError>;
     /// Accounts after that address.
     async fn accounts(
         &self,
@@ -171,7 +311,9 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Account>, StoreError>;
     /// A session.
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError>;
-    /// Creates or replaces a session.
+    /// Up to `max` sessions that are signed in at that account, in no order.
+    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError>;
+    /// Creates or replaces a session. Who is signed in never changes.
     async fn put_session(&self, session: &Session) -> Result<(), StoreError>;
     /// Notes that a session was used. One that has ended meanwhile stays ended: a request that runs
     /// beside a sign-out must not bring it back.

@@ -55,6 +55,7 @@ impl Vault {
             // A report has no sender to name: the house itself stands in.
             sender: message.facts.sender.as_ref().unwrap_or(&settings.head.from),
             link: &link,
+            check: &grant.token.check_code(),
             expires: grant.expires,
             at: grant.sealed,
             id,
@@ -70,18 +71,27 @@ impl Vault {
         self.seal_own(facts, vec![grant.recipient.clone()], &text)
     }
 
-    /// Takes grants back; returns how many were live until now. The next sweep destroys the keys of
-    /// messages that nobody else may open.
+    /// Takes grants back whose notice was refused; returns how many were live until now. The next
+    /// sweep destroys the keys of messages that nobody else may open.
     pub async fn recall(&self, grants: &[GrantId]) -> Result<usize, VaultError> {
-        let mut recalled = 0;
+        self.end_grants(grants, GrantState::Recalled).await
+    }
+
+    /// As [`Vault::recall`], for grants that the sender's side takes back.
+    pub async fn withdraw(&self, grants: &[GrantId]) -> Result<usize, VaultError> {
+        self.end_grants(grants, GrantState::Withdrawn).await
+    }
+
+    async fn end_grants(&self, grants: &[GrantId], end: GrantState) -> Result<usize, VaultError> {
+        let mut ended = 0;
         for id in grants {
             let Some(mut grant) = self.people.grant(*id).await? else { continue };
             if grant.state == GrantState::Live {
-                grant.state = GrantState::Recalled;
+                grant.state = end;
                 self.people.update_grant(&grant).await?;
-                recalled += 1;
+                ended += 1;
             }
         }
-        Ok(recalled)
+        Ok(ended)
     }
 }

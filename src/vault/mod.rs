@@ -1,15 +1,16 @@
 //! The verbs of sealed mail: deposit, open, grant, expire. The only room that joins keys and stored
 //! bytes.
 //!
-//! Content comes out by three doors and no other: [`Vault::open_cleared`] takes a proven
-//! connection, [`Vault::read`] a recipient's proven access, and [`Vault::open_notice`] gives only
-//! what we wrote ourselves.
+//! Content comes out by four doors and no other: [`Vault::open_cleared`] takes a proven
+//! connection, [`Vault::read`] a recipient's proven access, [`Vault::open_notice`] gives only what we
+//! wrote ourselves, and [`Vault::export`] serves the operator at the control socket.
 
 mod deposit;
 mod dkim;
 mod expire;
 mod grant;
 mod open;
+mod people;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use deposit::{Deposit, Finished};
 pub use dkim::{DkimError, DkimKey};
 pub use expire::HISTORY;
 pub use open::{Access, AccessAnswer, Content};
+pub use people::{CODE_MINUTES, Change};
 
 use crate::{
     clock::Clock,

@@ -84,15 +84,7 @@ fn address(text: &str) -> Address {
 }
 
 fn account(text: &str) -> Account {
-    Account {
-        address: address(text),
-        generation: [1; 16],
-        first_name: "Ann".to_owned(),
-        last_name: "Reader".to_owned(),
-        password: String::new(),
-        created: "2026-11-22T13:00:00Z".parse().unwrap(),
-        locked: false,
-    }
+    Account::new(address(text), [1; 16], "2026-11-22T13:00:00Z".parse().unwrap())
 }
 
 fn facts(vault: &Vault, class: Class, sender: ReversePath) -> MessageFacts {
@@ -619,13 +611,10 @@ async fn after_its_time_key_and_body_are_gone_and_later_the_record() {
     let (row, grant, _) = house.granted(&mail(500_000)).await;
     let access = house.access(&grant).await;
     assert_eq!(house.vault.sweep().await.unwrap(), 0, "nothing is over yet");
+    let now = house.vault.clock.now();
     let session = Session {
-        id: TokenHash::from_bytes([3; 32]),
-        account: None,
-        pending: None,
-        wants: None,
-        created: house.vault.clock.now(),
-        seen: house.vault.clock.now() + DAY * 60 - SignedDuration::from_hours(20),
+        seen: now + DAY * 60 - SignedDuration::from_hours(20),
+        ..Session::new(TokenHash::from_bytes([3; 32]), now)
     };
     house.store.put_session(&session).await.unwrap();
 

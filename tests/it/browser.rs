@@ -101,17 +101,17 @@ async fn sign_out_and_in(browser: &Client, address: &str, link: &str) {
     picture(browser, "5-inbox").await;
 }
 
-async fn field(browser: &Client, name: &str) -> Element {
+pub async fn field(browser: &Client, name: &str) -> Element {
     let found = browser.wait().for_element(Locator::Css(&format!("[name='{name}']"))).await;
     found.unwrap_or_else(|e| panic!("no field {name}: {e}"))
 }
 
-async fn submit(browser: &Client) {
+pub async fn submit(browser: &Client) {
     click(browser, "main form button[type='submit'], main form button:not([type])").await;
 }
 
 /// Presses a button and waits for the page that it leads to: the driver may answer before that.
-async fn click(browser: &Client, css: &str) {
+pub async fn click(browser: &Client, css: &str) {
     let before = browser.current_url().await.expect("url");
     browser.find(Locator::Css(css)).await.expect("a button").click().await.expect("clicked");
     let end = Instant::now() + Duration::from_secs(60);
@@ -122,7 +122,7 @@ async fn click(browser: &Client, css: &str) {
 }
 
 /// Waits until the page's main part says `words`.
-async fn shows(browser: &Client, words: &str) {
+pub async fn shows(browser: &Client, words: &str) {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let shown = text(browser).await;
@@ -134,12 +134,12 @@ async fn shows(browser: &Client, words: &str) {
 }
 
 /// The words of the page's main part; an error while another page takes its place.
-async fn text(browser: &Client) -> Result<String, CmdError> {
+pub async fn text(browser: &Client) -> Result<String, CmdError> {
     browser.find(Locator::Css("main")).await?.text().await
 }
 
 /// Pictures of the pages go where `RESTANTE_PICTURES` points, for people to look at.
-async fn picture(browser: &Client, name: &str) {
+pub async fn picture(browser: &Client, name: &str) {
     if let Some(folder) = std::env::var_os("RESTANTE_PICTURES") {
         let png = browser.screenshot().await.expect("a picture");
         fs::create_dir_all(&folder).expect("folder");

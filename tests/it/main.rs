@@ -3,8 +3,10 @@
 #![expect(unreachable_pub, reason = "nothing outside this binary can reach anything in it")]
 #![expect(clippy::string_slice, reason = "a test that cuts text wrongly may fail")]
 
+mod accounts;
 mod branding;
 mod browser;
+mod browser_account;
 mod crash;
 mod demo;
 mod dialogues;

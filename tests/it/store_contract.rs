@@ -22,8 +22,9 @@ use restante::{
     },
     store::{
         Account, Ask, Attempt, BodyStore, Claim, Claimed, Code, DnsRecord, Filter, Grant,
-        GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome,
-        PeopleStore, QueueStore, RecipientState, Room, Session, Settle, StoreError,
+        GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey,
+        PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session, Settle,
+        StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -74,6 +75,10 @@ contract! {
     accounts_and_sessions_come_and_go,
     a_use_of_a_session_never_brings_it_back,
     accounts_are_found_whatever_the_case,
+    an_account_is_changed_only_as_it_was_read,
+    an_account_is_found_by_its_identity,
+    a_mailbox_remembers_that_somebody_left,
+    sessions_of_an_account_are_listed,
     notes_come_back_by_kind_and_key,
     notes_are_listed_page_by_page,
     a_note_is_bounded,
@@ -696,27 +701,25 @@ async fn grants_are_found_by_token_and_by_recipient(s: &impl Store) {
     assert_eq!(found, grant(3, 3, "odd@a.example"));
     assert_eq!(s.grant(found.id).await.unwrap(), Some(found));
     assert!(s.grant_by_token(&TokenHash::from_bytes([77; 32])).await.unwrap().is_none());
+    assert_eq!(s.grants_by_hash([3; 6], 2).await.unwrap(), [grant(3, 3, "odd@a.example")]);
+    for (start, reason) in [([77; 6], "none"), ([3, 3, 3, 3, 3, 4], "the last byte counts")] {
+        assert!(s.grants_by_hash(start, 2).await.unwrap().is_empty(), "{reason}");
+    }
 }
 
 fn account(text: &str) -> Account {
     Account {
-        address: address(text),
-        generation: [1; 16],
         first_name: "A".to_owned(),
         last_name: "B".to_owned(),
         password: "$argon2id$…".to_owned(),
-        created: at(0),
-        locked: false,
+        ..Account::new(address(text), [1; 16], at(0))
     }
 }
 fn session(n: u8, of: Option<&str>, seen: i64) -> Session {
     Session {
-        id: TokenHash::from_bytes([n; 32]),
         account: of.map(|a| (address(a), [1; 16])),
-        pending: None,
-        wants: None,
-        created: at(0),
         seen: at(seen),
+        ..Session::new(TokenHash::from_bytes([n; 32]), at(0))
     }
 }
 async fn accounts_and_sessions_come_and_go(s: &impl Store) {
@@ -738,6 +741,7 @@ async fn accounts_and_sessions_come_and_go(s: &impl Store) {
         until: at(9),
         tries: 3,
         account: account("a@a.example"),
+        purpose: Purpose::Reset,
     };
     let resetting = Session { pending: Some(code), ..session(5, None, 90) };
     for one in [
@@ -770,7 +774,7 @@ async fn accounts_and_sessions_come_and_go(s: &impl Store) {
     );
     assert_eq!(left().await, [1], "the kept one; a reset under way ends too");
     s.put_session(&session(3, b, 99)).await.unwrap();
-    s.remove_account(&address("a@a.example")).await.unwrap();
+    assert!(s.remove_account(&address("a@a.example"), at(100)).await.unwrap());
     assert!(s.account(&address("a@a.example")).await.unwrap().is_none());
     assert_eq!(left().await, [3]);
     for _ in 0..2 {
@@ -779,6 +783,85 @@ async fn accounts_and_sessions_come_and_go(s: &impl Store) {
     assert!(left().await.is_empty());
 }
 
+async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
+    let who = address("a@a.example");
+    let (first, other) =
+        (account("a@a.example"), Account { locked: true, ..account("a@a.example") });
+    assert!(s.change_account(None, &first).await.unwrap(), "there is none yet");
+    assert!(!s.change_account(None, &other).await.unwrap(), "now there is one");
+    assert!(!s.change_account(Some(&other), &other).await.unwrap(), "not what it was");
+    assert!(s.account(&who).await.unwrap() == Some(first.clone()));
+    let second = SecondFactor {
+        seed: WrappedKey::from_bytes(&[7; WrappedKey::LEN]).unwrap(),
+        on: true,
+        step: 9,
+        recovery: vec![TokenHash::from_bytes([3; 32])],
+    };
+    let passkey = Passkey {
+        id: "id".to_owned(),
+        key: "key".to_owned(),
+        algorithm: -7,
+        counter: 3,
+        name: "phone".to_owned(),
+        created: at(1),
+        used: None,
+    };
+    let (second, passkeys) = (Some(second), vec![passkey]);
+    let whole = Account { second, passkeys, since: Some(at(3)), ..other };
+    assert!(s.change_account(Some(&first), &whole).await.unwrap());
+    assert!(s.account(&who).await.unwrap() == Some(whole.clone()), "all of it comes back");
+    assert!(s.remove_account(&who, at(9)).await.unwrap());
+    assert!(!s.change_account(Some(&whole), &first).await.unwrap(), "it has gone");
+}
+async fn an_account_is_found_by_its_identity(s: &impl Store) {
+    let of = async |n: u8| {
+        let found = s.account_of([n; 16]).await.unwrap();
+        found.map(|account| account.address.to_string())
+    };
+    let who = |name: &str, n: u8| Account { generation: [n; 16], ..account(name) };
+    s.put_account(&who("a@a.example", 1)).await.unwrap();
+    s.put_account(&who("b@a.example", 2)).await.unwrap();
+    assert_eq!(of(1).await.as_deref(), Some("a@a.example"));
+    assert_eq!((of(2).await.as_deref(), of(3).await), (Some("b@a.example"), None));
+    s.put_account(&who("a@a.example", 3)).await.unwrap();
+    assert_eq!((of(1).await, of(3).await.as_deref()), (None, Some("a@a.example")));
+    s.remove_account(&address("b@a.example"), at(9)).await.unwrap();
+    assert_eq!(of(2).await, None);
+}
+async fn a_mailbox_remembers_that_somebody_left(s: &impl Store) {
+    let who = address("a@a.example");
+    assert!(!s.remove_account(&who, at(5)).await.unwrap(), "nobody was there");
+    assert_eq!(s.vacated(&who).await.unwrap(), None);
+    for time in [7, 9] {
+        s.put_account(&account("a@a.example")).await.unwrap();
+        assert!(s.remove_account(&who, at(time)).await.unwrap());
+        assert_eq!(s.vacated(&who).await.unwrap(), Some(at(time)), "the last time");
+    }
+    assert_eq!(s.vacated(&address("A@a.example")).await.unwrap(), None, "another mailbox");
+}
+async fn sessions_of_an_account_are_listed(s: &impl Store) {
+    let listed = async |of: &str, max| {
+        let found = s.sessions(&address(of), max).await.unwrap();
+        let mut ids: Vec<_> = found.iter().map(|one| one.id.as_bytes()[0]).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let (a, aa) = (Some("a@a.example"), Some("a@a.example.org"));
+    for one in [session(1, a, 1), session(2, aa, 2), session(3, a, 3), session(4, None, 4)] {
+        s.put_session(&one).await.unwrap();
+    }
+    let half = Session { half: session(1, a, 1).account, ..session(5, None, 5) };
+    s.put_session(&half).await.unwrap();
+    assert_eq!(listed("a@a.example", 9).await, [1, 3], "signed in, and nobody else's");
+    assert_eq!(listed("a@a.example", 1).await.len(), 1);
+    s.remove_session(&TokenHash::from_bytes([1; 32])).await.unwrap();
+    assert_eq!(listed("a@a.example", 9).await, [3]);
+    s.remove_sessions(Some(&address("a@a.example")), None, None).await.unwrap();
+    assert!(listed("a@a.example", 9).await.is_empty());
+    assert!(s.session(&half.id).await.unwrap().is_none(), "who was half in is out too");
+    s.remove_sessions(None, None, Some(at(50))).await.unwrap();
+    assert!(listed("a@a.example.org", 9).await.is_empty(), "idle");
+}
 async fn accounts_are_found_whatever_the_case(s: &impl Store) {
     for name in ["Ann@a.example", "ann@a.example.org", "ann@b.example", "anna@a.example"] {
         s.put_account(&account(name)).await.unwrap();
@@ -795,7 +878,7 @@ async fn accounts_are_found_whatever_the_case(s: &impl Store) {
     assert!(like("an@a.example").await.is_empty());
     s.put_account(&account("ann@a.example")).await.unwrap();
     assert_eq!(like("aNN@a.example").await, ["Ann@a.example", "ann@a.example"], "two of them");
-    s.remove_account(&address("Ann@a.example")).await.unwrap();
+    s.remove_account(&address("Ann@a.example"), at(1)).await.unwrap();
     assert_eq!(like("ANN@a.example").await, ["ann@a.example"]);
 }
 /// A value that is no other one's.

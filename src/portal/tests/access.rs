@@ -26,7 +26,7 @@ const fn method(verb: Verb) -> &'static str {
 
 #[test]
 fn the_table_opens_what_the_interface_opens_and_no_more() {
-    let open = ["/", "/m/{token}", "/login", "/register", "/verify"];
+    let open = ["/", "/m/{token}", "/login", "/register", "/verify", "/reset", "/check"];
     for route in ROUTES {
         let expected = if open.contains(&route.path) || route.path.starts_with("/assets/") {
             Access::Open
@@ -92,7 +92,6 @@ async fn signed_in_unknown_paths_are_404_and_wrong_methods_405() {
         ("POST", "/nowhere", 404),
         ("GET", "/inbox/nonsense", 404),
         ("GET", "/assets/nothing.css", 404),
-        ("GET", "/account", 404),
         ("DELETE", "/inbox", 405),
         ("GET", "/logout", 405),
     ];
@@ -193,6 +192,7 @@ async fn every_answer_tells_the_browser_what_it_may_do() {
         assert!(answer.header("permissions-policy").is_some(), "{path}");
         let csp = answer.header("content-security-policy").unwrap();
         assert!(csp.contains("default-src 'none'") && !csp.contains("script"), "{path}: {csp}");
+        assert!(!answer.text_if_any().contains("<script"), "{path}");
         let download = path.contains("attachments") || path.ends_with(".eml");
         assert_eq!(csp.starts_with("sandbox"), download || path.ends_with("html"), "{path}: {csp}");
         let framed = if path.ends_with("/html") { "SAMEORIGIN" } else { "DENY" };

@@ -1,8 +1,10 @@
 //! The portal as visitors meet it: a served router, browsers with cookies, a vault in memory. No
 //! sockets.
 mod access;
+mod account;
 mod journeys;
 mod reading;
+mod second;
 mod world;
 
 use scraper::{Html, Selector};
@@ -21,14 +23,18 @@ pub(super) fn assert_whole_page(text: &str, signed_in: bool) {
         ("header", 1),
         ("footer", 1),
         ("a.skip[href='#main']", 1),
-        ("script", 0),
+        ("script:not([src='/assets/passkey.js'])", 0),
         ("form[action='/logout']", usize::from(signed_in)),
     ] {
         assert_eq!(all(css).len(), count, "{css} in {text}");
     }
+    // The one script stands where passkeys are made and used, and nowhere else.
+    let script = all("script").len();
+    assert_eq!(script, all("form#passkey-form").len(), "{text}");
+    assert_eq!(script, all("noscript").len(), "and what to do without it is said");
     let ids: Vec<_> = all("[id]").into_iter().filter_map(|element| element.attr("id")).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id twice: {ids:?}");
-    for input in all("input:not([type=hidden])") {
+    for input in all("input:not([type=hidden]), select") {
         let id = input.attr("id").unwrap();
         assert_eq!(all(&format!("label[for='{id}']")).len(), 1, "{id} has no label");
         for by in input.attr("aria-describedby").unwrap_or_default().split_whitespace() {

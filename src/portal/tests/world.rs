@@ -69,6 +69,7 @@ pub(super) struct World {
     pub(super) clock: Arc<Hands>,
     pub(super) store: MemoryStore,
     pub(super) vault: Vault,
+    portal: Portal,
     dial: mpsc::Sender<DuplexStream>,
 }
 /// A message kept for somebody: the grant and the token of its link.
@@ -118,8 +119,12 @@ impl World {
             url: url.into(),
             overrides: BTreeMap::new(),
         };
-        let router = Portal::new(settings, vault.clone()).unwrap().router();
-        Self { clock, store, vault, dial: serve(router) }
+        let portal = Portal::new(settings, vault.clone()).unwrap();
+        let dial = serve(portal.router());
+        Self { clock, store, vault, portal, dial }
+    }
+    pub(super) fn clock_now(&self) -> Timestamp {
+        self.clock.now()
     }
     /// Keeps a message for somebody, as the relay would.
     pub(super) async fn keep(&self, recipient: &str, message: &[u8]) -> Kept {
@@ -214,6 +219,34 @@ impl World {
         let word = |w: &&str| w.len() == 6 && w.bytes().all(|b| b.is_ascii_digit());
         body.split(|c: char| !c.is_ascii_alphanumeric()).find(word).map(ToOwned::to_owned)
     }
+    /// The code that was asked for a moment ago: its mail is written after the answer.
+    pub(super) async fn code_after(&self, recipient: &str) -> Option<String> {
+        self.written().await;
+        self.mailed_code(recipient).await
+    }
+    /// Waits until no mail is being written any more.
+    pub(super) async fn written(&self) {
+        let all = u32::try_from(super::super::codes::MAILS_AT_ONCE).unwrap();
+        drop(self.portal.desk.mailing.acquire_many(all).await.unwrap());
+    }
+    /// Words to an account's owner, oldest first.
+    pub(super) async fn told(&self, recipient: &str) -> Vec<String> {
+        let filter = Filter { recipient: Some(address(recipient)), ..Filter::default() };
+        let mut all = self.store.list(&filter, None, 1000).await.unwrap();
+        all.retain(|(row, _)| row.facts.class == Class::Notice && row.facts.grant.is_none());
+        all.sort_by_key(|(row, _)| row.facts.arrived);
+        let mut texts = Vec::new();
+        for (row, _) in all {
+            let mut content = self.vault.open_notice(&row).await.unwrap();
+            let mut text = String::new();
+            while let Some(piece) = content.next().await.unwrap() {
+                text.push_str(std::str::from_utf8(&piece).unwrap());
+            }
+            assert!(!text.contains("/m/"), "no link");
+            texts.push(text.replace("=\r\n", ""));
+        }
+        texts
+    }
     /// Everything that a request could change.
     pub(super) fn snapshot(&self) -> String {
         format!("{:?}", self.store)
@@ -222,7 +255,12 @@ impl World {
         self.store.grant(kept.grant).await.unwrap().unwrap()
     }
     pub(super) fn browser(&self) -> Browser<'_> {
-        Browser { world: self, cookies: BTreeMap::new(), client: "192.0.2.1:999".into() }
+        Browser {
+            world: self,
+            cookies: BTreeMap::new(),
+            client: "192.0.2.1:999".into(),
+            agent: String::new(),
+        }
     }
     /// A browser that has gone from the link to the message.
     pub(super) async fn registered(&self, who: &str, kept: &Kept) -> Browser<'_> {
@@ -273,6 +311,7 @@ pub(super) struct Browser<'a> {
     world: &'a World,
     pub(super) cookies: BTreeMap<String, String>,
     pub(super) client: String,
+    pub(super) agent: String,
 }
 impl Browser<'_> {
     pub(super) async fn get(&mut self, path: &str) -> Answer {
@@ -292,6 +331,9 @@ impl Browser<'_> {
             format!("{method} {path} HTTP/1.1\r\nhost: portal.test\r\nconnection: close\r\n");
         text += &format!("x-test-client: {}\r\ncontent-length: {}\r\n", self.client, body.len());
         text += "content-type: application/x-www-form-urlencoded\r\n";
+        if !self.agent.is_empty() {
+            text += &format!("user-agent: {}\r\n", self.agent);
+        }
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -354,6 +396,10 @@ impl Answer {
     }
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
+    }
+    /// The text of a page; nothing for what is none.
+    pub(super) fn text_if_any(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap_or_default()
     }
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())

@@ -14,7 +14,10 @@
 //! | `p` address NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
 //! | `u` address | [`Account`](crate::store::Account) |
 //! | `l` address without case, NUL, address | nothing: accounts alike |
+//! | `k` identity | the address of its account |
+//! | `w` address | when its last account was removed |
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
+//! | `i` address NUL cookie's hash | nothing: an account's sessions |
 //! | `n` kind, key, NUL, number | a piece of a note's value, as it is |
 //! | `j` | the last epoch of the journal that is in here whole |
 //!
@@ -336,6 +339,10 @@ pub(super) fn grant(id: GrantId) -> Key {
 pub(super) fn token(token: &TokenHash) -> Key {
     key(b't', &[token.as_bytes()])
 }
+/// Keys of tokens whose hash begins so.
+pub(super) fn tokens(start: [u8; 6]) -> Key {
+    key(b't', &[&start])
+}
 pub(super) fn grants_of(id: QueueId) -> Key {
     key(b'q', &[id.as_bytes()])
 }
@@ -361,6 +368,12 @@ pub(super) fn grant_by_time(at: Timestamp, id: GrantId) -> Key {
 pub(super) fn account(address: &Address) -> Key {
     key(ACCOUNTS, &[address.to_string().as_bytes()])
 }
+pub(super) fn account_named(address: &[u8]) -> Key {
+    key(ACCOUNTS, &[address])
+}
+pub(super) fn identity(generation: [u8; 16]) -> Key {
+    key(b'k', &[&generation])
+}
 /// Keys of accounts whose addresses differ in the case of their letters only.
 pub(super) fn accounts_like(address: &Address) -> Key {
     key(b'l', &[without_case(address).as_bytes(), &[0]])
@@ -370,11 +383,25 @@ pub(super) fn account_like(address: &Address) -> Key {
 }
 /// The key of the account that ends a key of kind `l`.
 pub(super) fn account_at(like: &[u8]) -> Key {
-    let address = like.split(|b| *b == 0).nth(1).unwrap_or_default();
-    key(ACCOUNTS, &[address])
+    account_named(like.split(|b| *b == 0).nth(1).unwrap_or_default())
+}
+pub(super) fn vacated(address: &Address) -> Key {
+    key(b'w', &[address.to_string().as_bytes()])
 }
 pub(super) fn session(id: &TokenHash) -> Key {
     key(SESSIONS, &[id.as_bytes()])
+}
+pub(super) fn sessions_of(account: &Address) -> Key {
+    key(b'i', &[account.to_string().as_bytes(), &[0]])
+}
+pub(super) fn session_of(account: &Address, id: &TokenHash) -> Key {
+    let mut key = sessions_of(account);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+/// The session that ends a key of kind `i`.
+pub(super) fn session_at(key: &[u8]) -> Option<TokenHash> {
+    key.last_chunk().map(|id| TokenHash::from_bytes(*id))
 }
 /// Keys of a kind of notes.
 pub(super) fn notes(kind: NoteKind) -> Key {

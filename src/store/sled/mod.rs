@@ -501,6 +501,9 @@ impl PeopleStore for SledStore {
         let token = *token;
         self.committer.read(move |s| s.grant_by_token(&token)).await
     }
+    async fn grants_by_hash(&self, start: [u8; 6], max: usize) -> Result<Vec<Grant>, StoreError> {
+        self.committer.read(move |s| s.grants_by_hash(start, max)).await
+    }
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
         self.committer.read(move |s| s.grant(id)).await
     }
@@ -525,13 +528,28 @@ impl PeopleStore for SledStore {
         let address = address.clone();
         self.committer.read(move |s| s.accounts_like(&address)).await
     }
+    async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        self.committer.read(move |s| s.account_of(generation)).await
+    }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         let account = account.clone();
         self.committer.write(0, move |s| s.put_account(&account)).await
     }
-    async fn remove_account(&self, address: &Address) -> Result<(), StoreError> {
+    async fn change_account(
+        &self,
+        old: Option<&Account>,
+        new: &Account,
+    ) -> Result<bool, StoreError> {
+        let (old, new) = (old.cloned(), new.clone());
+        self.committer.write(0, move |s| s.change_account(old.as_ref(), &new)).await
+    }
+    async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let address = address.clone();
-        self.committer.write(0, move |s| s.remove_account(&address)).await
+        self.committer.write(0, move |s| s.remove_account(&address, at)).await
+    }
+    async fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
+        let address = address.clone();
+        self.committer.read(move |s| s.vacated(&address)).await
     }
     async fn accounts(
         &self,
@@ -544,6 +562,10 @@ impl PeopleStore for SledStore {
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         let id = *id;
         self.committer.read(move |s| s.session(&id)).await
+    }
+    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError> {
+        let account = account.clone();
+        self.committer.read(move |s| s.sessions(&account, max)).await
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
@@ -561,12 +583,7 @@ impl PeopleStore for SledStore {
     }
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {
         let id = *id;
-        self.committer
-            .write(0, move |s| {
-                s.remove_session(&id);
-                Ok(())
-            })
-            .await
+        self.committer.write(0, move |s| s.remove_session(&id)).await
     }
     async fn remove_sessions(
         &self,

@@ -19,6 +19,15 @@ impl State {
         let id = self.book.raw(&book::token(token))?.and_then(|id| book::grant_at(&id));
         id.map_or(Ok(None), |id| self.grant(id))
     }
+    pub(super) fn grants_by_hash(
+        &self,
+        start: [u8; 6],
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let found = self.book.page(book::under(book::tokens(start)), false, max)?;
+        let ids = found.iter().filter_map(|(_, id)| book::grant_at(id));
+        ids.filter_map(|id| self.grant(id).transpose()).collect()
+    }
     pub(super) fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
         self.book.get(&book::grant(id))
     }
@@ -63,20 +72,51 @@ impl State {
         let accounts = keys.iter().map(|(key, _)| self.book.get(&book::account_at(key)));
         accounts.filter_map(Result::transpose).collect()
     }
+    pub(super) fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        let Some(address) = self.book.raw(&book::identity(generation))? else { return Ok(None) };
+        let account: Option<Account> = self.book.get(&book::account_named(&address))?;
+        Ok(account.filter(|account| account.generation == generation))
+    }
     pub(super) fn put_account(&mut self, account: &Account) -> Result<(), StoreError> {
         let mut changes = Changes::default();
+        if let Some(old) = self.account(&account.address)? {
+            changes.remove(book::identity(old.generation));
+        }
+        let address = account.address.to_string().into_bytes();
+        changes.put_raw(book::identity(account.generation), address)?;
         changes.put(book::account(&account.address), account)?;
         changes.put_raw(book::account_like(&account.address), Vec::new())?;
         self.book.take(changes);
         Ok(())
     }
-    pub(super) fn remove_account(&mut self, address: &Address) -> Result<(), StoreError> {
+    pub(super) fn change_account(
+        &mut self,
+        old: Option<&Account>,
+        new: &Account,
+    ) -> Result<bool, StoreError> {
+        let same = self.account(&new.address)?.as_ref() == old;
+        if same {
+            self.put_account(new)?;
+        }
+        Ok(same)
+    }
+    pub(super) fn remove_account(
+        &mut self,
+        address: &Address,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.remove_sessions(Some(address), None, None)?;
+        let Some(account) = self.account(address)? else { return Ok(false) };
         let mut changes = Changes::default();
+        changes.remove(book::identity(account.generation));
         changes.remove(book::account(address));
         changes.remove(book::account_like(address));
+        changes.put(book::vacated(address), &at)?;
         self.book.take(changes);
-        Ok(())
+        Ok(true)
+    }
+    pub(super) fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
+        self.book.get(&book::vacated(address))
     }
     pub(super) fn accounts(
         &self,
@@ -93,9 +133,21 @@ impl State {
     pub(super) fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         self.book.get(&book::session(id))
     }
+    pub(super) fn sessions(
+        &self,
+        account: &Address,
+        max: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        let keys = self.book.page(book::under(book::sessions_of(account)), false, max)?;
+        let sessions = keys.iter().filter_map(|(key, _)| book::session_at(key));
+        sessions.filter_map(|id| self.session(&id).transpose()).collect()
+    }
     pub(super) fn put_session(&mut self, session: &Session) -> Result<(), StoreError> {
         let mut changes = Changes::default();
         changes.put(book::session(&session.id), session)?;
+        if let Some((address, _)) = &session.account {
+            changes.put_raw(book::session_of(address, &session.id), Vec::new())?;
+        }
         self.book.take(changes);
         Ok(())
     }
@@ -109,10 +161,12 @@ impl State {
             Some(_) | None => Ok(()),
         }
     }
-    pub(super) fn remove_session(&mut self, id: &TokenHash) {
+    pub(super) fn remove_session(&mut self, id: &TokenHash) -> Result<(), StoreError> {
+        let Some(session) = self.session(id)? else { return Ok(()) };
         let mut changes = Changes::default();
-        changes.remove(book::session(id));
+        forget(&mut changes, &session);
         self.book.take(changes);
+        Ok(())
     }
     pub(super) fn remove_sessions(
         &mut self,
@@ -127,14 +181,22 @@ impl State {
             let Some((last, _)) = pairs.last() else { return Ok(removed) };
             range.start = book::after(last.clone());
             let mut changes = Changes::default();
-            for (key, value) in pairs {
+            for (_, value) in pairs {
                 let session: Session = book::decode(&value)?;
                 if session.ends_with(account, before) && keep != Some(&session.id) {
-                    changes.remove(key);
+                    forget(&mut changes, &session);
                     removed += 1;
                 }
             }
             self.book.take(changes);
         }
+    }
+}
+
+/// A session goes with the row that leads to it.
+fn forget(changes: &mut Changes, session: &Session) {
+    changes.remove(book::session(&session.id));
+    if let Some((address, _)) = &session.account {
+        changes.remove(book::session_of(address, &session.id));
     }
 }

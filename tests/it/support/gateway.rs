@@ -28,6 +28,8 @@ pub struct Settings {
     pub inside: Option<SocketAddr>,
     /// How often partners are looked at; mostly never, so that hosts see what a test sends alone.
     pub watch: &'static str,
+    /// Host in `portal.url`: another name of loopback.
+    pub portal_host: String,
     /// Lines put into `[dns]`.
     pub dns: String,
     /// Lines put into `[smtp]`.
@@ -47,6 +49,7 @@ impl Default for Settings {
             anchors: None,
             inside: None,
             watch: "0s",
+            portal_host: "127.0.0.1".to_owned(),
             dns: "dnssec = \"off\"".to_owned(),
             smtp: String::new(),
             delivery: String::new(),
@@ -91,7 +94,7 @@ from = "secure@example.org"
 {notification}
 [portal]
 listen = "127.0.0.1:{portal}"
-url = "http://127.0.0.1:{portal}"
+url = "http://{portal_host}:{portal}"
 [log]
 level = "{log}"
 "#,
@@ -103,6 +106,7 @@ level = "{log}"
             delivery = self.delivery,
             notification = self.notification,
             log = self.log,
+            portal_host = self.portal_host,
             portal = super::free_port(&["127.0.0.1"]),
         )
     }

@@ -1,0 +1,76 @@
+//! `restante vault list`, `show`, `extend`, `recall`, `export`: what waits for pickup.
+
+use super::{
+    Exit,
+    look::{Paging, answered, list, path, show, time},
+    out,
+};
+use crate::control::{
+    Request, client,
+    view::{VaultDone, VaultLife, VaultRecipient, VaultView},
+};
+use jiff::SignedDuration;
+use std::{io, path::Path};
+
+/// `restante vault list`
+pub fn listed(socket: &Path, json: bool) -> Exit {
+    let names = ["ID", "RECIPIENT", "SEALED", "EXPIRES", "OPENED"];
+    let request = |after, max| Request::VaultList { after, max };
+    list(socket, json, Paging::default(), request, &names, |v: &VaultView| {
+        vec![vec![
+            v.id.to_string(),
+            v.recipient.to_string(),
+            time(v.sealed),
+            time(v.expires),
+            v.opened.map_or_else(|| "not yet".to_owned(), time),
+        ]]
+    })
+}
+
+/// `restante vault show ID`
+pub fn shown(socket: &Path, id: String, json: bool) -> Exit {
+    show(socket, &Request::VaultShow { id }, json, |life: &VaultLife| {
+        let (sender, arrived) = (path(life.sender.as_ref()), time(life.arrived));
+        out::line(format_args!(
+            "{} from {sender} arrived {arrived} ({} bytes)",
+            life.id, life.size
+        ));
+        recipients(&life.recipients);
+    })
+}
+
+/// `restante vault extend ID DURATION`
+pub fn extend(socket: &Path, id: String, by: SignedDuration, json: bool) -> Exit {
+    let request = Request::VaultExtend { id, seconds: by.as_secs() };
+    show(socket, &request, json, |done: &VaultDone| recipients(&done.recipients))
+}
+
+/// `restante vault recall ID`
+pub fn recall(socket: &Path, id: String, recipient: Option<String>, json: bool) -> Exit {
+    let request = Request::VaultRecall { id, recipient };
+    show(socket, &request, json, |done: &VaultDone| recipients(&done.recipients))
+}
+
+/// `restante vault export ID`: the message goes to stdout.
+pub fn export(socket: &Path, id: String) -> Exit {
+    let mut stdout = io::stdout().lock();
+    match answered(client::fetch(socket, &Request::VaultExport { id }, &mut stdout)) {
+        Ok(_) => Exit::Done,
+        Err(exit) => exit,
+    }
+}
+
+fn recipients(all: &[VaultRecipient]) {
+    let names = ["RECIPIENT", "STATE", "SEALED", "EXPIRES", "OPENED"];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    rows.extend(all.iter().map(|r| {
+        vec![
+            r.recipient.to_string(),
+            r.state.clone(),
+            time(r.sealed),
+            time(r.expires),
+            r.opened.map_or_else(|| "not yet".to_owned(), time),
+        ]
+    }));
+    out::table(&rows);
+}
