@@ -171,8 +171,7 @@ fn report(
     let Some(to) = about.sender.as_ref().filter(|_| !recipients.is_empty()) else {
         return Ok(None);
     };
-    let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    let id = QueueId::new(millis, rand::random());
+    let id = relay.ports().clock.new_id();
     let message = Dsn {
         reporting: &relay.settings().hostname,
         from: &relay.settings().report_from,
