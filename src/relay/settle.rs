@@ -41,6 +41,9 @@ impl Relay {
         let (settle, fates) = self.compose(claim, verdict).await;
         if self.write(claim, settle).await {
             log::fates(claim, &fates, self.now());
+            if fates.iter().any(|entry| matches!(entry.fate, Fate::Failed { .. })) {
+                report::end_grant(self, &claim.message.facts).await;
+            }
         }
     }
 
