@@ -182,9 +182,8 @@ fn facts(
     tls: Option<&str>,
 ) -> MessageFacts {
     let now = intake.vault.clock.now();
-    let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
     MessageFacts {
-        id: QueueId::new(millis, rand::random()),
+        id: intake.vault.clock.new_id(),
         class: Class::Protected,
         sender: transaction.sender.clone(),
         arrived: now,

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
@@ -78,11 +79,32 @@ pub struct DialerSettings {
     pub ca_dir: PathBuf,
 }
 
+/// What connections go over.
+#[async_trait]
+pub trait Transport: Send + Sync + std::fmt::Debug {
+    /// A byte stream to that address.
+    async fn open(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>>;
+}
+
+/// The network of this machine.
+#[derive(Debug)]
+struct Tcp;
+
+#[async_trait]
+impl Transport for Tcp {
+    async fn open(&self, address: SocketAddr) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(address).await?;
+        let _ = stream.set_nodelay(true);
+        Ok(Box::new(stream))
+    }
+}
+
 /// Opens connections.
 #[derive(Debug)]
 pub struct Dialer {
     settings: DialerSettings,
     clock: Arc<dyn Clock>,
+    transport: Arc<dyn Transport>,
     last: AtomicU64,
     files: PolicyFiles,
 }
@@ -133,8 +155,17 @@ impl From<Stop> for Failure {
 impl Dialer {
     /// A dialer; connections are numbered from 1.
     pub fn new(settings: DialerSettings, clock: Arc<dyn Clock>) -> Self {
+        Self::over(Arc::new(Tcp), settings, clock)
+    }
+
+    /// The same over another transport than TCP.
+    pub fn over(
+        transport: Arc<dyn Transport>,
+        settings: DialerSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let files = PolicyFiles::new(settings.ca_dir.clone());
-        Self { settings, clock, last: AtomicU64::new(0), files }
+        Self { settings, clock, transport, last: AtomicU64::new(0), files }
     }
 
     async fn dial(
@@ -173,6 +204,16 @@ impl Dialer {
         ))
     }
 
+    async fn open(&self, address: SocketAddr) -> Result<Box<dyn Stream>, Failure> {
+        let limit = self.settings.timeouts.connect;
+        let why = match timeout(limit, self.transport.open(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no connection in time".to_owned(),
+        };
+        Err(Failure::new(Trouble::Unreachable, format!("{address}: {why}")))
+    }
+
     /// `terms`: of TLS, where it is used.
     async fn once(
         &self,
@@ -181,7 +222,7 @@ impl Dialer {
         requirement: &Requirement,
         terms: Option<Terms>,
     ) -> Result<Link, Failure> {
-        let stream = tcp(address, self.settings.timeouts.connect).await?;
+        let stream = self.open(address).await?;
         let client = Client::new(self.settings.hostname.clone());
         let mut session = Session::new(client, stream, self.settings.timeouts);
         ready(&mut session).await?;
@@ -307,19 +348,6 @@ impl Connector for Dialer {
                 };
                 Err((trouble, Box::new(attempt)))
             }
-        }
-    }
-}
-
-async fn tcp(address: SocketAddr, limit: Duration) -> Result<Box<dyn Stream>, Failure> {
-    match timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            let _ = stream.set_nodelay(true);
-            Ok(Box::new(stream))
-        }
-        Ok(Err(error)) => Err(Failure::new(Trouble::Unreachable, format!("{address}: {error}"))),
-        Err(_) => {
-            Err(Failure::new(Trouble::Unreachable, format!("{address}: no connection in time")))
         }
     }
 }

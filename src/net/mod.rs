@@ -15,7 +15,7 @@ mod testing;
 pub mod tls;
 pub mod trust;
 
-pub use connect::{Dialer, DialerSettings, Timeouts};
+pub use connect::{Dialer, DialerSettings, Timeouts, Transport};
 pub use https::{HttpsClient, HttpsSettings};
 pub use listen::{BindError, bind, serve};
 pub use source::source_address;

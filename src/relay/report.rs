@@ -185,8 +185,7 @@ fn report(
     let Some(to) = about.sender.as_ref().filter(|_| !recipients.is_empty()) else {
         return Ok(None);
     };
-    let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    let id = QueueId::new(millis, rand::random());
+    let id = relay.ports().clock.new_id();
     let message = Dsn {
         reporting: &relay.settings().hostname,
         from: &relay.settings().report_from,
@@ -210,8 +209,8 @@ fn facts_of_report(id: QueueId, to: &Address, now: Timestamp) -> MessageFacts {
     MessageFacts::own(id, Class::Report, now, needs)
 }
 
-/// A recipient whose mailbox refuses even the notice will never read the message: the grant ends,
-/// and the sender of the message hears of it.
+/// A recipient whose mailbox refuses even the notice will never read the message: the sender hears
+/// of it, and the grant ends (see [`end_grant`]).
 async fn undeliverable_notice(
     relay: &Relay,
     notice: &MessageFacts,
@@ -229,13 +228,9 @@ async fn undeliverable_notice(
     if grant.opened.is_some() {
         return Ok(Vec::new());
     }
-    // Before the settle, and idempotent: after a crash in between the notice is refused again, and
-    // the report is made then.
-    relay.ports().vault.recall(&[grant.id]).await?;
     let Some((original, rows)) = relay.ports().queue.message(grant.message).await? else {
         return Ok(Vec::new());
     };
-    tracing::warn!(id = %grant.message, notice = %notice.id, "the notice was refused; the grant has ended");
     let wishes = &original.facts.wishes;
     let told = failed.into_iter().filter_map(|failed| {
         let row = rows.iter().find(|row| row.address == failed.address);
@@ -244,4 +239,25 @@ async fn undeliverable_notice(
         wanted.then_some(DsnRecipient { original: asked.original, ..failed })
     });
     in_parts(relay, &original.facts, told.collect(), now)
+}
+
+/// Ends the grant of a notice that failed. After the settle that says so and never before it: what is
+/// not settled comes up again, and the notice may be taken then. Where the process ends in between,
+/// the grant lasts for its time; its link is in nobody's hands.
+pub(super) async fn end_grant(relay: &Relay, notice: &MessageFacts) {
+    let (Class::Notice, Some(id)) = (notice.class, notice.grant) else { return };
+    let ports = relay.ports();
+    let ended = async {
+        match ports.people.grant(id).await? {
+            Some(grant) if grant.opened.is_none() => ports.vault.recall(&[id]).await,
+            Some(_) | None => Ok(0),
+        }
+    };
+    match ended.await {
+        Ok(0) => {}
+        Ok(_) => tracing::warn!(notice = %notice.id, "the notice failed; the grant has ended"),
+        Err(error) => {
+            tracing::error!(notice = %notice.id, "the notice failed; its grant stays: {error}");
+        }
+    }
 }

@@ -9,14 +9,17 @@ use super::{
     report,
 };
 use crate::{
-    mail::StatusClass,
+    mail::{QueueId, StatusClass},
     policy::{Reason, Why},
     store::{
         Attempt, Claim, Grant, NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle,
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 /// Times that outcomes are written before the lease is left to run out: some ten minutes, because
 /// what has been delivered and is not written goes out again.
@@ -39,6 +42,9 @@ impl Relay {
         let written = self.write(claim, settle).await;
         if written {
             log::fates(claim, &fates, self.now());
+            if fates.iter().any(|entry| matches!(entry.fate, Fate::Failed { .. })) {
+                report::end_grant(self, &claim.message.facts).await;
+            }
         }
         written
     }
@@ -155,13 +161,14 @@ impl Relay {
         Outcome { index, state, why, attempts, first_failed, warned, faults, grant }
     }
 
-    /// When to try again: by the schedule, a tenth more or less so that what failed together does
-    /// not come back together; and for the last time when the time to deliver is over.
+    /// When to try again: by the schedule, a tenth more or less; and for the last time when the
+    /// time to deliver is over.
     fn next(&self, claim: &Claim, row: &RecipientRow, now: Timestamp) -> Timestamp {
         let settings = self.settings();
         let step = usize::try_from(row.attempts).unwrap_or(usize::MAX);
         let wait = settings.retry.get(step).or_else(|| settings.retry.last()).copied();
-        let wait = wait.unwrap_or(NO_SCHEDULE).as_millis_f64() * rand::random_range(0.9..=1.1);
+        let wait = wait.unwrap_or(NO_SCHEDULE).as_millis_f64()
+            * spread(claim.message.facts.id, row.attempts);
         let wait = SignedDuration::from_secs_f64((wait / 1000.0).clamp(0.0, 1e9));
         let next = later(now, wait);
         let end = later(claim.message.facts.arrived, settings.give_up);
@@ -188,6 +195,15 @@ impl Relay {
         tracing::error!(%id, "outcome not written; the message is taken up again after its lease");
         false
     }
+}
+
+/// From 0.9 to 1.1, by the message and the attempt: messages that failed together do not come back
+/// together, and recipients of one message do, for they can share a transaction.
+fn spread(id: QueueId, attempt: u32) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (id, attempt).hash(&mut hasher);
+    let [high, low, ..] = hasher.finish().to_be_bytes();
+    0.9 + 0.2 * f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX)
 }
 
 /// Counts an attempt that broke off. Who did so [`FAULTS`] times in a row waits no longer for the

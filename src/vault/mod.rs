@@ -130,8 +130,7 @@ impl Vault {
 
     /// An id for a message that comes into being now.
     fn new_id(&self) -> QueueId {
-        let millis = u64::try_from(self.clock.now().as_millisecond()).unwrap_or_default();
-        QueueId::new(millis, rand::random())
+        self.clock.new_id()
     }
 }
 
