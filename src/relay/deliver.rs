@@ -55,6 +55,7 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
     let size = claim.message.size.saturating_add(u64::try_from(received.len()).unwrap_or(0));
     let mut search = Search::new(relay, claim, size);
     let (fates, attempts) = fates(relay, claim, &received, &mut search).await;
+    search.leave_alone();
     Verdict { fates, attempts, broke: false, contact: search.contact, used: search.used }
 }
 

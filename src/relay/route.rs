@@ -74,6 +74,8 @@ pub(super) struct Search<'a> {
     asked: Requirement,
     /// A connection that had been kept was lost: only new ones from here on.
     fresh: bool,
+    /// Addresses that could not be reached, and since when they were tried.
+    unreachable: Vec<(SocketAddr, Instant, HostTrouble)>,
     /// What was learnt of the domain's hosts.
     pub(super) contact: Contact,
     /// The connection that brought the message.
@@ -102,6 +104,7 @@ impl<'a> Search<'a> {
             configured: false,
             asked: Requirement::default(),
             fresh: false,
+            unreachable: Vec::new(),
             contact: Contact::None,
             used: None,
             attempts: Vec::new(),
@@ -312,12 +315,23 @@ impl<'a> Search<'a> {
                 // With a reply it is there, and has no time for us.
                 if trouble.trouble == Trouble::Unreachable && attempt.reply.is_none() {
                     pool.unreachable(address, begun, &trouble);
+                    self.unreachable.push((address, begun, trouble.clone()));
                 }
                 self.note_lost(host, ip, trouble.trouble);
                 self.refused();
                 self.tried.push(trouble);
                 self.attempts.push(Attempt { dns: self.dns(), ..*attempt });
                 None
+            }
+        }
+    }
+
+    /// The attempt is over. Where it took its time to find nobody, the first address is remembered as
+    /// long as the last: else those who come next would wait for one after the other.
+    pub(super) fn leave_alone(&self) {
+        if self.contact == Contact::Refused {
+            for (address, begun, trouble) in &self.unreachable {
+                self.relay.pool().unreachable(*address, *begun, trouble);
             }
         }
     }

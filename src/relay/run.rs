@@ -117,6 +117,9 @@ struct Floor {
     running: HashMap<Id, Running>,
     units: HashSet<Unit>,
     paces: Paces,
+    /// Claims of units whose work has not been seen to end: to be given back when it has.
+    late: HashMap<Unit, u64>,
+    back: Vec<u64>,
     /// There may be something to claim.
     look: bool,
     /// When there is the next to claim, as far as is known.
@@ -132,7 +135,8 @@ impl Floor {
     fn new(relay: Relay) -> Self {
         let paces = Paces::new(relay.settings().connections_per_domain);
         let (tasks, running, units) = (JoinSet::new(), HashMap::new(), HashSet::new());
-        Self { relay, tasks, running, units, paces, look: true, next: None }
+        let (late, back) = (HashMap::new(), Vec::new());
+        Self { relay, tasks, running, units, paces, late, back, look: true, next: None }
     }
 
     fn free(&self) -> usize {
@@ -141,6 +145,9 @@ impl Floor {
 
     /// Starts what can start, while the queue gives as much as is asked.
     async fn fill(&mut self) -> Result<(), StoreError> {
+        for token in std::mem::take(&mut self.back) {
+            self.relay.give_back(token).await;
+        }
         while self.look && self.free() > 0 {
             let (now, lease, max) = (self.relay.now(), self.relay.settings().lease, self.free());
             let ask = Ask { now, max, lease, room: self.paces.room() };
@@ -151,23 +158,21 @@ impl Floor {
                 })?;
             self.look = claims.len() >= max;
             self.next = next;
-            for claim in claims {
-                self.begin(claim).await;
-            }
+            claims.into_iter().for_each(|claim| self.begin(claim));
         }
         // Without a free worker nobody knows.
         self.look |= self.free() == 0;
         Ok(())
     }
 
-    /// Starts an attempt. Work at the same recipients that has not been seen to end is not begun twice:
-    /// it was settled and is due again already.
-    async fn begin(&mut self, claim: Claim) {
+    /// Starts an attempt. Where work at the same unit has not been seen to end (it was settled, and
+    /// more of it is due already) the claim waits for that.
+    fn begin(&mut self, claim: Claim) {
         let unit = (claim.message.facts.id, claim.domain.clone());
         if self.units.insert(unit.clone()) {
             self.start(claim, unit);
         } else {
-            self.relay.give_back(claim.token).await;
+            self.late.insert(unit, claim.token);
         }
     }
 
@@ -195,6 +200,7 @@ impl Floor {
         // What was full may have more to claim; what had room had nothing more.
         self.look |= self.paces.end(&unit.1, contact);
         self.units.remove(&unit);
+        self.back.extend(self.late.remove(&unit));
     }
 
     /// How long nothing is to be done: until the next is due or a kept connection has waited enough,
@@ -218,8 +224,10 @@ impl Floor {
             self.ended(&ended);
         }
         self.tasks.shutdown().await;
-        for running in std::mem::take(&mut self.running).into_values() {
-            self.relay.give_back(running.token).await;
+        let running = std::mem::take(&mut self.running).into_values().map(|running| running.token);
+        let late = std::mem::take(&mut self.late).into_values();
+        for token in running.chain(late).chain(std::mem::take(&mut self.back)).collect::<Vec<_>>() {
+            self.relay.give_back(token).await;
         }
     }
 }

@@ -136,6 +136,8 @@ enum Play {
     Then(Box<Self>),
     /// The connection never comes about.
     Hangs,
+    /// No connection, after as long as a connection may take.
+    Slow(Trouble),
 }
 
 /// What a host took.
@@ -195,8 +197,11 @@ impl Connector for Net {
         requirement: &Requirement,
     ) -> Result<Box<dyn Peer>, (HostTrouble, Box<Attempt>)> {
         let play = self.0.play(host);
+        if matches!(play, Play::Slow(_)) {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
         let by_script = match &play {
-            Play::Trouble(trouble) => Some(*trouble),
+            Play::Trouble(trouble) | Play::Slow(trouble) => Some(*trouble),
             Play::Plaintext => (requirement.tls == TlsUse::Always).then_some(Trouble::NoStartTls),
             Play::Hangs => std::future::pending().await,
             Play::Answers(_) | Play::Lost(_) | Play::Panic | Play::Dsn | Play::Then(_) => None,
@@ -272,7 +277,7 @@ impl Peer for ScriptedPeer {
             Play::Lost(true) | Play::Plaintext => vec![(250, "")],
             Play::Answers(list) => list.clone(),
             Play::Dsn | Play::Then(_) => vec![(250, "2.0.0 Ok")],
-            Play::Trouble(_) | Play::Hangs => unreachable!(),
+            Play::Trouble(_) | Play::Hangs | Play::Slow(_) => unreachable!(),
         };
         let replies: Vec<_> = (0..transaction.recipients.len())
             .map(|i| reply(*answers.get(i).or_else(|| answers.last()).unwrap()))

@@ -1142,6 +1142,25 @@ mod sled_alone {
         }
     }
     #[tokio::test]
+    async fn what_was_taken_over_from_the_journal_is_not_taken_over_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let sheet = dir.path().join("journal/0");
+        let store = open(dir.path());
+        store.accept(message(1, &["a@a.example"])).await.unwrap();
+        // As a crash leaves it.
+        let old = fs::read(&sheet).unwrap();
+        let claim = claim_one(&store, 1).await;
+        store.settle(settle(&claim, vec![outcome(0, delivered())])).await.unwrap();
+        let whole = fs::read(&sheet).unwrap();
+        drop(store);
+        for left in [whole, old] {
+            // The sheet comes back, all of it or its beginning: the book holds it already.
+            fs::write(&sheet, &left).unwrap();
+            let store = open(dir.path());
+            assert_eq!(state(&store, 1, 0).await, delivered());
+        }
+    }
+    #[tokio::test]
     async fn a_second_process_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());

@@ -135,6 +135,20 @@ async fn an_address_out_of_reach_is_left_alone_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_domain_of_hosts_that_never_answer_is_not_waited_for_by_each_message() {
+    let house = house();
+    for n in [1, 2] {
+        let host = format!("mx{n}.partner.example");
+        house.script(&host, &[Play::Slow(Trouble::Unreachable)]);
+    }
+    for really in [true, false, false] {
+        let begun = tokio::time::Instant::now();
+        house.send(&["bob@partner.example"]).await;
+        assert_eq!(begun.elapsed() > Duration::from_secs(1), really, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn ten_thousand_messages_to_a_dead_domain_hold_up_nobody() {
     const DEAD: usize = 10_000;
     let house = house();

@@ -217,11 +217,15 @@ impl Book {
     }
     /// Writes everything pending past the journal, while there is none.
     pub(super) fn write_through(&mut self) -> Result<(), StoreError> {
+        self.write_through_as(None)
+    }
+    /// The same; the journal is in the book whole then, up to that epoch.
+    pub(super) fn write_through_as(&mut self, epoch: Option<u64>) -> Result<(), StoreError> {
         self.entries = Entries::default();
         if let Some(why) = self.failed.get() {
             return Err(StoreError::Fatal(why.clone()));
         }
-        carry(&self.db, &std::mem::take(&mut self.pending), None).map_err(|e| self.fail(&e))
+        carry(&self.db, &std::mem::take(&mut self.pending), epoch).map_err(|e| self.fail(&e))
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// After this long without a turn the committer is reminded.
+/// After this long without a load the committer is reminded.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// How often it is asked whether there is space again.
@@ -71,7 +71,8 @@ impl Carrier {
                         hungry.store(true, Ordering::Release);
                         // Nothing else comes while a load is under way.
                         match waiting.recv_timeout(PAUSE) {
-                            Err(mpsc::RecvTimeoutError::Timeout) => {}
+                            // The committer is to know, and may give up the reserve.
+                            Err(mpsc::RecvTimeoutError::Timeout) => remind(),
                             // It is carried over at the next start.
                             Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                         }
@@ -106,7 +107,6 @@ impl Carrier {
     }
     /// Sends a load on its way; there is only one at a time.
     pub(super) fn send(&mut self, load: Load) -> Result<(), StoreError> {
-        let gone = || StoreError::Fatal("the carrier has ended".to_owned());
         self.loads.as_ref().ok_or_else(gone)?.send(load).map_err(|_| gone())?;
         self.busy = true;
         Ok(())
@@ -116,16 +116,35 @@ impl Carrier {
         if !self.busy {
             return Ok(false);
         }
-        let gone = || StoreError::Fatal("the carrier has ended".to_owned());
-        let done = match self.done.try_recv() {
-            Err(mpsc::TryRecvError::Empty) if !wait => return Ok(false),
-            Err(mpsc::TryRecvError::Empty) => self.done.recv().map_err(|_| gone())?,
-            Err(mpsc::TryRecvError::Disconnected) => return Err(gone()),
-            Ok(done) => done,
-        };
+        match self.done.try_recv() {
+            Err(mpsc::TryRecvError::Empty) if !wait => Ok(false),
+            Err(mpsc::TryRecvError::Empty) => {
+                let done = self.done.recv().map_err(|_| gone())?;
+                self.note(done)
+            }
+            Err(mpsc::TryRecvError::Disconnected) => Err(gone()),
+            Ok(done) => self.note(done),
+        }
+    }
+    /// Waits until the load has arrived or starves; true if it has arrived.
+    pub(super) fn arrived_or_starved(&mut self) -> Result<bool, StoreError> {
+        while self.busy {
+            match self.done.recv_timeout(2 * PAUSE) {
+                Ok(done) => return self.note(done),
+                Err(mpsc::RecvTimeoutError::Timeout) if self.is_starved() => return Ok(false),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(gone()),
+            }
+        }
+        Ok(false)
+    }
+    fn note(&mut self, done: Result<(), StoreError>) -> Result<bool, StoreError> {
         self.busy = false;
         done.map(|()| true)
     }
+}
+fn gone() -> StoreError {
+    StoreError::Fatal("the carrier has ended".to_owned())
 }
 /// Waits until it has finished.
 impl Drop for Carrier {

@@ -87,8 +87,16 @@ impl Committer {
         };
         let carrier = Carrier::start(state.book.db(), runway, Arc::clone(&watch), remind)?;
         let watched = Arc::clone(&watch);
-        let thread =
-            Thread { state, journal, carrier, wipe: false, watch: watched, arrivals, waiting };
+        let thread = Thread {
+            state,
+            journal,
+            carrier,
+            wipe: false,
+            worked: false,
+            watch: watched,
+            arrivals,
+            waiting,
+        };
         let thread =
             std::thread::Builder::new().name("committer".to_owned()).spawn(move || thread.run())?;
         Ok(Self { requests: Some(requests), room, watch, thread: Some(thread) })
@@ -163,6 +171,8 @@ struct Thread {
     journal: Journal,
     /// What is under way is the last there was: then its sheet is to be overwritten.
     wipe: bool,
+    /// There was work since the last reminder.
+    worked: bool,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
     waiting: mpsc::Receiver<Request>,
@@ -170,8 +180,10 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         while let Some(first) = self.waiting.blocking_recv() {
-            let idle = matches!(first, Request::Idle);
             let group = self.gather(first);
+            let rests = group.is_empty();
+            let idle = rests && !std::mem::replace(&mut self.worked, false);
+            self.worked |= !rests;
             if self.watch.broken().is_some() {
                 // Dropped requests are answered by `Committer::ended`.
                 continue;
@@ -277,24 +289,40 @@ impl Thread {
     }
     fn note_arrival(&mut self, wait: bool) -> Result<(), StoreError> {
         if self.carrier.arrived(wait)? {
-            self.state.book.thaw();
-            self.state.segments.thaw();
-            if std::mem::take(&mut self.wipe) {
-                // It holds nothing that is needed: what can't be overwritten now will be later.
-                drop(self.journal.wipe());
-            }
+            self.thaw();
         }
         Ok(())
     }
+    fn thaw(&mut self) {
+        self.state.book.thaw();
+        self.state.segments.thaw();
+        if std::mem::take(&mut self.wipe) {
+            // It holds nothing that is needed: what can't be overwritten now will be later.
+            drop(self.journal.wipe());
+        }
+    }
     /// Leaves an empty journal, if there is space; else the next start carries it over.
     fn close(&mut self) -> Result<(), StoreError> {
-        if self.carrier.is_starved() {
+        if !self.spaced()? {
             return Ok(());
         }
         if !self.journal.is_empty() {
             self.turn()?;
             self.wipe = true;
         }
-        self.note_arrival(true)
+        self.spaced().map(drop)
+    }
+    /// Waits for what is under way; false if there is no space for it, even without the reserve.
+    fn spaced(&mut self) -> Result<bool, StoreError> {
+        for _ in 0..2 {
+            if self.carrier.arrived_or_starved()? {
+                self.thaw();
+            }
+            if !self.carrier.is_busy() {
+                return Ok(true);
+            }
+            self.watch.room(true);
+        }
+        Ok(false)
     }
 }

@@ -134,6 +134,8 @@ impl Journal {
             (journal.writing.used, journal.resting.used) =
                 (journal.writing.laid, journal.resting.laid);
             journal.wipe()?;
+            journal.writing.file.sync_data()?;
+            journal.resting.file.sync_data()?;
         }
         Ok(journal)
     }
@@ -197,7 +199,11 @@ impl Journal {
 impl Sheet {
     fn open(path: PathBuf, length: u64) -> io::Result<Self> {
         let file = private().truncate(false).open(&path)?;
-        let laid = file.metadata()?.len();
+        let mut laid = file.metadata()?.len();
+        if laid > length {
+            file.set_len(length)?;
+            laid = length;
+        }
         // Blocks for the whole sheet now: later is no time to find the disk full.
         if laid < length && reserve(&file, length).is_err() {
             return Err(io::ErrorKind::StorageFull.into());

@@ -217,7 +217,7 @@ fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journa
         if !Runway::new(layout, Arc::clone(watch)).covers(book.pending_bytes()) {
             return Err(OpenError::Full(layout.root().to_owned()));
         }
-        book.write_through().map_err(damaged)?;
+        book.write_through_as(Some(last)).map_err(damaged)?;
     }
     Journal::open(layout, watch.sheet(journal::SHEET), last, used).map_err(io)
 }
@@ -367,7 +367,8 @@ impl QueueStore for SledStore {
         Arc::clone(&self.arrivals)
     }
     async fn settle(&self, settle: Settle) -> Result<(), StoreError> {
-        let weight = settle.spawn.iter().map(weight).sum();
+        let rows: usize = settle.outcomes.iter().map(|outcome| outcome.attempts.len() + 2).sum();
+        let weight = settle.spawn.iter().map(weight).sum::<usize>() + rows.saturating_mul(ROW);
         self.committer
             .write(weight, move |s| s.settle(settle))
             .await
@@ -454,11 +455,14 @@ impl SledStore {
         }
     }
 }
-/// Sealed bytes that travel with a message.
+/// What a row weighs, roughly.
+const ROW: usize = 512;
+/// Sealed bytes that travel with a message, and its rows.
 fn weight(message: &NewMessage) -> usize {
+    let rows = message.recipients.len().saturating_add(1).saturating_mul(ROW);
     match &message.body {
-        NewBody::Small(sealed) => sealed.len(),
-        NewBody::At(_) => 0,
+        NewBody::Small(sealed) => sealed.len().saturating_add(rows),
+        NewBody::At(_) => rows,
     }
 }
 

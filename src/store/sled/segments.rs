@@ -52,6 +52,8 @@ pub(super) struct Segments {
     carriage: Carriage,
     /// Bodies in it that can still be left out.
     unwritten: HashMap<Place, usize>,
+    /// Segments that something was erased in since the last turn.
+    handles: HashMap<u32, Arc<File>>,
     /// Bodies in the carriage that is under way.
     frozen: Vec<Place>,
     fresh: Fresh,
@@ -145,6 +147,7 @@ impl Segments {
             entries: Entries::default(),
             carriage: Carriage::default(),
             unwritten: HashMap::new(),
+            handles: HashMap::new(),
             frozen: Vec::new(),
             fresh: Fresh::default(),
         })
@@ -157,6 +160,7 @@ impl Segments {
     /// bodies are read from memory.
     pub(super) fn freeze(&mut self) -> Carriage {
         self.frozen = std::mem::take(&mut self.unwritten).into_keys().collect();
+        self.handles.clear();
         std::mem::take(&mut self.carriage)
     }
     /// What was frozen is in its files.
@@ -231,7 +235,7 @@ impl Segments {
         offset: u64,
         length: u64,
     ) -> Result<(), StoreError> {
-        if !self.live.get_mut(&number).is_some_and(|live| live.remove(&offset)) {
+        if !self.live.get(&number).is_some_and(|live| live.contains(&offset)) {
             return Ok(());
         }
         let slot = Prelude::SLOT.start as u64..(Prelude::SLOT.end as u64).min(length);
@@ -247,18 +251,34 @@ impl Segments {
             }
             self.entries.write(number, offset_of_slot, &[&bytes]);
         } else {
+            // Before anything changes: who is refused here asks again.
+            let Some(file) = self.handle(number)? else { return Ok(()) };
             let path = path(&self.dir, number);
-            let file = match private().create(false).open(&path) {
-                Ok(file) => Arc::new(file),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(e) => return Err(body_error(&path, &e)),
-            };
             self.entries.write(number, offset_of_slot, &[&bytes]);
             let (head, offset) = (None, offset_of_slot);
             self.carriage.writes.push(Write { path, file, offset, head, bytes: bytes.into() });
         }
+        if let Some(live) = self.live.get_mut(&number) {
+            live.remove(&offset);
+        }
         self.bury(number);
         Ok(())
+    }
+    /// An open segment: one handle for all that is erased in it between two turns. `None`: it is gone.
+    fn handle(&mut self, number: u32) -> Result<Option<Arc<File>>, StoreError> {
+        if let Some(file) = self.handles.get(&number) {
+            return Ok(Some(Arc::clone(file)));
+        }
+        let path = path(&self.dir, number);
+        match private().create(false).open(&path) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                self.handles.insert(number, Arc::clone(&file));
+                Ok(Some(file))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(body_error(&path, &e)),
+        }
     }
     /// Marks a segment for removal if nothing lives in it.
     fn bury(&mut self, number: u32) {
