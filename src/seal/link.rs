@@ -75,9 +75,11 @@ impl TokenHash {
             .take(13)
             .map(|c| u8::try_from(LETTERS.find(c.to_ascii_lowercase())?).ok())
             .collect();
+        let nibbles = nibbles.filter(|nibbles| nibbles.len() == 12 && text.len() < 64)?;
+        let pairs = nibbles.chunks(2);
         let bytes: Vec<u8> =
-            nibbles?.chunks(2).filter_map(|pair| Some(pair.first()? << 4 | pair.get(1)?)).collect();
-        (text.len() < 64).then_some(bytes)?.try_into().ok()
+            pairs.filter_map(|pair| Some((pair.first()? << 4) | pair.get(1)?)).collect();
+        bytes.try_into().ok()
     }
 
     /// The bytes.
