@@ -133,12 +133,7 @@ impl Gateway {
     }
 
     fn start_intake(&mut self, config: &Config, parts: &Parts, listeners: Vec<TcpListener>) {
-        let intake = Arc::new(Intake::new(
-            intake_settings(config),
-            parts.vault.clone(),
-            Arc::clone(&parts.vault.queue),
-            Arc::clone(&parts.policies) as _,
-        ));
+        let intake = Arc::new(Intake::new(intake_settings(config), parts.door.clone()));
         for listener in listeners {
             let (intake, stop) = (Arc::clone(&intake), self.stop.clone());
             let tls = self.smtp_tls.clone().map(|tls| tls as Arc<dyn TlsAccept>);

@@ -6,6 +6,7 @@ use crate::{
     config::{self, Config},
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
+    intake::Door,
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) web: Arc<dyn Web>,
     pub(super) anchors: TrustAnchors,
     pub(super) smtp_tls: Option<Arc<TlsServer>>,
+    pub(super) door: Door,
     pub(super) portal: Portal,
 }
 
@@ -124,8 +126,9 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         url: config.portal.url.clone(),
         overrides: pages,
     };
+    let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
     let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, portal })
+    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal })
 }
 
 /// A key file of `notification.dkim`.

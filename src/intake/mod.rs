@@ -10,15 +10,15 @@
 //! 4. Whatever fails before that is answered 4xx, and nothing is kept; a client that goes away in
 //!    the midst has said nothing.
 
+mod door;
 mod message;
 mod session;
 
+pub use door::{Door, Envelope, Incoming, Refusal};
+
 use crate::{
     mail::{Address, Domain, EnhancedStatus},
-    policies::Policies,
     smtp::{Reply, Server, ServerSettings},
-    store::{Health, QueueStore, StoreError},
-    vault::{Vault, VaultError},
     wire::{Stream, TlsAccept},
 };
 use ipnet::IpNet;
@@ -70,24 +70,15 @@ pub struct IntakeSettings {
 #[derive(Debug)]
 pub struct Intake {
     settings: IntakeSettings,
-    vault: Vault,
-    queue: Arc<dyn QueueStore>,
-    policies: Arc<dyn Policies>,
+    door: Door,
     connections: Semaphore,
-    budget: Semaphore,
 }
 
 impl Intake {
-    /// An intake that seals into `vault` and commits to `queue`.
-    pub fn new(
-        settings: IntakeSettings,
-        vault: Vault,
-        queue: Arc<dyn QueueStore>,
-        policies: Arc<dyn Policies>,
-    ) -> Self {
+    /// An intake whose mail goes in by this door.
+    pub fn new(settings: IntakeSettings, door: Door) -> Self {
         let connections = Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS));
-        let budget = Semaphore::new(BUDGET);
-        Self { settings, vault, queue, policies, connections, budget }
+        Self { settings, door, connections }
     }
 
     /// One connection, from the greeting to the end. With `tls`, STARTTLS is offered. After `stop`
@@ -133,50 +124,6 @@ impl Intake {
             let _ = stream.shutdown().await;
         };
         let _ = timeout(Duration::from_secs(5), farewell).await;
-    }
-
-    /// Why no new mail can be taken now.
-    fn pressure(&self) -> Option<Reply> {
-        match self.queue.health() {
-            Health::Ok => None,
-            Health::Full => Some(full()),
-            Health::Broken(_) => Some(not_stored()),
-        }
-    }
-}
-
-fn full() -> Reply {
-    Reply::new(452, EnhancedStatus::transient(3, 1), "Insufficient system storage")
-}
-
-fn not_stored() -> Reply {
-    Reply::new(
-        451,
-        EnhancedStatus::transient(3, 0),
-        "The message could not be stored, try again later",
-    )
-}
-
-fn busy() -> Reply {
-    Reply::new(451, EnhancedStatus::transient(3, 2), "Too much mail at once, try again later")
-}
-
-/// What a failure of ours is to the client: never more than "later".
-fn put_off(error: &VaultError) -> Reply {
-    match error {
-        VaultError::Store(StoreError::Full) => full(),
-        VaultError::Store(
-            StoreError::Busy
-            | StoreError::NotFound
-            | StoreError::Corrupt(_)
-            | StoreError::Fenced
-            | StoreError::Fatal(_),
-        )
-        | VaultError::Seal(_)
-        | VaultError::Ring(_)
-        | VaultError::Gone
-        | VaultError::Template(_)
-        | VaultError::Refused(_) => not_stored(),
     }
 }
 

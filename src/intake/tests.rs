@@ -7,13 +7,14 @@ use crate::{
         QueueId,
         notice::{Letterhead, Templates},
     },
+    policies::Policies,
     policy::{PolicySet, SourceFile},
     seal::KeyRing,
     store::{
-        Attempt, Claim, Filter, Locator, MessageRow, NewMessage, Order, Ordered, RecipientRow,
-        Settle, Totals, memory::MemoryStore,
+        Attempt, Claim, Filter, Health, Locator, MessageRow, NewMessage, Order, Ordered,
+        QueueStore, RecipientRow, Settle, StoreError, Totals, memory::MemoryStore,
     },
-    vault::NoticeSettings,
+    vault::{NoticeSettings, Vault},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -190,7 +191,7 @@ fn house_with(settings: IntakeSettings, queue: Option<Arc<dyn QueueStore>>) -> H
     let set = PolicySet::parse(&[rules], Fixed.now()).unwrap().0;
     let queue = queue.unwrap_or_else(|| Arc::new(store.clone()));
     let policies = Arc::new(InForce(Arc::new(set)));
-    let intake = Intake::new(settings, vault(&store), queue, policies);
+    let intake = Intake::new(settings, Door::new(vault(&store), queue, policies));
     House { intake: Arc::new(intake), store, stop: CancellationToken::new() }
 }
 
@@ -455,7 +456,7 @@ async fn a_client_that_goes_away_in_the_midst_has_sent_nothing() {
     drop(talk.stream);
     talk.session.await.unwrap();
     assert_eq!(house.queued().await, 0);
-    assert_eq!(house.intake.budget.available_permits(), BUDGET);
+    assert_eq!(house.intake.door.budget.available_permits(), BUDGET);
     assert_eq!(house.intake.connections.available_permits(), 2);
 }
 
@@ -523,7 +524,7 @@ async fn a_stop_does_not_wait_long_for_an_envelope_without_content() {
 #[tokio::test]
 async fn much_content_waits_for_memory() {
     let house = house();
-    let all = house.intake.budget.acquire_many(BUDGET as u32).await.unwrap();
+    let all = house.intake.door.budget.acquire_many(BUDGET as u32).await.unwrap();
     let mut talk = house.call().await;
     talk.say("MAIL FROM:<ann@example.org> SIZE=1000", "250").await;
     talk.say("RCPT TO:<bob@partner.test>", "250").await;
@@ -533,8 +534,8 @@ async fn much_content_waits_for_memory() {
     assert!(early.is_err(), "content was let in");
     drop(all);
     talk.expect("354").await;
-    assert_eq!(house.intake.budget.available_permits(), BUDGET - 1);
+    assert_eq!(house.intake.door.budget.available_permits(), BUDGET - 1);
     talk.put(format!("{MAIL}\r\n.\r\n")).await;
     talk.expect("250").await;
-    assert_eq!(house.intake.budget.available_permits(), BUDGET);
+    assert_eq!(house.intake.door.budget.available_permits(), BUDGET);
 }

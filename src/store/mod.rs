@@ -13,7 +13,7 @@ pub mod sled;
 pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
-pub use people::{Account, Code, Grant, GrantState, PeopleStore, Session};
+pub use people::{Account, Code, Grant, GrantKind, GrantState, PeopleStore, Session};
 pub use queue::{
     Attempt, Claim, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome, QueueStore,
     RecipientRow, RecipientState, Settle, Spawn, Totals,

@@ -10,8 +10,8 @@ use crate::{
     policy::{Level, PolicyRef, Reason, RuleVerdict, Why},
     seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
     store::{
-        Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState,
-        Settle, memory::MemoryStore,
+        Filter, Grant, GrantKind, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow,
+        RecipientState, Settle, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -140,6 +140,7 @@ impl World {
             sender_name: None,
             grant: None,
             rule,
+            references: Vec::new(),
             wishes: crate::mail::Wishes::default(),
         };
         let recipient = address(recipient);
@@ -167,6 +168,7 @@ impl World {
             expires: now + SignedDuration::from_hours(30 * 24),
             opened: None,
             state: GrantState::Live,
+            kind: GrantKind::Received,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =
