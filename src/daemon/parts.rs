@@ -124,10 +124,13 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         organization: config.organization.name.clone(),
         support: config.organization.support.clone(),
         url: config.portal.url.clone(),
+        domains: config.organization.domains.clone(),
+        max_reply_size: config.portal.max_reply_size,
+        refuse_files: config.portal.refuse_files.clone(),
         overrides: pages,
     };
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
-    let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
+    let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
     Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal })
 }
 
