@@ -8,7 +8,7 @@ use crate::{
         Class, Event, Opener, SealError, SealedHeader,
         stream::{index_offset, offset_of},
     },
-    store::{Account, Grant, GrantState, MessageRow, StoreError, body::BodyReader},
+    store::{Account, Grant, GrantKind, GrantState, MessageRow, StoreError, body::BodyReader},
     wire::Source,
 };
 use async_trait::async_trait;
@@ -114,6 +114,11 @@ impl Vault {
             return Ok(AccessAnswer::NotYours);
         };
         if grant.recipient != account.address || account.locked {
+            return Ok(AccessAnswer::NotYours);
+        }
+        // An own copy is of who wrote it, not of the mailbox: who registers that anew is somebody
+        // else.
+        if grant.kind == GrantKind::Sent && grant.sealed < account.created {
             return Ok(AccessAnswer::NotYours);
         }
         // The sweep may be late; the time that was promised is not.

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     mail::{EnhancedStatus, QueueId, header::Fields},
-    store::{Filter, Outcome, QueueStore, RecipientState, Settle},
+    store::{Filter, Outcome, PeopleStore, QueueStore, RecipientState, Settle},
 };
 use jiff::SignedDuration;
 use mail_parser::{MessageParser, MimeHeaders};
@@ -48,6 +48,31 @@ async fn copy(browser: &mut Browser<'_>, page: &str) -> Vec<u8> {
     answer.body
 }
 
+fn assert_is_anns_reply(message: &[u8], files: &[(&str, &[u8])]) {
+    let head = Fields::parse(message);
+    for (name, value) in [
+        ("From", "\"Ann Ode\" <ann@clinic.example>"),
+        ("Reply-To", "\"Ann Ode\" <ann@clinic.example>"),
+        ("Sender", "<secure@example.org>"),
+        ("To", "<nurse@example.org>"),
+        ("Subject", "Re: Your results"),
+        ("In-Reply-To", "<one@example.org>"),
+        ("References", "<zero@example.org> <one@example.org>"),
+        ("Importance", "high"),
+        ("X-Priority", "1 (Highest)"),
+    ] {
+        assert_eq!(head.all(name), [value], "{name}");
+    }
+    let parsed = MessageParser::new().parse(message).unwrap();
+    assert_eq!(parsed.body_text(0).unwrap(), "Thank you!\r\n\r\nAnn\r\n");
+    let parts: Vec<_> = parsed.attachments().collect();
+    assert_eq!(parts.len(), 3);
+    for (part, (name, bytes)) in parts.iter().zip(files) {
+        assert_eq!(part.attachment_name(), Some(*name));
+        assert!(part.contents() == *bytes, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_reply_with_files_goes_to_the_sender_and_into_sent() {
     let world = World::new();
@@ -82,29 +107,7 @@ async fn a_reply_with_files_goes_to_the_sender_and_into_sent() {
     assert_eq!(went.len(), 1);
     assert_eq!(went[0].1.as_deref(), Some(ANN), "reports go to its author");
     assert_eq!(went[0].2, ["nurse@example.org"], "whatever `to` says");
-    let message = copy(&mut browser, &own).await;
-    let head = Fields::parse(&message);
-    for (name, value) in [
-        ("From", "\"Ann Ode\" <ann@clinic.example>"),
-        ("Reply-To", "\"Ann Ode\" <ann@clinic.example>"),
-        ("Sender", "<secure@example.org>"),
-        ("To", "<nurse@example.org>"),
-        ("Subject", "Re: Your results"),
-        ("In-Reply-To", "<one@example.org>"),
-        ("References", "<zero@example.org> <one@example.org>"),
-        ("Importance", "high"),
-        ("X-Priority", "1 (Highest)"),
-    ] {
-        assert_eq!(head.all(name), [value], "{name}");
-    }
-    let parsed = MessageParser::new().parse(&message).unwrap();
-    assert_eq!(parsed.body_text(0).unwrap(), "Thank you!\r\n\r\nAnn\r\n");
-    let parts: Vec<_> = parsed.attachments().collect();
-    assert_eq!(parts.len(), 3);
-    for (part, (name, bytes)) in parts.iter().zip(files) {
-        assert_eq!(part.attachment_name(), Some(name));
-        assert!(part.contents() == bytes, "{name}");
-    }
+    assert_is_anns_reply(&copy(&mut browser, &own).await, &files);
 
     let page = browser.get(&own).await.text();
     assert_whole_page(&page, true);
@@ -119,56 +122,56 @@ async fn a_reply_with_files_goes_to_the_sender_and_into_sent() {
     }
 }
 
+/// Form, `to`, `all`: the recipients, or words of the refusal; why.
+type Way = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Result<&'static [&'static str], &'static str>,
+    &'static str,
+);
+const WAYS: &[Way] = &[
+    ("reply", "", "", Ok(&["nurse@example.org"]), "`to` is not asked"),
+    ("reply", "eve@evil.example", "", Ok(&["nurse@example.org"]), "nor heard"),
+    (
+        "reply",
+        "",
+        "yes",
+        Ok(&["nurse@example.org", "doctor@example.org", "team@example.org"]),
+        "to all of them inside, and to nobody else",
+    ),
+    ("forward", "doctor@example.org", "", Ok(&["doctor@example.org"]), "inside"),
+    ("forward", "bob@else.example", "", Err("bob@else.example is not an address of"), "outside"),
+    ("forward", "bob@sub.example.org", "", Err("is not an address of"), "a name below is another"),
+    ("forward", "doctor@example.org, bob@else.example", "", Err("bob@else.example"), "one of two"),
+    ("forward", "ann@clinic.example", "", Err("is not an address of"), "not even to oneself"),
+    ("forward", "", "", Err("Write whom it is for"), "nobody"),
+    (
+        "compose",
+        "Team <team@example.org>; x@example.org",
+        "",
+        Ok(&["team@example.org", "x@example.org"]),
+        "several",
+    ),
+    ("compose", "bob@else.example", "", Err("has not written to you"), "a stranger"),
+    ("compose", "doctor", "", Err("is not an e-mail address"), "no address"),
+    ("compose", " ,", "", Err("Write whom it is for"), "nobody"),
+];
+
 #[tokio::test]
 async fn a_letter_goes_where_it_may_and_nowhere_else() {
     let world = World::new();
     let (mut browser, kept) = opened(&world, MAIL).await;
-    let (reply, forward) = (format!("{}/reply", kept.page()), format!("{}/forward", kept.page()));
-    let cases: &[(&str, &str, &str, Result<&[&str], &str>, &str)] = &[
-        (&reply, "", "", Ok(&["nurse@example.org"]), "`to` is not asked"),
-        (&reply, "eve@evil.example", "", Ok(&["nurse@example.org"]), "nor heard"),
-        (
-            &reply,
-            "",
-            "yes",
-            Ok(&["nurse@example.org", "doctor@example.org", "team@example.org"]),
-            "to all of them inside, and to nobody else",
-        ),
-        (&forward, "doctor@example.org", "", Ok(&["doctor@example.org"]), "inside"),
-        (&forward, "bob@else.example", "", Err("bob@else.example is not an address of"), "outside"),
-        (
-            &forward,
-            "bob@sub.example.org",
-            "",
-            Err("is not an address of"),
-            "a name below is another",
-        ),
-        (
-            &forward,
-            "doctor@example.org, bob@else.example",
-            "",
-            Err("bob@else.example"),
-            "one of two",
-        ),
-        (&forward, ANN, "", Err("is not an address of"), "not even to oneself"),
-        (&forward, "", "", Err("Write whom it is for"), "nobody"),
-        (
-            "/compose",
-            "Team <team@example.org>; x@example.org",
-            "",
-            Ok(&["team@example.org", "x@example.org"]),
-            "several",
-        ),
-        ("/compose", "bob@else.example", "", Err("has not written to you"), "a stranger"),
-        ("/compose", "doctor", "", Err("is not an e-mail address"), "no address"),
-        ("/compose", " ,", "", Err("Write whom it is for"), "nobody"),
-    ];
     let mut count = 0;
-    for (path, to, all, expected, why) in cases {
+    for (form, to, all, expected, why) in WAYS {
+        let path = match *form {
+            "compose" => "/compose".to_owned(),
+            form => format!("{}/{form}", kept.page()),
+        };
         world.clock.forward(SignedDuration::from_mins(2));
         let fields =
             [("to", *to), ("all", *all), ("subject", "A <b>word</b>"), ("body", "Dear & all")];
-        let answer = browser.write(path, &fields, &[]).await;
+        let answer = browser.write(&path, &fields, &[]).await;
         match expected {
             Ok(recipients) => {
                 sent(&answer);
@@ -277,8 +280,10 @@ async fn a_refused_form_says_why_and_sends_nothing() {
     let typed: &[(&str, &str)] = &[("subject", "Kept subject"), ("body", "Kept text")];
     let (large, half) = (vec![0; MAX_REPLY as usize + 1], vec![0; MAX_REPLY as usize / 2]);
     let long = "x".repeat(251);
+    type Fields<'a> = &'a [(&'a str, &'a str)];
     type Files<'a> = &'a [(&'a str, &'a [u8])];
-    let cases: &[(&[(&str, &str)], Files<'_>, u16, &str, &str)] = &[
+    type Case<'a> = (Fields<'a>, Files<'a>, u16, &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         (&[("subject", "Kept subject")], &[], 422, "body", "nothing written, no file"),
         (&[("subject", &long), ("body", "Kept text")], &[], 422, "subject", "a long subject"),
         (typed, &[("a.pdf", b"x"), ("tool.EXE", b"MZ")], 422, "files", "a type that is refused"),
@@ -421,6 +426,12 @@ async fn a_copy_is_its_authors_alone() {
         assert_eq!(other.get(&format!("{own}{end}")).await.status, 404, "{end}");
     }
     assert!(!other.get("/sent").await.text().contains(&own));
+
+    world.store.remove_account(&address(ANN)).await.unwrap();
+    world.clock.forward(SignedDuration::from_mins(1));
+    let mut anew = world.registered(ANN, &kept).await;
+    assert_eq!(anew.get(&own).await.status, 404, "who has the mailbox now did not write it");
+    assert!(!anew.get("/sent").await.text().contains(&own));
 }
 
 #[tokio::test]

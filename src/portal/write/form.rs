@@ -43,7 +43,6 @@ enum Kind {
 #[serde(default)]
 pub(in crate::portal) struct How {
     all: String,
-    to: String,
 }
 
 /// `GET /inbox/ID/reply`
@@ -72,10 +71,8 @@ pub(in crate::portal) async fn forward_form(
 pub(in crate::portal) async fn compose_form(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
-    Query(how): Query<How>,
 ) -> Answer {
-    let draft = Draft { to: how.to.chars().take(1000).collect(), ..Draft::default() };
-    desk.fresh_form(&visitor, Kind::Compose, None, &draft).await
+    desk.fresh_form(&visitor, Kind::Compose, None, &Draft::default()).await
 }
 
 /// `POST /inbox/ID/reply`

@@ -27,7 +27,7 @@ use crate::{
         header::{Fields, HeaderScan},
         parts::{PartIndex, TransferEncoding},
     },
-    store::{Grant, MessageRow, RecipientRow},
+    store::{Grant, GrantKind, MessageRow, RecipientRow},
     vault::Access,
 };
 
@@ -50,6 +50,10 @@ impl Origin {
     }
     /// To and Cc as it says.
     pub(super) fn addressed(&self) -> String {
+        if self.grant().kind == GrantKind::Sent {
+            let all = ["To", "Cc"].into_iter().flat_map(|name| self.fields.mailboxes(name));
+            return all.map(|address| address.to_string()).collect::<Vec<_>>().join(", ");
+        }
         let all: Vec<String> = ["To", "Cc"]
             .iter()
             .filter_map(|name| self.fields.first(name))

@@ -159,7 +159,7 @@ fn read_head(text: &str) -> Result<Head, Malformed> {
             for (name, value) in parameters(rest) {
                 match name.as_str() {
                     "name" => (head.name, named) = (value, true),
-                    "filename" => head.file = head.file.or(Some(unescaped(&value))),
+                    "filename" => head.file = head.file.or_else(|| Some(unescaped(&value))),
                     // RFC 7578 §4.2 forbids it; some programs send it all the same.
                     "filename*" => head.file = extended(&value).or(head.file),
                     _ => {}

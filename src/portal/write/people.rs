@@ -53,7 +53,8 @@ impl Desk {
         for grant in grants {
             let Some((row, _)) = self.vault.queue.message(grant.message).await? else { continue };
             if let Some(sender) = row.facts.sender {
-                writers.entry(sender).or_insert(row.facts.sender_name.unwrap_or_default());
+                let name = row.facts.sender_name.unwrap_or_default();
+                writers.entry(sender).or_insert(name);
             }
         }
         Ok(writers)

@@ -58,6 +58,8 @@ pub(in crate::portal) async fn list(
     let account = visitor.signed_in()?;
     let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
     let mut grants = desk.vault.people.sent(&account.address, after, PAGE + 1).await?;
+    // What somebody wrote who had this mailbox before is theirs.
+    grants.retain(|grant| grant.sealed >= account.created);
     let more = grants.len() > PAGE;
     grants.truncate(PAGE);
     let older = if more { grants.last().map(|g| g.id.to_string()) } else { None };

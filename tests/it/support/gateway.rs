@@ -36,6 +36,8 @@ pub struct Settings {
     pub delivery: String,
     /// Lines put into `[notification]`.
     pub notification: String,
+    /// Lines put into `[portal]`.
+    pub portal: String,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
+            portal: String::new(),
         }
     }
 }
@@ -90,6 +93,7 @@ from = "secure@example.org"
 [portal]
 listen = "127.0.0.1:{portal}"
 url = "http://127.0.0.1:{portal}"
+{more}
 [log]
 level = "debug"
 "#,
@@ -101,6 +105,7 @@ level = "debug"
             delivery = self.delivery,
             notification = self.notification,
             portal = super::free_port(&["127.0.0.1"]),
+            more = self.portal,
         )
     }
 }
