@@ -490,6 +490,7 @@ impl House {
             sender_name: None,
             grant: None,
             rule,
+            references: Vec::new(),
             wishes,
         };
         let recipients = recipients.iter().map(|r| address(r)).collect();
