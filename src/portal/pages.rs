@@ -193,19 +193,22 @@ fn words(status: StatusCode) -> (&'static str, &'static str) {
     }
 }
 
+/// Fields that can be wrong.
+const SAMPLE_FIELDS: [&str; 8] = [
+    "email",
+    "password",
+    "first_name",
+    "language",
+    "accept_terms",
+    "second_password",
+    "passkey_password",
+    "code",
+];
+
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
 fn samples() -> Vec<(&'static str, &'static str, Value)> {
     let mut errors = Errors::of("", "sample");
-    for field in [
-        "email",
-        "password",
-        "first_name",
-        "language",
-        "accept_terms",
-        "second_password",
-        "passkey_password",
-        "code",
-    ] {
+    for field in SAMPLE_FIELDS {
         errors.add(field, "sample");
     }
     let mut all = Vec::new();
