@@ -196,6 +196,10 @@ pub struct Portal {
     pub tls: Option<KeyPair>,
     /// `retention`
     pub retention: SignedDuration,
+    /// `max_reply_size`
+    pub max_reply_size: u64,
+    /// `refuse_files`: patterns, lower case.
+    pub refuse_files: Vec<String>,
 }
 /// `[vault]`
 #[derive(Debug, Clone)]

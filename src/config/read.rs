@@ -9,7 +9,8 @@ use crate::{
     mail::{Address, Domain},
     policy::{
         Code, Level, NextHop, Problem,
-        toml_source::{Document, Entry, Section, choice, duration, size},
+        rules::glob,
+        toml_source::{Document, Entry, Section, choice, duration, show_size, size},
     },
     smtp::clients::ClientLimits,
 };
@@ -75,7 +76,14 @@ const DELIVERY: [&str; 10] = [
 ];
 const NOTIFICATION: [&str; 5] = ["from", "subject", "template", "level", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
-const PORTAL: [&str; 6] = ["listen", "url", "certificate", "key", "retention", "max_reply_size"];
+const PORTAL: [&str; 7] =
+    ["listen", "url", "certificate", "key", "retention", "max_reply_size", "refuse_files"];
+/// Names of files that run when they are opened: hardly an inside host takes them, and its refusal
+/// would come when the writer has left.
+const REFUSED_FILES: [&str; 17] = [
+    "*.bat", "*.cmd", "*.com", "*.cpl", "*.exe", "*.hta", "*.jar", "*.js", "*.jse", "*.lnk",
+    "*.msi", "*.pif", "*.ps1", "*.scr", "*.vbe", "*.vbs", "*.wsf",
+];
 const VAULT: [&str; 3] = ["store", "objects", "keys"];
 const METRICS: [&str; 1] = ["listen"];
 const LOG: [&str; 2] = ["format", "level"];
@@ -182,7 +190,8 @@ impl<'d, 't> Reading<'d, 't> {
                 .unwrap_or_else(|| networks(&["127.0.0.0/8", "::1/128"])),
             tls,
             require_tls,
-            max_message_size: message_size(&keys),
+            // RFC 5321 §4.5.3.1.7: a message of 64 KiB must be possible.
+            max_message_size: bounded_size(&keys, "max_message_size", 64 << 10),
             max_recipients: count(&keys, "max_recipients", 1..=100_000, 1000),
             limits: ClientLimits {
                 connections: max_connections,
@@ -287,11 +296,6 @@ impl<'d, 't> Reading<'d, 't> {
 
     fn portal(&self, top: &Keys<'d, 't>) -> Portal {
         let keys = section(top, "portal", &PORTAL);
-        if let Some(entry) = get(&keys, "max_reply_size")
-            && entry.parse(size).is_some_and(|bytes| bytes != 50 << 20)
-        {
-            entry.not_yet();
-        }
         let listen = get(&keys, "listen").and_then(|e| e.parse(socket(8080)));
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         let tls = self.key_pair(&keys);
@@ -301,6 +305,9 @@ impl<'d, 't> Reading<'d, 't> {
             url: url.unwrap_or_else(|| own_url(listen, tls.is_some())),
             tls,
             retention: time(&keys, "retention", SignedDuration::from_hours(30 * 24)),
+            max_reply_size: bounded_size(&keys, "max_reply_size", 1 << 10),
+            refuse_files: list(&keys, "refuse_files", glob)
+                .unwrap_or_else(|| REFUSED_FILES.map(str::to_owned).to_vec()),
         }
     }
 
@@ -445,16 +452,17 @@ fn interval(text: &str) -> Result<SignedDuration, String> {
     Err(format!("`{text}` is too often: write at least \"1m\", or \"0s\" for never"))
 }
 
-fn message_size(keys: &Keys<'_, '_>) -> u64 {
+/// A size of at least `least`, up to the largest message.
+fn bounded_size(keys: &Keys<'_, '_>, key: &'static str, least: u64) -> u64 {
     let within = |text: &str| {
         let bytes = size(text)?;
-        // RFC 5321 §4.5.3.1.7: a message of 64 KiB must be possible.
-        if (64 << 10..=LARGEST_MESSAGE).contains(&bytes) {
+        if (least..=LARGEST_MESSAGE).contains(&bytes) {
             return Ok(bytes);
         }
-        Err(format!("`{text}` is out of range: write \"64 KiB\" to \"2 GiB\""))
+        let least = show_size(least);
+        Err(format!("`{text}` is out of range: write \"{least}\" to \"2 GiB\""))
     };
-    get(keys, "max_message_size").and_then(|e| e.parse(within)).unwrap_or(50 << 20)
+    get(keys, key).and_then(|e| e.parse(within)).unwrap_or(50 << 20)
 }
 
 fn list<T>(

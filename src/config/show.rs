@@ -178,7 +178,8 @@ fn portal(config: &Config) -> Vec<(&'static str, Value)> {
         ("certificate", certificate),
         ("key", key),
         ("retention", text(show_duration(portal.retention))),
-        ("max_reply_size", text("50 MiB")),
+        ("max_reply_size", text(show_size(portal.max_reply_size))),
+        ("refuse_files", list(&portal.refuse_files)),
     ]
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     mail::Address,
-    store::{Account, Grant, GrantState},
+    store::{Account, Grant, GrantKind, GrantState},
     vault::{Change, VaultError},
 };
 use serde::{Deserialize, Serialize};
@@ -116,18 +116,25 @@ impl Control {
         Ok(u64::try_from(ended.map_err(unavailable)?).unwrap_or(u64::MAX))
     }
 
-    /// Nobody may open them any more: their keys go with the next sweep.
+    /// Nobody may open them any more, nor the copies of what was written: their keys go with the next sweep.
     async fn end_grants(&self, account: &Account) -> Result<(), Answer> {
-        let mut after = None;
-        loop {
-            let grants = self.people.grants(Some(&account.address), after, GRANTS).await;
-            let grants = grants.map_err(unavailable)?;
-            let Some(last) = grants.last() else { return Ok(()) };
-            after = Some(last.id);
-            let own = grants.iter().filter(|grant| account.holds(grant));
-            let ids: Vec<_> = own.map(|grant| grant.id).collect();
-            self.vault.withdraw(&ids).await.map_err(failed)?;
+        let who = &account.address;
+        for kind in [GrantKind::Received, GrantKind::Sent] {
+            let mut after = None;
+            loop {
+                let grants = match kind {
+                    GrantKind::Received => self.people.grants(Some(who), after, GRANTS).await,
+                    GrantKind::Sent => self.people.sent(who, after, GRANTS).await,
+                };
+                let grants = grants.map_err(unavailable)?;
+                let Some(last) = grants.last() else { break };
+                after = Some(last.id);
+                let own = grants.iter().filter(|grant| account.holds(grant));
+                let ids: Vec<_> = own.map(|grant| grant.id).collect();
+                self.vault.withdraw(&ids).await.map_err(failed)?;
+            }
         }
+        Ok(())
     }
 
     async fn account_life(&self, account: &Account) -> Result<AccountLife, Answer> {

@@ -405,12 +405,7 @@ fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 fn intake(config: &Config, parts: &Parts) -> Intake {
-    Intake::new(
-        intake_settings(config),
-        parts.vault.clone(),
-        Arc::clone(&parts.vault.queue),
-        Arc::clone(&parts.policies) as _,
-    )
+    Intake::new(intake_settings(config), parts.door.clone())
 }
 
 fn intake_settings(config: &Config) -> IntakeSettings {

@@ -6,6 +6,7 @@ use crate::{
     config::{self, Config},
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
+    intake::Door,
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) web: Arc<dyn Web>,
     pub(super) anchors: TrustAnchors,
     pub(super) smtp_tls: Option<Arc<TlsServer>>,
+    pub(super) door: Door,
     pub(super) portal: Portal,
 }
 
@@ -122,10 +124,14 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         organization: config.organization.name.clone(),
         support: config.organization.support.clone(),
         url: config.portal.url.clone(),
+        domains: config.organization.domains.clone(),
+        max_reply_size: config.portal.max_reply_size,
+        refuse_files: config.portal.refuse_files.clone(),
         overrides: pages,
     };
-    let portal = Portal::new(portal, vault.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, portal })
+    let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
+    let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
+    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal })
 }
 
 /// A key file of `notification.dkim`.

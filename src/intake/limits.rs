@@ -32,7 +32,7 @@ pub enum Refused {
     MessageRate,
     /// `smtp.max_recipient_rate`
     RecipientRate,
-    /// The memory that sessions share.
+    /// The memory that all messages on their way in share.
     Memory,
 }
 
@@ -98,8 +98,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(limits: ClientLimits, clock: Arc<dyn Clock>) -> Self {
-        Self { clients: Mutex::new(Clients::new(limits)), clock, counts: Arc::default() }
+    pub(super) fn new(limits: ClientLimits, clock: Arc<dyn Clock>, counts: Arc<Counts>) -> Self {
+        Self { clients: Mutex::new(Clients::new(limits)), clock, counts }
     }
 
     fn clients(&self) -> MutexGuard<'_, Clients> {

@@ -1,5 +1,6 @@
-//! Memory that all sessions share. Each has [`OWN`] for itself, so that no slow client can keep
-//! another from sending; what it holds beyond that comes out of one pool. Where the pool is empty a
+//! Memory that all sessions share, and with them letters from the portal. Each has [`OWN`] for
+//! itself, so that no slow client can keep another from sending; what it holds beyond that comes out
+//! of one pool. Where the pool is empty a
 //! body leaves for its file early, and only what cannot leave waits.
 
 use std::{sync::Arc, time::Duration};

@@ -11,25 +11,23 @@
 //! 4. Whatever fails before that is answered 4xx, and nothing is kept; a client that goes away in
 //!    the midst has said nothing.
 
+mod door;
 mod limits;
 mod memory;
 mod message;
 mod session;
 
+pub use door::{Door, Envelope, Incoming, Refusal};
 pub use limits::{Counts, Refused};
 
 use crate::{
     mail::{Address, Domain, EnhancedStatus},
-    policies::Policies,
     smtp::{Reply, Server, ServerSettings, clients::ClientLimits},
-    store::{Health, QueueStore, StoreError},
-    vault::{Vault, VaultError},
     wire::{Stream, TlsAccept},
 };
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use limits::{Limits, Turnstile};
-use memory::{Memory, POOL};
 use session::Session;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -75,25 +73,17 @@ pub struct IntakeSettings {
 #[derive(Debug)]
 pub struct Intake {
     settings: IntakeSettings,
-    vault: Vault,
-    queue: Arc<dyn QueueStore>,
-    policies: Arc<dyn Policies>,
+    door: Door,
     limits: Arc<Limits>,
-    memory: Memory,
     farewells: Semaphore,
 }
 
 impl Intake {
-    /// An intake that seals into `vault` and commits to `queue`.
-    pub fn new(
-        settings: IntakeSettings,
-        vault: Vault,
-        queue: Arc<dyn QueueStore>,
-        policies: Arc<dyn Policies>,
-    ) -> Self {
-        let limits = Arc::new(Limits::new(settings.limits, Arc::clone(&vault.clock)));
-        let (memory, farewells) = (Memory::new(POOL), Semaphore::new(FAREWELLS));
-        Self { settings, vault, queue, policies, limits, memory, farewells }
+    /// An intake whose mail goes in by this door.
+    pub fn new(settings: IntakeSettings, door: Door) -> Self {
+        let (clock, counts) = (Arc::clone(&door.vault.clock), Arc::clone(&door.counts));
+        let limits = Arc::new(Limits::new(settings.limits, clock, counts));
+        Self { settings, door, limits, farewells: Semaphore::new(FAREWELLS) }
     }
 
     /// What is counted, for the metrics.
@@ -120,7 +110,7 @@ impl Intake {
                 return self.turn_away(stream, why, client).await;
             }
         };
-        let gate = Box::new(Turnstile::new(guest, &self.memory));
+        let gate = Box::new(Turnstile::new(guest, &self.door.memory));
         let server = Server::new(self.server_settings(client, tls.is_some())).with_gate(gate);
         Session::new(self, server, stream, client, tls).run(stop).await;
     }
@@ -159,50 +149,6 @@ impl Intake {
             let _ = stream.shutdown().await;
         };
         let _ = timeout(Duration::from_secs(5), farewell).await;
-    }
-
-    /// Why no new mail can be taken now.
-    fn pressure(&self) -> Option<Reply> {
-        match self.queue.health() {
-            Health::Ok => None,
-            Health::Full => Some(full()),
-            Health::Broken(_) => Some(not_stored()),
-        }
-    }
-}
-
-fn full() -> Reply {
-    Reply::new(452, EnhancedStatus::transient(3, 1), "Insufficient system storage")
-}
-
-fn not_stored() -> Reply {
-    Reply::new(
-        451,
-        EnhancedStatus::transient(3, 0),
-        "The message could not be stored, try again later",
-    )
-}
-
-fn busy() -> Reply {
-    Reply::new(451, EnhancedStatus::transient(3, 2), "Too much mail at once, try again later")
-}
-
-/// What a failure of ours is to the client: never more than "later".
-fn put_off(error: &VaultError) -> Reply {
-    match error {
-        VaultError::Store(StoreError::Full) => full(),
-        VaultError::Store(
-            StoreError::Busy
-            | StoreError::NotFound
-            | StoreError::Corrupt(_)
-            | StoreError::Fenced
-            | StoreError::Fatal(_),
-        )
-        | VaultError::Seal(_)
-        | VaultError::Ring(_)
-        | VaultError::Gone
-        | VaultError::Template(_)
-        | VaultError::Refused(_) => not_stored(),
     }
 }
 

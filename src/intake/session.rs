@@ -1,7 +1,7 @@
 //! One session: drives the server machine over a stream.
 
 use crate::{
-    intake::{Intake, message::Incoming, not_stored},
+    intake::{Incoming, Intake, Refusal, message},
     smtp::{Action, Server, server::Transaction},
     wire::{Stream, TlsAccept},
 };
@@ -48,7 +48,7 @@ pub(super) struct Session<'a> {
     end: Instant,
     retired: bool,
     /// The message in transfer, and when its time is over.
-    message: Option<(Incoming<'a>, Instant)>,
+    message: Option<(Incoming, Instant)>,
     replies: Vec<u8>,
     buffer: Vec<u8>,
 }
@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut stopping = false;
         loop {
-            self.server.set_pressure(self.intake.pressure());
+            self.server.set_pressure(self.intake.door.pressure().map(message::reply));
             if !self.retired && Instant::now() >= self.end {
                 self.retire();
             }
@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
     }
 
     async fn listen(&mut self, stop: &CancellationToken, stopping: bool) -> Heard {
-        let size = self.message.as_ref().map_or(COMMANDS, |(message, _)| message.portion());
+        let size = self.message.as_ref().map_or(COMMANDS, |(incoming, _)| incoming.portion());
         if self.buffer.len() != size {
             self.buffer = vec![0; size];
         }
@@ -198,33 +198,33 @@ impl<'a> Session<'a> {
 
     async fn begin(&mut self, transaction: Transaction) {
         let tls = self.server.tls().map(str::to_owned);
-        let begun = Incoming::begin(self.intake, transaction, self.client, tls.as_deref()).await;
-        match begun {
+        let envelope = message::envelope(transaction, self.client, tls.as_deref());
+        match self.intake.door.begin(envelope).await {
             Ok(incoming) => {
                 let end = Instant::now() + self.idle * PATIENCE;
                 self.message = Some((incoming, end));
             }
-            Err(reply) => self.server.refuse(reply),
+            Err(refusal) => self.server.refuse(message::reply(refusal)),
         }
     }
 
     async fn content(&mut self, content: &[u8]) {
-        let Some((message, _)) = &mut self.message else { return };
-        if let Err(reply) = message.write(content).await {
+        let Some((incoming, _)) = &mut self.message else { return };
+        if let Err(refusal) = incoming.write(content).await {
             self.message = None;
-            self.server.refuse(reply);
+            self.server.refuse(message::reply(refusal));
         }
     }
 
     async fn end(&mut self) {
-        let Some((message, _)) = self.message.take() else {
-            return self.server.refuse(not_stored());
+        let Some((incoming, _)) = self.message.take() else {
+            return self.server.refuse(message::reply(Refusal::NotStored));
         };
         // While it waits for the disk, nothing is read.
         self.buffer = Vec::new();
-        match message.commit().await {
+        match incoming.commit(None).await {
             Ok(id) => self.server.accepted(id),
-            Err(reply) => self.server.refuse(reply),
+            Err(refusal) => self.server.refuse(message::reply(refusal)),
         }
     }
 }

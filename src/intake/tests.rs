@@ -4,19 +4,21 @@ use super::*;
 use crate::{
     clock::Clock,
     mail::{
-        QueueId,
+        QueueId, Wishes,
         notice::{Letterhead, Templates},
     },
+    policies::Policies,
     policy::{PolicySet, SourceFile},
-    seal::KeyRing,
+    seal::{KeyRing, header::Needs},
     store::{
-        Ask, Attempt, Claimed, Filter, Locator, MessageRow, NewBody, NewMessage, Order, Ordered,
-        RecipientRow, Settle, Totals, memory::MemoryStore,
+        Ask, Attempt, Claimed, Filter, Health, Locator, MessageRow, NewBody, NewMessage, Order,
+        Ordered, QueueStore, RecipientRow, Settle, StoreError, Totals, memory::MemoryStore,
     },
-    vault::NoticeSettings,
+    vault::{NoticeSettings, Vault},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
+use memory::{Memory, POOL};
 use std::{collections::BTreeMap, io, sync::Mutex};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, DuplexStream},
@@ -213,8 +215,9 @@ fn house_on(
     let set = PolicySet::parse(&[rules], Fixed.now()).unwrap().0;
     let queue = queue.unwrap_or_else(|| Arc::new(store.clone()));
     let policies = Arc::new(InForce(Arc::new(set)));
-    let mut intake = Intake::new(settings, vault(&store), queue, policies);
-    intake.memory = Memory::new(pool);
+    let mut door = Door::new(vault(&store), queue, policies);
+    door.memory = Memory::new(pool);
+    let intake = Intake::new(settings, door);
     House { intake: Arc::new(intake), store, stop: CancellationToken::new() }
 }
 
@@ -481,7 +484,7 @@ async fn a_client_that_goes_away_in_the_midst_has_sent_nothing() {
     drop(talk.stream);
     talk.session.await.unwrap();
     assert_eq!(house.queued().await, 0);
-    assert_eq!(house.intake.memory.taken(), 0);
+    assert_eq!(house.intake.door.memory.taken(), 0);
     assert_eq!(house.intake.counts().connections(), 0);
 }
 
@@ -656,7 +659,7 @@ async fn a_slow_store_slows_intake_and_memory_does_not_grow() {
     assert!(SESSIONS * content.len() > bound, "or nothing is shown");
     assert!(waiting.bytes < bound, "{waiting:?}");
     assert!(waiting.filed > 0, "what has no room lies in files: {waiting:?}");
-    assert!(house.intake.memory.taken() <= POOL);
+    assert!(house.intake.door.memory.taken() <= POOL);
     let mut byte = [0];
     let early = timeout(Duration::from_millis(50), talks[0].stream.read(&mut byte)).await;
     assert!(early.is_err(), "answered before the commit");
@@ -666,14 +669,14 @@ async fn a_slow_store_slows_intake_and_memory_does_not_grow() {
         talk.say("QUIT", "221").await;
     }
     assert_eq!(gate.store.list(&Filter::default(), None, 1000).await.unwrap().len(), SESSIONS);
-    assert_eq!(house.intake.memory.taken(), 0);
+    assert_eq!(house.intake.door.memory.taken(), 0);
 }
 
 #[tokio::test]
 async fn without_memory_mail_still_passes_and_many_recipients_come_in_parts() {
     let limits = ClientLimits { connections: 4, ..NO_LIMITS };
     let house = house_with(IntakeSettings { limits, max_recipients: 1000, ..settings() }, None);
-    let mut all = house.intake.memory.share();
+    let mut all = house.intake.door.memory.share();
     assert!(all.fit(POOL + memory::OWN));
     let mut talk = house.call().await;
     // Small and large, as long as only bodies are large.
@@ -698,4 +701,43 @@ async fn without_memory_mail_still_passes_and_many_recipients_come_in_parts() {
     drop(all);
     let reply = talk.say(&format!("RCPT TO:<r{taken}@partner.test>"), "250").await;
     assert!(reply.starts_with("250 2.1.5"), "{reply}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_by_another_way_is_held_to_the_same_memory() {
+    const MINE: usize = 1 << 20;
+    let (store, rules) = (MemoryStore::new(), Arc::new(InForce(Arc::new(PolicySet::default()))));
+    let mut door = Door::new(vault(&store), Arc::new(store.clone()), rules);
+    door.memory = Memory::new(MINE);
+    let envelope = |recipients: usize| Envelope {
+        sender: Some("ann@partner.test".parse().unwrap()),
+        recipients: (0..recipients).map(|n| format!("r{n}@example.org").parse().unwrap()).collect(),
+        client: None,
+        needs: Needs::default(),
+        envelope_id: None,
+        wishes: Wishes::default(),
+    };
+    let content = format!("{MAIL}\r\n{}", ("x".repeat(70) + "\r\n").repeat(40_000));
+    assert!(content.len() > 2 * MINE);
+    let mut large = door.begin(envelope(1)).await.unwrap();
+    // All in one piece.
+    large.write(content.as_bytes()).await.unwrap();
+    assert!(large.portion() > 16 * 1024, "it has grown");
+    let taken = door.memory.taken();
+    assert!((1..=MINE - MINE / 4).contains(&taken), "{taken}");
+    let mut all = door.memory.share();
+    assert!(all.fit(memory::OWN + MINE - taken));
+    assert_eq!(door.memory.taken(), MINE);
+    assert_eq!(door.begin(envelope(1000)).await.unwrap_err(), Refusal::Busy);
+    assert!(door.counts.refused().contains(&(Refused::Memory, 1)));
+    let mut small = door.begin(envelope(1)).await.unwrap();
+    small.write(content.as_bytes()).await.unwrap();
+    assert_eq!(small.portion(), 16 * 1024, "as long as there is no room");
+    for incoming in [large, small] {
+        let id = incoming.commit(None).await.unwrap();
+        let (row, _) = store.message(id).await.unwrap().unwrap();
+        assert_eq!(row.size as usize, content.len());
+    }
+    drop(all);
+    assert_eq!(door.memory.taken(), 0);
 }

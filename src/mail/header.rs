@@ -1,6 +1,7 @@
 //! The header section: what intake counts, what rules read, the trace field that a relay adds.
 
 mod strip;
+mod thread;
 
 pub use strip::SubjectTagStrip;
 

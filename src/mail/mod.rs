@@ -6,6 +6,7 @@ pub mod address;
 pub mod dsn;
 pub mod header;
 pub mod id;
+pub mod letter;
 pub mod notice;
 pub mod parts;
 pub mod status;

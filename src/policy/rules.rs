@@ -344,15 +344,19 @@ fn sensitivity(entry: &Entry<'_, '_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn glob(text: &str) -> Result<String, String> {
+/// A pattern of file names, lower case: `*` is any text, `?` any one character.
+///
+/// # Errors
+/// What to write instead.
+pub fn glob(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > PATTERN_LIMIT || text.contains('/') {
         return Err(format!("`{text}` is no file name pattern: write \"*.dcm\""));
     }
     Ok(text.to_lowercase())
 }
 
-/// `*` is any text, `?` any one character. Time is the product of the lengths at most.
-fn glob_matches(pattern: &str, name: &str) -> bool {
+/// True if a name, lower case, is as a [`glob`] says. Time is the product of the lengths at most.
+pub fn glob_matches(pattern: &str, name: &str) -> bool {
     let mut reach = vec![true];
     let name: Vec<char> = name.chars().collect();
     reach.resize(name.len() + 1, false);

@@ -76,7 +76,8 @@ impl Desk {
         let languages: Value =
             LANGUAGES.iter().map(|&(code, name)| context! { code => code, name => name }).collect();
         let values = context! {
-            errors => errors.to_value(), done => done, address => account.address.to_string(),
+            tab => "account", errors => errors.to_value(), done => done,
+            address => account.address.to_string(),
             first_name => first, last_name => last, language => language, languages => languages,
             second => account.second_factor().is_some(),
             recovery => account.second_factor().map_or(0, |factor| factor.recovery.len()),

@@ -17,7 +17,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
-use std::{any::Any, net::SocketAddr, sync::Arc};
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+
+/// How long a page may take until its first byte.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a page may load and do: our own style sheet, our own forms, nothing else; no scripts
 /// anywhere.
@@ -90,6 +93,19 @@ pub(super) fn origin_of(url: &str) -> &str {
 }
 fn authority(origin: &str) -> Option<&str> {
     origin.split_once("://").map(|(_, authority)| authority)
+}
+
+/// Ends what takes too long until its first byte (a download may then run on). Forms that bring
+/// files have a patience of their own, piece by piece.
+pub(super) async fn patience(request: Request, next: Next) -> Response {
+    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if routes::uploads(request.method(), pattern) {
+        return next.run(request).await;
+    }
+    match tokio::time::timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 /// A handler that panicked is our fault, and only that request's.

@@ -24,8 +24,13 @@ mod sign_in;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod write;
 
-use crate::{mail::notice::TemplateError, vault::Vault};
+use crate::{
+    intake::Door,
+    mail::{Domain, notice::TemplateError},
+    vault::Vault,
+};
 use axum::Router;
 use fault::Fault;
 use jiff::Timestamp;
@@ -41,6 +46,12 @@ pub struct PortalSettings {
     /// `portal.url`: what links start with. With `https` cookies are `Secure`, and browsers are
     /// told to stay with it.
     pub url: String,
+    /// `organization.domains`: whom messages may be forwarded to.
+    pub domains: Vec<Domain>,
+    /// `portal.max_reply_size`
+    pub max_reply_size: u64,
+    /// `portal.refuse_files`: patterns, lower case.
+    pub refuse_files: Vec<String>,
     /// Templates that stand in for built-in ones: file name → text. [`Portal::template_names`]
     /// lists the names.
     pub overrides: BTreeMap<String, String>,
@@ -57,6 +68,8 @@ pub struct Portal {
 struct Desk {
     settings: PortalSettings,
     vault: Vault,
+    /// Where letters go in.
+    door: Door,
     pages: pages::Pages,
     passwords: password::Passwords,
     /// Wrong passwords, by account and by client address.
@@ -71,16 +84,24 @@ struct Desk {
     mailing: Arc<tokio::sync::Semaphore>,
     /// One code is checked at a time, so that parallel guesses can't share a try.
     verifying: tokio::sync::Mutex<()>,
+    /// Letters sent, by account.
+    quota: write::Quota,
+    /// Letters on their way in, so that they never take all of the door's memory.
+    uploads: tokio::sync::Semaphore,
 }
+
+/// Letters on their way in at one time.
+const UPLOADS: usize = 16;
 
 impl Portal {
     /// Checks the templates by rendering each of them with sample values, so that a bad override is
     /// found at start.
-    pub fn new(settings: PortalSettings, vault: Vault) -> Result<Self, TemplateError> {
+    pub fn new(settings: PortalSettings, vault: Vault, door: Door) -> Result<Self, TemplateError> {
         let pages = pages::Pages::new(&settings)?;
         let desk = Desk {
             settings,
             vault,
+            door,
             pages,
             passwords: password::Passwords::default(),
             sign_ins: throttle::Throttle::default(),
@@ -89,6 +110,8 @@ impl Portal {
             challenges: passkey::Challenges::default(),
             mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
+            quota: write::Quota::default(),
+            uploads: tokio::sync::Semaphore::new(UPLOADS),
         };
         Ok(Self { desk: Arc::new(desk) })
     }

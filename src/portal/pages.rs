@@ -32,6 +32,9 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("check.html", include_str!("templates/check.html")),
     ("inbox.html", include_str!("templates/inbox.html")),
     ("message.html", include_str!("templates/message.html")),
+    ("print.html", include_str!("templates/print.html")),
+    ("write.html", include_str!("templates/write.html")),
+    ("sent.html", include_str!("templates/sent.html")),
     ("plain.html", include_str!("templates/plain.html")),
 ];
 
@@ -190,19 +193,22 @@ fn words(status: StatusCode) -> (&'static str, &'static str) {
     }
 }
 
+/// Fields that can be wrong.
+const SAMPLE_FIELDS: [&str; 8] = [
+    "email",
+    "password",
+    "first_name",
+    "language",
+    "accept_terms",
+    "second_password",
+    "passkey_password",
+    "code",
+];
+
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
 fn samples() -> Vec<(&'static str, &'static str, Value)> {
     let mut errors = Errors::of("", "sample");
-    for field in [
-        "email",
-        "password",
-        "first_name",
-        "language",
-        "accept_terms",
-        "second_password",
-        "passkey_password",
-        "code",
-    ] {
+    for field in SAMPLE_FIELDS {
         errors.add(field, "sample");
     }
     let mut all = Vec::new();
@@ -247,7 +253,11 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
     all.push(("front.html", "Welcome", context! {}));
     all.push(("plain.html", "Sample", context! { text => "sample" }));
     all.extend(sample_inboxes().into_iter().map(|values| ("inbox.html", "Inbox", values)));
-    all.extend(sample_messages().into_iter().map(|values| ("message.html", "Sample", values)));
+    for values in sample_messages() {
+        all.push(("print.html", "Sample", values.clone()));
+        all.push(("message.html", "Sample", values));
+    }
+    all.extend(super::write::samples());
     all
 }
 fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
@@ -299,6 +309,12 @@ fn sample_messages() -> [Value; 2] {
             segments => some(context! { text => "sample", href => "https://example.org/" }),
             cut => rich, html => rich, why => if rich { "sample" } else { "" },
             attachments => some(context! { number => 1, name => "sample", size => "1 kB" }),
+            own => rich, can_reply => rich, can_all => rich, tab => if rich { "sent" } else { "inbox" },
+            fates => some(context! { address => "sample", words => "sample", failed => true }),
+            thread => some(context! {
+                id => "id", subject => "sample", who => "sample", stamp => "2026-11-22",
+                date => "22 November 2026", here => rich,
+            }),
         }
     };
     [of(true), of(false)]
@@ -319,6 +335,7 @@ mod tests {
             support: "help@example.org".into(),
             url: "https://portal.example".into(),
             overrides,
+            ..PortalSettings::default()
         }
     }
 

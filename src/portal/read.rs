@@ -1,12 +1,18 @@
 //! The front page, the inbox and the message.
-use super::{Desk, Fault, pages::html as html_answer, session::Visitor, show};
+use super::{
+    Desk, Fault,
+    pages::html as html_answer,
+    session::Visitor,
+    show,
+    write::{Origin, fates},
+};
 use crate::{
     mail::{
         GrantId,
-        header::{Fields, HeaderScan},
+        header::Fields,
         parts::{Decoder, Part, PartIndex, TransferEncoding, decode_charset},
     },
-    store::{Grant, MessageRow},
+    store::{Grant, GrantKind, MessageRow},
     vault::{Access, AccessAnswer, Content, VaultError},
 };
 use axum::{
@@ -16,7 +22,7 @@ use axum::{
         HeaderValue, Method, StatusCode,
         header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_FRAME_OPTIONS},
     },
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
 };
 use minijinja::{Value, context};
 use serde::Deserialize;
@@ -53,7 +59,7 @@ pub(super) async fn style(State(desk): State<Arc<Desk>>) -> Response {
 /// Where the inbox goes on.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct From {
-    after: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 /// `GET /inbox`
@@ -76,7 +82,8 @@ pub(super) async fn inbox(
         rows.push(desk.row(&visitor, grant).await?);
     }
     let messages: Value = rows.into_iter().collect();
-    let values = context! { messages => messages, older => older.unwrap_or_default() };
+    let older = older.unwrap_or_default();
+    let values = context! { tab => "inbox", messages => messages, older => older };
     desk.pages.answer(StatusCode::OK, "inbox.html", "Inbox", visitor.name().as_deref(), values)
 }
 
@@ -84,7 +91,7 @@ impl Desk {
     /// One line of the inbox. What is gone shows that it was there, and no more.
     async fn row(&self, visitor: &Visitor, grant: &Grant) -> Result<Value, Fault> {
         let heading = match self.leave(visitor, &grant.id.to_string()).await {
-            Ok(access) => Some(self.heading(&access).await?.1),
+            Ok(access) => Some(self.origin(access).await?.heading()),
             Err(Fault::Status(_)) => None,
             Err(other) => return Err(other),
         };
@@ -113,26 +120,6 @@ impl Desk {
             AccessAnswer::NotYours => Err(none),
         }
     }
-    /// What stands above a message.
-    async fn heading(&self, access: &Access) -> Result<(MessageRow, Heading, PartIndex), Fault> {
-        let (row, index) = self.vault.index(access).await?;
-        let header = bounded(&index.header(), HeaderScan::LIMIT);
-        let content = self.vault.read(access, header).await?;
-        let (bytes, _) = gather(content, TransferEncoding::Identity, HeaderScan::LIMIT).await?;
-        let fields = Fields::parse(&bytes);
-        let some =
-            |name: &str| fields.first(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
-        let sender = || row.facts.sender.as_ref().map(ToString::to_string).unwrap_or_default();
-        let tag = row.facts.rule.strip.as_deref().unwrap_or_default();
-        let subject = some("Subject").map(|subject| without_tag(&subject, tag));
-        let heading = Heading {
-            subject: subject
-                .filter(|subject| !subject.is_empty())
-                .unwrap_or_else(|| "(no subject)".to_owned()),
-            from: some("From").unwrap_or_else(sender),
-        };
-        Ok((row, heading, index))
-    }
     /// A text part, decoded as far as is shown, and whether more follows.
     async fn text_of(&self, access: &Access, part: &Part) -> Result<(String, bool), Fault> {
         // Encoded text is at most three times (and a little for line ends) as long as what it says.
@@ -143,7 +130,11 @@ impl Desk {
         Ok((decode_charset(part.charset.as_deref(), &bytes), cut || short))
     }
     /// The message as text: its own, or else what its HTML says.
-    async fn readable(&self, access: &Access, index: &PartIndex) -> Result<(String, bool), Fault> {
+    pub(super) async fn readable(
+        &self,
+        access: &Access,
+        index: &PartIndex,
+    ) -> Result<(String, bool), Fault> {
         if let Some(part) = index.text() {
             let (text, cut) = self.text_of(access, part).await?;
             if cut || !text.trim().is_empty() || index.html().is_none() {
@@ -183,9 +174,24 @@ fn without_tag(subject: &str, tag: &str) -> String {
 }
 
 /// Subject and sender, as the message itself has them (but for a rule's tag).
-struct Heading {
-    subject: String,
-    from: String,
+pub(super) struct Heading {
+    pub(super) subject: String,
+    pub(super) from: String,
+}
+impl Heading {
+    pub(super) fn of(row: &MessageRow, fields: &Fields) -> Self {
+        let some =
+            |name: &str| fields.first(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        let sender = || row.facts.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+        let tag = row.facts.rule.strip.as_deref().unwrap_or_default();
+        let subject = some("Subject").map(|subject| without_tag(&subject, tag));
+        Self {
+            subject: subject
+                .filter(|subject| !subject.is_empty())
+                .unwrap_or_else(|| "(no subject)".to_owned()),
+            from: some("From").unwrap_or_else(sender),
+        }
+    }
 }
 
 /// `GET /inbox/ID`
@@ -195,38 +201,64 @@ pub(super) async fn message(
     Path(id): Path<String>,
     method: Method,
 ) -> Answer {
-    let access = desk.leave(&visitor, &id).await?;
-    let (row, heading, index) = desk.heading(&access).await?;
-    let (text, cut) = desk.readable(&access, &index).await?;
-    let grant = access.grant();
+    let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
+    let (to, others) = desk.answered(&origin, visitor.signed_in()?);
+    let own = origin.grant().kind == GrantKind::Sent;
     let values = context! {
-        id => grant.id.to_string(),
-        subject => &heading.subject,
-        from => heading.from,
-        to => grant.recipient.to_string(),
-        stamp => row.facts.arrived.to_string(),
-        date => show::moment(row.facts.arrived),
-        size => show::size(row.size),
-        expires => show::day(grant.expires),
-        segments => segments(&text),
-        cut => cut,
-        html => index.html().is_some(),
-        attachments => attachments(&index),
-        why => desk.why(grant).await?,
+        tab => if own { "sent" } else { "inbox" },
+        own => own,
+        fates => if own { fates(&origin.recipients) } else { Vec::<Value>::new().into() },
+        can_reply => !to.is_empty(),
+        can_all => !to.is_empty() && !others.is_empty(),
+        thread => desk.conversation(&visitor, &origin).await?,
+        why => desk.why(origin.grant()).await?,
     };
-    let me = visitor.name();
-    let page = desk.pages.answer(
-        StatusCode::OK,
-        "message.html",
-        &heading.subject,
-        me.as_deref(),
-        values,
-    )?;
+    let page = desk.shown(&visitor, "message.html", &origin, values).await?;
     if method == Method::GET {
         // The reading itself is what "opened" records; a HEAD reads nothing.
-        desk.vault.opened(&access).await?;
+        desk.vault.opened(&origin.access).await?;
     }
     Ok(page)
+}
+
+/// `GET /inbox/ID/print`: the message alone. Only the message's own page records that it was opened,
+/// so that comes first.
+pub(super) async fn print(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Answer {
+    let access = desk.leave(&visitor, &id).await?;
+    if access.grant().opened.is_none() {
+        return Ok(Redirect::to(&format!("/inbox/{}", access.grant().id)).into_response());
+    }
+    let origin = desk.origin(access).await?;
+    desk.shown(&visitor, "print.html", &origin, context! {}).await
+}
+
+impl Desk {
+    /// A page that shows a message.
+    async fn shown(&self, visitor: &Visitor, page: &str, origin: &Origin, more: Value) -> Answer {
+        let (text, cut) = self.readable(&origin.access, &origin.index).await?;
+        let (heading, grant, row) = (origin.heading(), origin.grant(), &origin.row);
+        let to = Some(origin.addressed()).filter(|to| !to.is_empty());
+        let values = context! {
+            id => grant.id.to_string(),
+            subject => &heading.subject,
+            from => heading.from,
+            to => to.unwrap_or_else(|| grant.recipient.to_string()),
+            stamp => row.facts.arrived.to_string(),
+            date => show::moment(row.facts.arrived),
+            size => show::size(row.size),
+            expires => show::day(grant.expires),
+            segments => segments(&text),
+            cut => cut,
+            html => origin.index.html().is_some(),
+            attachments => attachments(&origin.index),
+        };
+        let values = context! { ..values, ..more };
+        self.pages.answer(StatusCode::OK, page, &heading.subject, visitor.name().as_deref(), values)
+    }
 }
 
 fn segments(text: &str) -> Value {
@@ -281,13 +313,13 @@ async fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> R
     spawn_blocking(work).await.map_err(|_| Fault::Work("a message could not be shown"))
 }
 
-fn bounded(range: &Range<u64>, most: usize) -> Range<u64> {
+pub(super) fn bounded(range: &Range<u64>, most: usize) -> Range<u64> {
     let most = u64::try_from(most).unwrap_or(u64::MAX);
     range.start..range.end.min(range.start.saturating_add(most))
 }
 
 /// Decoded content up to `most` bytes, and whether more would follow.
-async fn gather(
+pub(super) async fn gather(
     mut content: Content,
     encoding: TransferEncoding,
     most: usize,

@@ -1,20 +1,18 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
-use super::{Desk, account, check, codes, download, guard, passkey, read, reset, sign_in};
+use super::{Desk, account, check, codes, download, guard, passkey, read, reset, sign_in, write};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::{Method, StatusCode},
-    middleware::from_fn_with_state,
+    http::Method,
+    middleware::{from_fn, from_fn_with_state},
     routing::{MethodRouter, get, post},
 };
-use std::{sync::Arc, time::Duration};
-use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
 
 /// Bytes of a form read at most.
 const MAX_FORM: usize = 64 * 1024;
-/// How long a page may take until its first byte (a download may then run on).
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who may take a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +46,14 @@ pub(super) enum Page {
     Attachment,
     Zip,
     Original,
+    Print,
+    ReplyForm,
+    Reply,
+    ForwardForm,
+    Forward,
+    ComposeForm,
+    Compose,
+    Sent,
 }
 /// Methods the portal knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,14 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Get, "/inbox/{id}/attachments/{number}", Page::Attachment),
     signed_in(Verb::Get, "/inbox/{id}/attachments.zip", Page::Zip),
     signed_in(Verb::Get, "/inbox/{id}/original.eml", Page::Original),
+    signed_in(Verb::Get, "/inbox/{id}/print", Page::Print),
+    signed_in(Verb::Get, "/inbox/{id}/reply", Page::ReplyForm),
+    signed_in(Verb::Post, "/inbox/{id}/reply", Page::Reply),
+    signed_in(Verb::Get, "/inbox/{id}/forward", Page::ForwardForm),
+    signed_in(Verb::Post, "/inbox/{id}/forward", Page::Forward),
+    signed_in(Verb::Get, "/compose", Page::ComposeForm),
+    signed_in(Verb::Post, "/compose", Page::Compose),
+    signed_in(Verb::Get, "/sent", Page::Sent),
 ];
 
 /// What a request must show. `pattern` is the route that matched; none, or a method the table does
@@ -115,6 +129,16 @@ pub(super) fn access(method: &Method, path: &str, pattern: Option<&str>) -> Acce
         .iter()
         .find(|route| route.verb == verb && Some(route.path) == pattern)
         .map_or(Access::SignedIn, |route| route.access)
+}
+
+/// True for a request that may bring files, and so take its time.
+pub(super) fn uploads(method: &Method, pattern: Option<&str>) -> bool {
+    *method == Method::POST
+        && ROUTES.iter().any(|route| {
+            route.verb == Verb::Post
+                && Some(route.path) == pattern
+                && matches!(route.page, Page::Reply | Page::Forward | Page::Compose)
+        })
 }
 
 fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
@@ -140,6 +164,14 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::Attachment => get(download::attachment),
         Page::Zip => get(download::zip),
         Page::Original => get(download::original),
+        Page::Print => get(read::print),
+        Page::ReplyForm => get(write::reply_form),
+        Page::Reply => post(write::reply),
+        Page::ForwardForm => get(write::forward_form),
+        Page::Forward => post(write::forward),
+        Page::ComposeForm => get(write::compose_form),
+        Page::Compose => post(write::compose),
+        Page::Sent => get(write::sent),
     }
 }
 
@@ -151,7 +183,7 @@ pub(super) fn router(desk: Arc<Desk>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(from_fn_with_state(Arc::clone(&desk), guard::guard))
         .layer(from_fn_with_state(Arc::clone(&desk), guard::same_site))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
+        .layer(from_fn(guard::patience))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(from_fn_with_state(Arc::clone(&desk), guard::dress))
         .with_state(desk)

@@ -279,5 +279,6 @@ fn copy_message(message: &NewMessage) -> NewMessage {
         size: message.size,
         header_len: message.header_len,
         due: message.due,
+        copy: message.copy.clone(),
     }
 }

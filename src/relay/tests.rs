@@ -495,6 +495,7 @@ impl House {
             sender_name: None,
             grant: None,
             rule,
+            references: Vec::new(),
             wishes,
         };
         let recipients = recipients.iter().map(|r| address(r)).collect();

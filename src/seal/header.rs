@@ -52,6 +52,9 @@ pub struct MessageFacts {
     pub grant: Option<GrantId>,
     /// What the rules said on arrival.
     pub rule: RuleVerdict,
+    /// Message-IDs that it answers or follows (In-Reply-To, References), for conversations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
     /// What its sender wants to hear of delivery.
     #[serde(default, skip_serializing_if = "Wishes::is_none")]
     pub wishes: Wishes,
@@ -73,6 +76,7 @@ impl MessageFacts {
             sender_name: None,
             grant: None,
             rule: RuleVerdict::protected(),
+            references: Vec::new(),
             wishes: Wishes::default(),
         }
     }

@@ -5,9 +5,9 @@ use crate::{
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantState,
-        Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered,
-        Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
+        Account, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind,
+        GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
+        Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
         StoreError, Totals,
         body::BodyReader,
         notes,
@@ -119,6 +119,9 @@ impl Book {
             .map(|(index, address)| RecipientRow::new(index, address, message.due))
             .collect();
         self.messages.insert(id, Entry { row, recipients, attempts: HashMap::new() });
+        if let Some(copy) = message.copy {
+            self.grants.insert(copy.id, copy);
+        }
         Ok(())
     }
     fn acceptable(&self, message: &NewMessage) -> Result<(), StoreError> {
@@ -255,9 +258,29 @@ impl Book {
         entry.end();
         Ok(done)
     }
+    /// One page of the grants that `wanted` picks, newest first.
+    fn newest(
+        &self,
+        wanted: impl Fn(&Grant) -> bool,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Vec<Grant> {
+        let mut all: Vec<_> = self.grants.values().filter(|g| wanted(g)).collect();
+        all.sort_by_key(|g| Reverse((g.sealed, g.id)));
+        let skip = match after {
+            None => 0,
+            Some(id) => all.iter().position(|g| g.id == id).map_or(all.len(), |at| at + 1),
+        };
+        all.into_iter().skip(skip).take(max).cloned().collect()
+    }
     fn live_grants(&self, id: QueueId) -> usize {
         let of = self.grants.values().filter(|g| g.message == id);
         of.filter(|g| g.state == GrantState::Live).count()
+    }
+    /// Live grants of recipients: an author's own copy waits for nobody.
+    fn waiting_grants(&self, id: QueueId) -> u64 {
+        let of = self.grants.values().filter(|g| g.message == id && g.state == GrantState::Live);
+        of.filter(|g| g.kind == GrantKind::Received).count() as u64
     }
     fn doomed(&mut self, now: Timestamp, max: usize) -> Vec<(QueueId, Locator)> {
         for grant in self.grants.values_mut() {
@@ -295,7 +318,7 @@ impl Book {
             let live = self.live_grants(*id);
             if live > 0 {
                 t.vault_messages += 1;
-                t.grants += live as u64;
+                t.grants += self.waiting_grants(*id);
                 t.vault_bytes += self.bodies.get(id).map_or(0, |b| b.len() as u64);
             }
         }
@@ -499,12 +522,14 @@ impl BodyReader for MemoryReader {
 #[async_trait]
 impl PeopleStore for MemoryStore {
     async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
-        Ok(self.book().grants.values().find(|g| g.token == *token).cloned())
+        let linked = |g: &&Grant| g.kind == GrantKind::Received && g.token == *token;
+        Ok(self.book().grants.values().find(linked).cloned())
     }
     async fn grants_by_hash(&self, start: [u8; 6], max: usize) -> Result<Vec<Grant>, StoreError> {
         let book = self.book();
-        let grants = book.grants.values().filter(|g| g.token.as_bytes().starts_with(&start));
-        Ok(grants.take(max).cloned().collect())
+        let linked =
+            |g: &&Grant| g.kind == GrantKind::Received && g.token.as_bytes().starts_with(&start);
+        Ok(book.grants.values().filter(linked).take(max).cloned().collect())
     }
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
         Ok(self.book().grants.get(&id).cloned())
@@ -515,15 +540,19 @@ impl PeopleStore for MemoryStore {
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let book = self.book();
-        let mut all: Vec<_> =
-            book.grants.values().filter(|g| recipient.is_none_or(|r| g.recipient == *r)).collect();
-        all.sort_by_key(|g| Reverse((g.sealed, g.id)));
-        let skip = match after {
-            None => 0,
-            Some(id) => all.iter().position(|g| g.id == id).map_or(all.len(), |at| at + 1),
+        let wanted = |g: &Grant| {
+            g.kind == GrantKind::Received && recipient.is_none_or(|r| g.recipient == *r)
         };
-        Ok(all.into_iter().skip(skip).take(max).cloned().collect())
+        Ok(self.book().newest(wanted, after, max))
+    }
+    async fn sent(
+        &self,
+        author: &Address,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.recipient == *author;
+        Ok(self.book().newest(wanted, after, max))
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let mut book = self.book();

@@ -14,7 +14,8 @@ pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
-    Account, Code, Grant, GrantState, Passkey, PeopleStore, Purpose, SecondFactor, Session,
+    Account, Code, Grant, GrantKind, GrantState, Passkey, PeopleStore, Purpose, SecondFactor,
+    Session,
 };
 pub use queue::{
     Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome,

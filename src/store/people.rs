@@ -29,6 +29,19 @@ pub struct Grant {
     pub opened: Option<Timestamp>,
     /// State.
     pub state: GrantState,
+    /// What it is to its owner.
+    #[serde(default)]
+    pub kind: GrantKind,
+}
+/// What a message is to the owner of its grant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GrantKind {
+    /// It was sealed for them.
+    #[default]
+    Received,
+    /// They wrote it at the portal, and this is their own copy. No link leads to it.
+    Sent,
 }
 /// Whether a grant still opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +275,8 @@ impl Session {
         account.map_or_else(|| before.is_some_and(|t| self.seen < t), |a| self.is_of(a))
     }
 }
-/// People and their grants. Grants come into being in `QueueStore::settle`.
+/// People and their grants. Grants come into being in `QueueStore::settle`, an author's own copy in
+/// `QueueStore::accept`.
 #[async_trait]
 pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// The grant of a link.
@@ -271,10 +285,17 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     async fn grants_by_hash(&self, start: [u8; 6], max: usize) -> Result<Vec<Grant>, StoreError>;
     /// A grant.
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError>;
-    /// Grants, newest first, of one recipient or of all, after that one.
+    /// Grants of messages received, newest first, of one recipient or of all, after that one.
     async fn grants(
         &self,
         recipient: Option<&Address>,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError>;
+    /// Grants of messages that somebody wrote at the portal, newest first, after that one.
+    async fn sent(
+        &self,
+        author: &Address,
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError>;

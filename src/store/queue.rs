@@ -32,6 +32,8 @@ pub struct NewMessage {
     pub header_len: u32,
     /// When its recipients are first due (usually now).
     pub due: Timestamp,
+    /// Its author's own copy ([`GrantKind::Sent`](crate::store::GrantKind)), in the same commit.
+    pub copy: Option<Grant>,
 }
 /// Where the sealed body is.
 #[derive(Debug)]
@@ -265,7 +267,7 @@ pub struct Totals {
     pub oldest: Option<Timestamp>,
     /// Messages with a live grant.
     pub vault_messages: u64,
-    /// Live grants.
+    /// Live grants of recipients.
     pub grants: u64,
     /// Sealed bytes kept for them.
     pub vault_bytes: u64,

@@ -93,7 +93,7 @@ impl Vault {
         let SealedHeader { facts, recipients } = header;
         let Envelope { key, header_len, .. } = envelope;
         let (body, due) = (NewBody::Small(Bytes::from(sealed)), self.clock.now());
-        Ok(NewMessage { facts, recipients, body, key, size, header_len, due })
+        Ok(NewMessage { facts, recipients, body, key, size, header_len, due, copy: None })
     }
 
     fn seal_header(
@@ -168,7 +168,8 @@ impl Deposit {
             }
         };
         let (facts, recipients, due) = (self.facts, self.recipients, self.vault.clock.now());
-        let message = NewMessage { facts, recipients, body, key, size, header_len, due };
+        let message =
+            NewMessage { facts, recipients, body, key, size, header_len, due, copy: None };
         Ok(Finished { message })
     }
 

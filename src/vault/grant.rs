@@ -2,10 +2,10 @@
 
 use super::{Vault, VaultError, random_secret};
 use crate::{
-    mail::{Address, GrantId, notice::Waiting},
+    mail::{Address, GrantId, QueueId, notice::Waiting},
     policy::Why,
     seal::{Class, LinkToken, MessageFacts, header::Needs},
-    store::{Grant, GrantState, MessageRow, NewMessage},
+    store::{Grant, GrantKind, GrantState, MessageRow, NewMessage},
 };
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -34,9 +34,27 @@ impl Vault {
             expires: now.checked_add(self.notices.retention).unwrap_or(Timestamp::MAX),
             opened: None,
             state: GrantState::Live,
+            kind: GrantKind::Received,
         };
         let notice = self.notice(message, &grant, &token)?;
         Ok((grant, notice))
+    }
+
+    /// The author's own copy of a message written at the portal, to go into its `accept`. Kept as
+    /// long as what is sealed for recipients; the link that a token would open is given to nobody.
+    pub fn copy_for(&self, message: QueueId, author: &Address) -> Grant {
+        let now = self.clock.now();
+        Grant {
+            id: GrantId::from_bytes(rand::random()),
+            message,
+            recipient: author.clone(),
+            token: LinkToken::from_random(random_secret()).hash(),
+            sealed: now,
+            expires: now.checked_add(self.notices.retention).unwrap_or(Timestamp::MAX),
+            opened: Some(now),
+            state: GrantState::Live,
+            kind: GrantKind::Sent,
+        }
     }
 
     fn notice(

@@ -100,6 +100,7 @@ fn facts(vault: &Vault, class: Class, sender: ReversePath) -> MessageFacts {
         sender_name: Some("Dr. Who".to_owned()),
         grant: None,
         rule: RuleVerdict::protected(),
+        references: Vec::new(),
         wishes: crate::mail::Wishes::default(),
     }
 }

@@ -7,6 +7,7 @@ use crate::support::{
     smtp, wait_for,
 };
 use fantoccini::{Client, Locator, elements::Element, error::CmdError};
+use mail_parser::MimeHeaders;
 use std::{
     fs,
     path::Path,
@@ -32,6 +33,103 @@ fn from_the_link_to_the_attachment_with_scripts() {
 #[test]
 fn from_the_link_to_the_attachment_without_scripts() {
     walk(false);
+}
+
+#[test]
+fn a_reply_with_three_files_and_forwarding_with_scripts() {
+    write(true);
+}
+
+#[test]
+fn a_reply_with_three_files_and_forwarding_without_scripts() {
+    write(false);
+}
+
+fn write(scripts: bool) {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = House::open(dir.path(), &[], |_| {});
+    let to = "ada@stranger.test";
+    smtp::send(house.gateway.smtp, "doctor@example.org", &[to], MESSAGE.as_bytes());
+    let notice = house.mail_to_stranger(1);
+    let downloads = dir.path().join("downloads");
+    fs::create_dir_all(&downloads).expect("folder");
+    let files: Vec<_> = ["one.txt", "zwei ü.pdf", "three.bin"]
+        .iter()
+        .map(|name| {
+            let path = dir.path().join(name);
+            fs::write(&path, format!("content of {name}").repeat(5000)).expect("written");
+            path
+        })
+        .collect();
+    let driver = Driver::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let browser = driver.browser(scripts, &downloads).await;
+        let link = format!("http://{}{}", house.gateway.portal, link_in(&notice.content));
+        register(&browser, &house, &link).await;
+        shows(&browser, "please come on Monday at nine.").await;
+        answer(&browser, &files).await;
+        forward(&browser, &house, &link).await;
+        browser.close().await.expect("closed");
+    });
+    let mail = wait_for("the reply inside", || house.inside.messages().first().cloned());
+    assert_eq!(
+        (mail.from.as_str(), mail.to.as_slice()),
+        ("<ada@stranger.test>", &["<doctor@example.org>".to_owned()][..])
+    );
+    let reply = mail_parser::MessageParser::new().parse(&mail.content).expect("a message");
+    let parts: Vec<_> = reply.attachments().collect();
+    assert_eq!(parts.len(), 3);
+    for (part, path) in parts.iter().zip(&files) {
+        assert_eq!(part.attachment_name(), path.file_name().and_then(|n| n.to_str()));
+        assert!(part.contents() == fs::read(path).expect("the file"));
+    }
+    let mail = wait_for("what was forwarded", || house.inside.messages().get(1).cloned());
+    assert_eq!(mail.to, ["<nurse@example.org>"]);
+}
+
+/// Reply with files, then look at Sent.
+async fn answer(browser: &Client, files: &[std::path::PathBuf]) {
+    click(browser, "a[href$='/reply']").await;
+    let subject = field(browser, "subject").await.prop("value").await.expect("value");
+    assert_eq!(subject.as_deref(), Some("Re: Your appointment"));
+    field(browser, "body").await.send_keys("I will be there.").await.expect("typed");
+    let paths: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    field(browser, "files").await.send_keys(&paths.join("\n")).await.expect("chosen");
+    picture(browser, "6-reply").await;
+    submit(browser).await;
+    shows(browser, "I will be there.").await;
+    picture(browser, "7-sent-message").await;
+    click(browser, "a[href='/sent']").await;
+    shows(browser, "Re: Your appointment").await;
+    picture(browser, "8-sent").await;
+}
+
+/// Forward to somebody outside, who is refused, then to one inside.
+async fn forward(browser: &Client, house: &House, link: &str) {
+    browser.goto(link).await.expect("the message opens again");
+    shows(browser, "This conversation").await;
+    picture(browser, "9-conversation").await;
+    click(browser, "a[href$='/forward']").await;
+    field(browser, "to").await.send_keys("friend@else.test").await.expect("typed");
+    field(browser, "body").await.send_keys("Please look at this.").await.expect("typed");
+    browser
+        .find(Locator::Css("main form button"))
+        .await
+        .expect("a button")
+        .click()
+        .await
+        .expect("clicked");
+    shows(browser, "friend@else.test is not an address of").await;
+    picture(browser, "10-refused").await;
+    let kept = field(browser, "body").await.prop("value").await.expect("value");
+    assert_eq!(kept.as_deref(), Some("Please look at this."));
+    assert!(house.inside.messages().len() <= 1, "nothing went");
+    let to = field(browser, "to").await;
+    to.clear().await.expect("cleared");
+    to.send_keys("nurse@example.org").await.expect("typed");
+    submit(browser).await;
+    shows(browser, "Please look at this.").await;
 }
 
 fn walk(scripts: bool) {

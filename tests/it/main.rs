@@ -43,3 +43,4 @@ mod support;
 mod tidy;
 mod tls_report;
 mod vectors;
+mod writing;

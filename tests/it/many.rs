@@ -158,6 +158,7 @@ fn waiting(number: usize, ring: &KeyRing, now: Timestamp) -> NewMessage {
         sender_name: None,
         grant: None,
         rule: RuleVerdict::protected(),
+        references: Vec::new(),
         wishes: Wishes::default(),
     };
     let recipient = format!("recipient{number}@domain{}.example", number % 1000);
@@ -169,6 +170,7 @@ fn waiting(number: usize, ring: &KeyRing, now: Timestamp) -> NewMessage {
         size: 100,
         header_len: 50,
         due: now + SignedDuration::from_hours(1),
+        copy: None,
     }
 }
 

@@ -22,9 +22,9 @@ use restante::{
     },
     store::{
         Account, Ask, Attempt, BodyStore, Claim, Claimed, Code, DnsRecord, Filter, Grant,
-        GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey,
-        PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session, Settle,
-        StoreError,
+        GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome,
+        Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session,
+        Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -72,6 +72,7 @@ contract! {
     bodies_come_back_byte_for_byte,
     large_bodies_are_written_in_pieces_or_not_at_all,
     grants_are_found_by_token_and_by_recipient,
+    an_authors_copy_comes_with_its_message,
     accounts_and_sessions_come_and_go,
     a_use_of_a_session_never_brings_it_back,
     accounts_are_found_whatever_the_case,
@@ -141,6 +142,7 @@ fn facts(n: u8) -> MessageFacts {
         sender_name: None,
         grant: None,
         rule: RuleVerdict::protected(),
+        references: Vec::new(),
         wishes: restante::mail::Wishes::default(),
     }
 }
@@ -153,6 +155,7 @@ fn message(n: u8, recipients: &[&str]) -> NewMessage {
         size: 123,
         header_len: 45,
         due: at(0),
+        copy: None,
     }
 }
 fn outcome(index: u16, state: RecipientState) -> Outcome {
@@ -180,6 +183,7 @@ fn grant(n: u8, of: u8, recipient: &str) -> Grant {
         expires: at(1000),
         opened: None,
         state: GrantState::Live,
+        kind: GrantKind::Received,
     }
 }
 fn granted(index: u16, grant: Grant) -> Outcome {
@@ -705,6 +709,57 @@ async fn grants_are_found_by_token_and_by_recipient(s: &impl Store) {
     for (start, reason) in [([77; 6], "none"), ([3, 3, 3, 3, 3, 4], "the last byte counts")] {
         assert!(s.grants_by_hash(start, 2).await.unwrap().is_empty(), "{reason}");
     }
+}
+
+async fn an_authors_copy_comes_with_its_message(s: &impl Store) {
+    let by = |n: u8, who: &str| {
+        let copy = Grant { kind: GrantKind::Sent, ..grant(n, n, who) };
+        NewMessage { copy: Some(copy), ..message(n, &["nurse@a.example"]) }
+    };
+    for n in 1..=3 {
+        s.accept(by(n, "ann@b.example")).await.unwrap();
+    }
+    s.accept(by(4, "bob@b.example")).await.unwrap();
+    s.accept(by(4, "eve@b.example")).await.unwrap();
+    let ids = async |who: &str, after: Option<u8>, max| -> Vec<u8> {
+        let after = after.map(|n| GrantId::from_bytes([n; 16]));
+        let found = s.sent(&address(who), after, max).await.unwrap();
+        found.iter().map(|g| g.id.as_bytes()[0]).collect()
+    };
+    assert_eq!(ids("ann@b.example", None, 9).await, [3, 2, 1], "newest first");
+    assert_eq!(ids("ann@b.example", Some(3), 1).await, [2]);
+    assert_eq!(ids("bob@b.example", None, 9).await, [4]);
+    assert!(ids("eve@b.example", None, 9).await.is_empty(), "accepted once only");
+    let (ann, bob) = (address("ann@b.example"), address("bob@b.example"));
+    assert!(s.grants(Some(&ann), None, 9).await.unwrap().is_empty(), "she received nothing");
+    assert!(s.grants(None, None, 9).await.unwrap().is_empty(), "nobody waits for a copy");
+    let token = s.sent(&bob, None, 1).await.unwrap()[0].token;
+    assert!(s.grant_by_token(&token).await.unwrap().is_none(), "no link leads to a copy");
+    let start = token.as_bytes()[..6].try_into().unwrap();
+    assert!(s.grants_by_hash(start, 9).await.unwrap().is_empty(), "nor is it found by its hash");
+    let totals = s.totals().await.unwrap();
+    assert_eq!((totals.grants, totals.vault_messages), (0, 4));
+    for claim in claim(s, 1).await {
+        s.settle(settle(&claim, vec![outcome(0, delivered())])).await.unwrap();
+    }
+    assert!(s.doomed(at(999), 9).await.unwrap().is_empty(), "the copies keep the bodies");
+    let doomed = s.doomed(at(1000), 9).await.unwrap();
+    assert_eq!(doomed.len(), 4);
+    for (id, at) in doomed {
+        s.destroy_key(id).await.unwrap();
+        s.delete(id, &at).await.unwrap();
+        s.forget_body(id).await.unwrap();
+    }
+    s.purge(at(1001), 9).await.unwrap();
+    assert!(ids("ann@b.example", None, 9).await.is_empty(), "purged with their records");
+}
+
+#[test]
+fn a_grant_written_before_there_were_copies_was_received() {
+    let mut old = serde_json::to_value(grant(1, 1, "ann@b.example")).unwrap();
+    old.as_object_mut().unwrap().remove("kind").unwrap();
+    let read: Grant = serde_json::from_value(old).unwrap();
+    assert_eq!(read, grant(1, 1, "ann@b.example"));
 }
 
 fn account(text: &str) -> Account {

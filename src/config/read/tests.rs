@@ -103,6 +103,8 @@ fn without_a_word_everything_has_a_value() {
     assert_eq!(config.inside.host.to_string(), "[127.0.0.1]:25");
     assert_eq!(config.smtp.listen, ["127.0.0.1:2525".parse().unwrap()]);
     assert_eq!(config.portal.url, "http://127.0.0.1:8080");
+    assert_eq!(config.portal.max_reply_size, 50 << 20);
+    assert!(config.portal.refuse_files.contains(&"*.exe".to_owned()));
     assert_eq!(config.delivery.retry.len(), 7);
     assert_eq!(config.delivery.refuse_networks.len(), 5);
 }
@@ -136,6 +138,8 @@ refuse_networks = []
 [portal]
 url = "https://mail.example.org/secure/"
 retention = "1w"
+max_reply_size = "1 GiB"
+refuse_files = ["*.EXE"]
 [log]
 format = "json"
 "#;
@@ -163,6 +167,8 @@ format = "json"
     assert!(config.delivery.refuse_networks.is_empty());
     assert_eq!(config.portal.url, "https://mail.example.org/secure");
     assert_eq!(config.portal.retention, SignedDuration::from_hours(7 * 24));
+    assert_eq!(config.portal.max_reply_size, 1 << 30);
+    assert_eq!(config.portal.refuse_files, ["*.exe"]);
 }
 
 #[test]
@@ -276,7 +282,9 @@ const WRONG: &[(&str, &str)] = &[
     ("[portal]\nurl = \"https://a.example?x\"", "no address of a portal"),
     ("[portal]\nurl = \"https://u@a.example\"", "no address of a portal"),
     ("[portal]\nurl = \"http://127.0.0.1.evil.example\"", "would show links"),
-    ("[portal]\nmax_reply_size = \"1 MiB\"", "not yet"),
+    ("[portal]\nmax_reply_size = \"3 GiB\"", "2 GiB"),
+    ("[portal]\nmax_reply_size = \"1 B\"", "\"1 KiB\" to"),
+    ("[portal]\nrefuse_files = [\"a/b\"]", "no file name pattern"),
     ("[vault]\nstore = \"postgres://h/db\"", "not yet"),
     ("[vault]\nstore = \"sqlite\"", "not a store"),
     ("[vault]\nobjects = \"s3://b/p\"", "not yet"),

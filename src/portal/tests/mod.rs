@@ -6,6 +6,7 @@ mod journeys;
 mod reading;
 mod second;
 mod world;
+mod writing;
 
 use scraper::{Html, Selector};
 use std::collections::BTreeSet;
@@ -34,7 +35,7 @@ pub(super) fn assert_whole_page(text: &str, signed_in: bool) {
     assert_eq!(script, all("noscript").len(), "and what to do without it is said");
     let ids: Vec<_> = all("[id]").into_iter().filter_map(|element| element.attr("id")).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id twice: {ids:?}");
-    for input in all("input:not([type=hidden]), select") {
+    for input in all("input:not([type=hidden]), textarea, select") {
         let id = input.attr("id").unwrap();
         assert_eq!(all(&format!("label[for='{id}']")).len(), 1, "{id} has no label");
         for by in input.attr("aria-describedby").unwrap_or_default().split_whitespace() {
@@ -49,7 +50,7 @@ fn assert_errors_are_bound(text: &str, fields: &[&str]) {
     let named: Vec<_> = all(".summary a").iter().filter_map(|a| a.attr("href")).collect();
     assert_eq!(named, fields.iter().map(|field| format!("#{field}")).collect::<Vec<_>>(), "{text}");
     for field in fields {
-        let input = all(&format!("input[id='{field}'][aria-invalid='true']"));
+        let input = all(&format!("[id='{field}'][aria-invalid='true']"));
         let described = input.first().unwrap().attr("aria-describedby").unwrap();
         assert!(described.contains(&format!("{field}-error")), "{described}");
     }

@@ -2,15 +2,18 @@
 use super::super::{Portal, PortalSettings};
 use crate::{
     clock::Clock,
+    intake::{Door, Envelope},
     mail::{
         Address, GrantId, QueueId,
+        header::HeaderScan,
         notice::{Letterhead, Templates},
         parts::Indexer,
     },
-    policy::{Level, PolicyRef, Reason, RuleVerdict, Why},
+    policies::Policies,
+    policy::{Level, PolicyRef, PolicySet, Reason, RuleVerdict, SourceFile, Why},
     seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
     store::{
-        Ask, Filter, Grant, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow,
+        Ask, Filter, Grant, GrantKind, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow,
         RecipientState, Room, Settle, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
@@ -49,6 +52,18 @@ impl Hands {
     }
 }
 
+/// `portal.max_reply_size` here.
+pub(super) const MAX_REPLY: u64 = 4 << 20;
+const RULES: &str = "[[rule]]\nwhen = { subject = \"forbidden\" }\naction = \"reject\"\n";
+/// Rules that never change.
+#[derive(Debug)]
+struct InForce(Arc<PolicySet>);
+impl Policies for InForce {
+    fn current(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.0)
+    }
+}
+
 /// Connections made in memory.
 struct Pipes(mpsc::Receiver<DuplexStream>);
 impl Listener for Pipes {
@@ -70,6 +85,7 @@ pub(super) struct World {
     pub(super) store: MemoryStore,
     pub(super) vault: Vault,
     portal: Portal,
+    door: Door,
     dial: mpsc::Sender<DuplexStream>,
 }
 /// A message kept for somebody: the grant and the token of its link.
@@ -113,15 +129,21 @@ impl World {
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));
         let (queue, bodies) = (shared.clone(), shared.clone());
         let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
+        let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
+        let set = PolicySet::parse(&[rules], clock.now()).unwrap().0;
+        let door = Door::new(vault.clone(), vault.queue.clone(), Arc::new(InForce(Arc::new(set))));
         let settings = PortalSettings {
             organization: "Example Health".into(),
             support: "helpdesk@example.org".into(),
             url: url.into(),
+            domains: vec!["example.org".parse().unwrap()],
+            max_reply_size: MAX_REPLY,
+            refuse_files: vec!["*.exe".into()],
             overrides: BTreeMap::new(),
         };
-        let portal = Portal::new(settings, vault.clone()).unwrap();
+        let portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
         let dial = serve(portal.router());
-        Self { clock, store, vault, portal, dial }
+        Self { clock, store, vault, door, portal, dial }
     }
     pub(super) fn clock_now(&self) -> Timestamp {
         self.clock.now()
@@ -130,13 +152,42 @@ impl World {
     pub(super) async fn keep(&self, recipient: &str, message: &[u8]) -> Kept {
         self.keep_by(RuleVerdict::protected(), recipient, message).await
     }
+    /// Keeps a message that came from that mailbox.
+    pub(super) async fn keep_from(&self, sender: &str, recipient: &str, message: &[u8]) -> Kept {
+        self.keep_as(RuleVerdict::protected(), sender, recipient, message).await
+    }
+    /// Keeps a message that came in by the door, with what it says there of others.
+    pub(super) async fn keep_through_the_door(&self, recipient: &str, message: &[u8]) -> Kept {
+        let recipient = address(recipient);
+        let envelope = Envelope {
+            sender: Some(address("nurse@example.org")),
+            recipients: vec![recipient.clone()],
+            client: None,
+            needs: Needs::default(),
+            envelope_id: None,
+            wishes: crate::mail::Wishes::default(),
+        };
+        let mut incoming = self.door.begin(envelope).await.unwrap();
+        incoming.write(message).await.unwrap();
+        let id = incoming.commit(None).await.unwrap();
+        self.grant(id, recipient).await
+    }
     /// Keeps a message that a rule has spoken of.
     pub(super) async fn keep_by(&self, rule: RuleVerdict, recipient: &str, message: &[u8]) -> Kept {
+        self.keep_as(rule, "nurse@example.org", recipient, message).await
+    }
+    async fn keep_as(
+        &self,
+        rule: RuleVerdict,
+        sender: &str,
+        recipient: &str,
+        message: &[u8],
+    ) -> Kept {
         let id = QueueId::new(1_795_000_000_000, rand::random());
         let facts = MessageFacts {
             id,
             class: Class::Protected,
-            sender: Some(address("nurse@example.org")),
+            sender: Some(address(sender)),
             arrived: self.clock.now(),
             message_id: None,
             client: None,
@@ -145,16 +196,21 @@ impl World {
             sender_name: None,
             grant: None,
             rule,
+            references: Vec::new(),
             wishes: crate::mail::Wishes::default(),
         };
         let recipient = address(recipient);
         let mut deposit = self.vault.deposit(facts, vec![recipient.clone()]).unwrap();
-        let mut indexer = Indexer::default();
+        let (mut indexer, mut scan) = (Indexer::default(), HeaderScan::default());
         for piece in message.chunks(50_000) {
             deposit.write(piece).await.unwrap();
             indexer.feed(piece);
+            scan.feed(piece);
         }
-        let finished = deposit.finish(&indexer.finish()).await.unwrap();
+        let mut finished = deposit.finish(&indexer.finish()).await.unwrap();
+        let fields = scan.finish();
+        finished.message.facts.message_id = fields.message_id();
+        finished.message.facts.references = fields.references();
         self.store.accept(finished.message).await.unwrap();
         self.grant(id, recipient).await
     }
@@ -182,6 +238,7 @@ impl World {
             expires: now + SignedDuration::from_hours(30 * 24),
             opened: None,
             state: GrantState::Live,
+            kind: GrantKind::Received,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =
@@ -327,10 +384,65 @@ impl Browser<'_> {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
+        let kind = "application/x-www-form-urlencoded";
+        self.deliver(method, path, headers, (kind, body.as_bytes())).await
+    }
+    /// Sends the writing form, typed fields first; an answer may come before all of it is sent.
+    pub(super) async fn write(
+        &mut self,
+        path: &str,
+        fields: &[(&str, &str)],
+        files: &[(&str, &[u8])],
+    ) -> Answer {
+        let fields = fields.iter().map(|(name, value)| (*name, None, value.as_bytes()));
+        let files = files.iter().map(|(name, bytes)| ("files", Some(*name), *bytes));
+        let parts: Vec<_> = fields.chain(files).collect();
+        self.post_parts(path, &parts).await
+    }
+    /// A request of any kind.
+    pub(super) async fn deliver_as(
+        &mut self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &str,
+    ) -> Answer {
+        self.deliver(method, path, &[], (kind, body.as_bytes())).await
+    }
+    pub(super) async fn post_parts(
+        &mut self,
+        path: &str,
+        parts: &[(&str, Option<&str>, &[u8])],
+    ) -> Answer {
+        let mut body = Vec::new();
+        for (name, file, content) in parts {
+            body.extend(
+                format!("--limit\r\nContent-Disposition: form-data; name=\"{name}\"").bytes(),
+            );
+            if let Some(file) = file {
+                let more = format!("; filename=\"{file}\"\r\nContent-Type: application/pdf");
+                body.extend(more.bytes());
+            }
+            body.extend(b"\r\n\r\n");
+            body.extend_from_slice(content);
+            body.extend(b"\r\n");
+        }
+        body.extend(b"--limit--\r\n");
+        let kind = "multipart/form-data; boundary=limit";
+        let headers = [("sec-fetch-site", "same-origin")];
+        self.deliver("POST", path, &headers, (kind, &body)).await
+    }
+    async fn deliver(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        (kind, body): (&str, &[u8]),
+    ) -> Answer {
         let mut text =
             format!("{method} {path} HTTP/1.1\r\nhost: portal.test\r\nconnection: close\r\n");
         text += &format!("x-test-client: {}\r\ncontent-length: {}\r\n", self.client, body.len());
-        text += "content-type: application/x-www-form-urlencoded\r\n";
+        text += &format!("content-type: {kind}\r\n");
         if !self.agent.is_empty() {
             text += &format!("user-agent: {}\r\n", self.agent);
         }
@@ -340,11 +452,17 @@ impl Browser<'_> {
         for (name, value) in &self.cookies {
             text += &format!("cookie: {name}={value}\r\n");
         }
-        let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
         self.world.dial.send(theirs).await.unwrap();
-        ours.write_all(format!("{text}\r\n{body}").as_bytes()).await.unwrap();
+        let (mut from, mut to) = tokio::io::split(ours);
         let mut bytes = Vec::new();
-        ours.read_to_end(&mut bytes).await.unwrap();
+        let sending = async {
+            to.write_all(format!("{text}\r\n").as_bytes()).await?;
+            to.write_all(body).await
+        };
+        let (sent, read) = tokio::join!(sending, from.read_to_end(&mut bytes));
+        sent.expect("the whole request is taken, whatever the answer");
+        read.unwrap();
         let answer = Answer::parse(&bytes);
         self.take_cookies(&answer);
         answer

@@ -12,6 +12,7 @@
 //! | `t` token's hash | grant |
 //! | `q` message, grant | nothing |
 //! | `p` address NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
+//! | `o` address NUL time grant | nothing: an author's own copies |
 //! | `u` address | [`Account`](crate::store::Account) |
 //! | `l` address without case, NUL, address | nothing: accounts alike |
 //! | `k` identity | the address of its account |
@@ -362,6 +363,15 @@ pub(super) fn grants_for(recipient: &Address) -> Key {
 }
 pub(super) fn grant_for(recipient: &Address, at: Timestamp, id: GrantId) -> Key {
     let mut key = grants_for(recipient);
+    key.extend_from_slice(&time(at));
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+pub(super) fn sent_by(author: &Address) -> Key {
+    key(b'o', &[author.to_string().as_bytes(), &[0]])
+}
+pub(super) fn sent_at(author: &Address, at: Timestamp, id: GrantId) -> Key {
+    let mut key = sent_by(author);
     key.extend_from_slice(&time(at));
     key.extend_from_slice(id.as_bytes());
     key

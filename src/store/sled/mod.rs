@@ -520,6 +520,15 @@ impl PeopleStore for SledStore {
         let recipient = recipient.cloned();
         self.committer.read(move |s| s.grants(recipient.as_ref(), after, max)).await
     }
+    async fn sent(
+        &self,
+        author: &Address,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let author = author.clone();
+        self.committer.read(move |s| s.sent(&author, after, max)).await
+    }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let grant = grant.clone();
         self.committer.write(0, move |s| s.update_grant(&grant)).await

@@ -10,6 +10,7 @@ use crate::{
     store::{Account, Grant, Session, StoreError},
 };
 use jiff::Timestamp;
+use std::ops::Range;
 
 /// Sessions looked at in one piece, to bound memory.
 const SLICE: usize = 1000;
@@ -47,6 +48,23 @@ impl State {
             );
             range.end = range.end.min(end);
         }
+        self.grants_in(range, max)
+    }
+    pub(super) fn sent(
+        &self,
+        author: &Address,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let mut range = book::under(book::sent_by(author));
+        if let Some(id) = after {
+            let Some(last) = self.grant(id)? else { return Ok(Vec::new()) };
+            range.end = range.end.min(book::sent_at(author, last.sealed, id));
+        }
+        self.grants_in(range, max)
+    }
+    /// The last grants of an index, last first.
+    fn grants_in(&self, range: Range<book::Key>, max: usize) -> Result<Vec<Grant>, StoreError> {
         let keys = self.book.page(range, true, max)?;
         let ids = keys.iter().filter_map(|(key, _)| book::grant_at(key));
         ids.filter_map(|id| self.grant(id).transpose()).collect()

@@ -10,8 +10,8 @@ use crate::{
     mail::{GrantId, QueueId},
     policy::DaneVerdict,
     store::{
-        Ask, Attempt, Claim, Claimed, Filter, Grant, GrantState, Locator, MessageRow, NewBody,
-        NewMessage, Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
+        Ask, Attempt, Claim, Claimed, Filter, Grant, GrantKind, GrantState, Locator, MessageRow,
+        NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
@@ -36,6 +36,7 @@ pub(super) type Listed = (MessageRow, Vec<RecipientRow>);
 pub(super) struct Ready {
     row: MessageRow,
     recipients: Vec<RecipientRow>,
+    copy: Option<Grant>,
 }
 
 impl State {
@@ -53,7 +54,11 @@ impl State {
         Ok(())
     }
     /// Lays down the body and gathers the rows of a new message.
-    fn ready(&mut self, message: NewMessage, changes: &mut Changes) -> Result<Ready, StoreError> {
+    fn ready(
+        &mut self,
+        mut message: NewMessage,
+        changes: &mut Changes,
+    ) -> Result<Ready, StoreError> {
         let id = message.facts.id;
         if message.recipients.len() > usize::from(u16::MAX) {
             return Err(StoreError::Corrupt("too many recipients for one message".to_owned()));
@@ -66,9 +71,11 @@ impl State {
             NewBody::At(at) => at.clone(),
         };
         let row = MessageRow::accepted(&message, body);
-        let ready = Ready { recipients: waiting(message), row };
+        let copy = message.copy.take();
+        let ready = Ready { recipients: waiting(message), row, copy };
         let mut put = || {
             changes.put(book::message(id), &ready.row)?;
+            ready.copy.iter().try_for_each(|copy| put_grant(copy, changes))?;
             let mut rows = ready.recipients.iter();
             rows.try_for_each(|r| changes.put(book::recipient(id, r.index), r))
         };
@@ -93,6 +100,7 @@ impl State {
         for row in &ready.recipients {
             self.enter_recipient(id, row);
         }
+        ready.copy.iter().for_each(|copy| self.tally.grant(copy));
         self.arrived = true;
     }
     /// Counts a recipient in and, if it waits, puts it on the agenda.
@@ -402,10 +410,17 @@ fn waiting(message: NewMessage) -> Vec<RecipientRow> {
 fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
     let id = grant.id;
     changes.put(book::grant(id), grant)?;
-    changes.put_raw(book::token(&grant.token), id.as_bytes().to_vec())?;
     changes.put_raw(book::grant_of(grant.message, id), Vec::new())?;
-    changes.put_raw(book::grant_for(&grant.recipient, grant.sealed, id), Vec::new())?;
-    changes.put_raw(book::grant_by_time(grant.sealed, id), Vec::new())
+    match grant.kind {
+        GrantKind::Received => {
+            changes.put_raw(book::token(&grant.token), id.as_bytes().to_vec())?;
+            changes.put_raw(book::grant_for(&grant.recipient, grant.sealed, id), Vec::new())?;
+            changes.put_raw(book::grant_by_time(grant.sealed, id), Vec::new())
+        }
+        GrantKind::Sent => {
+            changes.put_raw(book::sent_at(&grant.recipient, grant.sealed, id), Vec::new())
+        }
+    }
 }
 fn remove_grant(grant: &Grant, changes: &mut Changes) {
     let id = grant.id;
@@ -413,6 +428,7 @@ fn remove_grant(grant: &Grant, changes: &mut Changes) {
     changes.remove(book::token(&grant.token));
     changes.remove(book::grant_for(&grant.recipient, grant.sealed, id));
     changes.remove(book::grant_by_time(grant.sealed, id));
+    changes.remove(book::sent_at(&grant.recipient, grant.sealed, id));
 }
 /// Cuts a peer's words at [`TEXT`] bytes, on a character's border.
 fn clip(text: &mut String) {

@@ -3,7 +3,7 @@
 
 use crate::{
     mail::{GrantId, QueueId},
-    store::{Grant, GrantState, Locator, RecipientRow, RecipientState, Totals},
+    store::{Grant, GrantKind, GrantState, Locator, RecipientRow, RecipientState, Totals},
 };
 use jiff::Timestamp;
 use std::{
@@ -111,12 +111,14 @@ impl Tally {
             | RecipientState::Removed { .. } => None,
         }
     }
-    /// Counts a grant in, if it is live.
+    /// Counts a grant in, if it is live. An author's own copy keeps the body, and waits for nobody.
     pub(super) fn grant(&mut self, grant: &Grant) {
         if grant.state != GrantState::Live || !self.expiry.insert((grant.expires, grant.id)) {
             return;
         }
-        self.totals.grants += 1;
+        if grant.kind == GrantKind::Received {
+            self.totals.grants += 1;
+        }
         if let Some(kept) = self.kept.get_mut(&grant.message) {
             kept.grants += 1;
             if kept.grants == 1 {
@@ -131,7 +133,9 @@ impl Tally {
         if !self.expiry.remove(&(grant.expires, grant.id)) {
             return;
         }
-        self.totals.grants = self.totals.grants.saturating_sub(1);
+        if grant.kind == GrantKind::Received {
+            self.totals.grants = self.totals.grants.saturating_sub(1);
+        }
         if let Some(kept) = self.kept.get_mut(&grant.message) {
             kept.grants = kept.grants.saturating_sub(1);
             if kept.grants == 0 {

@@ -5,7 +5,7 @@ use super::{chance::VirtualClock, ledger::Ledger, network::Network, pki, store::
 use jiff::SignedDuration;
 use restante::{
     clock::Clock,
-    intake::{Intake, IntakeSettings},
+    intake::{self, Intake, IntakeSettings},
     mail::notice::{Letterhead, Templates},
     net::{Dialer, DialerSettings, Timeouts},
     policies::Policies,
@@ -130,8 +130,8 @@ impl Gateway {
         let policies = Arc::new(InForce(Arc::clone(&POLICIES)));
         let stop = CancellationToken::new();
         let vault = self.vault.clone();
-        let intake =
-            Intake::new(intake_settings(), vault.clone(), self.store.clone(), policies.clone());
+        let door = intake::Door::new(vault.clone(), self.store.clone(), policies.clone());
+        let intake = Intake::new(intake_settings(), door);
         let dialer = DialerSettings {
             hostname: "gw.example.org".parse().expect("a domain"),
             anchors: pki::anchors(),

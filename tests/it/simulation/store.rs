@@ -232,6 +232,14 @@ impl PeopleStore for FaultyStore {
     ) -> Result<Vec<Grant>, StoreError> {
         self.memory.grants(recipient, after, max).await
     }
+    async fn sent(
+        &self,
+        author: &Address,
+        after: Option<GrantId>,
+        max: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.memory.sent(author, after, max).await
+    }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         self.faults.through(Op::UpdateGrant, self.memory.update_grant(grant)).await
     }

@@ -39,6 +39,8 @@ pub struct Settings {
     /// Lines put into `[notification]`.
     pub notification: String,
     pub log: &'static str,
+    /// Lines put into `[portal]`.
+    pub portal: String,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             delivery: String::new(),
             notification: String::new(),
             log: "debug",
+            portal: String::new(),
         }
     }
 }
@@ -95,6 +98,7 @@ from = "secure@example.org"
 [portal]
 listen = "127.0.0.1:{portal}"
 url = "http://{portal_host}:{portal}"
+{more}
 [log]
 level = "{log}"
 "#,
@@ -108,6 +112,7 @@ level = "{log}"
             log = self.log,
             portal_host = self.portal_host,
             portal = super::free_port(&["127.0.0.1"]),
+            more = self.portal,
         )
     }
 }

@@ -14,6 +14,19 @@ pub struct Visitor {
     cookies: BTreeMap<String, String>,
 }
 
+/// A file to send.
+pub struct File<'a> {
+    pub name: &'a str,
+    pub content: Box<dyn Read + 'a>,
+    pub size: u64,
+}
+
+impl<'a> File<'a> {
+    pub fn of(name: &'a str, bytes: &'a [u8]) -> Self {
+        Self { name, content: Box::new(bytes), size: bytes.len() as u64 }
+    }
+}
+
 /// An answer.
 #[derive(Debug)]
 pub struct Page {
@@ -65,6 +78,38 @@ impl Visitor {
         self.request("POST", path, headers, body.as_bytes(), None)
     }
 
+    /// Sends a form with files, as long as they are.
+    pub fn upload(&mut self, path: &str, fields: &[(&str, &str)], files: &mut [File<'_>]) -> Page {
+        const LIMIT: &str = "----restante-test-limit";
+        let mut heads = Vec::new();
+        for (name, value) in fields {
+            heads.push(format!(
+                "--{LIMIT}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            ));
+        }
+        let typed = heads.concat();
+        let head = |name: &str| {
+            format!(
+                "--{LIMIT}\r\nContent-Disposition: form-data; name=\"files\"; filename=\"{name}\"\r\n\
+                 Content-Type: application/octet-stream\r\n\r\n"
+            )
+        };
+        let end = format!("--{LIMIT}--\r\n");
+        let in_files = files.iter().map(|f| head(f.name).len() as u64 + f.size + 2).sum::<u64>();
+        let length = typed.len() as u64 + in_files + end.len() as u64;
+        let kind = format!("multipart/form-data; boundary={LIMIT}");
+        let mut stream = self.begin("POST", path, &[], Some((&kind, length)));
+        stream.write_all(typed.as_bytes()).expect("written");
+        for file in files {
+            stream.write_all(head(file.name).as_bytes()).expect("written");
+            let copied = std::io::copy(&mut file.content, &mut stream).expect("a file is sent");
+            assert_eq!(copied, file.size, "{}", file.name);
+            stream.write_all(b"\r\n").expect("written");
+        }
+        stream.write_all(end.as_bytes()).expect("written");
+        self.answer(BufReader::new(stream), None)
+    }
+
     fn request(
         &mut self,
         method: &str,
@@ -73,6 +118,21 @@ impl Visitor {
         body: &[u8],
         sink: Option<&mut dyn Write>,
     ) -> Page {
+        let kind = "application/x-www-form-urlencoded";
+        let content = (method == "POST").then_some((kind, body.len() as u64));
+        let mut stream = self.begin(method, path, headers, content);
+        stream.write_all(body).expect("written");
+        self.answer(BufReader::new(stream), sink)
+    }
+
+    /// A connection that has sent the head of a request, with type and length of its content.
+    fn begin(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        content: Option<(&str, u64)>,
+    ) -> TcpStream {
         let mut stream = TcpStream::connect(self.portal).expect("connects");
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
         let cookies: Vec<_> = self.cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -84,13 +144,11 @@ impl Visitor {
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        if method == "POST" {
-            head += "Content-Type: application/x-www-form-urlencoded\r\n";
-            head += &format!("Content-Length: {}\r\n", body.len());
+        if let Some((kind, length)) = content {
+            head += &format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n");
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).expect("written");
-        stream.write_all(body).expect("written");
-        self.answer(BufReader::new(stream), sink)
+        stream
     }
 
     fn answer(&mut self, mut reader: BufReader<TcpStream>, sink: Option<&mut dyn Write>) -> Page {

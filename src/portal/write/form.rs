@@ -1,0 +1,470 @@
+//! The writing form: shown, filled in, checked, and sent.
+
+use super::{
+    Origin,
+    people::typed,
+    send::{Plan, Stop},
+    upload::{Broken, Draft, Upload},
+};
+use crate::{
+    intake::Refusal,
+    mail::{
+        Address, GrantId,
+        header::Fields,
+        letter::{MAX_SUBJECT, Priority, file_name, forward_subject, quoted, reply_subject},
+    },
+    portal::{Desk, Fault, form::Errors, pages::retry_after, session::Visitor, show},
+};
+use axum::{
+    Extension,
+    extract::{Path, Query, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use minijinja::{Value, context};
+use serde::Deserialize;
+use std::sync::Arc;
+
+type Answer = Result<Response, Fault>;
+
+/// Characters of the original that are quoted.
+const MAX_QUOTE: usize = 20_000;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Reply,
+    Forward,
+    Compose,
+}
+
+/// How a reply begins: `?all=yes` for one to all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::portal) struct How {
+    all: String,
+}
+
+/// `GET /inbox/ID/reply`
+pub(in crate::portal) async fn reply_form(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    Query(how): Query<How>,
+) -> Answer {
+    let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
+    let draft = Draft { all: !how.all.is_empty(), ..Draft::default() };
+    desk.fresh_form(&visitor, Kind::Reply, Some(&origin), &draft).await
+}
+
+/// `GET /inbox/ID/forward`
+pub(in crate::portal) async fn forward_form(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Answer {
+    let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
+    desk.fresh_form(&visitor, Kind::Forward, Some(&origin), &Draft::default()).await
+}
+
+/// `GET /compose`
+pub(in crate::portal) async fn compose_form(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+) -> Answer {
+    desk.fresh_form(&visitor, Kind::Compose, None, &Draft::default()).await
+}
+
+/// `POST /inbox/ID/reply`
+pub(in crate::portal) async fn reply(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
+    desk.written(&visitor, Kind::Reply, Some(&origin), request).await
+}
+
+/// `POST /inbox/ID/forward`
+pub(in crate::portal) async fn forward(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
+    desk.written(&visitor, Kind::Forward, Some(&origin), request).await
+}
+
+/// `POST /compose`
+pub(in crate::portal) async fn compose(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    request: Request,
+) -> Answer {
+    desk.written(&visitor, Kind::Compose, None, request).await
+}
+
+impl Desk {
+    async fn fresh_form(
+        &self,
+        visitor: &Visitor,
+        kind: Kind,
+        origin: Option<&Origin>,
+        draft: &Draft,
+    ) -> Answer {
+        self.write_page(StatusCode::OK, visitor, kind, (origin, draft), &Errors::default()).await
+    }
+
+    /// Takes a form in. Whatever keeps it from being sent leads back to the form, as it was typed.
+    async fn written(
+        &self,
+        visitor: &Visitor,
+        kind: Kind,
+        origin: Option<&Origin>,
+        request: Request,
+    ) -> Answer {
+        let mut upload = Upload::of(request, self.settings.max_reply_size)?;
+        match self.take(visitor, kind, origin, &mut upload).await {
+            Ok(own) => Ok(Redirect::to(&format!("/inbox/{own}")).into_response()),
+            Err(Stop::Fault(fault)) => Err(fault),
+            Err(stop) => {
+                let (status, errors, wait) = self.words(stop);
+                let shown = (origin, &upload.draft);
+                let mut page = self.write_page(status, visitor, kind, shown, &errors).await?;
+                if let Some(seconds) = wait {
+                    page = retry_after(page, seconds);
+                }
+                Ok(upload.answered_by(page))
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        visitor: &Visitor,
+        kind: Kind,
+        origin: Option<&Origin>,
+        upload: &mut Upload,
+    ) -> Result<GrantId, Stop> {
+        let first = upload.fields().await?;
+        let draft = upload.draft.clone();
+        let plan = self.plan(visitor, kind, origin, &draft).await.map_err(Stop::Fault)?;
+        let mut plan = plan.map_err(Stop::Wrong)?;
+        let empty = first.is_none() && plan.original.is_none() && plan.text.trim().is_empty();
+        if empty {
+            let text = "Write something, or choose a file.";
+            return Err(Stop::Wrong(Errors::of("body", text)));
+        }
+        if let Some(origin) = origin {
+            plan.text += &self.below(kind, origin, draft.quote).await.map_err(Stop::Fault)?;
+        }
+        self.send(visitor, &plan, upload, first).await
+    }
+
+    /// Whom it goes to and what it says; or what is wrong with it.
+    async fn plan<'a>(
+        &self,
+        visitor: &Visitor,
+        kind: Kind,
+        origin: Option<&'a Origin>,
+        draft: &Draft,
+    ) -> Result<Result<Plan<'a>, Errors>, Fault> {
+        let mut errors = Errors::default();
+        let (to, cc) = match (kind, origin) {
+            (Kind::Reply, Some(origin)) => {
+                let (to, others) = self.answered(origin, visitor.signed_in()?);
+                (to, if draft.all { others } else { Vec::new() })
+            }
+            (Kind::Reply | Kind::Forward | Kind::Compose, _) => {
+                let named = self.recipients(visitor, kind, &draft.to).await?;
+                (
+                    named.unwrap_or_else(|text| {
+                        errors.add("to", text);
+                        Vec::new()
+                    }),
+                    Vec::new(),
+                )
+            }
+        };
+        if errors.none() && to.is_empty() {
+            errors.add(
+                "to",
+                match kind {
+                    Kind::Reply => "Nobody is there who could get an answer to this message.",
+                    Kind::Forward | Kind::Compose => "Write whom it is for.",
+                },
+            );
+        }
+        let filled = filled_subject(kind, origin);
+        let subject = draft.subject.as_deref().map(str::trim).filter(|s| !s.is_empty());
+        let subject = subject.map_or(filled, str::to_owned);
+        if subject.chars().count() > MAX_SUBJECT {
+            errors.add("subject", format!("Use at most {MAX_SUBJECT} characters."));
+        }
+        if !errors.none() {
+            return Ok(Err(errors));
+        }
+        let forwarded = origin.filter(|_| kind == Kind::Forward);
+        Ok(Ok(Plan {
+            to,
+            cc,
+            subject,
+            text: draft.body.clone(),
+            priority: priority(&draft.priority),
+            references: origin.map(references).unwrap_or_default(),
+            original: forwarded.map(|origin| (origin, file_of(origin))),
+        }))
+    }
+
+    /// The typed recipients, if all of them may be written to.
+    async fn recipients(
+        &self,
+        visitor: &Visitor,
+        kind: Kind,
+        text: &str,
+    ) -> Result<Result<Vec<Address>, String>, Fault> {
+        let all = match typed(text) {
+            Ok(all) => all,
+            Err(words) => return Ok(Err(words)),
+        };
+        let outside: Vec<&Address> = all.iter().filter(|address| !self.inside(address)).collect();
+        if outside.is_empty() {
+            return Ok(Ok(all));
+        }
+        let strangers: Vec<&Address> = if kind == Kind::Compose {
+            let writers = self.writers(visitor.signed_in()?).await?;
+            outside.into_iter().filter(|address| !writers.contains_key(*address)).collect()
+        } else {
+            outside
+        };
+        let Some(stranger) = strangers.first() else { return Ok(Ok(all)) };
+        let organization = &self.settings.organization;
+        let domains: Vec<_> = self.settings.domains.iter().map(|d| format!("@{d}")).collect();
+        let domains = domains.join(", ");
+        Ok(Err(match kind {
+            Kind::Compose => format!(
+                "{stranger} is not an address of {organization} ({domains}), and has not written \
+                 to you. From here you can write only to them."
+            ),
+            Kind::Reply | Kind::Forward => format!(
+                "{stranger} is not an address of {organization} ({domains}). This message can be \
+                 forwarded only to their own people."
+            ),
+        }))
+    }
+
+    /// What stands below the typed text: a quotation where it was asked for; above what is
+    /// forwarded, what it is.
+    async fn below(&self, kind: Kind, origin: &Origin, quote: bool) -> Result<String, Fault> {
+        let heading = origin.heading();
+        let date = show::moment(origin.row.facts.arrived);
+        let text = if quote {
+            self.readable(&origin.access, &origin.index).await?.0
+        } else {
+            String::new()
+        };
+        let text: String = text.chars().take(MAX_QUOTE).collect();
+        Ok(match kind {
+            Kind::Reply | Kind::Compose if text.trim().is_empty() => String::new(),
+            Kind::Reply | Kind::Compose => {
+                format!("\n\nOn {date}, {} wrote:\n{}", heading.from, quoted(&text))
+            }
+            Kind::Forward => format!(
+                "\n\n---------- Forwarded message ----------\nFrom: {}\nDate: {date}\nSubject: {}\n\
+                 To: {}\n\nThe message itself is attached, with all of its files.\n{}",
+                heading.from,
+                heading.subject,
+                origin.addressed(),
+                quoted(&text)
+            ),
+        })
+    }
+
+    async fn write_page(
+        &self,
+        status: StatusCode,
+        visitor: &Visitor,
+        kind: Kind,
+        (origin, draft): (Option<&Origin>, &Draft),
+        errors: &Errors,
+    ) -> Answer {
+        let account = visitor.signed_in()?;
+        let (title, action) = match (kind, origin) {
+            (Kind::Reply, Some(origin)) => ("Reply", format!("/inbox/{}/reply", origin.grant().id)),
+            (Kind::Forward, Some(origin)) => {
+                ("Forward", format!("/inbox/{}/forward", origin.grant().id))
+            }
+            (Kind::Reply | Kind::Forward | Kind::Compose, _) => {
+                ("Write a message", "/compose".to_owned())
+            }
+        };
+        let (fixed, others) = match origin.filter(|_| kind == Kind::Reply) {
+            Some(origin) => self.answered(origin, account),
+            None => (Vec::new(), Vec::new()),
+        };
+        let suggestions: Value = if kind == Kind::Reply {
+            Value::from(Vec::<Value>::new())
+        } else {
+            let writers = self.writers(account).await?;
+            let known =
+                writers.into_iter().filter(|(a, _)| kind == Kind::Compose || self.inside(a));
+            known.map(|(a, name)| context! { address => a.to_string(), name => name }).collect()
+        };
+        let subject = draft.subject.clone().unwrap_or_else(|| filled_subject(kind, origin));
+        let values = context! {
+            tab => if kind == Kind::Compose { "compose" } else { "" },
+            action => action,
+            title => title,
+            fixed => kind == Kind::Reply,
+            to => if kind == Kind::Reply { list(&fixed) } else { draft.to.clone() },
+            others => list(&others),
+            all => draft.all && !others.is_empty(),
+            subject => subject,
+            body => &draft.body,
+            priority => draft.priority.as_str(),
+            quote => draft.quote,
+            can_quote => origin.is_some(),
+            back => origin.map(|origin| origin.grant().id.to_string()).unwrap_or_default(),
+            about => origin.map(|origin| origin.heading().subject).unwrap_or_default(),
+            forwarding => kind == Kind::Forward,
+            suggestions => suggestions,
+            limit => show::size(self.settings.max_reply_size),
+            files_lost => status != StatusCode::OK,
+            errors => errors.to_value(),
+        };
+        self.pages.answer(status, "write.html", title, visitor.name().as_deref(), values)
+    }
+
+    /// Status, words and seconds to wait of what kept a letter from being sent.
+    fn words(&self, stop: Stop) -> (StatusCode, Errors, Option<i64>) {
+        let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        let (status, field, text) = match stop {
+            Stop::Wrong(errors) => return (unprocessable, errors, None),
+            Stop::Wait(wait) => {
+                let seconds = wait.as_secs().max(1);
+                let text = format!(
+                    "You have sent a great deal. Please wait {}, then send this again.",
+                    show::wait(seconds)
+                );
+                return (StatusCode::TOO_MANY_REQUESTS, Errors::of("", text), Some(seconds));
+            }
+            Stop::Broken(Broken::TooLarge) => {
+                let limit = show::size(self.settings.max_reply_size);
+                let text = format!("That is too large: {limit} at most, all files together.");
+                return (StatusCode::PAYLOAD_TOO_LARGE, Errors::of("files", text), None);
+            }
+            Stop::Broken(Broken::Late) => {
+                (unprocessable, "files", "The files came before the text. Please send it again.")
+            }
+            Stop::Broken(Broken::Malformed | Broken::Gone) => {
+                (StatusCode::BAD_REQUEST, "", "It did not arrive whole. Please send it again.")
+            }
+            Stop::Refused(Refusal::Rule | Refusal::Loop) => (
+                unprocessable,
+                "",
+                "This message is not allowed by the rules for messages here. Change it, or ask at \
+                 the address below.",
+            ),
+            Stop::Refused(Refusal::Busy | Refusal::Full | Refusal::NotStored) => (
+                unavailable,
+                "",
+                "It could not be taken just now. Please try again in a few minutes.",
+            ),
+            Stop::Fault(_) => (StatusCode::INTERNAL_SERVER_ERROR, "", "Please try again later."),
+        };
+        (status, Errors::of(field, text), None)
+    }
+}
+
+fn list(addresses: &[Address]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn priority(text: &str) -> Priority {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "high" | "1" | "urgent" => Priority::High,
+        "low" | "5" => Priority::Low,
+        _ => Priority::Normal,
+    }
+}
+
+/// The subject that the form is filled in with.
+fn filled_subject(kind: Kind, origin: Option<&Origin>) -> String {
+    let Some(origin) = origin else { return String::new() };
+    let subject = origin.heading().subject;
+    let subject = match kind {
+        Kind::Reply => reply_subject(&subject),
+        Kind::Forward => forward_subject(&subject),
+        Kind::Compose => String::new(),
+    };
+    subject.chars().take(MAX_SUBJECT).collect()
+}
+
+/// RFC 5322 §3.6.4: what the original answers, and itself last.
+fn references(origin: &Origin) -> Vec<String> {
+    references_of(&origin.fields)
+}
+fn references_of(fields: &Fields) -> Vec<String> {
+    let Some(id) = fields.message_id() else { return Vec::new() };
+    let mut all = fields.references();
+    all.retain(|other| *other != id);
+    all.push(id);
+    all
+}
+
+/// The name under which a forwarded message is attached.
+fn file_of(origin: &Origin) -> String {
+    let subject: String = origin.heading().subject.chars().take(60).collect();
+    let bad = |c: char| matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+    let name: String = subject.chars().map(|c| if bad(c) { '_' } else { c }).collect();
+    file_name(&format!("{}.eml", name.trim()))
+}
+
+/// Sample values of the pages for writing.
+pub(in crate::portal) fn samples() -> Vec<(&'static str, &'static str, Value)> {
+    let mut wrong = Errors::of("", "sample");
+    for field in ["to", "subject", "body", "files"] {
+        wrong.add(field, "sample");
+    }
+    let mut all = Vec::new();
+    for (errors, full) in [(Errors::default(), false), (wrong, true)] {
+        let some = |value: Value| -> Value { full.then_some(value).into_iter().collect() };
+        let text = if full { "sample" } else { "" };
+        let fixed = if full { Errors::default() } else { Errors::of("to", "sample") };
+        let values = context! {
+            action => "/compose", title => "Write", to => text, others => text, all => full,
+            subject => text, body => text, priority => if full { "high" } else { "" },
+            quote => full, can_quote => full, back => text, about => text, forwarding => full,
+            suggestions => some(context! { address => "a@b.example", name => "Ann" }),
+            limit => "50 MB", files_lost => full, tab => "compose",
+        };
+        let errors = errors.to_value();
+        all.push((
+            "write.html",
+            "Write",
+            context! { fixed => false, errors => errors, ..values.clone() },
+        ));
+        all.push((
+            "write.html",
+            "Reply",
+            context! { fixed => true, errors => fixed.to_value(), ..values },
+        ));
+        let row = |live: bool, failed: bool| {
+            context! {
+                id => "id", live => live, subject => "sample", to => "sample", failed => failed,
+                stamp => "2026-11-22", date => "22 November 2026", expires => "1 January 2027",
+                fate => text,
+            }
+        };
+        let rows: Value = some(row(true, full));
+        all.push((
+            "sent.html",
+            "Sent",
+            context! { messages => rows, older => text, tab => "sent" },
+        ));
+    }
+    all
+}

@@ -1,0 +1,112 @@
+//! Letters written here: the list of them, and what became of each.
+
+use super::Origin;
+use crate::{
+    mail::GrantId,
+    portal::{Desk, Fault, read::From, session::Visitor, show},
+    store::{Grant, RecipientRow, RecipientState},
+    vault::AccessAnswer,
+};
+use axum::{
+    Extension,
+    extract::{Query, State},
+    http::StatusCode,
+    response::Response,
+};
+use minijinja::{Value, context};
+use std::sync::Arc;
+
+/// Letters on one page.
+const PAGE: usize = 25;
+
+/// What became of a letter, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Delivered,
+    Kept,
+    OnItsWay,
+    Failed,
+}
+
+impl Fate {
+    const fn of(state: &RecipientState) -> Self {
+        match state {
+            RecipientState::Waiting { .. } | RecipientState::Held { .. } => Self::OnItsWay,
+            RecipientState::Delivered { .. } => Self::Delivered,
+            RecipientState::Granted { .. } => Self::Kept,
+            RecipientState::Bounced { .. }
+            | RecipientState::Expired { .. }
+            | RecipientState::Removed { .. } => Self::Failed,
+        }
+    }
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Kept => "kept here until it is read",
+            Self::OnItsWay => "on its way",
+            Self::Failed => "could not be delivered",
+        }
+    }
+}
+
+/// `GET /sent`
+pub(in crate::portal) async fn list(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Query(from): Query<From>,
+) -> Result<Response, Fault> {
+    let account = visitor.signed_in()?;
+    let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
+    let mut grants = desk.vault.people.sent(&account.address, after, PAGE + 1).await?;
+    // What somebody wrote who had this mailbox before is theirs.
+    grants.retain(|grant| account.holds(grant));
+    let more = grants.len() > PAGE;
+    grants.truncate(PAGE);
+    let older = if more { grants.last().map(|g| g.id.to_string()) } else { None };
+    let mut rows = Vec::new();
+    for grant in &grants {
+        rows.push(desk.sent_row(&visitor, grant).await?);
+    }
+    let messages: Value = rows.into_iter().collect();
+    let older = older.unwrap_or_default();
+    let values = context! { tab => "sent", messages => messages, older => older };
+    desk.pages.answer(StatusCode::OK, "sent.html", "Sent", visitor.name().as_deref(), values)
+}
+
+impl Desk {
+    async fn sent_row(&self, visitor: &Visitor, grant: &Grant) -> Result<Value, Fault> {
+        let origin = match self.vault.access(grant.id, visitor.signed_in()?).await? {
+            AccessAnswer::Granted(access) => Some(self.origin(access).await?),
+            AccessAnswer::Over | AccessAnswer::NotYours => None,
+        };
+        let fate = origin.as_ref().and_then(fate);
+        Ok(context! {
+            id => grant.id.to_string(),
+            live => origin.is_some(),
+            subject => origin.as_ref().map(|o| o.heading().subject)
+                .unwrap_or_else(|| "A message that is gone".to_owned()),
+            to => origin.as_ref().map(Origin::addressed).unwrap_or_default(),
+            stamp => grant.sealed.to_string(),
+            date => show::moment(grant.sealed),
+            expires => show::day(grant.expires),
+            failed => fate == Some(Fate::Failed),
+            fate => fate.map(Fate::words).unwrap_or_default(),
+        })
+    }
+}
+
+/// The worst that became of any recipient.
+fn fate(origin: &Origin) -> Option<Fate> {
+    origin.recipients.iter().map(|row| Fate::of(&row.state)).max()
+}
+
+/// A line for each recipient.
+pub(in crate::portal) fn fates(recipients: &[RecipientRow]) -> Value {
+    let line = |row: &RecipientRow| {
+        let fate = Fate::of(&row.state);
+        context! {
+            address => row.address.to_string(), words => fate.words(), failed => fate == Fate::Failed,
+        }
+    };
+    recipients.iter().map(line).collect()
+}

@@ -1,0 +1,272 @@
+//! What the writing form sends, as it streams in: the typed fields first, then the files.
+
+use super::multipart::{Event, Head, Malformed, Multipart};
+use crate::portal::Fault;
+use axum::{
+    body::{Body, BodyDataStream},
+    extract::Request,
+    http::{
+        StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Bytes of all typed fields together.
+const MAX_TYPED: usize = 512 * 1024;
+/// What the form's own lines may add to its content.
+const FRAME: u64 = 1024 * 1024;
+/// Parts of a form.
+const MAX_PARTS: usize = 1000;
+/// How long a browser may send nothing.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a whole form may take.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
+/// What is read, to no use, of a form that was refused, and for how long: a browser shows the answer
+/// only once it has sent everything.
+const REST: u64 = 512 * 1024 * 1024;
+const REST_TIME: Duration = Duration::from_secs(120);
+
+/// What was typed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Draft {
+    pub(super) to: String,
+    /// `None`: the form has no such field.
+    pub(super) subject: Option<String>,
+    pub(super) body: String,
+    pub(super) priority: String,
+    pub(super) all: bool,
+    pub(super) quote: bool,
+}
+/// A file whose content follows.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) kind: String,
+    /// Its first piece.
+    pub(super) first: Bytes,
+    /// True if that is all of it.
+    pub(super) whole: bool,
+}
+/// Why a form can't be read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// More than `portal.max_reply_size`.
+    TooLarge,
+    /// Typed fields behind the files: they would come too late.
+    Late,
+    /// Not what a form looks like.
+    Malformed,
+    /// The browser went away, or sent nothing for too long.
+    Gone,
+}
+
+/// A form on its way in.
+#[derive(Debug)]
+pub(super) struct Upload {
+    stream: BodyDataStream,
+    form: Option<Multipart>,
+    /// What was typed, as far as it has been read.
+    pub(super) draft: Draft,
+    /// Content-Length, if given.
+    declared: Option<u64>,
+    limit: u64,
+    content: u64,
+    bytes: u64,
+    parts: usize,
+    typed: usize,
+    until: Instant,
+    ended: bool,
+}
+
+impl Upload {
+    /// The form of a request; a Fault if it is none.
+    pub(super) fn of(request: Request, limit: u64) -> Result<Self, Fault> {
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let kind = text(CONTENT_TYPE).unwrap_or_default();
+        let declared = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let form = Multipart::of(kind);
+        let simple = kind.split(';').next().unwrap_or_default().trim();
+        if form.is_none() && !simple.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(Fault::Status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        Ok(Self {
+            stream: request.into_body().into_data_stream(),
+            form,
+            draft: Draft::default(),
+            declared,
+            limit,
+            content: 0,
+            bytes: 0,
+            parts: 0,
+            typed: 0,
+            until: Instant::now() + LONGEST,
+            ended: false,
+        })
+    }
+
+    /// Content so far.
+    pub(super) const fn size(&self) -> u64 {
+        self.content
+    }
+
+    /// Reads what was typed, up to the first file or the end.
+    pub(super) async fn fields(&mut self) -> Result<Option<File>, Broken> {
+        if self.form.is_none() {
+            self.simple().await?;
+            return Ok(None);
+        }
+        let file = self.next_file(false).await?;
+        if self.declared.is_some_and(|length| length > self.limit.saturating_add(FRAME)) {
+            return Err(Broken::TooLarge);
+        }
+        Ok(file)
+    }
+
+    /// The next file behind one that has been read; `None` at the end of the form.
+    pub(super) async fn file(&mut self) -> Result<Option<File>, Broken> {
+        self.next_file(true).await
+    }
+
+    /// The next piece of a file; `None` at its end.
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
+        match self.event().await? {
+            Event::Data(data) => Ok(Some(data)),
+            Event::End => Ok(None),
+            Event::Part(_) | Event::Done => Err(Broken::Malformed),
+        }
+    }
+
+    async fn next_file(&mut self, late: bool) -> Result<Option<File>, Broken> {
+        loop {
+            let head = match self.event().await? {
+                Event::Part(head) => head,
+                Event::Done => return Ok(None),
+                Event::Data(_) | Event::End => return Err(Broken::Malformed),
+            };
+            let Head { name, file: Some(file), kind } = head else {
+                self.field(&head.name, late).await?;
+                continue;
+            };
+            drop(name);
+            let first = self.piece().await?;
+            // A field for files in which none was chosen comes as one without name and content.
+            if !file.is_empty() || first.is_some() {
+                let whole = first.is_none();
+                let first = first.unwrap_or_default();
+                return Ok(Some(File { name: file, kind, first, whole }));
+            }
+        }
+    }
+
+    async fn field(&mut self, name: &str, late: bool) -> Result<(), Broken> {
+        let mut bytes = Vec::new();
+        while let Some(data) = self.piece().await? {
+            self.typed = self.typed.saturating_add(data.len());
+            if self.typed > MAX_TYPED {
+                return Err(Broken::TooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        let known = self.take(name, String::from_utf8_lossy(&bytes).into_owned());
+        if known && late { Err(Broken::Late) } else { Ok(()) }
+    }
+
+    /// A form without files, as simple programs send it.
+    async fn simple(&mut self) -> Result<(), Broken> {
+        let mut bytes = Vec::new();
+        while let Some(data) = self.more().await? {
+            if bytes.len() + data.len() > MAX_TYPED {
+                return Err(Broken::TooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        for (name, value) in form_urlencoded::parse(&bytes) {
+            self.take(&name, value.into_owned());
+        }
+        Ok(())
+    }
+
+    /// True if it is a field that decides where the letter goes or what it says.
+    fn take(&mut self, name: &str, value: String) -> bool {
+        let ticked = !matches!(value.as_str(), "" | "0" | "no" | "false" | "off");
+        match name {
+            "to" => self.draft.to = value,
+            "subject" => self.draft.subject = Some(value),
+            "body" => self.draft.body = value,
+            "priority" => self.draft.priority = value,
+            "all" => self.draft.all = ticked,
+            "quote" => self.draft.quote = ticked,
+            _ => return false,
+        }
+        true
+    }
+
+    async fn event(&mut self) -> Result<Event, Broken> {
+        loop {
+            let form = self.form.as_mut().ok_or(Broken::Malformed)?;
+            match form.poll().map_err(|Malformed| Broken::Malformed)? {
+                Some(event) => return self.counted(event),
+                None => {
+                    let data = self.more().await?.ok_or(Broken::Gone)?;
+                    if let Some(form) = &mut self.form {
+                        form.feed(&data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn counted(&mut self, event: Event) -> Result<Event, Broken> {
+        match &event {
+            Event::Part(_) => self.parts = self.parts.saturating_add(1),
+            Event::Data(data) => self.content = self.content.saturating_add(data.len() as u64),
+            Event::End | Event::Done => {}
+        }
+        let large = self.content > self.limit
+            || self.bytes > self.limit.saturating_add(FRAME)
+            || self.parts > MAX_PARTS;
+        if large { Err(Broken::TooLarge) } else { Ok(event) }
+    }
+
+    /// The next bytes of the body.
+    async fn more(&mut self) -> Result<Option<Bytes>, Broken> {
+        let next = timeout(SILENCE, self.stream.next());
+        match timeout_at(self.until, next).await {
+            Ok(Ok(Some(Ok(data)))) => {
+                self.bytes = self.bytes.saturating_add(data.len() as u64);
+                Ok(Some(data))
+            }
+            Ok(Ok(None)) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Ok(Ok(Some(Err(_))) | Err(_)) | Err(_) => {
+                self.ended = true;
+                Err(Broken::Gone)
+            }
+        }
+    }
+
+    /// The answer to a form that was not read to its end: the page goes out at once, and what still
+    /// comes is read to no use meanwhile. Without that the connection would be reset under the
+    /// browser's hands, and the page never shown.
+    pub(super) fn answered_by(mut self, page: Response) -> Response {
+        if self.ended {
+            return page;
+        }
+        let (parts, body) = page.into_parts();
+        let until = Instant::now() + REST_TIME;
+        self.until = self.until.min(until);
+        let bounds = self.bytes.saturating_add(REST);
+        let rest = stream::unfold(self, move |mut upload| async move {
+            while upload.bytes < bounds && matches!(upload.more().await, Ok(Some(_))) {}
+            None::<(Result<Bytes, axum::Error>, Self)>
+        });
+        Response::from_parts(parts, Body::from_stream(body.into_data_stream().chain(rest)))
+    }
+}
