@@ -335,20 +335,24 @@ mod tests {
     #[test]
     fn a_thousand_recipients_are_told_of_in_reports_that_are_small() {
         let domain = format!("{}.example", ["d".repeat(60), "e".repeat(60)].join("."));
-        let rows: [(&str, String, String, Option<String>, usize, &str); 4] = [
-            ("a", "b.example".into(), "no such user".into(), None, 10, "the usual kind"),
-            (&"a".repeat(58), domain.clone(), "x ".repeat(250), None, 30, "long words"),
-            (&"é".repeat(29), domain, "x".repeat(500), None, 40, "letters that are escaped"),
-            ("a", "b.example".into(), "é".repeat(400), Some("ü".repeat(250)), 40, "an original"),
+        let (plain, escaped) = ("a".repeat(58), "é".repeat(29));
+        let (words, word, beyond) = ("x ".repeat(250), "x".repeat(500), "é".repeat(400));
+        let original = "ü".repeat(250);
+        // (local part, domain, diagnostic, original recipient, reports at most, why)
+        let rows = [
+            ("a", "b.example", "no such user", "", 10, "the usual kind"),
+            (&plain, &domain, &words, "", 30, "long words"),
+            (&escaped, &domain, &word, "", 40, "letters that are escaped"),
+            ("a", "b.example", &beyond, &original, 40, "an original"),
         ];
         for (local, domain, diagnostic, original, most, reason) in rows {
             let recipients = (0..1000).map(|number| DsnRecipient {
                 address: format!("{local}{number}@{domain}").parse().unwrap(),
-                original: original.as_ref().map(|o| format!("utf-8;{o}")),
+                original: (!original.is_empty()).then(|| format!("utf-8;{original}")),
                 action: Action::Failed,
                 status: EnhancedStatus::permanent(1, 1),
                 remote_mta: Some("mx.".to_owned() + &"m".repeat(200)),
-                diagnostic: diagnostic.clone(),
+                diagnostic: diagnostic.to_owned(),
             });
             let reports = by_report(recipients.collect());
             assert!(reports.len() <= most, "{reason}: {}", reports.len());

@@ -4,6 +4,7 @@
 use crate::support::{
     house::{House, PARTNER_FILE},
     http::Visitor,
+    parameter,
     sink::{Manner, Sink},
     smtp, wait_minutes,
 };
@@ -11,7 +12,7 @@ use std::io::{self, Read, Write};
 
 /// Bytes of the attachment.
 fn attachment() -> u64 {
-    std::env::var("RESTANTE_LARGE").map_or(300_000_000, |text| text.parse().expect("a number"))
+    parameter("RESTANTE_LARGE", 300_000_000)
 }
 
 const HEAD: &[u8] = b"From: doctor@example.org\r\nSubject: A scan\r\nMIME-Version: 1.0\r\n\

@@ -388,9 +388,9 @@ fn an_envelope_is_bounded_whatever_is_configured() {
     }
     assert!((2_000..65_000).contains(&taken), "{taken}");
     server.receive(b"DATA\r\n");
-    let begun = std::iter::from_fn(|| server.poll()).find_map(|action| match action {
-        Action::Begin(transaction) => Some(transaction.recipients.len()),
-        _ => None,
+    let begun = std::iter::from_fn(|| server.poll()).find_map(|action| {
+        let Action::Begin(transaction) = action else { return None };
+        Some(transaction.recipients.len())
     });
     assert_eq!(begun, Some(taken));
 }

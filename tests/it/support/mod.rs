@@ -27,6 +27,12 @@ pub fn program() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_restante")), PathBuf::from)
 }
 
+/// A size that a test is given by the environment, for figures beyond what every run can afford.
+pub fn parameter(name: &str, usual: u64) -> u64 {
+    let given = std::env::var_os(name);
+    given.map_or(usual, |text| text.to_string_lossy().parse().expect("a number"))
+}
+
 /// A port that is free on all these addresses. Below the ports that the system hands to outgoing connections, and each
 /// given out once: so nobody takes it before it is bound.
 pub fn free_port(addresses: &[&str]) -> u16 {
