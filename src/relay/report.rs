@@ -210,7 +210,7 @@ fn facts_of_report(id: QueueId, to: &Address, now: Timestamp) -> MessageFacts {
 }
 
 /// A recipient whose mailbox refuses even the notice will never read the message: the sender hears
-/// of it, and the grant ends (see [`end_grant`]).
+/// of it, and the grant ends with the settle.
 async fn undeliverable_notice(
     relay: &Relay,
     notice: &MessageFacts,
@@ -239,25 +239,4 @@ async fn undeliverable_notice(
         wanted.then_some(DsnRecipient { original: asked.original, ..failed })
     });
     in_parts(relay, &original.facts, told.collect(), now)
-}
-
-/// Ends the grant of a notice that failed. After the settle that says so and never before it: what is
-/// not settled comes up again, and the notice may be taken then. Where the process ends in between,
-/// the grant lasts for its time; its link is in nobody's hands.
-pub(super) async fn end_grant(relay: &Relay, notice: &MessageFacts) {
-    let (Class::Notice, Some(id)) = (notice.class, notice.grant) else { return };
-    let ports = relay.ports();
-    let ended = async {
-        match ports.people.grant(id).await? {
-            Some(grant) if grant.opened.is_none() => ports.vault.recall(&[id]).await,
-            Some(_) | None => Ok(0),
-        }
-    };
-    match ended.await {
-        Ok(0) => {}
-        Ok(_) => tracing::warn!(notice = %notice.id, "the notice failed; the grant has ended"),
-        Err(error) => {
-            tracing::error!(notice = %notice.id, "the notice failed; its grant stays: {error}");
-        }
-    }
 }

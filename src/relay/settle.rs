@@ -9,8 +9,9 @@ use super::{
     report,
 };
 use crate::{
-    mail::{QueueId, StatusClass},
+    mail::{GrantId, QueueId, StatusClass},
     policy::{Reason, Why},
+    seal::Class,
     store::{
         Attempt, Claim, Grant, NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle,
     },
@@ -42,9 +43,6 @@ impl Relay {
         let written = self.write(claim, settle).await;
         if written {
             log::fates(claim, &fates, self.now());
-            if fates.iter().any(|entry| matches!(entry.fate, Fate::Failed { .. })) {
-                report::end_grant(self, &claim.message.facts).await;
-            }
         }
         written
     }
@@ -57,7 +55,8 @@ impl Relay {
             set_aside(claim, row, outcome)
         });
         let (token, id) = (claim.token, claim.message.facts.id);
-        let settle = Settle { token, id, outcomes: outcomes.collect(), spawn: Vec::new() };
+        let settle =
+            Settle { token, id, outcomes: outcomes.collect(), spawn: Vec::new(), recall: None };
         self.write(claim, settle).await;
     }
 
@@ -110,7 +109,8 @@ impl Relay {
             outcomes.push(if broke { set_aside(claim, row, outcome) } else { outcome });
         }
         let id = claim.message.facts.id;
-        (Settle { token: claim.token, id, outcomes, spawn }, entries)
+        let recall = announced_in_vain(claim, &entries);
+        (Settle { token: claim.token, id, outcomes, spawn, recall }, entries)
     }
 
     /// The grant and its notice for who is sealed for pickup; without them the fate is to wait.
@@ -206,6 +206,16 @@ fn spread(id: QueueId, attempt: u32) -> f64 {
     0.9 + 0.2 * f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX)
 }
 
+/// The grant of a notice that failed. It ends with the settle that says so: what is tried again may
+/// arrive, and then the grant must be there.
+fn announced_in_vain(claim: &Claim, entries: &[Entry]) -> Option<GrantId> {
+    let facts = &claim.message.facts;
+    let failed = entries.iter().any(|entry| matches!(entry.fate, Fate::Failed { .. }));
+    let grant = facts.grant.filter(|_| failed && facts.class == Class::Notice)?;
+    tracing::warn!(notice = %facts.id, "the notice failed; its grant ends, unless it was opened");
+    Some(grant)
+}
+
 /// Counts an attempt that broke off. Who did so [`FAULTS`] times in a row waits no longer for the
 /// next: it is held until an operator has looked.
 fn set_aside(claim: &Claim, row: &RecipientRow, mut outcome: Outcome) -> Outcome {
@@ -264,6 +274,7 @@ fn copy(settle: &Settle) -> Settle {
         id: settle.id,
         outcomes: settle.outcomes.clone(),
         spawn: settle.spawn.iter().map(copy_message).collect(),
+        recall: settle.recall,
     }
 }
 

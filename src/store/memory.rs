@@ -194,7 +194,7 @@ impl Book {
     }
     fn settle(&mut self, settle: Settle) -> Result<(), StoreError> {
         self.check(&settle)?;
-        let Settle { token, id, outcomes, spawn } = settle;
+        let Settle { token, id, outcomes, spawn, recall } = settle;
         for message in spawn {
             self.accept(message)?;
         }
@@ -204,6 +204,10 @@ impl Book {
             }
             let entry = self.messages.get_mut(&id).ok_or(StoreError::NotFound)?;
             entry.take(&outcome);
+        }
+        let announced = recall.and_then(|id| self.grants.get_mut(&id));
+        if let Some(grant) = announced.filter(|grant| grant.can_be_recalled()) {
+            grant.state = GrantState::Recalled;
         }
         self.leases.remove(&token);
         Ok(())

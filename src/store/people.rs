@@ -238,6 +238,10 @@ impl std::fmt::Debug for Code {
     }
 }
 impl Grant {
+    /// True if it lives and nobody has opened it.
+    pub fn can_be_recalled(&self) -> bool {
+        self.state == GrantState::Live && self.opened.is_none()
+    }
     /// Takes over what may change of a grant: `opened`, `expires`, `state`. A grant that has ended
     /// stays ended, with its time, for its key may be destroyed already.
     pub const fn update(&mut self, new: &Self) {

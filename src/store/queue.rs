@@ -239,6 +239,8 @@ pub struct Settle {
     pub outcomes: Vec<Outcome>,
     /// Notices and reports.
     pub spawn: Vec<Spawn>,
+    /// A grant that the message announced in vain: it is recalled, unless somebody has opened it.
+    pub recall: Option<GrantId>,
 }
 /// Which messages.
 #[derive(Debug, Clone, Default)]

@@ -168,7 +168,8 @@ impl House {
             grant: Some(grant.clone()),
         };
         let (token, id) = (claim.token, row.facts.id);
-        let settle = Settle { token, id, outcomes: vec![outcome], spawn: vec![notice] };
+        let settle =
+            Settle { token, id, outcomes: vec![outcome], spawn: vec![notice], recall: None };
         self.store.settle(settle).await.unwrap();
         let notice = self.store.message(notice_id).await.unwrap().unwrap().0;
         (row, grant, notice)

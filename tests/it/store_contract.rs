@@ -91,6 +91,7 @@ contract! {
     what_is_removed_ends_there,
     an_order_leaves_alone_who_is_being_delivered,
     a_domain_without_room_is_in_nobodys_way,
+    a_grant_announced_in_vain_ends_with_the_settle_unless_it_was_opened,
     a_removal_with_a_report_is_whole_or_not_at_all,
     a_grant_is_none_of_the_queues_business,
 }
@@ -191,7 +192,13 @@ fn granted(index: u16, grant: Grant) -> Outcome {
     Outcome { grant: Some(grant), ..outcome(index, state) }
 }
 fn settle(claim: &Claim, outcomes: Vec<Outcome>) -> Settle {
-    Settle { token: claim.token, id: claim.message.facts.id, outcomes, spawn: Vec::new() }
+    Settle {
+        token: claim.token,
+        id: claim.message.facts.id,
+        outcomes,
+        spawn: Vec::new(),
+        recall: None,
+    }
 }
 async fn claim(s: &impl Store, now: i64) -> Vec<Claim> {
     s.claim(ask(now, 100)).await.unwrap().claims
@@ -286,6 +293,23 @@ async fn a_domain_without_room_is_in_nobodys_way(s: &impl Store) {
         let Claimed { claims, next: then } = s.claim(Ask { room, ..ask(1, most) }).await.unwrap();
         assert_eq!(claims.iter().map(|c| c.domain.as_str()).collect::<Vec<_>>(), want, "{why}");
         assert_eq!(then, next.map(at), "{why}");
+    }
+}
+
+async fn a_grant_announced_in_vain_ends_with_the_settle_unless_it_was_opened(s: &impl Store) {
+    for (n, opened, end) in [(1, None, GrantState::Recalled), (3, Some(at(5)), GrantState::Live)] {
+        let mut one = grant(n, n, "a@a.example");
+        finish(s, n, "a@a.example", granted(0, one.clone())).await;
+        one.opened = opened;
+        s.update_grant(&one).await.unwrap();
+        s.accept(message(n + 1, &["a@a.example"])).await.unwrap();
+        let notice = claim_one(s, 1).await;
+        let end_of_notice = settle(&notice, vec![outcome(0, delivered())]);
+        s.settle(Settle { recall: Some(one.id), ..end_of_notice }).await.unwrap();
+        assert_eq!(s.grant(one.id).await.unwrap().unwrap().state, end, "{n}");
+        let doomed = s.doomed(at(30), 9).await.unwrap();
+        let gone = doomed.iter().any(|(of, _)| *of == id(n));
+        assert_eq!(gone, opened.is_none(), "{n}: {doomed:?}");
     }
 }
 

@@ -254,7 +254,8 @@ impl World {
             faults: 0,
             grant: Some(grant),
         };
-        let settle = Settle { token: claim.token, id, outcomes: vec![outcome], spawn: vec![] };
+        let settle =
+            Settle { token: claim.token, id, outcomes: vec![outcome], spawn: vec![], recall: None };
         self.store.settle(settle).await.unwrap();
         kept
     }

@@ -380,7 +380,13 @@ async fn settle(world: &World, state: RecipientState) {
         grant: None,
     });
     let outcomes = outcomes.collect();
-    let settle = Settle { token: claim.token, id: claim.message.facts.id, outcomes, spawn: vec![] };
+    let settle = Settle {
+        token: claim.token,
+        id: claim.message.facts.id,
+        outcomes,
+        spawn: vec![],
+        recall: None,
+    };
     world.store.settle(settle).await.unwrap();
 }
 

@@ -156,8 +156,9 @@ impl State {
 
     pub(super) fn settle(&mut self, settle: Settle) -> Result<(), StoreError> {
         let before = self.check(&settle)?;
-        let Settle { token, id, outcomes, spawn } = settle;
+        let Settle { token, id, outcomes, spawn, recall } = settle;
         let mut changes = Changes::default();
+        let recalled = self.recall(recall, &mut changes)?;
         let mut after = Vec::new();
         let mut grants = Vec::new();
         for (row, outcome) in before.iter().zip(outcomes) {
@@ -177,6 +178,9 @@ impl State {
         for grant in &grants {
             self.tally.grant(grant);
         }
+        if let Some(live) = &recalled {
+            self.tally.ungrant(live);
+        }
         for (before, after) in before.iter().zip(&after) {
             self.exchange(id, before, after);
             // It waits again, or others of its unit have become due meanwhile.
@@ -186,6 +190,19 @@ impl State {
             self.enter(ready);
         }
         Ok(())
+    }
+    /// Gathers the end of a grant that nobody has opened; gives it as it was.
+    fn recall(
+        &self,
+        id: Option<GrantId>,
+        changes: &mut Changes,
+    ) -> Result<Option<Grant>, StoreError> {
+        let Some(id) = id else { return Ok(None) };
+        let grant: Option<Grant> = self.book.get(&book::grant(id))?;
+        let Some(grant) = grant.filter(Grant::can_be_recalled) else { return Ok(None) };
+        let recalled = Grant { state: GrantState::Recalled, ..grant.clone() };
+        changes.put(book::grant(id), &recalled)?;
+        Ok(Some(grant))
     }
     /// The rows that the outcomes speak of; an error if anything about them forbids the settle.
     fn check(&self, settle: &Settle) -> Result<Vec<RecipientRow>, StoreError> {
