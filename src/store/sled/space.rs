@@ -141,7 +141,8 @@ impl Watch {
     /// Near the end of space the reserve is given up for it.
     pub(super) fn room(&self, starved: bool) -> Room {
         let mut state = self.state();
-        let near = |disk: Disk| disk.free < margin(disk);
+        // What is laid ahead of the book counts as taken; so a part of the margin is near enough.
+        let near = |disk: Disk| disk.free < margin(disk) / 4;
         if (starved || self.disk().is_some_and(near))
             && fs::remove_file(self.layout.reserve()).is_ok()
         {
@@ -232,7 +233,7 @@ impl Runway {
     /// True if rows of so many bytes can be written into the book whatever others do on this disk. sled
     /// writes more than it is given, and takes space by segments.
     pub(super) fn covers(&self, bytes: u64) -> bool {
-        let need = bytes.saturating_mul(BLOAT).saturating_add(2 * BOOK_SEGMENT as u64);
+        let need = bytes.saturating_mul(BLOAT).saturating_add(BOOK_SEGMENT as u64);
         let free = || self.watch.disk().is_none_or(|disk| disk.free >= need);
         let Some((book, meta)) = self.book.as_ref().and_then(|b| Some((b, b.metadata().ok()?)))
         else {
