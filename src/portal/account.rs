@@ -9,6 +9,7 @@ use super::{
     throttle::keys_of,
 };
 use crate::{
+    seal::TokenHash,
     store::{Account, Session},
     vault::Change,
 };
@@ -22,6 +23,7 @@ use data_encoding::HEXLOWER;
 use minijinja::{Value, context};
 use serde::Deserialize;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Sessions listed at most.
 const LISTED: usize = 100;
@@ -178,20 +180,33 @@ impl Desk {
         if let Some(page) = self.proved(visitor, account, &form, current).await? {
             return Ok(page);
         }
-        let hash = self.passwords.hash(form.password.into_inner()).await?;
+        let keep = visitor.session.as_ref().map(|session| session.id);
+        let password = form.password.into_inner();
+        if self.renew_password(account, password, keep.as_ref(), Change::Password).await?.is_none()
+        {
+            return self.ended("/login");
+        }
+        Ok(Redirect::to("/account?done=password").into_response())
+    }
+    /// Sets a new password; all sessions but `keep` end, and the mailbox is told. `None` if the account
+    /// was locked or removed while the password was being hashed.
+    pub(super) async fn renew_password(
+        &self,
+        account: &Account,
+        password: Zeroizing<String>,
+        keep: Option<&TokenHash>,
+        told: Change,
+    ) -> Result<Option<Account>, Fault> {
+        let hash = self.passwords.hash(password).await?;
         let set = |account: &mut Account| {
             account.password.clone_from(&hash);
             !account.locked
         };
-        let changed =
-            self.vault.change_account(&account.address, Some(account.generation), set).await?;
-        if changed.is_none() {
-            return self.ended("/login");
-        }
-        let keep = visitor.session.as_ref().map(|session| session.id);
-        self.vault.people.remove_sessions(Some(&account.address), keep.as_ref(), None).await?;
-        self.vault.tell(&account.address, Change::Password).await;
-        Ok(Redirect::to("/account?done=password").into_response())
+        let changed = self.vault.change_account(&account.address, Some(account.generation), set);
+        let Some(account) = changed.await? else { return Ok(None) };
+        self.vault.people.remove_sessions(Some(&account.address), keep, None).await?;
+        self.vault.tell(&account.address, told).await;
+        Ok(Some(account))
     }
     /// The password first: then a passkey may be made for a while.
     async fn begin_passkey(

@@ -12,7 +12,7 @@ use crate::{
         header::Fields,
         parts::{Decoder, Part, PartIndex, TransferEncoding, decode_charset},
     },
-    store::{Grant, GrantKind, MessageRow},
+    store::{Account, Grant, GrantKind, MessageRow},
     vault::{Access, AccessAnswer, Content, VaultError},
 };
 use axum::{
@@ -31,8 +31,8 @@ use tokio::task::spawn_blocking;
 
 /// Decoded text shown at most.
 const MAX_TEXT: usize = 1024 * 1024;
-/// Messages on one page of the inbox.
-const PAGE: usize = 25;
+/// Messages on one page of a list.
+pub(super) const PAGE: usize = 25;
 /// The message's own HTML: shown in a frame of ours, and may do nothing but look. Links open
 /// elsewhere.
 const FRAME_CSP: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
@@ -62,6 +62,17 @@ pub(super) struct From {
     pub(super) after: Option<String>,
 }
 
+/// A page of somebody's grants, newest first, of which one more than a page was asked for; and where
+/// the next page begins, if there is one. What an earlier identity of the mailbox had is older than
+/// all of its own, and is left out.
+pub(super) fn page_of(account: &Account, mut grants: Vec<Grant>) -> (Vec<Grant>, String) {
+    grants.retain(|grant| account.holds(grant));
+    let more = grants.len() > PAGE;
+    grants.truncate(PAGE);
+    let older = grants.last().filter(|_| more).map(|grant| grant.id.to_string());
+    (grants, older.unwrap_or_default())
+}
+
 /// `GET /inbox`
 pub(super) async fn inbox(
     State(desk): State<Arc<Desk>>,
@@ -71,18 +82,13 @@ pub(super) async fn inbox(
     let account = visitor.signed_in()?;
     let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
     let people = &desk.vault.people;
-    let mut grants = people.grants(Some(&account.address), after, PAGE + 1).await?;
-    // What is left out is older than all of this identity's own.
-    grants.retain(|grant| account.holds(grant));
-    let more = grants.len() > PAGE;
-    grants.truncate(PAGE);
-    let older = if more { grants.last().map(|g| g.id.to_string()) } else { None };
+    let grants = people.grants(Some(&account.address), after, PAGE + 1).await?;
+    let (grants, older) = page_of(account, grants);
     let mut rows = Vec::new();
     for grant in &grants {
         rows.push(desk.row(&visitor, grant).await?);
     }
     let messages: Value = rows.into_iter().collect();
-    let older = older.unwrap_or_default();
     let values = context! { tab => "inbox", messages => messages, older => older };
     desk.pages.answer(StatusCode::OK, "inbox.html", "Inbox", visitor.name().as_deref(), values)
 }

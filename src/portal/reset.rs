@@ -106,17 +106,9 @@ impl Desk {
         self.new_password_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, code, "", errors)
     }
     async fn renew(&self, visitor: &Visitor, code: &Code, account: Account, form: Reset) -> Answer {
-        let hash = self.passwords.hash(form.password.into_inner()).await?;
-        let set = |account: &mut Account| {
-            account.password.clone_from(&hash);
-            !account.locked
-        };
-        let changed =
-            self.vault.change_account(&account.address, Some(account.generation), set).await?;
-        // Locked or removed while the password was being hashed.
+        let password = form.password.into_inner();
+        let changed = self.renew_password(&account, password, None, Change::Reset).await?;
         let Some(account) = changed else { return self.ended("/login") };
-        self.vault.people.remove_sessions(Some(&account.address), None, None).await?;
-        self.vault.tell(&account.address, Change::Reset).await;
         for typed in [&code.account.address, &account.address] {
             self.sign_ins.forgive(&format!("account {}", typed.to_string().to_lowercase()), &[]);
         }

@@ -3,7 +3,12 @@
 use super::Origin;
 use crate::{
     mail::GrantId,
-    portal::{Desk, Fault, read::From, session::Visitor, show},
+    portal::{
+        Desk, Fault,
+        read::{From, PAGE, page_of},
+        session::Visitor,
+        show,
+    },
     store::{Grant, RecipientRow, RecipientState},
     vault::AccessAnswer,
 };
@@ -15,9 +20,6 @@ use axum::{
 };
 use minijinja::{Value, context};
 use std::sync::Arc;
-
-/// Letters on one page.
-const PAGE: usize = 25;
 
 /// What became of a letter, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,18 +59,13 @@ pub(in crate::portal) async fn list(
 ) -> Result<Response, Fault> {
     let account = visitor.signed_in()?;
     let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
-    let mut grants = desk.vault.people.sent(&account.address, after, PAGE + 1).await?;
-    // What somebody wrote who had this mailbox before is theirs.
-    grants.retain(|grant| account.holds(grant));
-    let more = grants.len() > PAGE;
-    grants.truncate(PAGE);
-    let older = if more { grants.last().map(|g| g.id.to_string()) } else { None };
+    let grants = desk.vault.people.sent(&account.address, after, PAGE + 1).await?;
+    let (grants, older) = page_of(account, grants);
     let mut rows = Vec::new();
     for grant in &grants {
         rows.push(desk.sent_row(&visitor, grant).await?);
     }
     let messages: Value = rows.into_iter().collect();
-    let older = older.unwrap_or_default();
     let values = context! { tab => "sent", messages => messages, older => older };
     desk.pages.answer(StatusCode::OK, "sent.html", "Sent", visitor.name().as_deref(), values)
 }
