@@ -17,7 +17,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -154,7 +154,8 @@ impl Book {
         units
     }
     fn claim(&mut self, ask: Ask) -> Claimed {
-        let Ask { now, max, lease, mut room } = ask;
+        let until = ask.until();
+        let Ask { now, max, mut room, .. } = ask;
         self.leases.retain(|_, lease| lease.until > now);
         let mut due: Vec<_> = self.units().into_iter().filter(|(_, at)| *at <= now).collect();
         due.sort_by_key(|(_, at)| *at);
@@ -165,7 +166,7 @@ impl Book {
                 continue;
             }
             room.named.insert(domain.clone(), left - 1);
-            claims.extend(self.lease(id, domain, now, later(now, lease)));
+            claims.extend(self.lease(id, domain, now, until));
         }
         let open = self.units().into_iter().filter(|((_, domain), _)| room.of(domain) > 0);
         Claimed { claims, next: open.map(|(_, at)| at).min() }
@@ -340,9 +341,6 @@ impl Book {
             .take(max)
             .collect()
     }
-}
-fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 impl Entry {
     fn take(&mut self, outcome: &Outcome) {

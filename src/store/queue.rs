@@ -343,6 +343,12 @@ impl RecipientRow {
         }
     }
 }
+impl Ask {
+    /// When the leases end.
+    pub fn until(&self) -> Timestamp {
+        self.now.saturating_add(self.lease).unwrap_or(Timestamp::MAX)
+    }
+}
 impl Room {
     /// Room for any number of claims of any domain.
     pub fn endless() -> Self {

@@ -177,8 +177,8 @@ impl Agenda {
     /// there is room for; those first that have been due for longest. Says when there is the next, of
     /// domains with room left.
     pub(super) fn claim(&mut self, ask: Ask) -> (Vec<Leased>, Option<Timestamp>) {
-        let Ask { now, max, lease, mut room } = ask;
-        let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
+        let until = ask.until();
+        let Ask { now, max, mut room, .. } = ask;
         let keys = self.first(now, max, &mut room);
         let leased = keys.into_iter().filter_map(|(d, id)| self.lease(d, id, now, until)).collect();
         let mut open = self.order.iter().filter(|(_, domain)| room.of(domain) > 0);

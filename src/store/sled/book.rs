@@ -73,7 +73,7 @@ impl Changes {
             .map_err(|e| StoreError::Corrupt(format!("a row cannot be written: {e}")))?;
         self.put_raw(key, value)
     }
-    /// The only place where a value comes in: none may be so large that sled would make it a blob.
+    /// The only place where a new value comes in: none may be so large that sled would make it a blob.
     pub(super) fn put_raw(&mut self, key: Key, value: Vec<u8>) -> Result<(), StoreError> {
         if key.len() + value.len() > LARGEST {
             let length = value.len();
@@ -119,8 +119,7 @@ impl Book {
     }
     /// Bytes of rows that are in no sled yet.
     pub(super) fn pending_bytes(&self) -> u64 {
-        let rows = self.pending.iter();
-        rows.map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum()
+        bytes(&self.pending)
     }
     /// What was frozen is in sled.
     pub(super) fn thaw(&mut self) {
@@ -230,6 +229,11 @@ impl Book {
     }
 }
 
+/// Bytes of keys and values.
+pub(super) fn bytes(rows: &Rows) -> u64 {
+    let rows = rows.iter();
+    rows.map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum()
+}
 /// Writes rows into sled and waits until they are on the disk; with them, that `epoch` is in here
 /// whole.
 pub(super) fn carry(db: &::sled::Db, rows: &Rows, epoch: Option<u64>) -> ::sled::Result<()> {

@@ -44,14 +44,6 @@ pub(super) struct Carrier {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Load {
-    /// Bytes for the book.
-    fn bytes(&self) -> u64 {
-        let rows = self.rows.iter();
-        rows.map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum()
-    }
-}
-
 impl Carrier {
     /// `remind` is called while there is nothing to carry.
     pub(super) fn start(
@@ -67,7 +59,8 @@ impl Carrier {
         let work = move || loop {
             match waiting.recv_timeout(IDLE) {
                 Ok(load) => {
-                    while !runway.covers(load.bytes()) {
+                    let bytes = book::bytes(&load.rows);
+                    while !runway.covers(bytes) {
                         hungry.store(true, Ordering::Release);
                         // Nothing else comes while a load is under way.
                         match waiting.recv_timeout(PAUSE) {

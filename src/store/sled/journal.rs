@@ -9,11 +9,11 @@
 
 use super::{
     book::Key,
-    layout::{Layout, make_dir, private, sync_dir, write_zeros},
+    layout::{Layout, allocate, make_dir, private, sync_dir, write_zeros},
 };
 use crate::store::StoreError;
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::FallocateFlags;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -205,7 +205,7 @@ impl Sheet {
             laid = length;
         }
         // Blocks for the whole sheet now: later is no time to find the disk full.
-        if laid < length && reserve(&file, length).is_err() {
+        if laid < length && allocate(&file, FallocateFlags::KEEP_SIZE, 0, length).is_err() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(Self { path, file, laid, end: 0, used: 0 })
@@ -233,14 +233,6 @@ impl Sheet {
         Ok(())
     }
 }
-/// Reserves blocks, as far as the file system knows how; the length stays.
-fn reserve(file: &File, length: u64) -> rustix::io::Result<()> {
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(()),
-        Err(e) => Err(e),
-    }
-}
-
 /// A record's place counts too: one that an earlier turn left at another is none.
 fn head(epoch: u64, offset: u64, body: &[u8]) -> Result<[u8; HEAD], StoreError> {
     let length = u32::try_from(body.len())

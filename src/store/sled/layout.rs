@@ -42,6 +42,10 @@ impl Layout {
     pub(super) fn meta(&self) -> PathBuf {
         self.root.join("meta")
     }
+    /// sled's own file.
+    pub(super) fn book(&self) -> PathBuf {
+        self.meta().join("db")
+    }
     pub(super) fn format(&self) -> PathBuf {
         self.root.join("FORMAT")
     }
@@ -174,10 +178,9 @@ impl Layout {
     pub(super) fn lay_reserve(&self, size: u64) -> io::Result<()> {
         let path = self.reserve();
         let mut file = private().truncate(true).open(&path)?;
-        let laid = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
-            // This file system can't: written out.
-            Err(Errno::OPNOTSUPP) => write_zeros(&mut file, size).and_then(|()| file.sync_all()),
-            other => other.map_err(io::Error::from),
+        let laid = match allocate(&file, FallocateFlags::empty(), 0, size) {
+            Ok(false) => write_zeros(&mut file, size).and_then(|()| file.sync_all()),
+            other => other.map(drop),
         };
         if laid.is_err() {
             let _ = fs::remove_file(&path);
@@ -234,6 +237,18 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&tmp, path)?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+/// Reserves blocks for that part of a file; false where the file system does not know how.
+pub(super) fn allocate(
+    file: &File,
+    flags: FallocateFlags,
+    from: u64,
+    length: u64,
+) -> io::Result<bool> {
+    match rustix::fs::fallocate(file, flags, from, length) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
 }
 /// Writes that many zeros at the file's position.
 pub(super) fn write_zeros(file: &mut impl Write, mut count: u64) -> io::Result<()> {
