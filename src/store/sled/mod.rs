@@ -1,8 +1,8 @@
 //! The embedded default: a book of rows in sled, sealed bodies as files beside it.
 //!
 //! sled holds only what is small: it would keep large values in memory, and does not sync values
-//! that become blobs. Every call of sled's is made by one thread (`committer`); the cure for its
-//! `flush()` is in [`durability`].
+//! that become blobs. One thread reads it (`committer`) and one writes it (`carrier`); the cure for
+//! its `flush()` is in [`durability`].
 
 mod agenda;
 mod book;
@@ -219,7 +219,7 @@ fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journa
         }
         book.write_through_as(Some(last)).map_err(damaged)?;
     }
-    Journal::open(layout, watch.sheet(journal::SHEET), last, used).map_err(io)
+    Journal::open(layout, watch.portion(journal::SHEET), last, used).map_err(io)
 }
 /// Opens sled. A full disk gets one more try without the reserve.
 fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
@@ -235,7 +235,7 @@ fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError
 }
 fn try_open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {
     let meta = layout.meta();
-    let old = meta.join("db").exists();
+    let old = layout.book().exists();
     // sled would make it open to everybody; rows name senders and recipients.
     layout::make_dir(&meta).map_err(|e| OpenError::io(&meta, e))?;
     drop_unfinished(&meta).map_err(|e| OpenError::io(&meta, e))?;
@@ -278,7 +278,7 @@ fn drop_unfinished(meta: &Path) -> io::Result<()> {
 /// sled syncs neither its directories nor its configuration.
 fn sync_new_book(layout: &Layout) -> io::Result<()> {
     let meta = layout.meta();
-    for path in [meta.join("db"), meta.join("conf"), meta.join("blobs"), meta.clone()] {
+    for path in [layout.book(), meta.join("conf"), meta.join("blobs"), meta.clone()] {
         if path.exists() {
             File::open(&path)?.sync_all()?;
         }
@@ -320,7 +320,7 @@ fn load(
     let segments = Segments::open(layout, options, live).and_then(|segments| {
         segments.sweep(layout, options.orphan_age)?;
         sweep_files(layout, &files, options.orphan_age)?;
-        Ok(segments)
+        Ok(segments.laid_by(watch.portion(segments::STRIDE)))
     });
     let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
     Ok(State {

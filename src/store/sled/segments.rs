@@ -9,7 +9,7 @@
 use super::{
     Options,
     journal::Entries,
-    layout::{Layout, body_error, private, sync_dir, write_zeros},
+    layout::{Layout, allocate, body_error, is_full, private, sync_dir, write_zeros},
 };
 use crate::{
     mail::QueueId,
@@ -17,7 +17,7 @@ use crate::{
     store::{Locator, StoreError},
 };
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::FallocateFlags;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -31,8 +31,8 @@ use std::{
 const MAGIC: [u8; 4] = *b"RSG1";
 /// Magic, length, id, check.
 pub(super) const HEAD: u64 = 4 + 4 + 16 + 4;
-/// A file is laid out in strides of this length.
-const STRIDE: u64 = 4 * 1024 * 1024;
+/// A file is laid out in strides of this length where the disk is not small.
+pub(super) const STRIDE: u64 = 4 * 1024 * 1024;
 
 /// Where a body begins: segment, offset.
 type Place = (u32, u64);
@@ -42,6 +42,7 @@ type Place = (u32, u64);
 pub(super) struct Segments {
     dir: PathBuf,
     size: u64,
+    stride: u64,
     /// Offsets of bodies that a row still speaks of.
     live: BTreeMap<u32, HashSet<u64>>,
     next: u32,
@@ -141,6 +142,7 @@ impl Segments {
         Ok(Self {
             dir,
             size,
+            stride: STRIDE,
             live,
             next,
             active: None,
@@ -151,6 +153,11 @@ impl Segments {
             frozen: Vec::new(),
             fresh: Fresh::default(),
         })
+    }
+    /// Files are laid out in strides of that length.
+    pub(super) const fn laid_by(mut self, stride: u64) -> Self {
+        self.stride = stride;
+        self
     }
     /// Bodies that are in no file yet.
     pub(super) fn fresh(&self) -> Fresh {
@@ -175,10 +182,13 @@ impl Segments {
     /// server that starts and dies, again and again, would fill the disk with them.
     pub(super) fn sweep(&self, layout: &Layout, age: std::time::Duration) -> io::Result<()> {
         for number in numbers(&self.dir)? {
-            let path = path(&self.dir, number);
+            let (path, lives) = (path(&self.dir, number), self.live.contains_key(&number));
+            if lives && !ends_in_zeros(&path)? {
+                continue;
+            }
             let rest = survey(&path)?;
             let dead = rest.erased || layout.age(&path)? >= age;
-            if dead && !self.live.contains_key(&number) {
+            if dead && !lives {
                 fs::remove_file(&path)?;
             } else if rest.zeros {
                 private().open(&path)?.set_len(rest.end)?;
@@ -214,7 +224,9 @@ impl Segments {
         }
         let dir = &self.dir;
         let active = self.active.as_mut().ok_or(StoreError::Busy)?;
-        active.lay(length, self.size).map_err(|e| body_error(&path(dir, active.number), &e))?;
+        active
+            .lay(length, self.stride, self.size)
+            .map_err(|e| body_error(&path(dir, active.number), &e))?;
         Ok(active)
     }
     fn begin(&mut self) -> Result<Active, StoreError> {
@@ -313,12 +325,16 @@ pub(super) fn sync(layout: &Layout) -> io::Result<()> {
 impl Active {
     /// Lays blocks ahead, for `length` more bytes at least: once a body has been answered for, there
     /// is room for it.
-    fn lay(&mut self, length: u64, size: u64) -> io::Result<()> {
+    fn lay(&mut self, length: u64, stride: u64, size: u64) -> io::Result<()> {
         let need = self.end + length;
         if need <= self.laid {
             return Ok(());
         }
-        let goal = need.max((self.laid + STRIDE).min(size));
+        let ahead = need.max((self.laid + stride).min(size));
+        // Where the disk has no whole stride left, what is needed now may still fit.
+        self.lay_to(ahead).or_else(|e| if is_full(&e) { self.lay_to(need) } else { Err(e) })
+    }
+    fn lay_to(&mut self, goal: u64) -> io::Result<()> {
         if let Err(e) = lay(&self.file, self.laid, goal) {
             self.file.set_len(self.laid)?;
             return Err(e);
@@ -328,13 +344,11 @@ impl Active {
     }
 }
 fn lay(mut file: &File, from: u64, to: u64) -> io::Result<()> {
-    match fallocate(file, FallocateFlags::empty(), from, to - from) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-            file.seek(SeekFrom::Start(from))?;
-            write_zeros(&mut file, to - from)
-        }
-        other => Ok(other?),
+    if allocate(file, FallocateFlags::empty(), from, to - from)? {
+        return Ok(());
     }
+    file.seek(SeekFrom::Start(from))?;
+    write_zeros(&mut file, to - from)
 }
 
 /// A failed write or sync is the end: the kernel may have dropped what it could not write.
@@ -378,6 +392,14 @@ struct Survey {
     zeros: bool,
     /// No record's key is left.
     erased: bool,
+}
+/// True if there may be a tail to cut off: a sealed body does not end so.
+fn ends_in_zeros(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let mut end = [0; 8];
+    let Some(at) = file.metadata()?.len().checked_sub(end.len() as u64) else { return Ok(true) };
+    file.read_exact_at(&mut end, at)?;
+    Ok(end == [0; 8])
 }
 /// Goes from head to head, without reading bodies.
 fn survey(path: &Path) -> io::Result<Survey> {

@@ -15,7 +15,7 @@
 
 use super::{
     Options,
-    layout::{BOOK_SEGMENT, Layout},
+    layout::{BOOK_SEGMENT, Layout, allocate},
 };
 use crate::store::{Health, StoreError};
 use rustix::fs::FallocateFlags;
@@ -30,8 +30,8 @@ use std::{
 const PERIOD: Duration = Duration::from_secs(1);
 /// Room that the book keeps for itself. The largest of groups writes a few MiB.
 const MARGIN: u64 = 16 << 20;
-/// A sheet of the journal is this part of a small disk.
-const SHEET_PART: u64 = 64;
+/// What is laid out at a time is this part of a small disk.
+const PORTION_PART: u64 = 64;
 /// What sled writes for each byte it is given, at most.
 const BLOAT: u64 = 3;
 /// On a small disk the margin is this part of it,
@@ -141,15 +141,14 @@ impl Watch {
     /// Near the end of space the reserve is given up for it.
     pub(super) fn room(&self, starved: bool) -> Room {
         let mut state = self.state();
-        // What is laid ahead of the book counts as taken; so a part of the margin is near enough.
-        let near = |disk: Disk| disk.free < margin(disk) / 4;
-        if (starved || self.disk().is_some_and(near))
+        let disk = self.disk();
+        if (starved || disk.is_some_and(|disk| self.is_near_the_end(disk)))
             && fs::remove_file(self.layout.reserve()).is_ok()
         {
             tracing::error!("the disk is full; the reserve is given up for deliveries");
             state.laid = false;
         }
-        let now = match self.disk() {
+        let now = match disk {
             _ if starved => Room::Gone,
             Some(disk) if disk.free < self.limit(disk) / 2 => Room::Scarce,
             Some(_) | None => Room::Enough,
@@ -158,6 +157,11 @@ impl Watch {
             self.tell(now);
         }
         now
+    }
+    /// The book's margin is what is free and what lies ahead of its file.
+    fn is_near_the_end(&self, disk: Disk) -> bool {
+        let ahead = || fs::metadata(self.layout.book()).map_or(0, |meta| laid_ahead(&meta));
+        disk.free < margin(disk) && disk.free.saturating_add(ahead()) < margin(disk)
     }
     fn tell(&self, room: Room) {
         match room {
@@ -169,9 +173,10 @@ impl Watch {
             ),
         }
     }
-    /// How long a sheet of the journal may be: `most` where the disk is not small.
-    pub(super) fn sheet(&self, most: u64) -> u64 {
-        self.disk().map_or(most, |disk| most.min(disk.all / SHEET_PART))
+    /// How much may be laid out at a time, as a sheet of the journal or a stride of a segment: `most`
+    /// where the disk is not small.
+    pub(super) fn portion(&self, most: u64) -> u64 {
+        self.disk().map_or(most, |disk| most.min(disk.all / PORTION_PART))
     }
     /// Lays blocks aside where there are none and room is plenty.
     pub(super) fn lay_reserve(&self) {
@@ -218,6 +223,11 @@ fn margin(disk: Disk) -> u64 {
     MARGIN.min(disk.all / MARGIN_PART)
 }
 
+/// Blocks of a file behind its end, in bytes.
+fn laid_ahead(meta: &fs::Metadata) -> u64 {
+    meta.blocks().saturating_mul(512).saturating_sub(meta.len())
+}
+
 /// Blocks ahead of the end of the book's file, so that its next writes need none.
 #[derive(Debug)]
 pub(super) struct Runway {
@@ -226,7 +236,7 @@ pub(super) struct Runway {
 }
 impl Runway {
     pub(super) fn new(layout: &Layout, watch: Arc<Watch>) -> Self {
-        let book = File::options().read(true).write(true).open(layout.meta().join("db"));
+        let book = File::options().read(true).write(true).open(layout.book());
         let book = book.inspect_err(|e| tracing::warn!(error = %e, "no blocks ahead of the book"));
         Self { book: book.ok(), watch }
     }
@@ -239,12 +249,11 @@ impl Runway {
         else {
             return free();
         };
-        if meta.blocks().saturating_mul(512) >= meta.len().saturating_add(need) {
+        if laid_ahead(&meta) >= need {
             return true;
         }
-        match rustix::fs::fallocate(book, FallocateFlags::KEEP_SIZE, meta.len(), need) {
-            Ok(()) => true,
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => free(),
+        match allocate(book, FallocateFlags::KEEP_SIZE, meta.len(), need) {
+            Ok(laid) => laid || free(),
             Err(_) => false,
         }
     }
