@@ -239,3 +239,19 @@ fn a_long_queue_is_opened_by_one_scan_and_listed_page_by_page() {
     assert!(listed < opened + 64 * 1024, "from {opened} to {listed} KiB");
     gateway.stop();
 }
+
+/// Recipients that were put off together come up again one by one, as their times differ. None is
+/// forgotten because another of the same message and domain is at work just then.
+#[test]
+fn recipients_put_off_together_all_come_up_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = House::open(dir.path(), &[policy()], |settings| {
+        settings.delivery = "retry = [\"2s\"]".to_owned();
+    });
+    let recipients: Vec<String> = (0..RECIPIENTS).map(|n| format!("r{n}@partner.test")).collect();
+    let id = hand_in(&house, &recipients);
+    wait_for_all(&house, &id, "deferred");
+    let partner = Sink::start(house.partner_address(), Manner::default());
+    wait_for_all(&house, &id, "delivered");
+    assert!(named(&partner).values().all(|count| *count == 1), "each once");
+}
