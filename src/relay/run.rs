@@ -14,9 +14,13 @@ use crate::{
 use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     future::Future,
     panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -64,7 +68,7 @@ impl Relay {
 
     /// One claim from beginning to end. A panic on the way is this message's trouble alone: it
     /// waits, and all others go on.
-    pub(super) async fn work(&self, claim: Claim) -> Contact {
+    pub(super) async fn work(&self, claim: Claim, lease: Lease) -> Contact {
         let most = attempt_max(self.settings().lease);
         let attempt = AssertUnwindSafe(deliver::attempt(self, &claim)).catch_unwind();
         let mut verdict = match tokio::time::timeout(most, attempt).await {
@@ -73,11 +77,11 @@ impl Relay {
             Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
         };
         let (contact, used) = (verdict.contact, verdict.used.take());
-        let written = match AssertUnwindSafe(self.settle(&claim, verdict)).catch_unwind().await {
+        let written = match AssertUnwindSafe(self.settle(&claim, &lease, verdict)).catch_unwind().await {
             Ok(written) => written,
             Err(_) => {
                 let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
-                let put_back = AssertUnwindSafe(self.put_back(&claim, verdict)).catch_unwind();
+                let put_back = AssertUnwindSafe(self.put_back(&claim, &lease, verdict)).catch_unwind();
                 if put_back.await.is_err() {
                     tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
                 }
@@ -115,7 +119,8 @@ struct Floor {
     relay: Relay,
     tasks: JoinSet<Contact>,
     running: HashMap<Id, Running>,
-    units: HashSet<Unit>,
+    /// At work, and under which lease.
+    units: HashMap<Unit, Lease>,
     paces: Paces,
     /// Claims of units whose work has not been seen to end: to be given back when it has.
     late: HashMap<Unit, u64>,
@@ -127,14 +132,30 @@ struct Floor {
 }
 
 struct Running {
-    token: u64,
+    lease: Lease,
     unit: Unit,
+}
+
+/// The lease under which a claim is worked at: not always the one that it came with.
+#[derive(Debug, Clone)]
+pub(super) struct Lease(Arc<AtomicU64>);
+
+impl Lease {
+    pub(super) fn new(token: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(token)))
+    }
+    pub(super) fn token(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+    fn renew(&self, token: u64) {
+        self.0.store(token, Ordering::Release);
+    }
 }
 
 impl Floor {
     fn new(relay: Relay) -> Self {
         let paces = Paces::new(relay.settings().connections_per_domain);
-        let (tasks, running, units) = (JoinSet::new(), HashMap::new(), HashSet::new());
+        let (tasks, running, units) = (JoinSet::new(), HashMap::new(), HashMap::new());
         let (late, back) = (HashMap::new(), Vec::new());
         Self { relay, tasks, running, units, paces, late, back, look: true, next: None }
     }
@@ -165,23 +186,27 @@ impl Floor {
         Ok(())
     }
 
-    /// Starts an attempt. Where work at the same unit has not been seen to end (it was settled, and
-    /// more of it is due already) the claim waits for that.
+    /// Starts an attempt. Where work at the same unit has not been seen to end, the claim waits for
+    /// that: either it was settled and more of it is due already, or the clock jumped over the end of
+    /// its lease. What that work has done is written under the new lease then: it is not done again.
     fn begin(&mut self, claim: Claim) {
         let unit = (claim.message.facts.id, claim.domain.clone());
-        if self.units.insert(unit.clone()) {
-            self.start(claim, unit);
-        } else {
-            self.late.insert(unit, claim.token);
+        match self.units.get(&unit) {
+            Some(lease) => {
+                lease.renew(claim.token);
+                self.late.insert(unit, claim.token);
+            }
+            None => self.start(claim, unit),
         }
     }
 
     fn start(&mut self, claim: Claim, unit: Unit) {
-        let token = claim.token;
+        let lease = Lease::new(claim.token);
+        self.units.insert(unit.clone(), lease.clone());
         self.paces.begin(&claim.domain);
-        let relay = self.relay.clone();
-        let id = self.tasks.spawn(Box::pin(async move { relay.work(claim).await })).id();
-        self.running.insert(id, Running { token, unit });
+        let (relay, held) = (self.relay.clone(), lease.clone());
+        let id = self.tasks.spawn(Box::pin(async move { relay.work(claim, held).await })).id();
+        self.running.insert(id, Running { lease, unit });
     }
 
     /// All that has ended meanwhile: the queue is asked once for the places of them all.
@@ -224,7 +249,8 @@ impl Floor {
             self.ended(&ended);
         }
         self.tasks.shutdown().await;
-        let running = std::mem::take(&mut self.running).into_values().map(|running| running.token);
+        let running = std::mem::take(&mut self.running).into_values();
+        let running = running.map(|running| running.lease.token());
         let late = std::mem::take(&mut self.late).into_values();
         for token in running.chain(late).chain(std::mem::take(&mut self.back)).collect::<Vec<_>>() {
             self.relay.give_back(token).await;

@@ -7,6 +7,7 @@ use super::{
     later, log,
     outcome::{self, Fate, TEXT_MAX, Unsettled},
     report,
+    run::Lease,
 };
 use crate::{
     mail::{GrantId, QueueId, StatusClass},
@@ -37,10 +38,10 @@ pub(super) const NO_SCHEDULE: SignedDuration = SignedDuration::from_mins(15);
 impl Relay {
     /// Writes what became of a claim; true if it is written. Trouble with the store ends here: the
     /// claim's lease then runs out, and the work is claimed anew.
-    pub(super) async fn settle(&self, claim: &Claim, verdict: Verdict) -> bool {
+    pub(super) async fn settle(&self, claim: &Claim, lease: &Lease, verdict: Verdict) -> bool {
         let verdict = self.judge(claim, verdict);
         let (settle, fates) = self.compose(claim, verdict).await;
-        let written = self.write(claim, settle).await;
+        let written = self.write(lease, settle).await;
         if written {
             log::fates(claim, &fates, self.now());
         }
@@ -48,7 +49,7 @@ impl Relay {
     }
 
     /// Writes that a claim waits, and nothing else: no report whose making could break off again.
-    pub(super) async fn put_back(&self, claim: &Claim, verdict: Verdict) {
+    pub(super) async fn put_back(&self, claim: &Claim, lease: &Lease, verdict: Verdict) {
         let rows = claim.recipients.iter().zip(verdict.fates);
         let outcomes = rows.map(|(row, (fate, _))| {
             let outcome = self.outcome(claim, row, fate, None, Vec::new(), row.warned);
@@ -57,7 +58,7 @@ impl Relay {
         let (token, id) = (claim.token, claim.message.facts.id);
         let settle =
             Settle { token, id, outcomes: outcomes.collect(), spawn: Vec::new(), recall: None };
-        self.write(claim, settle).await;
+        self.write(lease, settle).await;
     }
 
     /// Who is still deferred when the time to deliver is over has failed (`delivery.give_up`).
@@ -176,13 +177,16 @@ impl Relay {
     }
 
     /// True if the outcomes are in the queue.
-    async fn write(&self, claim: &Claim, settle: Settle) -> bool {
-        let id = claim.message.facts.id;
-        let mut wait = FIRST_WAIT;
+    async fn write(&self, lease: &Lease, mut settle: Settle) -> bool {
+        let id = settle.id;
+        let (mut wait, mut lost) = (FIRST_WAIT, false);
         for _ in 0..TRIES {
+            settle.token = lease.token();
             let Err(error) = self.ports().queue.settle(copy(&settle)).await else { return true };
             match outcome::of_settle(&error) {
                 Unsettled::Again => tracing::warn!(%id, "outcome not yet written: {error}"),
+                // A new lease may be on its way to us.
+                Unsettled::Drop if !std::mem::replace(&mut lost, true) => {}
                 Unsettled::Drop => {
                     tracing::warn!(%id, "outcome dropped: {error}");
                     return false;

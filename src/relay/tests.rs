@@ -3,7 +3,7 @@
 mod reports;
 mod reuse;
 
-use super::{log::without_local_parts, outcome, *};
+use super::{log::without_local_parts, outcome, run::Lease, *};
 use crate::{
     dns::{Addresses, Texts},
     mail::{
@@ -511,7 +511,8 @@ impl House {
         let claims = self.claim(100).await;
         let count = claims.len();
         for claim in claims {
-            self.relay.work(claim).await;
+            let lease = Lease::new(claim.token);
+            self.relay.work(claim, lease).await;
         }
         count
     }
@@ -636,9 +637,37 @@ async fn a_claim_that_was_lost_settles_nothing() {
     let lost = house.claim(1).await.remove(0);
     house.wait(24 * 3600);
     house.pass().await;
-    house.relay.work(lost).await;
+    let lease = Lease::new(lost.token);
+    house.relay.work(lost, lease).await;
     assert!(matches!(house.row(id).await.state, RecipientState::Granted { .. }));
     assert_eq!(house.of_class(Class::Notice).await.len(), 1, "one grant, one notice");
+}
+
+/// A clock that jumps over the end of a lease makes no second delivery: the work that goes on gets the
+/// lease of the claim that came too early.
+#[tokio::test]
+async fn a_clock_that_jumps_over_the_lease_doubles_nothing() {
+    let house = House::new();
+    house.net.gate.forget_permits(1_000_000);
+    let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (relay, stop) = (house.relay.clone(), stop.clone());
+        async move { relay.run(stop).await }
+    });
+    until(|| house.net.open.load(Ordering::SeqCst) == 1).await;
+    house.wait(24 * 3600);
+    // Its arrival has the queue looked through; once it is at work, the first has been claimed again.
+    let next = house.submit(Some("ann@example.org"), &["x@example.org"]).await;
+    until(|| house.net.open.load(Ordering::SeqCst) == 2).await;
+    house.net.gate.add_permits(9);
+    until(|| house.taken().len() == 2).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    for id in [id, next] {
+        assert!(matches!(house.row(id).await.state, RecipientState::Delivered { .. }));
+    }
+    assert_eq!(house.taken().len(), 2, "each once");
 }
 
 /// What was delivered must not go out again because the store was busy for a moment, and a grant
@@ -1114,7 +1143,7 @@ async fn a_claim_that_cannot_be_settled_waits_and_counts() {
         let set = house.relay.ports().policies.current();
         let policy = set.lookup(&claim.domain, house.clock.now()).at.clone();
         let verdict = deliver::Verdict::all(&claim, &outcome::Fate::ours(policy, "x"), vec![]);
-        house.relay.put_back(&claim, verdict).await;
+        house.relay.put_back(&claim, &Lease::new(claim.token), verdict).await;
         assert_eq!(house.row(id).await.faults, round);
     }
     assert!(matches!(house.row(id).await.state, RecipientState::Held { .. }));

@@ -72,6 +72,9 @@ fn a_disk_that_others_fill_stops_mail_and_not_the_gateway() {
     }
     load.end();
     scene.settle("a full disk");
+    // What had been delivered when space ended was written down all the same: in the journal.
+    let late = scene.gateway.log_text().matches("outcome not").count();
+    assert_eq!(late, 0, "outcomes that waited for space");
     scene.gateway.stop();
 }
 

@@ -24,6 +24,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 const MOST: usize = 512;
 /// Sealed bytes in a group.
 const HEAVY: usize = 4 * 1024 * 1024;
+/// What a request may write beyond what it weighs.
+const SLACK: usize = 64 * 1024;
 /// Sealed bytes that wait, in KiB; more senders wait before they hand theirs over.
 const WAITING_KIB: u32 = 8 * 1024;
 
@@ -36,10 +38,19 @@ pub(super) struct State {
     pub(super) segments: Segments,
     /// What free space allowed when this group began.
     pub(super) room: Room,
+    /// What the journal's sheet could take when this group began, in bytes.
+    pub(super) left: usize,
     /// Set by a request that brings earlier work than was known.
     pub(super) arrived: bool,
     /// Held as long as the book is open.
     pub(super) _lock: File,
+}
+impl State {
+    /// True if the journal has room for about so many bytes more, whatever becomes of the book.
+    fn holds(&self, weight: usize) -> bool {
+        let gathered = self.segments.entries.len() + self.book.entries.len();
+        gathered.saturating_add(weight.saturating_mul(2)).saturating_add(SLACK) <= self.left
+    }
 }
 /// Tells the caller how it went, once the group is on the disk.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -149,6 +160,19 @@ impl Committer {
         };
         self.run(weight, guarded).await
     }
+    /// As [`Committer::write`], for what has happened already: a delivery that is not written down is
+    /// done again. Taken as long as the journal has room for it.
+    pub(super) async fn conclude<T: Send + 'static>(
+        &self,
+        weight: usize,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let guarded = move |state: &mut State| match state.room {
+            Room::Gone if !state.holds(weight) => Err(StoreError::Full),
+            Room::Enough | Room::Scarce | Room::Gone => work(state),
+        };
+        self.run(weight, guarded).await
+    }
     fn ended(&self) -> StoreError {
         let ended = || StoreError::Fatal("the store has been closed".to_owned());
         self.watch.broken().unwrap_or_else(ended)
@@ -189,6 +213,7 @@ impl Thread {
                 continue;
             }
             self.state.room = self.watch.room(self.carrier.is_starved());
+            self.state.left = self.journal.left();
             self.guarded(|thread| {
                 if !group.is_empty() {
                     thread.commit(group)?;

@@ -55,6 +55,9 @@ impl Entries {
         self.0.extend_from_slice(&(length as u64).to_be_bytes());
         parts.iter().for_each(|part| self.0.extend_from_slice(part));
     }
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
     fn sized(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
         self.0.extend_from_slice(bytes);
@@ -78,6 +81,8 @@ pub(super) enum Entry {
 pub(super) struct Read {
     /// 0: nothing.
     pub(super) epoch: u64,
+    /// Something is on the sheet, if only what a wipe that was cut short has left.
+    pub(super) used: bool,
     /// In the order in which they came.
     pub(super) entries: Vec<Entry>,
 }
@@ -153,8 +158,13 @@ impl Journal {
     }
     /// True if there is no room left on the sheet for these.
     pub(super) fn is_full(&self, entries: &[&Entries]) -> bool {
-        let length: usize = entries.iter().map(|e| e.0.len()).sum();
+        let length: usize = entries.iter().map(|e| e.len()).sum();
         self.writing.end > 0 && self.writing.end + (HEAD + length) as u64 > self.length
+    }
+    /// Bytes that the sheet can still take as one record.
+    pub(super) fn left(&self) -> usize {
+        let left = self.length.saturating_sub(self.writing.end + HEAD as u64);
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
     /// Nothing has been written since the turn.
     pub(super) const fn is_empty(&self) -> bool {
@@ -163,7 +173,7 @@ impl Journal {
     /// Writes the entries as one record that is on the disk when this returns. After an error nothing
     /// may be relied on.
     pub(super) fn append(&mut self, entries: &mut [&mut Entries]) -> Result<(), StoreError> {
-        let length: usize = entries.iter().map(|e| e.0.len()).sum();
+        let length: usize = entries.iter().map(|e| e.len()).sum();
         if length == 0 {
             return Ok(());
         }
@@ -250,7 +260,8 @@ fn head(epoch: u64, offset: u64, body: &[u8]) -> Result<[u8; HEAD], StoreError> 
 
 /// Reads records until one is none, or of another turn: the end, or where a crash tore the last.
 fn parse(sheet: &[u8]) -> Read {
-    let mut found = Read::default();
+    let used = sheet.iter().any(|byte| *byte != 0);
+    let mut found = Read { used, ..Read::default() };
     let mut rest = sheet;
     while let Some((epoch, body, after)) = record(rest, sheet.len() - rest.len()) {
         let begun = found.epoch == 0;
@@ -358,6 +369,23 @@ mod tests {
         assert_eq!(found(dir.path()), [(3, "e".to_owned())], "what is being written stays");
         let bytes = std::fs::read(&paths(&Layout::new(dir.path()))[0]).unwrap();
         assert_eq!(bytes.windows(1).filter(|w| *w == b"c").count(), 0, "nothing behind it stays");
+    }
+    #[test]
+    fn a_wipe_that_a_crash_cut_short_is_known_by_what_it_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 0);
+        let used = || {
+            let sheets = read(&Layout::new(dir.path())).unwrap();
+            sheets.iter().map(|sheet| (sheet.epoch, sheet.used)).collect::<Vec<_>>()
+        };
+        assert_eq!(used(), [(0, false), (0, false)], "new");
+        ["a", "b"].iter().for_each(|key| put(&mut journal, key));
+        assert_eq!(used(), [(0, false), (1, true)]);
+        // The first record is gone, and with it the epoch; the second is still there to be read.
+        journal.writing.file.write_all_at(&[0; HEAD], 0).unwrap();
+        assert_eq!(used(), [(0, true), (0, false)]);
+        drop(Journal::open(&Layout::new(dir.path()), SHEET, 1, true).unwrap());
+        assert_eq!(used(), [(0, false), (0, false)]);
     }
     #[test]
     fn reading_ends_where_a_crash_tore_the_last_record() {

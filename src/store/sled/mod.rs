@@ -195,8 +195,8 @@ fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journa
     let io = |e| OpenError::io(&layout.journal(), e);
     let carried = book.epoch().map_err(damaged)?;
     let (mut last, mut used) = (carried, false);
-    for Read { epoch, entries } in journal::read(layout).map_err(io)? {
-        used |= epoch > 0;
+    for Read { epoch, used: marked, entries } in journal::read(layout).map_err(io)? {
+        used |= marked;
         if epoch <= carried {
             continue;
         }
@@ -329,6 +329,7 @@ fn load(
         tally,
         segments,
         room: watch.room(false),
+        left: 0,
         arrived: false,
         _lock: lock,
     })
@@ -370,7 +371,7 @@ impl QueueStore for SledStore {
         let rows: usize = settle.outcomes.iter().map(|outcome| outcome.attempts.len() + 2).sum();
         let weight = settle.spawn.iter().map(weight).sum::<usize>() + rows.saturating_mul(ROW);
         self.committer
-            .write(weight, move |s| s.settle(settle))
+            .conclude(weight, move |s| s.settle(settle))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
