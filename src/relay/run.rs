@@ -77,11 +77,15 @@ impl Relay {
             Err(_) => self.given_up(&claim, "the attempt took too long and was broken off"),
         };
         let (contact, used) = (verdict.contact, verdict.used.take());
-        let written = match AssertUnwindSafe(self.settle(&claim, &lease, verdict)).catch_unwind().await {
+        let written = match AssertUnwindSafe(self.settle(&claim, &lease, verdict))
+            .catch_unwind()
+            .await
+        {
             Ok(written) => written,
             Err(_) => {
                 let verdict = self.given_up(&claim, "settling broke off by a fault of the program");
-                let put_back = AssertUnwindSafe(self.put_back(&claim, &lease, verdict)).catch_unwind();
+                let put_back =
+                    AssertUnwindSafe(self.put_back(&claim, &lease, verdict)).catch_unwind();
                 if put_back.await.is_err() {
                     tracing::error!(id = %claim.message.facts.id, "the message is taken up again after its lease");
                 }

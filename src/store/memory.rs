@@ -156,7 +156,6 @@ impl Book {
     fn claim(&mut self, ask: Ask) -> Claimed {
         let until = ask.until();
         let Ask { now, max, mut room, .. } = ask;
-        self.leases.retain(|_, lease| lease.until > now);
         let mut due: Vec<_> = self.units().into_iter().filter(|(_, at)| *at <= now).collect();
         due.sort_by_key(|(_, at)| *at);
         let mut claims = Vec::new();
@@ -187,6 +186,7 @@ impl Book {
             .cloned()
             .collect();
         let message = entry.row.clone();
+        self.leases.retain(|_, lease| lease.id != id || lease.domain != domain);
         self.last_token += 1;
         let indexes = recipients.iter().map(|r| r.index).collect();
         let lease = Lease { id, domain: domain.clone(), indexes, until };

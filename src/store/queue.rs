@@ -385,7 +385,8 @@ pub const ATTEMPTS_KEPT: usize = 50;
 pub trait QueueStore: Send + Sync + std::fmt::Debug {
     /// Durable when it returns (the commit point of 250). A second `accept` of an id does nothing.
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError>;
-    /// Due work, leased until `now + lease`. A caller that drops this future before it is ready
+    /// Due work, leased until `now + lease`; a lease that is over is lost once the work has been
+    /// claimed anew, and not before: who is late is still heard. A caller that drops this future before it is ready
     /// loses what it would have got until the lease ends.
     async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError>;
     /// Wakes whoever waits for new work.

@@ -58,6 +58,7 @@ contract! {
     a_claim_is_one_message_and_one_domain_and_only_what_is_due,
     a_lease_keeps_others_off_until_it_ends,
     what_a_fenced_worker_settles_is_refused,
+    who_is_late_is_heard_until_somebody_else_has_the_work,
     no_recipient_ends_twice,
     settling_brings_outcomes_grants_and_messages_at_once,
     a_refused_settle_leaves_nothing_behind,
@@ -337,6 +338,17 @@ async fn what_a_fenced_worker_settles_is_refused(s: &impl Store) {
     let other = Settle { id: id(2), ..settle(&quick, vec![outcome(0, delivered())]) };
     assert!(is_fenced(s.settle(other).await), "the token is of another message");
     s.settle(settle(&quick, vec![outcome(0, delivered())])).await.unwrap();
+    assert_eq!(state(s, 1, 0).await, delivered());
+}
+
+async fn who_is_late_is_heard_until_somebody_else_has_the_work(s: &impl Store) {
+    s.accept(message(1, &["a@a.example"])).await.unwrap();
+    let slow = claim_one(s, 1).await;
+    // The lease is over, but there is no room for more of the domain.
+    let none = Room { named: [(slow.domain.clone(), 0)].into(), ..Room::endless() };
+    let ask = Ask { now: at(100_000), max: 9, lease: lease(), room: none };
+    assert!(s.claim(ask).await.unwrap().claims.is_empty());
+    s.settle(settle(&slow, vec![outcome(0, delivered())])).await.unwrap();
     assert_eq!(state(s, 1, 0).await, delivered());
 }
 

@@ -52,16 +52,24 @@ impl Chance {
 pub struct VirtualClock {
     began: Instant,
     set_by: AtomicI64,
+    /// Milliseconds: the latest time at which it was set.
+    latest: AtomicI64,
     ids: Chance,
 }
 
 impl VirtualClock {
     pub fn new(ids: Chance) -> Self {
-        Self { began: Instant::now(), set_by: AtomicI64::new(0), ids }
+        Self { began: Instant::now(), set_by: AtomicI64::new(0), latest: AtomicI64::new(0), ids }
     }
     /// Somebody sets the machine's clock.
     pub fn jump(&self, by: SignedDuration) {
+        self.latest.fetch_max(self.now().as_millisecond(), Ordering::Relaxed);
         self.set_by.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+    /// The latest time that it has ever told.
+    pub fn furthest(&self) -> Timestamp {
+        let latest = self.latest.load(Ordering::Relaxed);
+        self.now().max(Timestamp::from_millisecond(latest).expect("a time"))
     }
 }
 

@@ -2,7 +2,7 @@
 //! time, it gives back torn bytes, the clock is set meanwhile, or the process ends in the midst.
 
 use super::chance::{Chance, Trace, VirtualClock};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use restante::store::StoreError;
 use std::{
     future::Future,
@@ -122,6 +122,10 @@ impl Faults {
     pub fn allow_jumps(&self) {
         self.jumps.store(true, Ordering::Relaxed);
     }
+    /// The latest time that the clock has told.
+    pub fn furthest(&self) -> Timestamp {
+        self.clock.furthest()
+    }
     /// Nothing goes wrong from here on.
     pub fn cease(&self) {
         self.mend();
@@ -195,7 +199,8 @@ impl Faults {
             32..35 => Some(Fault::CrashBefore),
             35..38 => Some(Fault::CrashAfter),
             38..41 if self.jumps.load(Ordering::Relaxed) => {
-                let minutes = i64::try_from(chance.below(720)).expect("small") - 360;
+                // Back by as much as six hours; forward by more than a lease is long.
+                let minutes = i64::try_from(chance.below(1080)).expect("small") - 360;
                 Some(Fault::Jump(SignedDuration::from_mins(minutes)))
             }
             _ => None,

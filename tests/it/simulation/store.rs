@@ -50,12 +50,12 @@ impl FaultyStore {
         }
     }
 
-    /// Doubt is never an end: nothing expires before its time.
+    /// Doubt is never an end: nothing expires before its time, by what the clock has ever said.
     async fn look_at(&self, settle: &Settle) {
         let Ok(Some((row, rows))) = self.memory.message(settle.id).await else { return };
         for outcome in &settle.outcomes {
             let RecipientState::Expired { at } = outcome.state else { continue };
-            if at < row.facts.arrived + self.give_up {
+            if self.faults.furthest() < row.facts.arrived + self.give_up {
                 let to = rows.iter().find(|r| r.index == outcome.index).map(|r| &r.address);
                 self.ledger.wrong(format!("{to:?} of {} expired at {at}", settle.id));
             }
