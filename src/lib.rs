@@ -6,7 +6,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 1 pure | [`mail`] words, [`smtp`] both machines, [`policy`] decisions, [`seal`] the sealed format |
+//! | 1 pure | [`language`] languages, [`mail`] words, [`smtp`] both machines, [`policy`] decisions, [`seal`] the sealed format |
 //! | 2 ports | [`store`], [`dns`], [`wire`], [`policies`], [`clock`] |
 //! | 3 adapters | [`store::memory`], [`store::sled`], [`dns::hickory`], [`net`] |
 //! | 4 services | [`intake`], [`relay`], [`sts`], [`tlsrpt`], [`vault`], [`probe`] |
@@ -21,6 +21,7 @@ pub mod daemon;
 pub mod demo;
 pub mod dns;
 pub mod intake;
+pub mod language;
 pub mod mail;
 pub mod manual;
 pub mod net;

@@ -55,6 +55,10 @@ fn run(cli: Cli) -> Exit {
             }
             Exit::Done
         }),
+        Command::Config(args::Config::Catalogue { language }) => {
+            out::raw(language);
+            Exit::Done
+        }
         Command::Completions { shell } => cli::manual::completions(shell),
         Command::Man { dir } => cli::manual::pages(&dir),
     }

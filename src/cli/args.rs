@@ -1,6 +1,9 @@
 //! What may be typed.
 
-use crate::mail::{Address, Domain};
+use crate::{
+    language,
+    mail::{Address, Domain},
+};
 use clap::{Args, Parser, Subcommand};
 use jiff::civil::Date;
 use std::path::PathBuf;
@@ -370,6 +373,19 @@ pub enum Config {
         #[arg(long)]
         json: bool,
     },
+    /// Print a built-in catalogue of texts, to begin a translation with
+    Catalogue {
+        /// Its language
+        #[arg(default_value = "en", value_parser = catalogue)]
+        language: &'static str,
+    },
+}
+
+/// The text of a built-in catalogue, by its language.
+fn catalogue(code: &str) -> Result<&'static str, String> {
+    let known = || language::built_in().map(|(code, _)| code).collect::<Vec<_>>().join(", ");
+    let found = language::built_in().find(|(built_in, _)| *built_in == code);
+    found.map(|(_, text)| text).ok_or_else(|| format!("built in are {}", known()))
 }
 
 /// A time as configuration files have it.

@@ -6,6 +6,7 @@ mod show;
 use crate::{
     mail::{Address, Domain},
     policy::{Level, NextHop, Problem},
+    portal::Colour,
     smtp::clients::ClientLimits,
 };
 use ipnet::IpNet;
@@ -64,6 +65,12 @@ pub struct Organization {
     pub postmaster: Address,
     /// `support`
     pub support: String,
+    /// `logo`: a picture file.
+    pub logo: Option<PathBuf>,
+    /// `accent`: the colour of links and buttons.
+    pub accent: Option<Colour>,
+    /// `accent_dark`: the same on dark pages.
+    pub accent_dark: Option<Colour>,
 }
 /// PEM chain and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,8 +166,10 @@ pub struct Delivery {
 pub struct Notification {
     /// `from`
     pub from: Address,
-    /// `subject`
+    /// `subject`; as long as it is [`Notification::SUBJECT`], it is in the notice's own language.
     pub subject: String,
+    /// `language`: of notices to those whose own is not known; where it is not given, the portal's.
+    pub language: String,
     /// `template`
     pub template: Option<PathBuf>,
     /// `level`
@@ -170,6 +179,12 @@ pub struct Notification {
 }
 
 impl Notification {
+    /// The default of `subject`.
+    pub const SUBJECT: &str = "You have a secure message from {organization}";
+    /// The subject that the operator wrote.
+    pub fn own_subject(&self) -> Option<&str> {
+        Some(self.subject.as_str()).filter(|subject| *subject != Self::SUBJECT)
+    }
     /// True if mail from `from` leaves signed: only a key of that very domain does it.
     pub fn is_signed(&self) -> bool {
         self.dkim.iter().any(|key| key.domain == *self.from.domain())
@@ -200,6 +215,10 @@ pub struct Portal {
     pub max_reply_size: u64,
     /// `refuse_files`: patterns, lower case.
     pub refuse_files: Vec<String>,
+    /// `language`: of who asks for none.
+    pub language: String,
+    /// `languages`: catalogues besides the built-in ones.
+    pub languages: Vec<PathBuf>,
 }
 /// `[vault]`
 #[derive(Debug, Clone)]

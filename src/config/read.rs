@@ -6,12 +6,14 @@ use super::{
     Portal, Smtp, Vault,
 };
 use crate::{
+    language::ENGLISH,
     mail::{Address, Domain},
     policy::{
         Code, Level, NextHop, Problem,
         rules::glob,
         toml_source::{Document, Entry, Section, choice, duration, show_size, size},
     },
+    portal::Colour,
     smtp::clients::ClientLimits,
 };
 use ipnet::IpNet;
@@ -38,7 +40,8 @@ const TOP: [&str; 13] = [
     "metrics",
     "log",
 ];
-const ORGANIZATION: [&str; 4] = ["name", "domains", "postmaster", "support"];
+const ORGANIZATION: [&str; 7] =
+    ["name", "domains", "postmaster", "support", "logo", "accent", "accent_dark"];
 const SMTP: [&str; 19] = [
     "listen",
     "clients",
@@ -74,10 +77,19 @@ const DELIVERY: [&str; 10] = [
     "watch",
     "tls_reports",
 ];
-const NOTIFICATION: [&str; 5] = ["from", "subject", "template", "level", "dkim"];
+const NOTIFICATION: [&str; 6] = ["from", "subject", "language", "template", "level", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
-const PORTAL: [&str; 7] =
-    ["listen", "url", "certificate", "key", "retention", "max_reply_size", "refuse_files"];
+const PORTAL: [&str; 9] = [
+    "listen",
+    "url",
+    "certificate",
+    "key",
+    "retention",
+    "max_reply_size",
+    "refuse_files",
+    "language",
+    "languages",
+];
 /// Names of files that run when they are opened: hardly an inside host takes them, and its refusal
 /// would come when the writer has left.
 const REFUSED_FILES: [&str; 17] = [
@@ -139,7 +151,8 @@ impl<'d, 't> Reading<'d, 't> {
         let hostname = get(&top, "hostname").and_then(|e| e.parse(host_name));
         let hostname = hostname.or_else(own_name)?;
         let data_dir = self.path(&top, "data_dir").unwrap_or_else(|| self.base.join("data"));
-        let notification = self.notification(&top, &hostname)?;
+        let portal = self.portal(&top);
+        let notification = self.notification(&top, &hostname, &portal.language)?;
         Some(Config {
             file: Some(path.to_path_buf()),
             policy_dir: self.path(&top, "policy_dir").unwrap_or_else(|| self.base.join("policies")),
@@ -149,7 +162,7 @@ impl<'d, 't> Reading<'d, 't> {
             dns: self.dns(&top),
             delivery: self.delivery(&top, notification.is_signed()),
             notification,
-            portal: self.portal(&top),
+            portal,
             vault: self.vault(&top, &data_dir),
             metrics: metrics(&top),
             log: self.log(&top),
@@ -167,6 +180,9 @@ impl<'d, 't> Reading<'d, 't> {
             name: text(&keys, "name", "Restante"),
             domains: list(&keys, "domains", domain).unwrap_or_default(),
             support: support.unwrap_or_else(|| postmaster.to_string()),
+            logo: self.path(&keys, "logo"),
+            accent: filled(&keys, "accent").and_then(|e| e.parse(Colour::for_light)),
+            accent_dark: filled(&keys, "accent_dark").and_then(|e| e.parse(Colour::for_dark)),
             postmaster,
         })
     }
@@ -266,13 +282,20 @@ impl<'d, 't> Reading<'d, 't> {
         }
     }
 
-    fn notification(&self, top: &Keys<'d, 't>, hostname: &Domain) -> Option<Notification> {
+    /// `usual`: the portal's language.
+    fn notification(
+        &self,
+        top: &Keys<'d, 't>,
+        hostname: &Domain,
+        usual: &str,
+    ) -> Option<Notification> {
         let keys = section(top, "notification", &NOTIFICATION);
         let dkim = keys.as_ref().map(|keys| keys.sections("dkim", &DKIM)).unwrap_or_default();
         let from = get(&keys, "from").and_then(|e| e.parse(address));
         Some(Notification {
             from: from.or_else(|| mailbox("secure", hostname))?,
-            subject: text(&keys, "subject", "You have a secure message from {organization}"),
+            subject: text(&keys, "subject", Notification::SUBJECT),
+            language: text(&keys, "language", usual),
             template: self.path(&keys, "template"),
             level: own_level(&keys, "level"),
             dkim: dkim.into_iter().filter_map(|entry| self.dkim(entry)).collect(),
@@ -308,6 +331,8 @@ impl<'d, 't> Reading<'d, 't> {
             max_reply_size: bounded_size(&keys, "max_reply_size", 1 << 10),
             refuse_files: list(&keys, "refuse_files", glob)
                 .unwrap_or_else(|| REFUSED_FILES.map(str::to_owned).to_vec()),
+            language: text(&keys, "language", ENGLISH),
+            languages: self.paths(&keys, "languages"),
         }
     }
 
@@ -339,6 +364,17 @@ impl<'d, 't> Reading<'d, 't> {
         let entry = get(keys, key)?;
         let text = entry.line()?;
         (!text.is_empty()).then(|| self.base.join(text))
+    }
+
+    /// Paths relative to the file.
+    fn paths(&self, keys: &Keys<'d, 't>, key: &'static str) -> Vec<PathBuf> {
+        let some = |text: &str| {
+            if text.trim().is_empty() {
+                return Err("an empty path: write the name of a file".to_owned());
+            }
+            Ok(self.base.join(text))
+        };
+        list(keys, key, some).unwrap_or_default()
     }
 
     fn key_pair(&self, keys: &Keys<'d, 't>) -> Option<KeyPair> {

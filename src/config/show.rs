@@ -2,7 +2,10 @@
 //! are files.
 
 use super::{Config, Dkim, Dnssec, KeyPair};
-use crate::policy::toml_source::{show_duration, show_size};
+use crate::{
+    policy::toml_source::{show_duration, show_size},
+    portal::Colour,
+};
 use std::{fmt::Display, path::Path};
 use toml::Value;
 
@@ -90,6 +93,9 @@ fn organization(config: &Config) -> Vec<(&'static str, Value)> {
         ("domains", list(&organization.domains)),
         ("postmaster", text(&organization.postmaster)),
         ("support", text(&organization.support)),
+        ("logo", optional(organization.logo.as_deref())),
+        ("accent", colour(organization.accent)),
+        ("accent_dark", colour(organization.accent_dark)),
     ]
 }
 
@@ -154,6 +160,7 @@ fn notification(config: &Config) -> Vec<(&'static str, Value)> {
     vec![
         ("from", text(&notification.from)),
         ("subject", text(&notification.subject)),
+        ("language", text(&notification.language)),
         ("template", optional(notification.template.as_deref())),
         ("level", text(notification.level)),
         ("dkim", Value::Array(notification.dkim.iter().map(dkim).collect())),
@@ -180,7 +187,13 @@ fn portal(config: &Config) -> Vec<(&'static str, Value)> {
         ("retention", text(show_duration(portal.retention))),
         ("max_reply_size", text(show_size(portal.max_reply_size))),
         ("refuse_files", list(&portal.refuse_files)),
+        ("language", text(&portal.language)),
+        ("languages", Value::Array(portal.languages.iter().map(|p| path(p)).collect())),
     ]
+}
+
+fn colour(value: Option<Colour>) -> Value {
+    value.map_or_else(|| text(""), text)
 }
 
 fn text(value: impl Display) -> Value {

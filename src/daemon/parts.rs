@@ -7,13 +7,14 @@ use crate::{
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
     intake::Door,
+    language::{CatalogueFile, Languages},
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
         tls::TlsServer,
         trust::TrustAnchors,
     },
-    portal::{Portal, PortalSettings},
+    portal::{Brand, Logo, Portal, PortalSettings},
     seal::KeyRing,
     store::{
         NoteStore,
@@ -61,14 +62,12 @@ pub fn check(config: &Config) -> Vec<String> {
     });
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map(drop).map_err(|e| e.to_string());
-    let texts = overrides(config.notification.template.as_deref())
-        .and_then(|(mailed, _)| notice_settings(config, &mailed))
-        .map(drop)
-        .map_err(|e| e.to_string());
+    let texts = texts(config).map(drop).map_err(|e| e.to_string());
     let dnssec = validation(&config.dns).map(drop).map_err(|e| e.to_string());
     let dkim = config.notification.dkim.iter();
     let dkim = dkim.map(|entry| dkim_key(entry).map(drop).map_err(|e| e.to_string()));
-    pairs.chain([anchors, dnssec, texts]).chain(dkim).filter_map(Result::err).collect()
+    let brand = brand(&config.organization).map(drop).map_err(|e| e.to_string());
+    pairs.chain([anchors, dnssec, texts, brand]).chain(dkim).filter_map(Result::err).collect()
 }
 
 /// DNS as the configuration has it.
@@ -106,8 +105,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         }
         None => None,
     };
-    let (mailed, pages) = overrides(config.notification.template.as_deref())?;
-    let notices = notice_settings(config, &mailed)?;
+    let Spoken { notices, languages, pages } = texts(config)?;
     let dkim: Result<Vec<_>, _> = config.notification.dkim.iter().map(dkim_key).collect();
     let dkim = dkim?;
     let (store, ring) = open_store(config).await?;
@@ -127,11 +125,28 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         domains: config.organization.domains.clone(),
         max_reply_size: config.portal.max_reply_size,
         refuse_files: config.portal.refuse_files.clone(),
+        brand: brand(&config.organization)?,
+        languages,
         overrides: pages,
     };
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
     let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
     Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal })
+}
+
+/// Logo and colours.
+fn brand(organization: &config::Organization) -> Result<Brand, StartError> {
+    let logo = match &organization.logo {
+        Some(path) => {
+            let wrong = |e: &dyn Display| StartError::Config(format!("{}: {e}", path.display()));
+            let file = fs::File::open(path).map_err(|e| wrong(&e))?;
+            let mut bytes = Vec::new();
+            file.take(Logo::LARGEST + 1).read_to_end(&mut bytes).map_err(|e| wrong(&e))?;
+            Some(Logo::new(bytes).map_err(|e| wrong(&e))?)
+        }
+        None => None,
+    };
+    Ok(Brand { logo, accent: organization.accent, accent_dark: organization.accent_dark })
 }
 
 /// A key file of `notification.dkim`.
@@ -185,6 +200,39 @@ pub(super) async fn http1_tls(pair: &config::KeyPair) -> std::io::Result<RustlsC
     Ok(tls)
 }
 
+/// Everything that is said to recipients.
+struct Spoken {
+    notices: NoticeSettings,
+    languages: Arc<Languages>,
+    /// The portal's pages.
+    pages: Texts,
+}
+
+fn texts(config: &Config) -> Result<Spoken, StartError> {
+    let files = config.portal.languages.iter().map(|path| catalogue(path));
+    let files = files.collect::<Result<Vec<_>, _>>()?;
+    let wrong = |key: &str, e: &dyn Display| StartError::Config(format!("{key}: {e}"));
+    let languages = Languages::new(&config.portal.language, &files)
+        .map(Arc::new)
+        .map_err(|e| wrong("portal.language", &e))?;
+    let mailed_in = languages
+        .speaking_first(&config.notification.language)
+        .map_err(|e| wrong("notification.language", &e))?;
+    let (mailed, pages) = overrides(config.notification.template.as_deref())?;
+    let notices = notice_settings(config, Arc::new(mailed_in), &mailed)?;
+    Ok(Spoken { notices, languages, pages })
+}
+
+/// A file of `portal.languages`.
+fn catalogue(path: &Path) -> Result<CatalogueFile, StartError> {
+    let name = path.display().to_string();
+    let wrong = |e: std::io::Error| StartError::Config(format!("{name}: {e}"));
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(wrong)?;
+    file.take(CatalogueFile::LARGEST + 1).read_to_string(&mut text).map_err(wrong)?;
+    Ok(CatalogueFile { name, text })
+}
+
 /// Templates by file name.
 type Texts = BTreeMap<String, String>;
 
@@ -205,20 +253,22 @@ fn overrides(folder: Option<&Path>) -> Result<(Texts, Texts), StartError> {
 
 /// Templates of what is mailed; all others are the portal's pages.
 fn is_mailed(name: &str) -> bool {
-    name.starts_with("notice.") || name.starts_with("code.")
+    ["notice.", "code.", "changed."].iter().any(|start| name.starts_with(start))
 }
 
 fn notice_settings(
     config: &Config,
+    languages: Arc<Languages>,
     overrides: &BTreeMap<String, String>,
 ) -> Result<NoticeSettings, StartError> {
-    let templates = Templates::new(overrides).map_err(|e| StartError::Config(e.to_string()))?;
+    let templates =
+        Templates::speaking(languages, overrides).map_err(|e| StartError::Config(e.to_string()))?;
     Ok(NoticeSettings {
         head: Letterhead {
             organization: config.organization.name.clone(),
             support: config.organization.support.clone(),
             from: config.notification.from.clone(),
-            subject: config.notification.subject.clone(),
+            subject: config.notification.own_subject().map(str::to_owned),
         },
         templates,
         portal_url: config.portal.url.clone(),

@@ -189,7 +189,7 @@ fn vault(store: &MemoryStore) -> Vault {
             organization: "Example Health".into(),
             support: "help@example.org".into(),
             from: "secure@example.org".parse().unwrap(),
-            subject: "You have a secure message".into(),
+            subject: Some("You have a secure message".into()),
         },
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "https://portal.example.org".into(),

@@ -1,7 +1,10 @@
 //! What Restante itself writes to recipients: the notice of a message waiting, and mailed codes.
 //! Rendered from templates (built in, overridable), with nothing of the message's content.
 
-use crate::mail::{Address, QueueId, header::date, text::one_line};
+use crate::{
+    language::{ENGLISH, Language, Languages, Text, say, teach},
+    mail::{Address, QueueId, header::date, text::one_line},
+};
 use jiff::Timestamp;
 use mail_builder::{
     MessageBuilder,
@@ -9,12 +12,15 @@ use mail_builder::{
     mime::MimePart,
 };
 use minijinja::{Environment, UndefinedBehavior, Value, context};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-/// Text and HTML templates of the notice and the code mail, strict about undefined names.
+/// Text and HTML templates of the notice and the code mail, strict about undefined names, in each
+/// language.
 #[derive(Debug)]
 pub struct Templates {
-    env: Environment<'static>,
+    /// By the language's code.
+    env: BTreeMap<String, Environment<'static>>,
+    languages: Arc<Languages>,
 }
 /// A template that does not compile or render: its name and line.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +35,16 @@ pub struct Letterhead {
     pub support: String,
     /// notification.from
     pub from: Address,
-    /// notification.subject, with `{organization}`
-    pub subject: String,
+    /// notification.subject, with `{organization}`; without it the notice has a subject in its own
+    /// language.
+    pub subject: Option<String>,
 }
 /// The notice of a message waiting at the portal (INTERFACE section 5).
 pub struct Waiting<'a> {
     /// Who has mail.
     pub recipient: &'a Address,
+    /// The code of the reader's language, if it is known.
+    pub language: Option<&'a str>,
     /// Who wrote: the From name as given, if any.
     pub sender_name: Option<&'a str>,
     /// Who wrote: the address.
@@ -55,6 +64,8 @@ pub struct Waiting<'a> {
 pub struct CodeMail<'a> {
     /// To whom.
     pub recipient: &'a Address,
+    /// The code of the reader's language, if it is known.
+    pub language: Option<&'a str>,
     /// Six digits.
     pub code: &'a str,
     /// Minutes it is valid.
@@ -68,8 +79,10 @@ pub struct CodeMail<'a> {
 pub struct ChangeMail<'a> {
     /// To whom.
     pub recipient: &'a Address,
+    /// The code of the reader's language, if it is known.
+    pub language: Option<&'a str>,
     /// What has happened, as a sentence: `The password was changed.`
-    pub what: &'a str,
+    pub what: &'a Text,
     /// Date, and the time of the change.
     pub at: Timestamp,
     /// Its own id.
@@ -127,7 +140,17 @@ impl Templates {
     /// whether the notice is ours) and `expires`; those of the code `recipient`,
     /// `code` and `minutes`; those that tell of a change at the account `recipient`, `what` and
     /// `when`; all of them `organization` and `support`.
+    /// They speak English, German, Spanish and French; who is not known gets English.
     pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
+        let languages = Languages::new(ENGLISH, &[]).map_err(|e| TemplateError(e.to_string()))?;
+        Self::speaking(Arc::new(languages), overrides)
+    }
+
+    /// As [`Templates::new`], in these languages.
+    pub fn speaking(
+        languages: Arc<Languages>,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<Self, TemplateError> {
         if let Some(name) = overrides.keys().find(|name| BUILT_IN.iter().all(|(n, _)| n != name)) {
             return Err(TemplateError(format!(
                 "template `{name}`: there is no such template; the names are {}",
@@ -140,7 +163,12 @@ impl Templates {
             let text = overrides.get(name).cloned().unwrap_or_else(|| built_in.to_owned());
             env.add_template_owned(name, text).map_err(|e| explain(name, &e))?;
         }
-        let templates = Self { env };
+        let in_its = |language: &Arc<Language>| {
+            let mut own = env.clone();
+            teach(&mut own, language);
+            (language.code().to_owned(), own)
+        };
+        let templates = Self { env: languages.iter().map(in_its).collect(), languages };
         templates.try_all()?;
         Ok(templates)
     }
@@ -154,13 +182,14 @@ impl Templates {
             organization: "Example".to_owned(),
             support: "helpdesk@example.org".to_owned(),
             from: from.clone(),
-            subject: "{organization}".to_owned(),
+            subject: None,
         };
         let link = "https://mail.example.org/m/sample";
         // Both with and without a name: a template may treat them apart.
         for sender_name in [Some("Bob Sample"), None] {
             let waiting = Waiting {
                 recipient: &recipient,
+                language: None,
                 sender_name,
                 sender: &from,
                 link,
@@ -171,18 +200,22 @@ impl Templates {
             };
             self.waiting(&head, &waiting)?;
         }
-        let code = CodeMail { recipient: &recipient, code: "123456", minutes: 15, at, id };
+        let code =
+            CodeMail { recipient: &recipient, language: None, code: "123456", minutes: 15, at, id };
         self.code(&head, &code)?;
-        let what = "The password was changed.";
-        self.changed(&head, &ChangeMail { recipient: &recipient, what, at, id }).map(drop)
+        let what = &say!("A passkey was removed: it no longer lets in.");
+        let change = ChangeMail { recipient: &recipient, language: None, what, at, id };
+        self.changed(&head, &change).map(drop)
     }
 
     /// The whole notice, CRLF, ready to be sealed and queued.
     pub fn waiting(&self, head: &Letterhead, w: &Waiting<'_>) -> Result<Vec<u8>, TemplateError> {
+        let language = self.languages.or_usual(w.language);
         let site = w.link.split_once("/m/").map_or(w.link, |(site, _)| site);
         let name = w.sender_name.map(|name| one_line(name, MAX_NAME)).unwrap_or_default();
         let render = |file: &'static str, text: fn(&str) -> Value| {
             let shown = self.render(
+                language,
                 file,
                 context! {
                     organization => one_line(&head.organization, MAX_NAME),
@@ -193,21 +226,32 @@ impl Templates {
                     link => text(w.link),
                     site => text(site),
                     check => w.check,
-                    expires => w.expires.strftime("%-d %B %Y").to_string(),
+                    expires => Value::from(Text::Day(w.expires)),
                 },
             )?;
             require(file, &shown, &text(w.link).to_string(), "{{ link }}").map(|()| shown)
         };
         let (text, html) =
             (render("notice.txt", |text| Value::from(text))?, render("notice.html", html_text)?);
-        let subject = with_organization(&head.subject, head);
+        let subject = match &head.subject {
+            Some(own) => own.replace("{organization}", &head.organization),
+            None => {
+                let organization = head.organization.clone();
+                language.say(&say!(
+                    "You have a secure message from {organization}",
+                    organization = organization
+                ))
+            }
+        };
         Ok(message(head, w.recipient, subject, (w.at, w.id), text, html))
     }
 
     /// The whole code mail.
     pub fn code(&self, head: &Letterhead, c: &CodeMail<'_>) -> Result<Vec<u8>, TemplateError> {
+        let language = self.languages.or_usual(c.language);
         let render = |file: &'static str| {
             let shown = self.render(
+                language,
                 file,
                 context! {
                     organization => one_line(&head.organization, MAX_NAME),
@@ -229,33 +273,48 @@ impl Templates {
         };
         let (text, html) = (render("code.txt")?, render("code.html")?);
         // Not the code: subjects are shown on locked screens.
-        let subject = with_organization("Your code from {organization}", head);
+        let organization = head.organization.clone();
+        let subject =
+            language.say(&say!("Your code from {organization}", organization = organization));
         Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
     }
 
     /// The whole mail that tells of a change at the account.
     pub fn changed(&self, head: &Letterhead, c: &ChangeMail<'_>) -> Result<Vec<u8>, TemplateError> {
+        let language = self.languages.or_usual(c.language);
+        let what = language.say(c.what);
         let render = |file: &'static str, text: fn(&str) -> Value| {
             let shown = self.render(
+                language,
                 file,
                 context! {
                     organization => one_line(&head.organization, MAX_NAME),
                     support => one_line(&head.support, MAX_NAME),
                     recipient => c.recipient.to_string(),
-                    what => text(c.what),
-                    when => c.at.strftime("%-d %B %Y, %H:%M UTC").to_string(),
+                    what => text(&what),
+                    when => Value::from(Text::Moment(c.at)),
                 },
             )?;
-            require(file, &shown, &text(c.what).to_string(), "{{ what }}").map(|()| shown)
+            require(file, &shown, &text(&what).to_string(), "{{ what }}").map(|()| shown)
         };
         let (text, html) =
             (render("changed.txt", |text| Value::from(text))?, render("changed.html", html_text)?);
-        let subject = with_organization("Your account at {organization} has changed", head);
+        let organization = head.organization.clone();
+        let subject = language
+            .say(&say!("Your account at {organization} has changed", organization = organization));
         Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
     }
 
-    fn render(&self, file: &str, values: Value) -> Result<String, TemplateError> {
-        let template = self.env.get_template(file).map_err(|e| explain(file, &e))?;
+    fn render(
+        &self,
+        language: &Language,
+        file: &str,
+        values: Value,
+    ) -> Result<String, TemplateError> {
+        let Some(env) = self.env.get(language.code()) else {
+            return Err(TemplateError(format!("template `{file}`: not in {}", language.code())));
+        };
+        let template = env.get_template(file).map_err(|e| explain(file, &e))?;
         template.render(values).map_err(|e| explain(file, &e))
     }
 }
@@ -269,7 +328,9 @@ fn explain(file: &str, error: &minijinja::Error) -> TemplateError {
 }
 
 fn require(file: &str, shown: &str, value: &str, name: &str) -> Result<(), TemplateError> {
-    if shown.contains(value) {
+    // A paragraph may have been broken into lines.
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if plain(shown).contains(&plain(value)) {
         return Ok(());
     }
     Err(TemplateError(format!(
@@ -291,10 +352,6 @@ fn html_text(text: &str) -> Value {
         }
     }
     Value::from_safe_string(escaped)
-}
-
-fn with_organization(subject: &str, head: &Letterhead) -> String {
-    one_line(&subject.replace("{organization}", &head.organization), MAX_SUBJECT)
 }
 
 /// An id in letters alone: digits in Message-ID or boundary could be taken for the code.
@@ -321,7 +378,7 @@ fn message(
     MessageBuilder::new()
         .from(from)
         .to(to.to_string())
-        .subject(subject)
+        .subject(one_line(&subject, MAX_SUBJECT))
         .header("Date", Raw::new(date(at)))
         .message_id(format!("{}@{}", letters(id), head.from.domain()))
         // RFC 3834 §5: no vacation message answers it.
@@ -348,13 +405,14 @@ mod tests {
             organization: organization.to_owned(),
             support: "helpdesk@example.org".to_owned(),
             from: "secure@example.org".parse().unwrap(),
-            subject: "You have a secure message from {organization}".to_owned(),
+            subject: Some("You have a secure message from {organization}".to_owned()),
         }
     }
 
     fn notice(templates: &Templates, head: &Letterhead, sender_name: Option<&str>) -> Vec<u8> {
         let waiting = Waiting {
             recipient: &"jane@partner.example".parse().unwrap(),
+            language: None,
             sender_name,
             sender: &"bob@example.org".parse().unwrap(),
             link: LINK,
@@ -369,6 +427,7 @@ mod tests {
     fn code(templates: &Templates, head: &Letterhead) -> Vec<u8> {
         let code = CodeMail {
             recipient: &"jane@partner.example".parse().unwrap(),
+            language: None,
             code: "314159",
             minutes: 15,
             at: "2026-11-22T01:02:03Z".parse().unwrap(),
@@ -398,14 +457,15 @@ mod tests {
     fn word_of_a_change() {
         let change = ChangeMail {
             recipient: &"jane@partner.example".parse().unwrap(),
-            what: "The password was changed: \"Forgot it\" & <more>.",
+            language: None,
+            what: &Text::verbatim("The password was changed: \"Forgot it\" & <more>."),
             at: "2026-11-22T01:02:03Z".parse().unwrap(),
             id: QueueId::from_bytes([0x12; 16]),
         };
         let message = built_in().changed(&head("Example Health"), &change).unwrap();
         check_lines(&message);
         let (text, html) = bodies(&message);
-        assert!(text.contains(change.what), "{text}");
+        assert!(text.contains(&change.what.to_string()), "{text}");
         assert!(html.contains("&quot;Forgot it&quot; &amp; &lt;more&gt;"), "{html}");
         for body in [&text, &html] {
             for word in ["jane@partner.example", "22 November 2026, 01:02 UTC", "helpdesk@"] {
@@ -538,7 +598,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_field_is_injected(name in "(?s:.{0,150})", subject in "(?s:.{0,300})") {
-            let head = Letterhead { subject, ..head(&name) };
+            let head = Letterhead { subject: Some(subject), ..head(&name) };
             let message = notice(&built_in(), &head, Some(&name));
             check_lines(&message);
             prop_assert_eq!(Fields::parse(&message).iter().count(), 8);

@@ -9,6 +9,7 @@ use super::{
     throttle::keys_of,
 };
 use crate::{
+    language::{Text, say},
     seal::TokenHash,
     store::{Account, Session},
     vault::Change,
@@ -27,9 +28,6 @@ use zeroize::Zeroizing;
 
 /// Sessions listed at most.
 const LISTED: usize = 100;
-/// Languages to choose from, each in its own words.
-const LANGUAGES: [(&str, &str); 4] =
-    [("en", "English"), ("de", "Deutsch"), ("es", "Español"), ("fr", "Français")];
 
 type Answer = Result<Response, Fault>;
 
@@ -42,15 +40,19 @@ pub(super) struct Done {
     add: String,
 }
 impl Done {
-    fn words(&self) -> &'static str {
+    fn words(&self) -> Text {
         match self.done.as_str() {
-            "profile" => "Your details are saved.",
-            "password" => "Your password is changed. All other devices are signed out.",
-            "sign-out" => "That device is signed out.",
-            "passkey" => "The passkey is added. It lets you in without your password.",
-            "passkey-off" => "The passkey is removed.",
-            "second-off" => "Sign-in no longer asks for a code from your app.",
-            _ => "",
+            "profile" => say!("Your details are saved."),
+            "password" => {
+                say!("Your password is changed. All other devices are signed out.")
+            }
+            "sign-out" => say!("That device is signed out."),
+            "passkey" => {
+                say!("The passkey is added. It lets you in without your password.")
+            }
+            "passkey-off" => say!("The passkey is removed."),
+            "second-off" => say!("Sign-in no longer asks for a code from your app."),
+            _ => Text::default(),
         }
     }
 }
@@ -66,7 +68,7 @@ impl Desk {
         status: StatusCode,
         visitor: &Visitor,
         form: Option<&AccountForm>,
-        done: &str,
+        done: Text,
         errors: &Errors,
     ) -> Answer {
         let account = visitor.signed_in()?;
@@ -75,10 +77,9 @@ impl Desk {
         let last = profile.map_or(&account.last_name, |form| &form.last_name);
         let own = account.language.as_deref().unwrap_or_default();
         let language = profile.map_or(own, |form| &form.language);
-        let languages: Value =
-            LANGUAGES.iter().map(|&(code, name)| context! { code => code, name => name }).collect();
+        let languages = self.pages.languages();
         let values = context! {
-            tab => "account", errors => errors.to_value(), done => done,
+            tab => "account", errors => errors.to_value(), done => Value::from(done),
             address => account.address.to_string(),
             first_name => first, last_name => last, language => language, languages => languages,
             second => account.second_factor().is_some(),
@@ -88,8 +89,7 @@ impl Desk {
             created => show::day(account.created), passkeys => passkey::listed(account),
             more_passkeys => account.passkeys.len() < passkey::MOST,
         };
-        let me = visitor.name();
-        self.pages.answer(status, "account.html", "Your account", me.as_deref(), values)
+        self.pages.answer(status, "account.html", say!("Your account"), visitor, values)
     }
     async fn sessions_of(&self, visitor: &Visitor, account: &Account) -> Result<Value, Fault> {
         let now = self.now();
@@ -100,7 +100,7 @@ impl Desk {
         let line = |session: &Session| {
             context! {
                 handle => handle(session),
-                agent => if session.agent.is_empty() { "A browser" } else { &session.agent },
+                agent => Value::from(session::browser(&session.agent)),
                 client => session.client.map(|client| client.to_string()).unwrap_or_default(),
                 begun => show::moment(session.created),
                 seen => show::moment(session.seen),
@@ -111,7 +111,7 @@ impl Desk {
     }
     async fn wrong(&self, visitor: &Visitor, form: &AccountForm, errors: &Errors) -> Answer {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        self.account_page(status, visitor, Some(form), "", errors).await
+        self.account_page(status, visitor, Some(form), Text::default(), errors).await
     }
     async fn set_profile(
         &self,
@@ -120,11 +120,11 @@ impl Desk {
         form: &AccountForm,
     ) -> Answer {
         let mut errors = Errors::default();
-        errors.add_if("first_name", fault_of_name(&form.first_name, "Type your first name."));
-        errors.add_if("last_name", fault_of_name(&form.last_name, "Type your last name."));
-        let known = LANGUAGES.iter().any(|(code, _)| *code == form.language);
+        errors.add_if("first_name", fault_of_name(&form.first_name, say!("Type your first name.")));
+        errors.add_if("last_name", fault_of_name(&form.last_name, say!("Type your last name.")));
+        let known = self.settings.languages.get(&form.language).is_some();
         if !known && !form.language.is_empty() {
-            errors.add("language", "Choose a language of the list.");
+            errors.add("language", say!("Choose a language of the list."));
         }
         if !errors.none() {
             return self.wrong(visitor, form, &errors).await;
@@ -151,7 +151,8 @@ impl Desk {
         let (keys, now) = (keys_of(&own, visitor.client), self.now());
         if let Some(wait) = self.sign_ins.wait(&keys, now) {
             let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
-            let page = self.account_page(status, visitor, Some(form), "", &errors).await?;
+            let page =
+                self.account_page(status, visitor, Some(form), Text::default(), &errors).await?;
             return Ok(Some(retry_after(page, wait.as_secs())));
         }
         self.sign_ins.count(&keys, now);
@@ -160,7 +161,7 @@ impl Desk {
             self.sign_ins.forgive(&own, &keys);
             return Ok(None);
         }
-        let errors = Errors::of(field, "This is not your current password.");
+        let errors = Errors::of(field, say!("This is not your current password."));
         self.wrong(visitor, form, &errors).await.map(Some)
     }
     async fn set_password(
@@ -171,7 +172,7 @@ impl Desk {
     ) -> Answer {
         let mut errors = Errors::default();
         let missing = form.current_password.expose().is_empty();
-        errors.add_if("current_password", missing.then_some("Type your current password."));
+        errors.add_if("current_password", missing.then(|| say!("Type your current password.")));
         password::judge(&mut errors, &form.password, &form.password_confirm, &account.address);
         if !errors.none() {
             return self.wrong(visitor, &form, &errors).await;
@@ -240,7 +241,7 @@ impl Desk {
     async fn second(&self, visitor: &Visitor, account: &Account, mut form: AccountForm) -> Answer {
         if form.verb() == "second-confirm" {
             let done = self.confirm_second(visitor, account, &form.code).await?;
-            let text = "This is not the code. Type the one that your app shows now.";
+            let text = say!("This is not the code. Type the one that your app shows now.");
             return match done {
                 Some(page) => Ok(page),
                 None => self.wrong(visitor, &form, &Errors::of("code", text)).await,

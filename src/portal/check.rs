@@ -1,14 +1,19 @@
 //! Is this notice ours? The code in each notice can be asked after here: at an address that the
 //! reader types, not one that a mail leads to.
-use super::{Desk, Fault, codes, form::Errors, pages::retry_after, session::Visitor, show};
-use crate::{mail::Address, seal::TokenHash, store::Grant};
+use super::{Desk, Fault, codes, form::Errors, pages::retry_after, session::Visitor};
+use crate::{
+    language::{Text, say},
+    mail::Address,
+    seal::TokenHash,
+    store::Grant,
+};
 use axum::{
     Extension,
     extract::{Query, State},
     http::StatusCode,
     response::Response,
 };
-use minijinja::context;
+use minijinja::{Value, context};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -22,7 +27,7 @@ pub(super) struct Asked {
 /// What there is to say.
 enum Verdict {
     Nothing,
-    Ours { date: String, to: String },
+    Ours { date: Text, to: String },
 }
 
 /// `GET /check`, with the code in `code`: changes nothing, and says no more than when, and to whom
@@ -34,16 +39,15 @@ pub(super) async fn check(
 ) -> Result<Response, Fault> {
     let answer = |status, typed: &str, verdict: Verdict, errors: &Errors| {
         let (date, to) = match verdict {
-            Verdict::Nothing => (String::new(), String::new()),
+            Verdict::Nothing => (Text::default(), String::new()),
             Verdict::Ours { date, to } => (date, to),
         };
         let typed: String = typed.chars().take(64).collect();
         let values = context! {
-            errors => errors.to_value(), code => typed, date => date, to => to,
+            errors => errors.to_value(), code => typed, date => Value::from(date), to => to,
             url => desk.settings.url.trim_end_matches('/'),
         };
-        let me = visitor.name();
-        desk.pages.answer(status, "check.html", "Is this notice genuine?", me.as_deref(), values)
+        desk.pages.answer(status, "check.html", say!("Is this notice genuine?"), &visitor, values)
     };
     let Some(typed) = asked.code else {
         return answer(StatusCode::OK, "", Verdict::Nothing, &Errors::default());
@@ -51,7 +55,7 @@ pub(super) async fn check(
     let wrong = |text| (StatusCode::UNPROCESSABLE_ENTITY, Errors::of("code", text));
     let Some(start) = TokenHash::parse_check_code(&typed) else {
         let (status, errors) =
-            wrong("This is no code of ours: each has twelve letters, as in bcdf-ghjk-mnpr.");
+            wrong(say!("This is no code of ours: each has twelve letters, as in bcdf-ghjk-mnpr."));
         return answer(status, &typed, Verdict::Nothing, &errors);
     };
     let keys: Vec<String> = visitor.client.map(super::throttle::client_key).into_iter().collect();
@@ -65,14 +69,14 @@ pub(super) async fn check(
     // Two of one code, by a chance of one in 2^48: then it says nothing for sure.
     let found = desk.vault.people.grants_by_hash(start, 2).await?;
     let [Grant { recipient, sealed, .. }] = found.as_slice() else {
-        let (status, errors) = wrong(
+        let (status, errors) = wrong(say!(
             "We have sent no notice with this code. Do not follow its link, and do not type a \
-             password where it leads.",
-        );
+             password where it leads."
+        ));
         return answer(status, &typed, Verdict::Nothing, &errors);
     };
     desk.checks.forgive("", &keys);
-    let ours = Verdict::Ours { date: show::moment(*sealed), to: masked(recipient) };
+    let ours = Verdict::Ours { date: Text::Moment(*sealed), to: masked(recipient) };
     answer(StatusCode::OK, &typed, ours, &Errors::default())
 }
 

@@ -7,10 +7,10 @@ use super::{
     form::{Errors, Form, Typed},
     pages::retry_after,
     session::{Fresh, Visitor},
-    show,
     throttle::keys_of,
 };
 use crate::{
+    language::{Language, Text, say},
     mail::{Address, GrantId},
     seal::TokenHash,
     store::{Account, Code, Purpose, Session},
@@ -57,16 +57,20 @@ pub(super) enum Asked {
 fn over(code: &Code, now: Timestamp) -> Option<Errors> {
     let text = match (code.purpose, code.tries, now >= code.until) {
         (Purpose::Register, 0, _) => {
-            "There were too many wrong tries. Open the link in the notice again to get a new code."
+            say!(
+                "There were too many wrong tries. Open the link in the notice again to get a new code."
+            )
         }
         (Purpose::Reset | Purpose::SignIn, 0, _) => {
-            "There were too many wrong tries. Ask for a new code."
+            say!("There were too many wrong tries. Ask for a new code.")
         }
         (Purpose::Register, _, true) => {
-            "The time for this code is over. Open the link in the notice again to get a new one."
+            say!(
+                "The time for this code is over. Open the link in the notice again to get a new one."
+            )
         }
         (Purpose::Reset | Purpose::SignIn, _, true) => {
-            "The time for this code is over. Ask for a new one."
+            say!("The time for this code is over. Ask for a new one.")
         }
         (_, _, false) => return None,
     };
@@ -116,18 +120,24 @@ impl Desk {
         let to = if purpose == Purpose::Reset { "/reset" } else { "/verify" };
         let answer = self.begin(fresh, visitor.session.as_ref(), to).await?;
         let desk = Arc::clone(self);
+        let language = Arc::clone(&visitor.language);
         tokio::spawn(async move {
-            if let Err(error) = desk.mail_to_owner(&address, &code).await {
+            if let Err(error) = desk.mail_to_owner(&address, &code, &language).await {
                 tracing::error!(%error, "portal: a code could not be mailed");
             }
             drop(permit);
         });
         Ok(Asked::Sent(answer))
     }
-    async fn mail_to_owner(&self, typed: &Address, code: &str) -> Result<(), Fault> {
+    async fn mail_to_owner(
+        &self,
+        typed: &Address,
+        code: &str,
+        language: &Language,
+    ) -> Result<(), Fault> {
         let account = self.account_as_typed(&typed.to_string()).await?;
         if let Some(account) = account.filter(|account| !account.locked) {
-            let id = self.vault.mail_code(&account.address, code).await?;
+            let id = self.vault.mail_code(&account.address, code, language).await?;
             tracing::info!(%id, "portal: a code was mailed");
         }
         Ok(())
@@ -186,19 +196,28 @@ impl Desk {
         let account = self.account_as_typed(&code.account.address.to_string()).await?;
         Ok(account.filter(|account| !account.locked))
     }
-    fn verify_page(&self, status: StatusCode, code: &Code, errors: &Errors) -> Answer {
+    fn verify_page(
+        &self,
+        status: StatusCode,
+        visitor: &Visitor,
+        code: &Code,
+        errors: &Errors,
+    ) -> Answer {
         let values = context! {
             errors => errors.to_value(),
             address => code.account.address.to_string(),
             usable => usable(code, self.now()),
             register => code.purpose == Purpose::Register,
         };
-        self.pages.answer(status, "verify.html", "Check your mail", None, values)
+        self.pages.answer(status, "verify.html", say!("Check your mail"), visitor, values)
     }
     async fn sign_in_by_code(&self, visitor: &Visitor, session: Session, code: Code) -> Answer {
         match self.owner_of(&code).await? {
             Some(account) => self.enter(visitor, account, session.wants).await,
-            None => self.verify_page(StatusCode::UNPROCESSABLE_ENTITY, &code, &not_the_code()),
+            None => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                self.verify_page(status, visitor, &code, &not_the_code())
+            }
         }
     }
     /// The mailbox has proved itself: the account comes into being and is signed in.
@@ -225,17 +244,21 @@ pub(super) fn usable(code: &Code, now: Timestamp) -> bool {
     code.tries > 0 && now < code.until
 }
 pub(super) fn not_the_code() -> Errors {
-    Errors::of("code", "This is not the code. Look at the newest mail.")
+    Errors::of("code", say!("This is not the code. Look at the newest mail."))
 }
 /// What to say to whom a delay has caught.
 pub(super) fn please_wait(wait: SignedDuration) -> Errors {
-    let wait = show::wait(wait.as_secs());
-    Errors::of("", format!("There were too many wrong tries. Please wait {wait} and try again."))
+    let wait = Text::Wait(wait.as_secs());
+    let text =
+        say!("There were too many wrong tries. Please wait {wait} and try again.", wait = wait);
+    Errors::of("", text)
 }
 pub(super) fn many_codes(wait: SignedDuration) -> Errors {
-    let wait = show::wait(wait.as_secs());
-    let text =
-        format!("Many codes have been mailed to you already. Please wait {wait} and try again.");
+    let wait = Text::Wait(wait.as_secs());
+    let text = say!(
+        "Many codes have been mailed to you already. Please wait {wait} and try again.",
+        wait = wait
+    );
     Errors::of("", text)
 }
 
@@ -248,7 +271,7 @@ pub(super) async fn verify_form(
     match pending.map(|code| (code, code.purpose)) {
         Some((code, Purpose::Register | Purpose::SignIn)) => {
             let errors = over(code, desk.now()).unwrap_or_default();
-            desk.verify_page(StatusCode::OK, code, &errors)
+            desk.verify_page(StatusCode::OK, &visitor, code, &errors)
         }
         Some((_, Purpose::Reset)) => Ok(Redirect::to("/reset").into_response()),
         None if visitor.account.is_some() => Ok(Redirect::to("/inbox").into_response()),
@@ -274,11 +297,11 @@ pub(super) async fn verify(
             }
         }
         Redeemed::Wrong(code, errors) => {
-            desk.verify_page(StatusCode::UNPROCESSABLE_ENTITY, &code, &errors)
+            desk.verify_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &code, &errors)
         }
         Redeemed::Wait(code, wait) => {
             let status = StatusCode::TOO_MANY_REQUESTS;
-            let page = desk.verify_page(status, &code, &please_wait(wait))?;
+            let page = desk.verify_page(status, &visitor, &code, &please_wait(wait))?;
             Ok(retry_after(page, wait.as_secs()))
         }
         Redeemed::None => Ok(Redirect::to("/login").into_response()),

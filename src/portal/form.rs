@@ -1,5 +1,6 @@
 //! What forms send, and what is wrong with it.
 use super::Fault;
+use crate::language::{Text, say};
 use axum::{
     extract::{FromRequest, Request},
     response::IntoResponse,
@@ -136,17 +137,17 @@ pub(super) struct Typed {
 
 /// What is wrong, in the order of the form: field (empty: the form as a whole) and words.
 #[derive(Debug, Default)]
-pub(super) struct Errors(Vec<(&'static str, String)>);
+pub(super) struct Errors(Vec<(&'static str, Text)>);
 impl Errors {
-    pub(super) fn of(field: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn of(field: &'static str, text: Text) -> Self {
         let mut errors = Self::default();
         errors.add(field, text);
         errors
     }
-    pub(super) fn add(&mut self, field: &'static str, text: impl Into<String>) {
-        self.0.push((field, text.into()));
+    pub(super) fn add(&mut self, field: &'static str, text: Text) {
+        self.0.push((field, text));
     }
-    pub(super) fn add_if(&mut self, field: &'static str, text: Option<&'static str>) {
+    pub(super) fn add_if(&mut self, field: &'static str, text: Option<Text>) {
         if let Some(text) = text {
             self.add(field, text);
         }
@@ -155,7 +156,10 @@ impl Errors {
         self.0.is_empty()
     }
     pub(super) fn to_value(&self) -> Value {
-        self.0.iter().map(|(field, text)| context! { field => *field, text => text }).collect()
+        let line = |(field, text): &(&'static str, Text)| {
+            context! { field => *field, text => Value::from(text.clone()) }
+        };
+        self.0.iter().map(line).collect()
     }
 }
 
@@ -163,14 +167,14 @@ impl Errors {
 const MAX_NAME: usize = 100;
 
 /// What is wrong with a first or last name.
-pub(super) fn fault_of_name(name: &str, missing: &'static str) -> Option<&'static str> {
+pub(super) fn fault_of_name(name: &str, missing: Text) -> Option<Text> {
     let name = name.trim();
     if name.is_empty() {
         Some(missing)
     } else if name.chars().count() > MAX_NAME {
-        Some("Use at most 100 characters for a name.")
+        Some(say!("Use at most {count} characters for a name.", count = MAX_NAME))
     } else if name.chars().any(char::is_control) {
-        Some("Use letters only, please: there is a character in it that can't be shown.")
+        Some(say!("Use letters only, please: there is a character in it that can’t be shown."))
     } else {
         None
     }

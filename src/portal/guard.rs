@@ -3,6 +3,7 @@ use super::{
     Desk, Fault,
     routes::{self, Access},
     session::Visitor,
+    tongue::Wish,
 };
 use axum::{
     body::Body,
@@ -35,7 +36,9 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let visitor = match desk.visitor(request.headers(), client).await {
+    let known = request.extensions().get::<Wish>().cloned();
+    let wish = known.unwrap_or_else(|| desk.wish(&request));
+    let visitor = match desk.visitor(request.headers(), client, wish).await {
         Ok(visitor) => visitor,
         Err(error) => return Fault::from(error).into_response(),
     };
@@ -115,14 +118,21 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 /// Gives every answer its headers, and every bare error a page.
-pub(super) async fn dress(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+pub(super) async fn dress(
+    State(desk): State<Arc<Desk>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let asset = request.uri().path().starts_with("/assets/");
-    let response = explain(&desk, next.run(request).await);
+    let wish = desk.wish(&request);
+    request.extensions_mut().insert(wish.clone());
+    let mut response = explain(&desk, &wish, next.run(request).await);
+    desk.keep_choice(&wish, &mut response);
     headers(response, asset, desk.https())
 }
 
 /// An error without words becomes a plain page.
-fn explain(desk: &Desk, mut response: Response) -> Response {
+fn explain(desk: &Desk, wish: &Wish, mut response: Response) -> Response {
     let status = response.status();
     let error = status.is_client_error() || status.is_server_error();
     let worded =
@@ -130,8 +140,9 @@ fn explain(desk: &Desk, mut response: Response) -> Response {
     if !error || worded {
         return response;
     }
-    let me = response.extensions().get::<Visitor>().and_then(Visitor::name);
-    let Ok(page) = desk.pages.problem(status, me.as_deref()) else { return response };
+    let known = response.extensions().get::<Visitor>().cloned();
+    let visitor = known.unwrap_or_else(|| Visitor::stranger(wish.clone()));
+    let Ok(page) = desk.pages.problem(status, &visitor) else { return response };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::pages::HTML));
     response.headers_mut().remove("content-length");
     *response.body_mut() = Body::from(page);

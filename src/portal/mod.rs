@@ -5,6 +5,7 @@
 //! serves it; nothing here opens a socket. Reading goes through the vault alone.
 
 mod account;
+mod brand;
 mod check;
 mod codes;
 mod download;
@@ -24,20 +25,24 @@ mod sign_in;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod tongue;
+mod why;
 mod write;
 
 use crate::{
     intake::Door,
+    language::Languages,
     mail::{Domain, notice::TemplateError},
     vault::Vault,
 };
 use axum::Router;
+pub use brand::{Brand, Colour, Logo};
 use fault::Fault;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What the portal shows and how it is reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PortalSettings {
     /// `organization.name`
     pub organization: String,
@@ -52,6 +57,10 @@ pub struct PortalSettings {
     pub max_reply_size: u64,
     /// `portal.refuse_files`: patterns, lower case.
     pub refuse_files: Vec<String>,
+    /// `organization.logo`, `accent` and `accent_dark`
+    pub brand: Brand,
+    /// `portal.language` and `portal.languages`
+    pub languages: Arc<Languages>,
     /// Templates that stand in for built-in ones: file name → text. [`Portal::template_names`]
     /// lists the names.
     pub overrides: BTreeMap<String, String>,

@@ -1,6 +1,10 @@
 //! The pages: templates built into the program, each of which may be replaced.
-use super::{Fault, PortalSettings, form::Errors};
-use crate::mail::notice::TemplateError;
+use super::{Fault, PortalSettings, form::Errors, session::Visitor, tongue::Wish};
+use crate::{
+    language::{Language, Languages, Text, say, teach},
+    mail::{Address, notice::TemplateError},
+    store::Account,
+};
 use axum::{
     http::{
         HeaderValue, StatusCode,
@@ -8,7 +12,9 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use jiff::Timestamp;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Content-Type of every page.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
@@ -41,10 +47,14 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
 /// All pages, ready to be filled.
 #[derive(Debug)]
 pub(super) struct Pages {
-    templates: Environment<'static>,
+    /// The same templates in each language, by its code.
+    templates: BTreeMap<String, Environment<'static>>,
+    languages: Arc<Languages>,
     organization: String,
     support: String,
     style: String,
+    /// Whether the house has a logo of its own.
+    logo: bool,
 }
 
 impl Pages {
@@ -66,11 +76,18 @@ impl Pages {
         for (name, text) in TEMPLATES {
             templates.add_template_owned(*name, chosen(name, text)).map_err(|e| bad(&e))?;
         }
+        let in_its = |language: &Arc<Language>| {
+            let mut own = templates.clone();
+            teach(&mut own, language);
+            (language.code().to_owned(), own)
+        };
         let pages = Self {
-            templates,
+            templates: settings.languages.iter().map(in_its).collect(),
+            languages: Arc::clone(&settings.languages),
             organization: settings.organization.clone(),
             support: settings.support.clone(),
-            style: chosen(STYLE, include_str!("assets/style.css")),
+            style: chosen(STYLE, include_str!("assets/style.css")) + &settings.brand.style(),
+            logo: settings.brand.logo.is_some(),
         };
         pages.try_all().map(|()| pages)
     }
@@ -78,56 +95,76 @@ impl Pages {
     pub(super) fn style(&self) -> &str {
         &self.style
     }
-    /// One page as text. `me` is who is signed in.
+    /// Languages to choose from, each in its own words.
+    pub(super) fn languages(&self) -> Value {
+        let line = |l: &Arc<Language>| context! { code => l.code(), name => l.name() };
+        self.languages.iter().map(line).collect()
+    }
+    /// One page as text, in the visitor's language. Who is signed in chooses it in the account; all
+    /// others at the foot of the page.
     pub(super) fn text(
         &self,
         name: &str,
-        title: &str,
-        me: Option<&str>,
+        title: Text,
+        visitor: &Visitor,
         values: Value,
     ) -> Result<String, minijinja::Error> {
+        let me = visitor.name();
+        let choice = me.is_none() && visitor.page;
         let frame = context! {
             organization => &self.organization,
             support => &self.support,
-            title => title,
+            logo => self.logo,
+            title => Value::from(title),
             me => me.unwrap_or_default(),
+            tongues => if choice { self.languages() } else { Value::from(Vec::<Value>::new()) },
         };
-        self.templates.get_template(name)?.render(context! { ..frame, ..values })
+        let usual = self.languages.usual().code();
+        let templates = self.templates.get(visitor.language.code());
+        let templates = templates.or_else(|| self.templates.get(usual));
+        let Some(templates) = templates else {
+            return Err(minijinja::Error::new(
+                minijinja::ErrorKind::TemplateNotFound,
+                "no language",
+            ));
+        };
+        templates.get_template(name)?.render(context! { ..frame, ..values })
     }
     /// One page as an answer.
     pub(super) fn answer(
         &self,
         status: StatusCode,
         name: &str,
-        title: &str,
-        me: Option<&str>,
+        title: Text,
+        visitor: &Visitor,
         values: Value,
     ) -> Result<Response, Fault> {
-        Ok(html(status, self.text(name, title, me, values)?))
+        Ok(html(status, self.text(name, title, visitor, values)?))
     }
     /// A plain page with a few words.
     pub(super) fn plain(
         &self,
-        title: &str,
-        text: &str,
-        me: Option<&str>,
+        title: Text,
+        text: Text,
+        visitor: &Visitor,
     ) -> Result<String, minijinja::Error> {
-        self.text("plain.html", title, me, context! { text => text })
+        self.text("plain.html", title, visitor, context! { text => Value::from(text) })
     }
     /// The page of an error.
     pub(super) fn problem(
         &self,
         status: StatusCode,
-        me: Option<&str>,
+        visitor: &Visitor,
     ) -> Result<String, minijinja::Error> {
         let (title, text) = words(status);
-        self.plain(title, text, me)
+        self.plain(title, text, visitor)
     }
     /// Renders each template with every branch that values open.
     fn try_all(&self) -> Result<(), TemplateError> {
         for (name, title, values) in samples() {
-            for me in [None, Some("ann@clinic.example")] {
-                self.text(name, title, me, values.clone()).map_err(|e| bad(&e))?;
+            for visitor in sample_visitors(self.languages.usual()).map_err(TemplateError)? {
+                let title = Text::verbatim(title);
+                self.text(name, title, &visitor, values.clone()).map_err(|e| bad(&e))?;
             }
         }
         Ok(())
@@ -157,40 +194,61 @@ fn bad(error: &minijinja::Error) -> TemplateError {
 }
 
 /// Title and words of an error's page.
-fn words(status: StatusCode) -> (&'static str, &'static str) {
+fn words(status: StatusCode) -> (Text, Text) {
     match status {
-        StatusCode::UNAUTHORIZED => ("Please sign in", "Sign in first, then try again."),
+        StatusCode::UNAUTHORIZED => {
+            (say!("Please sign in"), say!("Sign in first, then try again."))
+        }
         StatusCode::FORBIDDEN => (
-            "That did not come from this site",
-            "For your safety we only take what was sent from our own pages. Please go back to \
-             this site and try again there.",
+            say!("That did not come from this site"),
+            say!(
+                "For your safety we only take what was sent from our own pages. Please go back to \
+                 this site and try again there."
+            ),
         ),
         StatusCode::NOT_FOUND => (
-            "Nothing is here",
-            "There is no such page, or it is not meant for you. Please check the address, or \
-             open the link in the notice again.",
+            say!("Nothing is here"),
+            say!(
+                "There is no such page, or it is not meant for you. Please check the address, or \
+                 open the link in the notice again."
+            ),
         ),
         StatusCode::METHOD_NOT_ALLOWED => {
-            ("That can't be done here", "Please go back and try another way.")
+            (say!("That can’t be done here"), say!("Please go back and try another way."))
         }
         StatusCode::GONE => (
-            "This message is no longer available",
-            "Its time is over, or its sender has taken it back. Please ask the sender if you \
-             still need it.",
+            say!("This message is no longer available"),
+            say!(
+                "Its time is over, or its sender has taken it back. Please ask the sender if you \
+                 still need it."
+            ),
         ),
-        StatusCode::PAYLOAD_TOO_LARGE => ("That was too much", "Please send less at one time."),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            (say!("That was too much"), say!("Please send less at one time."))
+        }
         StatusCode::TOO_MANY_REQUESTS => {
-            ("Too many tries", "Please wait a little, then try again.")
+            (say!("Too many tries"), say!("Please wait a little, then try again."))
         }
         StatusCode::SERVICE_UNAVAILABLE => {
-            ("We are very busy", "Please try again in a few minutes. Nothing is lost.")
+            (say!("We are very busy"), say!("Please try again in a few minutes. Nothing is lost."))
         }
         other if other.is_server_error() => (
-            "Something went wrong on our side",
-            "Please try again in a few minutes. If it happens again, write to the address below.",
+            say!("Something went wrong on our side"),
+            say!(
+                "Please try again in a few minutes. If it happens again, write to the address below."
+            ),
         ),
-        _ => ("We did not understand that", "Please go back and try again."),
+        _ => (say!("We did not understand that"), say!("Please go back and try again.")),
     }
+}
+
+/// Nobody, and somebody signed in.
+fn sample_visitors(language: &Arc<Language>) -> Result<[Visitor; 2], String> {
+    let wish = Wish::of(language);
+    let ann = "ann@clinic.example".parse::<Address>().map_err(|error| error.to_string())?;
+    let account = Account::new(ann, [0; 16], Timestamp::UNIX_EPOCH);
+    let known = Visitor { account: Some(account), ..Visitor::stranger(wish.clone()) };
+    Ok([Visitor::stranger(wish), known])
 }
 
 /// Fields that can be wrong.
@@ -207,9 +265,10 @@ const SAMPLE_FIELDS: [&str; 8] = [
 
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
 fn samples() -> Vec<(&'static str, &'static str, Value)> {
-    let mut errors = Errors::of("", "sample");
+    let sample = || Text::verbatim("sample");
+    let mut errors = Errors::of("", sample());
     for field in SAMPLE_FIELDS {
-        errors.add(field, "sample");
+        errors.add(field, sample());
     }
     let mut all = Vec::new();
     for errors in [Errors::default().to_value(), errors.to_value()] {
@@ -323,7 +382,7 @@ fn sample_messages() -> [Value; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     fn settings(overrides: &[(&str, &str)]) -> PortalSettings {
         let overrides = overrides
@@ -335,8 +394,18 @@ mod tests {
             support: "help@example.org".into(),
             url: "https://portal.example".into(),
             overrides,
-            ..PortalSettings::default()
+            domains: Vec::new(),
+            max_reply_size: 0,
+            refuse_files: Vec::new(),
+            brand: super::super::Brand::default(),
+            languages: languages(),
         }
+    }
+    fn languages() -> Arc<Languages> {
+        Arc::new(Languages::new("en", &[]).unwrap())
+    }
+    fn visitors() -> [Visitor; 2] {
+        sample_visitors(languages().usual()).unwrap()
     }
 
     #[test]
@@ -347,9 +416,10 @@ mod tests {
         let all: BTreeSet<_> = TEMPLATES.iter().map(|(name, _)| *name).collect();
         assert_eq!(&all - &parts, sampled);
         for (name, title, values) in samples() {
-            for me in [None, Some("ann@clinic.example")] {
-                let text = pages.text(name, title, me, values.clone()).unwrap();
-                super::super::tests::assert_whole_page(&text, me.is_some());
+            for visitor in visitors() {
+                let title = Text::verbatim(title);
+                let text = pages.text(name, title, &visitor, values.clone()).unwrap();
+                super::super::tests::assert_whole_page(&text, visitor.account.is_some());
                 assert!(text.contains("Example &lt;Health&gt;"), "{name} escapes");
             }
         }
@@ -358,7 +428,8 @@ mod tests {
     fn an_override_takes_the_place_of_the_built_in_one() {
         let own = "{% extends \"page.html\" %}{% block main %}<h1>Ours {{ organization }}</h1>{% endblock %}";
         let pages = Pages::new(&settings(&[("front.html", own), ("style.css", "p{}")])).unwrap();
-        let text = pages.text("front.html", "t", None, context! {}).unwrap();
+        let text =
+            pages.text("front.html", Text::verbatim("t"), &visitors()[0], context! {}).unwrap();
         assert!(text.contains("<h1>Ours Example &lt;Health&gt;</h1>"));
         assert_eq!(pages.style(), "p{}");
     }

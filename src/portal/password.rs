@@ -4,7 +4,10 @@ use super::{
     Fault,
     form::{Errors, Secret},
 };
-use crate::mail::Address;
+use crate::{
+    language::{Text, say},
+    mail::Address,
+};
 use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
@@ -79,28 +82,30 @@ fn argon2() -> Result<Argon2<'static>, &'static str> {
 }
 
 /// What is wrong with a new password, in words for its owner.
-pub(super) fn fault_of(password: &str, address: &Address) -> Option<&'static str> {
+pub(super) fn fault_of(password: &str, address: &Address) -> Option<Text> {
     let length = password.chars().count();
     if length < SHORTEST {
-        return Some("Choose a password of at least 12 characters.");
+        return Some(say!("Choose a password of at least {count} characters.", count = SHORTEST));
     }
     if length > LONGEST {
-        return Some("Choose a password of at most 256 characters.");
+        return Some(say!("Choose a password of at most {count} characters.", count = LONGEST));
     }
     let lower = password.to_lowercase();
     if lower == address.to_string().to_lowercase() || lower == address.local().to_lowercase() {
-        return Some("Your address is easy to guess. Choose another password.");
+        return Some(say!("Your address is easy to guess. Choose another password."));
     }
     common(&lower)
-        .then_some("Many people use this password, so it is easy to guess. Choose another.")
+        .then(|| say!("Many people use this password, so it is easy to guess. Choose another."))
 }
 
 /// Judges a new password that was typed twice.
 pub(super) fn judge(errors: &mut Errors, password: &Secret, again: &Secret, address: &Address) {
     let weak = fault_of(password.expose(), address);
+    let strong = weak.is_none();
     errors.add_if("password", weak);
-    if weak.is_none() && password.expose() != again.expose() {
-        errors.add("password_confirm", "The two passwords are not the same. Type both again.");
+    if strong && password.expose() != again.expose() {
+        errors
+            .add("password_confirm", say!("The two passwords are not the same. Type both again."));
     }
 }
 

@@ -3,10 +3,11 @@ use super::{
     Desk, Fault,
     pages::html as html_answer,
     session::Visitor,
-    show,
+    show, why,
     write::{Origin, fates},
 };
 use crate::{
+    language::{Text, say},
     mail::{
         GrantId,
         header::Fields,
@@ -46,8 +47,7 @@ pub(super) async fn front(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
 ) -> Answer {
-    let me = visitor.name();
-    desk.pages.answer(StatusCode::OK, "front.html", "Welcome", me.as_deref(), context! {})
+    desk.pages.answer(StatusCode::OK, "front.html", say!("Welcome"), &visitor, context! {})
 }
 
 /// `GET /assets/style.css`
@@ -90,7 +90,7 @@ pub(super) async fn inbox(
     }
     let messages: Value = rows.into_iter().collect();
     let values = context! { tab => "inbox", messages => messages, older => older };
-    desk.pages.answer(StatusCode::OK, "inbox.html", "Inbox", visitor.name().as_deref(), values)
+    desk.pages.answer(StatusCode::OK, "inbox.html", say!("Inbox"), &visitor, values)
 }
 
 impl Desk {
@@ -102,12 +102,12 @@ impl Desk {
             Err(other) => return Err(other),
         };
         let live = heading.is_some();
-        let gone = || Heading { subject: "A message that is gone".to_owned(), from: String::new() };
-        let heading = heading.unwrap_or_else(gone);
+        let gone = || (say!("A message that is gone"), String::new());
+        let (subject, from) = heading.map_or_else(gone, |heading| (heading.shown(), heading.from));
         Ok(context! {
             id => grant.id.to_string(),
-            subject => heading.subject,
-            sender => heading.from,
+            subject => Value::from(subject),
+            sender => from,
             stamp => grant.sealed.to_string(),
             date => show::moment(grant.sealed),
             expires => show::day(grant.expires),
@@ -153,11 +153,12 @@ impl Desk {
         Ok((text, cut))
     }
     /// The plain reason why the message came here, if its record still says so.
-    async fn why(&self, grant: &Grant) -> Result<String, Fault> {
+    async fn why(&self, grant: &Grant) -> Result<Text, Fault> {
         let record = self.vault.queue.message(grant.message).await?;
         let rows = record.map(|(_, rows)| rows).unwrap_or_default();
         let own = rows.into_iter().find(|row| row.address == grant.recipient);
-        Ok(own.and_then(|row| row.why).map(|why| why.text).unwrap_or_default())
+        let why = own.and_then(|row| row.why);
+        Ok(why.map(|why| why::in_words(why.reason, grant.recipient.domain())).unwrap_or_default())
     }
 }
 
@@ -179,24 +180,23 @@ fn without_tag(subject: &str, tag: &str) -> String {
     words.join(" ")
 }
 
-/// Subject and sender, as the message itself has them (but for a rule's tag).
+/// Subject (or nothing) and sender, as the message itself has them (but for a rule's tag).
 pub(super) struct Heading {
     pub(super) subject: String,
     pub(super) from: String,
 }
 impl Heading {
+    /// The subject as it is shown.
+    pub(super) fn shown(&self) -> Text {
+        if self.subject.is_empty() { say!("(no subject)") } else { Text::verbatim(&self.subject) }
+    }
     pub(super) fn of(row: &MessageRow, fields: &Fields) -> Self {
         let some =
             |name: &str| fields.first(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let sender = || row.facts.sender.as_ref().map(ToString::to_string).unwrap_or_default();
         let tag = row.facts.rule.strip.as_deref().unwrap_or_default();
         let subject = some("Subject").map(|subject| without_tag(&subject, tag));
-        Self {
-            subject: subject
-                .filter(|subject| !subject.is_empty())
-                .unwrap_or_else(|| "(no subject)".to_owned()),
-            from: some("From").unwrap_or_else(sender),
-        }
+        Self { subject: subject.unwrap_or_default(), from: some("From").unwrap_or_else(sender) }
     }
 }
 
@@ -217,7 +217,7 @@ pub(super) async fn message(
         can_reply => !to.is_empty(),
         can_all => !to.is_empty() && !others.is_empty(),
         thread => desk.conversation(&visitor, &origin).await?,
-        why => desk.why(origin.grant()).await?,
+        why => Value::from(desk.why(origin.grant()).await?),
     };
     let page = desk.shown(&visitor, "message.html", &origin, values).await?;
     if method == Method::GET {
@@ -250,8 +250,8 @@ impl Desk {
         let to = Some(origin.addressed()).filter(|to| !to.is_empty());
         let values = context! {
             id => grant.id.to_string(),
-            subject => &heading.subject,
-            from => heading.from,
+            subject => Value::from(heading.shown()),
+            from => &heading.from,
             to => to.unwrap_or_else(|| grant.recipient.to_string()),
             stamp => row.facts.arrived.to_string(),
             date => show::moment(row.facts.arrived),
@@ -263,7 +263,7 @@ impl Desk {
             attachments => attachments(&origin.index),
         };
         let values = context! { ..values, ..more };
-        self.pages.answer(StatusCode::OK, page, &heading.subject, visitor.name().as_deref(), values)
+        self.pages.answer(StatusCode::OK, page, heading.shown(), visitor, values)
     }
 }
 
@@ -306,7 +306,7 @@ pub(super) async fn html(
     let (_, index) = desk.vault.index(&access).await?;
     let Some(part) = index.html() else { return Err(Fault::Status(StatusCode::NOT_FOUND)) };
     let (text, _) = desk.text_of(&access, part).await?;
-    let page = work(move || show::sandboxed(&text)).await?;
+    let page = work(move || show::sandboxed(&text, &visitor.language)).await?;
     let mut response = html_answer(StatusCode::OK, page);
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAME_CSP));

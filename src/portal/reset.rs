@@ -9,6 +9,7 @@ use super::{
     session::Visitor,
 };
 use crate::{
+    language::say,
     mail::Address,
     store::{Account, Code, Purpose},
     vault::Change,
@@ -39,8 +40,7 @@ impl Desk {
         errors: &Errors,
     ) -> Answer {
         let values = context! { errors => errors.to_value(), email => email };
-        let me = visitor.name();
-        self.pages.answer(status, "reset.html", "Forgotten password", me.as_deref(), values)
+        self.pages.answer(status, "reset.html", say!("Forgotten password"), visitor, values)
     }
     fn new_password_page(
         &self,
@@ -54,8 +54,7 @@ impl Desk {
             errors => errors.to_value(), code => typed,
             address => code.account.address.to_string(), usable => codes::usable(code, self.now()),
         };
-        let me = visitor.name();
-        self.pages.answer(status, "new-password.html", "A new password", me.as_deref(), values)
+        self.pages.answer(status, "new-password.html", say!("A new password"), visitor, values)
     }
     /// The first step: who?
     async fn ask_reset(self: &Arc<Self>, visitor: &Visitor, email: &str) -> Answer {
@@ -63,9 +62,9 @@ impl Desk {
         let again = |status, errors: &Errors| self.reset_page(status, visitor, &email, errors);
         let Ok(address) = email.parse::<Address>() else {
             let text = if email.is_empty() {
-                "Type your e-mail address."
+                say!("Type your e-mail address.")
             } else {
-                "This is no e-mail address. Type it as in ann@example.org."
+                say!("This is no e-mail address. Type it as in ann@example.org.")
             };
             return again(StatusCode::UNPROCESSABLE_ENTITY, &Errors::of("email", text));
         };
@@ -120,7 +119,7 @@ impl Desk {
 fn faults_of(form: &Reset, address: &Address) -> Errors {
     let mut errors = Errors::default();
     let missing = form.code.as_deref().unwrap_or_default().trim().is_empty();
-    errors.add_if("code", missing.then_some("Type the code from the mail."));
+    errors.add_if("code", missing.then(|| say!("Type the code from the mail.")));
     password::judge(&mut errors, &form.password, &form.password_confirm, address);
     errors
 }
@@ -150,7 +149,8 @@ pub(super) async fn reset(
     match awaited(&visitor) {
         Some(code) => desk.redeem_reset(&visitor, form, code).await,
         None => {
-            let errors = Errors::of("email", "This browser awaits no code. Ask for one first.");
+            let text = say!("This browser awaits no code. Ask for one first.");
+            let errors = Errors::of("email", text);
             desk.reset_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &form.email, &errors)
         }
     }

@@ -1,6 +1,8 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
-use super::{Desk, account, check, codes, download, guard, passkey, read, reset, sign_in, write};
+use super::{
+    Desk, account, brand, check, codes, download, guard, passkey, read, reset, sign_in, write,
+};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -28,6 +30,7 @@ pub(super) enum Page {
     Front,
     Style,
     Script,
+    Logo,
     Link,
     Register,
     VerifyForm,
@@ -84,6 +87,7 @@ pub(super) const ROUTES: &[Route] = &[
     open(Verb::Get, "/", Page::Front),
     open(Verb::Get, "/assets/style.css", Page::Style),
     open(Verb::Get, "/assets/passkey.js", Page::Script),
+    open(Verb::Get, "/assets/logo", Page::Logo),
     open(Verb::Get, "/m/{token}", Page::Link),
     open(Verb::Post, "/register", Page::Register),
     open(Verb::Get, "/verify", Page::VerifyForm),
@@ -146,6 +150,7 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::Front => get(read::front),
         Page::Style => get(read::style),
         Page::Script => get(passkey::script),
+        Page::Logo => get(brand::logo),
         Page::Link => get(sign_in::link),
         Page::Register => post(sign_in::register),
         Page::VerifyForm => get(codes::verify_form),

@@ -4,6 +4,7 @@ use super::{
     Desk, Fault, codes, form::Errors, pages::retry_after, session::Visitor, throttle::keys_of,
 };
 use crate::{
+    language::say,
     seal::TokenHash,
     store::{Account, SecondFactor},
     vault::Change,
@@ -94,9 +95,14 @@ impl Desk {
         }
         Ok(changed)
     }
-    pub(super) fn second_page(&self, status: StatusCode, errors: &Errors) -> Answer {
+    pub(super) fn second_page(
+        &self,
+        status: StatusCode,
+        visitor: &Visitor,
+        errors: &Errors,
+    ) -> Answer {
         let values = context! { errors => errors.to_value() };
-        self.pages.answer(status, "second.html", "One more step", None, values)
+        self.pages.answer(status, "second.html", say!("One more step"), visitor, values)
     }
     /// `POST /login` of who has shown the first factor.
     pub(super) async fn second_step(
@@ -106,20 +112,21 @@ impl Desk {
         typed: &str,
     ) -> Answer {
         if typed.trim().is_empty() {
-            let errors = Errors::of("code", "Type the code that your app shows.");
-            return self.second_page(StatusCode::UNPROCESSABLE_ENTITY, &errors);
+            let errors = Errors::of("code", say!("Type the code that your app shows."));
+            return self.second_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors);
         }
         let own = format!("second {}", account.address);
         let (keys, now) = (keys_of(&own, visitor.client), self.now());
         if let Some(wait) = self.sign_ins.wait(&keys, now) {
-            let page =
-                self.second_page(StatusCode::TOO_MANY_REQUESTS, &codes::please_wait(wait))?;
+            let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
+            let page = self.second_page(status, visitor, &errors)?;
             return Ok(retry_after(page, wait.as_secs()));
         }
         self.sign_ins.count(&keys, now);
         let Some(account) = self.second_shown(&account, typed).await? else {
-            let text = "This is not the code, or it was used already. Wait for the next one.";
-            return self.second_page(StatusCode::UNPROCESSABLE_ENTITY, &Errors::of("code", text));
+            let text = say!("This is not the code, or it was used already. Wait for the next one.");
+            let errors = Errors::of("code", text);
+            return self.second_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors);
         };
         self.sign_ins.forgive(&own, &keys);
         let wants = visitor.session.as_ref().and_then(|session| session.wants);
@@ -168,10 +175,9 @@ impl Desk {
         }
         self.vault.tell(&account.address, Change::SecondOn).await;
         let shown: Value = codes.iter().map(|code| in_groups(code, "-")).collect();
-        let me = visitor.name();
         let values = context! { codes => shown };
-        let title = "Your recovery codes";
-        self.pages.answer(StatusCode::OK, "recovery.html", title, me.as_deref(), values).map(Some)
+        let title = say!("Your recovery codes");
+        self.pages.answer(StatusCode::OK, "recovery.html", title, visitor, values).map(Some)
     }
     /// The second factor is asked for no more.
     pub(super) async fn end_second(&self, account: &Account) -> Answer {

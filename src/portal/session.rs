@@ -1,6 +1,7 @@
 //! Sessions of browsers: a random cookie, kept here as its hash only.
-use super::{Desk, Fault};
+use super::{Desk, Fault, tongue::Wish};
 use crate::{
+    language::{Language, Text, say},
     mail::Address,
     seal::LinkToken,
     store::{Account, Session, StoreError},
@@ -11,7 +12,7 @@ use axum::http::{
 };
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::{SignedDuration, Timestamp};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 use zeroize::Zeroizing;
 
 /// A session that nobody used for so long has ended.
@@ -34,8 +35,27 @@ pub(super) struct Visitor {
     pub(super) client: Option<IpAddr>,
     /// The browser in a few words.
     pub(super) agent: String,
+    /// The language of what is answered.
+    pub(super) language: Arc<Language>,
+    /// The language that was chosen in the list at the foot of a page.
+    pub(super) chosen: Option<String>,
+    /// True if the address of this request shows a page, so that it can be asked for in another
+    /// language.
+    pub(super) page: bool,
 }
 impl Visitor {
+    /// Somebody of whom nothing is known but what the request says of languages.
+    pub(super) fn stranger(wish: Wish) -> Self {
+        Self {
+            session: None,
+            account: None,
+            client: None,
+            agent: String::new(),
+            language: wish.language,
+            chosen: wish.chosen,
+            page: wish.page,
+        }
+    }
     /// The address shown on every page of somebody signed in.
     pub(super) fn name(&self) -> Option<String> {
         self.account.as_ref().map(|account| account.address.to_string())
@@ -61,9 +81,10 @@ impl Desk {
         &self,
         headers: &HeaderMap,
         client: Option<IpAddr>,
+        wish: Wish,
     ) -> Result<Visitor, StoreError> {
         let agent = agent_of(headers);
-        let mut visitor = Visitor { session: None, account: None, client, agent };
+        let mut visitor = Visitor { client, agent, ..Visitor::stranger(wish) };
         let Some(token) = cookie(headers, Self::cookie_name(self.https())) else {
             return Ok(visitor);
         };
@@ -75,6 +96,10 @@ impl Desk {
             self.vault.people.touch_session(&session.id, now).await?;
         }
         visitor.session = Some(session);
+        let own = visitor.account.as_ref().and_then(|account| account.language.as_deref());
+        if let Some(own) = own.and_then(|code| self.settings.languages.get(code)) {
+            visitor.language = Arc::clone(own);
+        }
         Ok(visitor)
     }
     /// The account of a session: still there, still the same person, not locked.
@@ -143,6 +168,18 @@ impl Desk {
 /// True if a session has not ended by idleness or age.
 pub(super) fn runs(session: &Session, now: Timestamp) -> bool {
     now.duration_since(session.seen) <= IDLE && now.duration_since(session.created) <= LONGEST
+}
+
+/// A browser as it was kept, in words.
+pub(super) fn browser(agent: &str) -> Text {
+    match agent.split_once(" on ") {
+        Some(("A browser", system)) => say!("A browser on {system}", system = system.to_owned()),
+        Some((browser, system)) => {
+            say!("{browser} on {system}", browser = browser.to_owned(), system = system.to_owned())
+        }
+        None if agent.is_empty() || agent == "A browser" => say!("A browser"),
+        None => Text::verbatim(agent),
+    }
 }
 
 /// What the browser says of itself, as its owner would: `Firefox on Windows`.

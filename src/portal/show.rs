@@ -1,7 +1,9 @@
 //! Mail made fit for a page: links in text, HTML without what acts or calls home, sizes and dates
 //! in words.
+use crate::language::{Language, Text, say};
 use ammonia::Builder;
 use jiff::Timestamp;
+use minijinja::Value;
 use regex::Regex;
 use std::{borrow::Cow, collections::HashSet, sync::LazyLock};
 
@@ -98,7 +100,7 @@ const STYLES: [&str; 34] = [
 /// The message's HTML as a page for the sandboxed frame: no scripts, forms, frames or styles that
 /// load; pictures only if the message itself carries their bytes in place; links open elsewhere and
 /// tell nobody where from.
-pub(super) fn sandboxed(html: &str) -> String {
+pub(super) fn sandboxed(html: &str, language: &Language) -> String {
     let mut builder = Builder::default();
     builder
         .add_tags(["font", "center", "u", "big"])
@@ -115,11 +117,12 @@ pub(super) fn sandboxed(html: &str) -> String {
     // The page has one first heading, its own; what the serializer wrote has no other "<h1" than
     // the tag.
     let body = body.replace("<h1", "<h2").replace("</h1>", "</h2>");
+    let (lang, title) = (language.code(), language.say(&say!("The message with its formatting")));
+    let title = ammonia::clean_text(&title);
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>The message with its \
-         formatting</title><style>body{{font:1rem/1.5 sans-serif;color:#1d2724;background:#fff;margin:1rem;\
+        "<!DOCTYPE html>\n<html lang=\"{lang}\"><head><meta charset=\"utf-8\"><title>{title}</title><style>body{{font:1rem/1.5 sans-serif;color:#1d2724;background:#fff;margin:1rem;\
          overflow-wrap:anywhere}}img,table{{max-width:100%}}.title{{position:absolute;left:-999rem}}\
-         </style></head><body><h1 class=\"title\">The message with its formatting</h1>\n{body}\n</body></html>\n"
+         </style></head><body><h1 class=\"title\">{title}</h1>\n{body}\n</body></html>\n"
     )
 }
 
@@ -137,36 +140,26 @@ fn kept<'u>(element: &str, attribute: &str, value: &'u str) -> Option<Cow<'u, st
 }
 
 /// A size in words.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
-    match units.iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) if bytes / unit < 10 => {
-            format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit)
-        }
-        Some((name, unit)) => format!("{} {name}", bytes / unit),
-        None if bytes == 1 => "1 byte".to_owned(),
-        None => format!("{bytes} bytes"),
-    }
+pub(super) fn size(bytes: u64) -> Value {
+    Text::Size(bytes).into()
 }
 /// A day in words.
-pub(super) fn day(at: Timestamp) -> String {
-    at.strftime("%-d %B %Y").to_string()
+pub(super) fn day(at: Timestamp) -> Value {
+    Text::Day(at).into()
 }
 /// A time in words.
-pub(super) fn moment(at: Timestamp) -> String {
-    at.strftime("%-d %B %Y, %H:%M UTC").to_string()
-}
-/// A wait in words.
-pub(super) fn wait(seconds: i64) -> String {
-    match (seconds.max(1) + 59) / 60 {
-        1 => "a minute".to_owned(),
-        minutes => format!("{minutes} minutes"),
-    }
+pub(super) fn moment(at: Timestamp) -> Value {
+    Text::Moment(at).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::Languages;
+
+    fn english() -> Language {
+        Languages::new("en", &[]).unwrap().usual().as_ref().clone()
+    }
 
     #[test]
     fn links_are_found_and_end_where_they_end() {
@@ -212,7 +205,7 @@ mod tests {
             "<object data=https://evil.example></object>",
         ];
         for text in bad {
-            let clean = sandboxed(text);
+            let clean = sandboxed(text, &english());
             let body = clean.split_once("<body>").unwrap().1.to_lowercase();
             for never in [
                 "<script",
@@ -239,6 +232,7 @@ mod tests {
         let clean = sandboxed(
             "<h1 style='color:red'>Hi</h1><a href=https://a.example/>x</a><img src=data:image/png;base64,AA==>\
              <table border=1><tr><td bgcolor=blue>t",
+            &english(),
         );
         for kept in [
             "<h2 style=\"color:red\">Hi</h2>",
@@ -252,23 +246,5 @@ mod tests {
             clean.contains("rel=\"noopener noreferrer\"") && clean.contains("target=\"_blank\"")
         );
         assert_eq!(clean.matches("<h1").count(), 1);
-    }
-    #[test]
-    fn sizes_and_waits_are_words() {
-        let sizes = [
-            (0, "0 bytes"),
-            (1, "1 byte"),
-            (999, "999 bytes"),
-            (1_500, "1.5 kB"),
-            (314_000_000, "314 MB"),
-        ];
-        for (bytes, expected) in sizes {
-            assert_eq!(size(bytes), expected);
-        }
-        for (seconds, expected) in
-            [(0, "a minute"), (60, "a minute"), (61, "2 minutes"), (900, "15 minutes")]
-        {
-            assert_eq!(wait(seconds), expected);
-        }
     }
 }

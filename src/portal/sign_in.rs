@@ -9,6 +9,7 @@ use super::{
     throttle::keys_of,
 };
 use crate::{
+    language::say,
     mail::{Address, GrantId},
     seal::LinkToken,
     store::{Account, Grant, GrantState, Purpose},
@@ -50,7 +51,7 @@ impl Desk {
     ) -> Answer {
         let values =
             context! { errors => errors.to_value(), email => &form.email, token => &form.token };
-        self.pages.answer(status, "login.html", "Sign in", visitor.name().as_deref(), values)
+        self.pages.answer(status, "login.html", say!("Sign in"), visitor, values)
     }
     fn register_page(
         &self,
@@ -65,8 +66,7 @@ impl Desk {
             first_name => &form.first_name, last_name => &form.last_name,
             accept_terms => !form.accept_terms.is_empty(),
         };
-        let me = visitor.name();
-        self.pages.answer(status, "register.html", "Open your message", me.as_deref(), values)
+        self.pages.answer(status, "register.html", say!("Open your message"), visitor, values)
     }
     /// Whose a grant is: the account, if there is one, and since when the mailbox is its present
     /// holder's; `None` if it was for somebody who held the mailbox before.
@@ -145,11 +145,11 @@ pub(super) async fn register(
 
 fn faults_of(form: &Registration, address: &Address) -> Errors {
     let mut errors = Errors::default();
-    errors.add_if("first_name", fault_of_name(&form.first_name, "Type your first name."));
-    errors.add_if("last_name", fault_of_name(&form.last_name, "Type your last name."));
+    errors.add_if("first_name", fault_of_name(&form.first_name, say!("Type your first name.")));
+    errors.add_if("last_name", fault_of_name(&form.last_name, say!("Type your last name.")));
     password::judge(&mut errors, &form.password, &form.password_confirm, address);
     if form.accept_terms.is_empty() {
-        errors.add("accept_terms", "Accept the terms of use to go on.");
+        errors.add("accept_terms", say!("Accept the terms of use to go on."));
     }
     errors
 }
@@ -169,12 +169,13 @@ impl Desk {
             last_name: form.last_name.trim().to_owned(),
             password: self.passwords.hash(form.password.into_inner()).await?,
             since,
+            language: visitor.chosen.clone(),
             ..Account::new(grant.recipient.clone(), rand::random(), self.now())
         };
         let mut fresh = self.fresh(visitor);
         fresh.session.wants = Some(grant.id);
         let code = self.await_code(&mut fresh.session, account, Purpose::Register);
-        let id = self.vault.mail_code(&grant.recipient, &code).await?;
+        let id = self.vault.mail_code(&grant.recipient, &code, &visitor.language).await?;
         tracing::info!(%id, "portal: a registration code was mailed");
         self.begin(fresh, visitor.session.as_ref(), "/verify").await
     }
@@ -190,10 +191,10 @@ pub(super) async fn login_form(
         return Ok(Redirect::to("/inbox").into_response());
     }
     if again.by == "passkey" {
-        return desk.passkey_page(StatusCode::OK, &Errors::default());
+        return desk.passkey_page(StatusCode::OK, &visitor, &Errors::default());
     }
     if again.other.is_none() && desk.half_in(&visitor).await?.is_some() {
-        return desk.second_page(StatusCode::OK, &Errors::default());
+        return desk.second_page(StatusCode::OK, &visitor, &Errors::default());
     }
     desk.login_page(StatusCode::OK, &visitor, &SignIn::default(), &Errors::default())
 }
@@ -226,9 +227,9 @@ pub(super) async fn login(
         return desk.login_by_code(&visitor, &form).await;
     }
     let mut errors = Errors::default();
-    errors.add_if("email", form.email.is_empty().then_some("Type your e-mail address."));
+    errors.add_if("email", form.email.is_empty().then(|| say!("Type your e-mail address.")));
     let missing = form.password.expose().is_empty();
-    errors.add_if("password", missing.then_some("Type your password."));
+    errors.add_if("password", missing.then(|| say!("Type your password.")));
     if !errors.none() {
         return desk.login_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &form, &errors);
     }
@@ -246,7 +247,7 @@ pub(super) async fn login(
             desk.enter(&visitor, account, wants).await
         }
         None => {
-            let text = "The address and the password do not belong together. Check both.";
+            let text = say!("The address and the password do not belong together. Check both.");
             let errors = Errors::of("password", text);
             desk.login_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &form, &errors)
         }
@@ -267,7 +268,8 @@ impl Desk {
     /// Sign-in without a password: a code is mailed, if the address has an account.
     async fn login_by_code(self: &Arc<Self>, visitor: &Visitor, form: &SignIn) -> Answer {
         let Ok(address) = form.email.parse::<Address>() else {
-            let errors = Errors::of("email", "Type your e-mail address, as in ann@example.org.");
+            let text = say!("Type your e-mail address, as in ann@example.org.");
+            let errors = Errors::of("email", text);
             return self.login_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, form, &errors);
         };
         let wants = self.grant_of(&form.token).await?.map(|grant| grant.id);

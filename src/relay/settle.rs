@@ -78,7 +78,7 @@ impl Relay {
         let mut grants = Vec::new();
         let mut spawn = Vec::new();
         for (row, (fate, _)) in claim.recipients.iter().zip(&mut verdict.fates) {
-            let granted = self.seal(claim, row, fate);
+            let granted = self.seal(claim, row, fate).await;
             grants.push(granted.map(|(grant, notice)| {
                 spawn.push(notice);
                 grant
@@ -115,14 +115,14 @@ impl Relay {
     }
 
     /// The grant and its notice for who is sealed for pickup; without them the fate is to wait.
-    fn seal(
+    async fn seal(
         &self,
         claim: &Claim,
         row: &RecipientRow,
         fate: &mut Fate,
     ) -> Option<(Grant, NewMessage)> {
         let Fate::Sealed { why } = &*fate else { return None };
-        match self.ports().vault.grant(&claim.message, &row.address, why) {
+        match self.ports().vault.grant(&claim.message, &row.address, why).await {
             Ok(granted) => Some(granted),
             Err(error) => {
                 tracing::error!(id = %claim.message.facts.id, "no grant could be made: {error}");

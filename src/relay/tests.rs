@@ -557,7 +557,7 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
             organization: "Example Health".to_owned(),
             support: "help@example.org".to_owned(),
             from: address("secure@example.org"),
-            subject: "You have a secure message from {organization}".to_owned(),
+            subject: Some("You have a secure message from {organization}".to_owned()),
         },
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "http://127.0.0.1:8080".to_owned(),

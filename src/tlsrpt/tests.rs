@@ -203,7 +203,7 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
             organization: "Example Health".to_owned(),
             support: "help@example.org".to_owned(),
             from: "secure@example.org".parse().unwrap(),
-            subject: "A message".to_owned(),
+            subject: Some("A message".to_owned()),
         },
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "http://127.0.0.1:8080".to_owned(),

@@ -14,7 +14,7 @@ impl Vault {
     /// Grants a message to a recipient: the grant and the sealed notice, to go into one `settle`.
     /// It takes the decision's reason because there is no grant without one; the reason itself is
     /// kept with the recipient's row.
-    pub fn grant(
+    pub async fn grant(
         &self,
         message: &MessageRow,
         recipient: &Address,
@@ -36,7 +36,8 @@ impl Vault {
             state: GrantState::Live,
             kind: GrantKind::Received,
         };
-        let notice = self.notice(message, &grant, &token)?;
+        let language = self.language_of(recipient).await?;
+        let notice = self.notice(message, &grant, &token, language.as_deref())?;
         Ok((grant, notice))
     }
 
@@ -62,6 +63,7 @@ impl Vault {
         message: &MessageRow,
         grant: &Grant,
         token: &LinkToken,
+        language: Option<&str>,
     ) -> Result<NewMessage, VaultError> {
         let settings = &self.notices;
         let base = settings.portal_url.trim_end_matches('/');
@@ -69,6 +71,7 @@ impl Vault {
         let id = self.new_id();
         let waiting = Waiting {
             recipient: &grant.recipient,
+            language,
             sender_name: message.facts.sender_name.as_deref(),
             // A report has no sender to name: the house itself stands in.
             sender: message.facts.sender.as_ref().unwrap_or(&settings.head.from),

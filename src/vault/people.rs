@@ -2,6 +2,7 @@
 
 use super::{Vault, VaultError, random_secret};
 use crate::{
+    language::{Language, Text, say},
     mail::{
         Address, QueueId,
         notice::{ChangeMail, CodeMail},
@@ -37,24 +38,32 @@ pub enum Change {
     Cleared,
 }
 impl Change {
-    const fn sentence(self) -> &'static str {
+    fn sentence(self) -> Text {
         match self {
-            Self::Password => "The password was changed. All other devices were signed out.",
+            Self::Password => {
+                say!("The password was changed. All other devices were signed out.")
+            }
             Self::Reset => {
-                "A new password was set with a code from this mailbox. All other devices were \
-                 signed out."
+                say!(
+                    "A new password was set with a code from this mailbox. All other devices were \
+                     signed out."
+                )
             }
-            Self::SecondOn => "Sign-in now asks for a code from an authenticator app.",
-            Self::SecondOff => "Sign-in no longer asks for a code from an authenticator app.",
+            Self::SecondOn => say!("Sign-in now asks for a code from an authenticator app."),
+            Self::SecondOff => {
+                say!("Sign-in no longer asks for a code from an authenticator app.")
+            }
             Self::Recovered => {
-                "Somebody signed in with a recovery code in place of the authenticator app."
+                say!("Somebody signed in with a recovery code in place of the authenticator app.")
             }
-            Self::PasskeyOn => "A passkey was added: it lets in without the password.",
-            Self::PasskeyOff => "A passkey was removed: it no longer lets in.",
+            Self::PasskeyOn => say!("A passkey was added: it lets in without the password."),
+            Self::PasskeyOff => say!("A passkey was removed: it no longer lets in."),
             Self::Cleared => {
-                "Our helpdesk has reset the account: the old password and the authenticator app no \
-                 longer count, and all devices were signed out. To sign in again, choose \
-                 \"Forgot your password?\" on the sign-in page."
+                say!(
+                    "Our helpdesk has reset the account: the old password and the authenticator \
+                     app no longer count, and all devices were signed out. To sign in again, \
+                     choose “Forgot your password?” on the sign-in page."
+                )
             }
         }
     }
@@ -102,10 +111,22 @@ impl Vault {
         Err(StoreError::Busy.into())
     }
 
-    /// Mails a code to type at the portal.
-    pub async fn mail_code(&self, recipient: &Address, code: &str) -> Result<QueueId, VaultError> {
+    /// Mails a code to type at the portal, in the language of who asked for it.
+    pub async fn mail_code(
+        &self,
+        recipient: &Address,
+        code: &str,
+        language: &Language,
+    ) -> Result<QueueId, VaultError> {
         let (id, at, settings) = (self.new_id(), self.clock.now(), &self.notices);
-        let mail = CodeMail { recipient, code, minutes: CODE_MINUTES, at, id };
+        let mail = CodeMail {
+            recipient,
+            language: Some(language.code()),
+            code,
+            minutes: CODE_MINUTES,
+            at,
+            id,
+        };
         let text = Zeroizing::new(settings.templates.code(&settings.head, &mail)?);
         self.mail(id, Class::Code, recipient, &text).await
     }
@@ -114,7 +135,10 @@ impl Vault {
     /// change itself has been made.
     pub async fn tell(&self, recipient: &Address, change: Change) {
         let (id, at, settings) = (self.new_id(), self.clock.now(), &self.notices);
-        let mail = ChangeMail { recipient, what: change.sentence(), at, id };
+        // Better in the house's language than not at all.
+        let language = self.language_of(recipient).await.unwrap_or_default();
+        let what = &change.sentence();
+        let mail = ChangeMail { recipient, language: language.as_deref(), what, at, id };
         let sent = match settings.templates.changed(&settings.head, &mail) {
             Ok(text) => self.mail(id, Class::Notice, recipient, &text).await,
             Err(error) => Err(error.into()),
@@ -122,6 +146,14 @@ impl Vault {
         if let Err(error) = sent {
             tracing::error!(%error, "an account's owner could not be told of a change");
         }
+    }
+
+    /// The language that somebody chose in the account, if there is one.
+    pub(super) async fn language_of(
+        &self,
+        address: &Address,
+    ) -> Result<Option<String>, StoreError> {
+        Ok(self.people.account(address).await?.and_then(|account| account.language))
     }
 
     async fn mail(

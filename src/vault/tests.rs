@@ -66,7 +66,7 @@ fn house() -> House {
             organization: "Example Health".to_owned(),
             support: "help@example.org".to_owned(),
             from: address("secure@example.org"),
-            subject: "You have a secure message from {organization}".to_owned(),
+            subject: Some("You have a secure message from {organization}".to_owned()),
         },
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "https://portal.example.org/".to_owned(),
@@ -147,7 +147,7 @@ impl House {
     async fn granted(&self, content: &[u8]) -> (MessageRow, Grant, MessageRow) {
         let row = self.accept(seal(&self.vault, content, 50_000).await).await;
         let to = address("ann@stranger.example");
-        let (grant, notice) = self.vault.grant(&row, &to, &why()).unwrap();
+        let (grant, notice) = self.vault.grant(&row, &to, &why()).await.unwrap();
         let notice_id = notice.facts.id;
         let now = self.vault.clock.now();
         let claim = self
@@ -531,10 +531,31 @@ async fn a_message_without_a_sender_is_announced_by_the_house() {
     let to = vec![address("ann@stranger.example")];
     let new = house.vault.seal_own(message, to.clone(), b"report").unwrap();
     let row = house.accept(new).await;
-    let (_, notice) = house.vault.grant(&row, &to[0], &why()).unwrap();
+    let (_, notice) = house.vault.grant(&row, &to[0], &why()).await.unwrap();
     let notice = house.accept(notice).await;
     let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
     assert!(String::from_utf8(text).unwrap().contains("secure@example.org"));
+}
+
+#[tokio::test]
+async fn a_notice_is_in_the_language_of_the_account_if_there_is_one() {
+    let house = house();
+    let row = house.accept(seal(&house.vault, &mail(10), 10).await).await;
+    for (name, language, lang) in
+        [("nobody", None, "en"), ("ann", Some("de"), "de"), ("bob", Some("xx"), "en")]
+    {
+        let to = address(&format!("{name}@stranger.example"));
+        if let Some(language) = language {
+            let account =
+                Account { language: Some(language.to_owned()), ..account(&to.to_string()) };
+            assert!(house.store.change_account(None, &account).await.unwrap());
+        }
+        let (_, notice) = house.vault.grant(&row, &to, &why()).await.unwrap();
+        let notice = house.accept(notice).await;
+        let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
+        let text = String::from_utf8(text).unwrap().replace("=3D", "=");
+        assert!(text.contains(&format!("<html lang=\"{lang}\">")), "{name}: {text}");
+    }
 }
 
 #[tokio::test]
@@ -542,8 +563,8 @@ async fn two_grants_of_a_message_share_nothing() {
     let house = house();
     let row = house.accept(seal(&house.vault, &mail(10), 10).await).await;
     let to = address("ann@stranger.example");
-    let (one, first) = house.vault.grant(&row, &to, &why()).unwrap();
-    let (two, second) = house.vault.grant(&row, &to, &why()).unwrap();
+    let (one, first) = house.vault.grant(&row, &to, &why()).await.unwrap();
+    let (two, second) = house.vault.grant(&row, &to, &why()).await.unwrap();
     assert!(one.id != two.id && !one.token.same(&two.token));
     assert!(first.facts.id != second.facts.id && first.key != second.key);
 }
@@ -630,7 +651,7 @@ async fn after_its_time_key_and_body_are_gone_and_later_the_record() {
     for (door, answer) in [
         ("index", house.vault.index(&access).await.map(|_| ())),
         ("read", house.vault.read(&access, range).await.map(|_| ())),
-        ("grant", house.vault.grant(&now, &grant.recipient, &why()).map(|_| ())),
+        ("grant", house.vault.grant(&now, &grant.recipient, &why()).await.map(|_| ())),
     ] {
         assert!(matches!(answer, Err(VaultError::Gone)), "{door}: {answer:?}");
     }

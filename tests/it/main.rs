@@ -21,6 +21,7 @@ mod key_exchange;
 mod large;
 mod life;
 mod limits;
+mod looks;
 mod main_job;
 mod many;
 mod matrix;

@@ -9,7 +9,8 @@ use std::{
 /// Floor of each room (DESIGN, "Floors"): a room may import rooms of lower floors; of its own floor
 /// only those named.
 const FLOORS: &[(&str, u8, &[&str])] = &[
-    ("mail", 1, &[]),
+    ("language", 1, &[]),
+    ("mail", 1, &["language"]),
     ("smtp", 1, &["mail"]),
     ("policy", 1, &["mail", "seal"]),
     ("seal", 1, &["mail", "policy"]),

@@ -117,7 +117,7 @@ fn vault(store: &Arc<MemoryStore>, keys: &Keys) -> Vault {
             organization: "Example Health".to_owned(),
             support: "helpdesk@example.org".to_owned(),
             from: "secure@example.org".parse().expect("an address"),
-            subject: "A message".to_owned(),
+            subject: None,
         },
         templates: Templates::new(&BTreeMap::new()).expect("templates"),
         portal_url: "http://127.0.0.1:8080".to_owned(),

@@ -59,7 +59,7 @@
   };
 
   if (!window.PublicKeyCredential) {
-    say("This browser knows no passkeys. Please take another way.");
+    say(form.dataset.none);
     return;
   }
   start.hidden = false;
@@ -72,8 +72,8 @@
     } catch (error) {
       say(
         error.name === "InvalidStateError"
-          ? "This device has a passkey for your account already."
-          : "Your device did not do it. You can try again, or take another way."
+          ? form.dataset.twice
+          : form.dataset.failed
       );
     }
   });

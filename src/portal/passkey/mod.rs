@@ -10,11 +10,12 @@ use super::{
     form::{Assertion, Attestation, Errors},
     guard::origin_of,
     pages::retry_after,
-    session::Visitor,
+    session::{self, Visitor},
     show,
     throttle::keys_of,
 };
 use crate::{
+    language::{Text, say},
     store::{Account, Passkey},
     vault::Change,
 };
@@ -54,7 +55,7 @@ pub(super) fn listed(account: &Account) -> Value {
     let line = |passkey: &Passkey| {
         context! {
             id => &passkey.id, name => &passkey.name, created => show::day(passkey.created),
-            used => passkey.used.map(show::moment).unwrap_or_default(),
+            used => passkey.used.map_or_else(|| Value::from(""), show::moment),
         }
     };
     account.passkeys.iter().map(line).collect()
@@ -70,13 +71,18 @@ impl Desk {
         Party::new(origin_of(&self.settings.url))
     }
     /// Where a passkey signs in.
-    pub(super) fn passkey_page(&self, status: StatusCode, errors: &Errors) -> Answer {
+    pub(super) fn passkey_page(
+        &self,
+        status: StatusCode,
+        visitor: &Visitor,
+        errors: &Errors,
+    ) -> Answer {
         let values = context! {
             errors => errors.to_value(), party => self.party().id,
             challenge => self.challenges.ask(&Purpose::SignIn, self.now()),
         };
-        let title = "Sign in with a passkey";
-        self.pages.answer(status, "passkey.html", title, None, values).map(with_script)
+        let title = say!("Sign in with a passkey");
+        self.pages.answer(status, "passkey.html", title, visitor, values).map(with_script)
     }
     /// Where a passkey is made; only for a while after the password was typed.
     pub(super) fn new_passkey_page(
@@ -98,9 +104,8 @@ impl Desk {
             user => BASE64URL_NOPAD.encode(&account.generation),
             address => account.address.to_string(), known => known.join(" "),
         };
-        let (title, me) = ("A new passkey", visitor.name());
-        let page = self.pages.answer(status, "new-passkey.html", title, me.as_deref(), values);
-        page.map(with_script)
+        let title = say!("A new passkey");
+        self.pages.answer(status, "new-passkey.html", title, visitor, values).map(with_script)
     }
     fn may_add(&self, visitor: &Visitor) -> bool {
         let proved = visitor.session.as_ref().and_then(|session| session.proved);
@@ -119,7 +124,7 @@ impl Desk {
         };
         let name: String = made.name.trim().chars().filter(|c| !c.is_control()).collect();
         let name: String = name.chars().take(MAX_NAME).collect();
-        let again = |text: &str| {
+        let again = |text: Text| {
             let errors = Errors::of("", text);
             self.new_passkey_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &name, &errors)
         };
@@ -129,15 +134,16 @@ impl Desk {
             Ok(fresh) => fresh,
             Err(why) => {
                 tracing::info!(why, "portal: a new passkey was not taken");
-                return again("The passkey could not be added. Please try again.");
+                return again(say!("The passkey could not be added. Please try again."));
             }
         };
+        let own_name = || visitor.language.say(&session::browser(&visitor.agent));
         let passkey = Passkey {
             id: BASE64URL_NOPAD.encode(&fresh.id),
             key: BASE64URL_NOPAD.encode(&fresh.key),
             algorithm: fresh.algorithm,
             counter: fresh.counter,
-            name: if name.is_empty() { visitor.agent.clone() } else { name.clone() },
+            name: if name.is_empty() { own_name() } else { name.clone() },
             created: now,
             used: None,
         };
@@ -152,7 +158,7 @@ impl Desk {
         let added =
             self.vault.change_account(&account.address, Some(account.generation), add).await?;
         if added.is_none() {
-            return again("This device has a passkey for your account already.");
+            return again(say!("This device has a passkey for your account already."));
         }
         self.vault.tell(&account.address, Change::PasskeyOn).await;
         Ok(Redirect::to("/account?done=passkey").into_response())
@@ -178,7 +184,7 @@ impl Desk {
         let keys = keys.get(1..).unwrap_or_default();
         if let Some(wait) = self.sign_ins.wait(keys, now) {
             let errors = codes::please_wait(wait);
-            let page = self.passkey_page(StatusCode::TOO_MANY_REQUESTS, &errors)?;
+            let page = self.passkey_page(StatusCode::TOO_MANY_REQUESTS, visitor, &errors)?;
             return Ok(retry_after(page, wait.as_secs()));
         }
         self.sign_ins.count(keys, now);
@@ -189,8 +195,10 @@ impl Desk {
             }
             Err(why) => {
                 tracing::info!(why, "portal: a passkey did not let in");
-                let text = "This passkey does not let you in here. Sign in another way, please.";
-                self.passkey_page(StatusCode::UNPROCESSABLE_ENTITY, &Errors::of("", text))
+                let text =
+                    say!("This passkey does not let you in here. Sign in another way, please.");
+                let errors = Errors::of("", text);
+                self.passkey_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors)
             }
         }
     }

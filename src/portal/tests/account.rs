@@ -233,7 +233,8 @@ async fn details_are_kept_and_judged() {
     let saved = browser.post("/account", &form).await;
     assert_eq!((saved.status, saved.header("location")), (303, Some("/account?done=profile")));
     let page = browser.get("/account?done=profile").await.text();
-    assert!(page.contains("Your details are saved.") && page.contains("value=\"Anna\""));
+    assert!(page.contains("<html lang=\"de\">"), "the language counts at once");
+    assert!(page.contains("Ihre Angaben sind gespeichert.") && page.contains("value=\"Anna\""));
     assert!(page.contains("<option value=\"de\" lang=\"de\" selected>"));
     assert_eq!(browser.post("/account", &[("action", "nonsense")]).await.status, 422);
 }

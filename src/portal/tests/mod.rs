@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod journeys;
+mod languages;
 mod reading;
 mod second;
 mod world;

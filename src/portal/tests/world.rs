@@ -3,6 +3,7 @@ use super::super::{Portal, PortalSettings};
 use crate::{
     clock::Clock,
     intake::{Door, Envelope},
+    language::Languages,
     mail::{
         Address, GrantId, QueueId,
         header::HeaderScan,
@@ -117,7 +118,7 @@ impl World {
             organization: "Example Health".into(),
             support: "helpdesk@example.org".into(),
             from: address("secure@example.org"),
-            subject: "A message from {organization}".into(),
+            subject: Some("A message from {organization}".into()),
         };
         let notices = NoticeSettings {
             head,
@@ -139,6 +140,8 @@ impl World {
             domains: vec!["example.org".parse().unwrap()],
             max_reply_size: MAX_REPLY,
             refuse_files: vec!["*.exe".into()],
+            brand: super::super::Brand::default(),
+            languages: Arc::new(Languages::new("en", &[]).unwrap()),
             overrides: BTreeMap::new(),
         };
         let portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
@@ -276,6 +279,19 @@ impl World {
         let body = text.split_once("\r\n\r\n").unwrap().1;
         let word = |w: &&str| w.len() == 6 && w.bytes().all(|b| b.is_ascii_digit());
         body.split(|c: char| !c.is_ascii_alphanumeric()).find(word).map(ToOwned::to_owned)
+    }
+    /// The mail that was written last, as it stands in the queue.
+    pub(super) async fn newest_mail(&self, recipient: &str) -> String {
+        let filter = Filter { recipient: Some(address(recipient)), ..Filter::default() };
+        let mut all = self.store.list(&filter, None, 1000).await.unwrap();
+        all.retain(|(row, _)| row.facts.class != Class::Protected);
+        let (row, _) = all.into_iter().max_by_key(|(row, _)| row.facts.id).unwrap();
+        let mut content = self.vault.open_notice(&row).await.unwrap();
+        let mut text = String::new();
+        while let Some(piece) = content.next().await.unwrap() {
+            text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        text.replace("=\r\n", "")
     }
     /// The code that was asked for a moment ago: its mail is written after the answer.
     pub(super) async fn code_after(&self, recipient: &str) -> Option<String> {

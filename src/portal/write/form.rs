@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     intake::Refusal,
+    language::{Text, say},
     mail::{
         Address, GrantId,
         header::Fields,
@@ -154,11 +155,12 @@ impl Desk {
         let mut plan = plan.map_err(Stop::Wrong)?;
         let empty = first.is_none() && plan.original.is_none() && plan.text.trim().is_empty();
         if empty {
-            let text = "Write something, or choose a file.";
+            let text = say!("Write something, or choose a file.");
             return Err(Stop::Wrong(Errors::of("body", text)));
         }
         if let Some(origin) = origin {
-            plan.text += &self.below(kind, origin, draft.quote).await.map_err(Stop::Fault)?;
+            plan.text +=
+                &self.below(visitor, kind, origin, draft.quote).await.map_err(Stop::Fault)?;
         }
         self.send(visitor, &plan, upload, first).await
     }
@@ -192,8 +194,10 @@ impl Desk {
             errors.add(
                 "to",
                 match kind {
-                    Kind::Reply => "Nobody is there who could get an answer to this message.",
-                    Kind::Forward | Kind::Compose => "Write whom it is for.",
+                    Kind::Reply => {
+                        say!("Nobody is there who could get an answer to this message.")
+                    }
+                    Kind::Forward | Kind::Compose => say!("Write whom it is for."),
                 },
             );
         }
@@ -201,7 +205,7 @@ impl Desk {
         let subject = draft.subject.as_deref().map(str::trim).filter(|s| !s.is_empty());
         let subject = subject.map_or(filled, str::to_owned);
         if subject.chars().count() > MAX_SUBJECT {
-            errors.add("subject", format!("Use at most {MAX_SUBJECT} characters."));
+            errors.add("subject", say!("Use at most {count} characters.", count = MAX_SUBJECT));
         }
         if !errors.none() {
             return Ok(Err(errors));
@@ -224,7 +228,7 @@ impl Desk {
         visitor: &Visitor,
         kind: Kind,
         text: &str,
-    ) -> Result<Result<Vec<Address>, String>, Fault> {
+    ) -> Result<Result<Vec<Address>, Text>, Fault> {
         let all = match typed(text) {
             Ok(all) => all,
             Err(words) => return Ok(Err(words)),
@@ -240,26 +244,38 @@ impl Desk {
             outside
         };
         let Some(stranger) = strangers.first() else { return Ok(Ok(all)) };
-        let organization = &self.settings.organization;
+        let organization = self.settings.organization.clone();
         let domains: Vec<_> = self.settings.domains.iter().map(|d| format!("@{d}")).collect();
         let domains = domains.join(", ");
         Ok(Err(match kind {
-            Kind::Compose => format!(
-                "{stranger} is not an address of {organization} ({domains}), and has not written \
-                 to you. From here you can write only to them."
+            Kind::Compose => say!(
+                "{address} is not an address of {organization} ({domains}), and has not written \
+                 to you. From here you can write only to them.",
+                address = stranger.to_string(),
+                organization = organization,
+                domains = domains
             ),
-            Kind::Reply | Kind::Forward => format!(
-                "{stranger} is not an address of {organization} ({domains}). This message can be \
-                 forwarded only to their own people."
+            Kind::Reply | Kind::Forward => say!(
+                "{address} is not an address of {organization} ({domains}). This message can be \
+                 forwarded only to their own people.",
+                address = stranger.to_string(),
+                organization = organization,
+                domains = domains
             ),
         }))
     }
 
     /// What stands below the typed text: a quotation where it was asked for; above what is
     /// forwarded, what it is.
-    async fn below(&self, kind: Kind, origin: &Origin, quote: bool) -> Result<String, Fault> {
+    async fn below(
+        &self,
+        visitor: &Visitor,
+        kind: Kind,
+        origin: &Origin,
+        quote: bool,
+    ) -> Result<String, Fault> {
         let heading = origin.heading();
-        let date = show::moment(origin.row.facts.arrived);
+        let (language, date) = (&visitor.language, Text::Moment(origin.row.facts.arrived));
         let text = if quote {
             self.readable(&origin.access, &origin.index).await?.0
         } else {
@@ -269,16 +285,21 @@ impl Desk {
         Ok(match kind {
             Kind::Reply | Kind::Compose if text.trim().is_empty() => String::new(),
             Kind::Reply | Kind::Compose => {
-                format!("\n\nOn {date}, {} wrote:\n{}", heading.from, quoted(&text))
+                let head = say!("On {date}, {name} wrote:", date = date, name = heading.from);
+                format!("\n\n{}\n{}", language.say(&head), quoted(&text))
             }
-            Kind::Forward => format!(
-                "\n\n---------- Forwarded message ----------\nFrom: {}\nDate: {date}\nSubject: {}\n\
-                 To: {}\n\nThe message itself is attached, with all of its files.\n{}",
-                heading.from,
-                heading.subject,
-                origin.addressed(),
-                quoted(&text)
-            ),
+            Kind::Forward => {
+                let lines = [
+                    say!("---------- Forwarded message ----------"),
+                    say!("From: {name}", name = heading.from.clone()),
+                    say!("Date: {date}", date = date),
+                    say!("Subject: {subject}", subject = heading.shown()),
+                    say!("To: {addresses}", addresses = origin.addressed()),
+                ];
+                let head = lines.map(|line| language.say(&line)).join("\n");
+                let note = say!("The message itself is attached, with all of its files.");
+                format!("\n\n{head}\n\n{}\n{}", language.say(&note), quoted(&text))
+            }
         })
     }
 
@@ -292,12 +313,14 @@ impl Desk {
     ) -> Answer {
         let account = visitor.signed_in()?;
         let (title, action) = match (kind, origin) {
-            (Kind::Reply, Some(origin)) => ("Reply", format!("/inbox/{}/reply", origin.grant().id)),
+            (Kind::Reply, Some(origin)) => {
+                (say!("Reply"), format!("/inbox/{}/reply", origin.grant().id))
+            }
             (Kind::Forward, Some(origin)) => {
-                ("Forward", format!("/inbox/{}/forward", origin.grant().id))
+                (say!("Forward"), format!("/inbox/{}/forward", origin.grant().id))
             }
             (Kind::Reply | Kind::Forward | Kind::Compose, _) => {
-                ("Write a message", "/compose".to_owned())
+                (say!("Write a message"), "/compose".to_owned())
             }
         };
         let (fixed, others) = match origin.filter(|_| kind == Kind::Reply) {
@@ -316,7 +339,7 @@ impl Desk {
         let values = context! {
             tab => if kind == Kind::Compose { "compose" } else { "" },
             action => action,
-            title => title,
+            title => Value::from(title.clone()),
             fixed => kind == Kind::Reply,
             to => if kind == Kind::Reply { list(&fixed) } else { draft.to.clone() },
             others => list(&others),
@@ -327,14 +350,14 @@ impl Desk {
             quote => draft.quote,
             can_quote => origin.is_some(),
             back => origin.map(|origin| origin.grant().id.to_string()).unwrap_or_default(),
-            about => origin.map(|origin| origin.heading().subject).unwrap_or_default(),
+            about => Value::from(origin.map(|o| o.heading().shown()).unwrap_or_default()),
             forwarding => kind == Kind::Forward,
             suggestions => suggestions,
             limit => show::size(self.settings.max_reply_size),
             files_lost => status != StatusCode::OK,
             errors => errors.to_value(),
         };
-        self.pages.answer(status, "write.html", title, visitor.name().as_deref(), values)
+        self.pages.answer(status, "write.html", title, visitor, values)
     }
 
     /// Status, words and seconds to wait of what kept a letter from being sent.
@@ -345,35 +368,44 @@ impl Desk {
             Stop::Wrong(errors) => return (unprocessable, errors, None),
             Stop::Wait(wait) => {
                 let seconds = wait.as_secs().max(1);
-                let text = format!(
-                    "You have sent a great deal. Please wait {}, then send this again.",
-                    show::wait(seconds)
+                let text = say!(
+                    "You have sent a great deal. Please wait {wait}, then send this again.",
+                    wait = Text::Wait(seconds)
                 );
                 return (StatusCode::TOO_MANY_REQUESTS, Errors::of("", text), Some(seconds));
             }
             Stop::Broken(Broken::TooLarge) => {
-                let limit = show::size(self.settings.max_reply_size);
-                let text = format!("That is too large: {limit} at most, all files together.");
+                let limit = Text::Size(self.settings.max_reply_size);
+                let text =
+                    say!("That is too large: {size} at most, all files together.", size = limit);
                 return (StatusCode::PAYLOAD_TOO_LARGE, Errors::of("files", text), None);
             }
-            Stop::Broken(Broken::Late) => {
-                (unprocessable, "files", "The files came before the text. Please send it again.")
-            }
-            Stop::Broken(Broken::Malformed | Broken::Gone) => {
-                (StatusCode::BAD_REQUEST, "", "It did not arrive whole. Please send it again.")
-            }
+            Stop::Broken(Broken::Late) => (
+                unprocessable,
+                "files",
+                say!("The files came before the text. Please send it again."),
+            ),
+            Stop::Broken(Broken::Malformed | Broken::Gone) => (
+                StatusCode::BAD_REQUEST,
+                "",
+                say!("It did not arrive whole. Please send it again."),
+            ),
             Stop::Refused(Refusal::Rule | Refusal::Loop) => (
                 unprocessable,
                 "",
-                "This message is not allowed by the rules for messages here. Change it, or ask at \
-                 the address below.",
+                say!(
+                    "This message is not allowed by the rules for messages here. Change it, or ask \
+                     at the address below."
+                ),
             ),
             Stop::Refused(Refusal::Busy | Refusal::Full | Refusal::NotStored) => (
                 unavailable,
                 "",
-                "It could not be taken just now. Please try again in a few minutes.",
+                say!("It could not be taken just now. Please try again in a few minutes."),
             ),
-            Stop::Fault(_) => (StatusCode::INTERNAL_SERVER_ERROR, "", "Please try again later."),
+            Stop::Fault(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "", say!("Please try again later."))
+            }
         };
         (status, Errors::of(field, text), None)
     }
@@ -417,7 +449,9 @@ fn references_of(fields: &Fields) -> Vec<String> {
 
 /// The name under which a forwarded message is attached.
 fn file_of(origin: &Origin) -> String {
-    let subject: String = origin.heading().subject.chars().take(60).collect();
+    let subject = origin.heading().subject;
+    let subject = if subject.is_empty() { "message" } else { &subject };
+    let subject: String = subject.chars().take(60).collect();
     let bad = |c: char| matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
     let name: String = subject.chars().map(|c| if bad(c) { '_' } else { c }).collect();
     file_name(&format!("{}.eml", name.trim()))
@@ -425,15 +459,16 @@ fn file_of(origin: &Origin) -> String {
 
 /// Sample values of the pages for writing.
 pub(in crate::portal) fn samples() -> Vec<(&'static str, &'static str, Value)> {
-    let mut wrong = Errors::of("", "sample");
+    let sample = || Text::verbatim("sample");
+    let mut wrong = Errors::of("", sample());
     for field in ["to", "subject", "body", "files"] {
-        wrong.add(field, "sample");
+        wrong.add(field, sample());
     }
     let mut all = Vec::new();
     for (errors, full) in [(Errors::default(), false), (wrong, true)] {
         let some = |value: Value| -> Value { full.then_some(value).into_iter().collect() };
         let text = if full { "sample" } else { "" };
-        let fixed = if full { Errors::default() } else { Errors::of("to", "sample") };
+        let fixed = if full { Errors::default() } else { Errors::of("to", sample()) };
         let values = context! {
             action => "/compose", title => "Write", to => text, others => text, all => full,
             subject => text, body => text, priority => if full { "high" } else { "" },

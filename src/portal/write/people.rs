@@ -2,6 +2,7 @@
 
 use super::Origin;
 use crate::{
+    language::{Text, say},
     mail::Address,
     portal::{Desk, Fault},
     store::{Account, GrantKind},
@@ -14,7 +15,7 @@ const RECIPIENTS: usize = 50;
 const LOOKED_AT: usize = 200;
 
 /// Addresses as people type them: with names or without, apart by comma, semicolon or line.
-pub(super) fn typed(text: &str) -> Result<Vec<Address>, String> {
+pub(super) fn typed(text: &str) -> Result<Vec<Address>, Text> {
     let mut found: Vec<Address> = Vec::new();
     for word in text.split([',', ';', '\n', '\r']) {
         let word = word.trim();
@@ -25,14 +26,14 @@ pub(super) fn typed(text: &str) -> Result<Vec<Address>, String> {
         }
         let shown: String = bare.chars().take(100).collect();
         let address = bare.parse().map_err(|_| {
-            format!("“{shown}” is not an e-mail address. Write it like name@example.org.")
+            say!("“{text}” is not an e-mail address. Write it like name@example.org.", text = shown)
         })?;
         if !found.contains(&address) {
             found.push(address);
         }
     }
     if found.len() > RECIPIENTS {
-        return Err(format!("That is too many addresses: {RECIPIENTS} at most."));
+        return Err(say!("That is too many addresses: {count} at most.", count = RECIPIENTS));
     }
     Ok(found)
 }
@@ -119,11 +120,13 @@ mod tests {
                     let read: Vec<_> = read.iter().map(ToString::to_string).collect();
                     assert_eq!(read, expected, "{text:?}");
                 }
-                (Err(said), Err(expected)) => assert!(said.contains(expected), "{said}"),
+                (Err(said), Err(expected)) => {
+                    assert!(said.to_string().contains(expected), "{said}")
+                }
                 (read, expected) => panic!("{text:?}: {read:?} / {expected:?}"),
             }
         }
         let many: Vec<_> = (0..51).map(|n| format!("a{n}@b.example")).collect();
-        assert!(typed(&many.join(",")).unwrap_err().contains("50"));
+        assert!(typed(&many.join(",")).unwrap_err().to_string().contains("50"));
     }
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     intake::{Envelope, Incoming, Refusal},
+    language::{Text, say},
     mail::{
         Address, GrantId, Wishes,
         letter::{Base64Lines, Letter, Priority, file_name},
@@ -174,9 +175,12 @@ fn name_of(account: &Account) -> String {
     format!("{} {}", account.first_name, account.last_name)
 }
 
-fn refused_words(name: &str) -> String {
+fn refused_words(name: &str) -> Text {
     let name: String = file_name(name).chars().take(100).collect();
-    format!("Files like “{name}” can't be sent here. Leave it out, and choose the others again.")
+    say!(
+        "Files like “{name}” can’t be sent here. Leave it out, and choose the others again.",
+        name = name
+    )
 }
 
 /// One file, a piece at a time.

@@ -2,6 +2,7 @@
 
 use super::Origin;
 use crate::{
+    language::{Text, say},
     mail::GrantId,
     portal::{
         Desk, Fault,
@@ -41,12 +42,12 @@ impl Fate {
             | RecipientState::Removed { .. } => Self::Failed,
         }
     }
-    const fn words(self) -> &'static str {
+    fn words(self) -> Text {
         match self {
-            Self::Delivered => "delivered",
-            Self::Kept => "kept here until it is read",
-            Self::OnItsWay => "on its way",
-            Self::Failed => "could not be delivered",
+            Self::Delivered => say!("delivered"),
+            Self::Kept => say!("kept here until it is read"),
+            Self::OnItsWay => say!("on its way"),
+            Self::Failed => say!("could not be delivered"),
         }
     }
 }
@@ -67,7 +68,7 @@ pub(in crate::portal) async fn list(
     }
     let messages: Value = rows.into_iter().collect();
     let values = context! { tab => "sent", messages => messages, older => older };
-    desk.pages.answer(StatusCode::OK, "sent.html", "Sent", visitor.name().as_deref(), values)
+    desk.pages.answer(StatusCode::OK, "sent.html", say!("Sent"), &visitor, values)
 }
 
 impl Desk {
@@ -80,14 +81,14 @@ impl Desk {
         Ok(context! {
             id => grant.id.to_string(),
             live => origin.is_some(),
-            subject => origin.as_ref().map(|o| o.heading().subject)
-                .unwrap_or_else(|| "A message that is gone".to_owned()),
+            subject => Value::from(origin.as_ref().map(|o| o.heading().shown())
+                .unwrap_or_else(|| say!("A message that is gone"))),
             to => origin.as_ref().map(Origin::addressed).unwrap_or_default(),
             stamp => grant.sealed.to_string(),
             date => show::moment(grant.sealed),
             expires => show::day(grant.expires),
             failed => fate == Some(Fate::Failed),
-            fate => fate.map(Fate::words).unwrap_or_default(),
+            fate => Value::from(fate.map(Fate::words).unwrap_or_default()),
         })
     }
 }
@@ -102,7 +103,7 @@ pub(in crate::portal) fn fates(recipients: &[RecipientRow]) -> Value {
     let line = |row: &RecipientRow| {
         let fate = Fate::of(&row.state);
         context! {
-            address => row.address.to_string(), words => fate.words(), failed => fate == Fate::Failed,
+            address => row.address.to_string(), words => Value::from(fate.words()), failed => fate == Fate::Failed,
         }
     };
     recipients.iter().map(line).collect()

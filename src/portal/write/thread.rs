@@ -2,6 +2,7 @@
 
 use super::Origin;
 use crate::{
+    language::say,
     mail::{
         Address,
         letter::{base_subject, is_reply},
@@ -148,8 +149,8 @@ fn line(origin: &Origin, here: bool) -> Value {
     let at = origin.row.facts.arrived;
     context! {
         id => origin.grant().id.to_string(),
-        subject => heading.subject,
-        who => if mine { "You".to_owned() } else { heading.from },
+        subject => Value::from(heading.shown()),
+        who => Value::from(if mine { say!("You") } else { heading.from.into() }),
         stamp => at.to_string(),
         date => show::moment(at),
         here => here,

@@ -210,7 +210,7 @@ fn vault(store: &Arc<FaultyStore>, clock: &Arc<VirtualClock>) -> Vault {
             organization: "Example Health".to_owned(),
             support: "help@example.org".to_owned(),
             from: "secure@example.org".parse().expect("an address"),
-            subject: "You have a secure message from {organization}".to_owned(),
+            subject: None,
         },
         templates: Templates::new(&BTreeMap::new()).expect("templates"),
         portal_url: "http://127.0.0.1:8080".to_owned(),

@@ -1,0 +1,103 @@
+//! What templates know of languages: `t("English text", name = value)`, `lang`, and how to print a
+//! [`Text`].
+
+use super::{Language, Text, catalogue::filled};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, State, Value, escape_formatter, value::Kwargs,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Columns of text in a mail.
+const COLUMNS: usize = 72;
+
+/// Teaches an environment one language: `t`, the filter `wrap`, and the names `lang` and `language_name`.
+pub(crate) fn teach(env: &mut Environment<'static>, language: &Arc<Language>) {
+    env.add_global("lang", language.code());
+    let own = Arc::clone(language);
+    env.add_function("t", move |state: &State<'_, '_>, key: &Value, values: Kwargs| {
+        translated(&own, html(state), key, &values)
+    });
+    let own = Arc::clone(language);
+    env.set_formatter(move |out, state, value| match value.downcast_object_ref::<Text>() {
+        Some(text) => {
+            let said = own.say(text);
+            let said = if html(state) { escaped(&said) } else { said };
+            Ok(out.write_str(&said)?)
+        }
+        None => escape_formatter(out, state, value),
+    });
+    env.add_filter("wrap", |text: &str| wrapped(text));
+}
+
+fn html(state: &State<'_, '_>) -> bool {
+    matches!(state.auto_escape(), AutoEscape::Html)
+}
+
+/// Values that are HTML already stay what they are; message and values else are escaped where the
+/// page is HTML.
+fn translated(
+    language: &Language,
+    html: bool,
+    key: &Value,
+    values: &Kwargs,
+) -> Result<Value, Error> {
+    let escape = |text: &str| if html { escaped(text) } else { text.to_owned() };
+    if let Some(text) = key.downcast_object_ref::<Text>() {
+        return Ok(made(html, escape(&language.say(text))));
+    }
+    let Some(key) = key.as_str() else {
+        return Err(Error::new(ErrorKind::InvalidOperation, "t() takes a text"));
+    };
+    let mut said = BTreeMap::new();
+    for name in values.args() {
+        let value: Value = values.peek(name)?;
+        let text = match value.downcast_object_ref::<Text>() {
+            Some(text) => escape(&language.say(text)),
+            None if value.is_safe() => value.to_string(),
+            None => escape(&value.to_string()),
+        };
+        said.insert(name.to_owned(), text);
+    }
+    let count = values.peek::<u64>("count").ok();
+    let pattern = escape(language.pattern(key, count));
+    Ok(made(html, filled(&pattern, |name| said.get(name).map(String::as_str))))
+}
+
+fn made(html: bool, text: String) -> Value {
+    if html { Value::from_safe_string(text) } else { Value::from(text) }
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#x27;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// A paragraph in lines that every mail program shows whole; a word that is longer stands alone.
+/// Spaces that do not break stay inside their line.
+pub(super) fn wrapped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut column = 0;
+    for word in text.split([' ', '\n']).filter(|word| !word.is_empty()) {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > COLUMNS {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
+}

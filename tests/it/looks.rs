@@ -1,0 +1,341 @@
+//! How every page looks and is read out: axe-core finds nothing wrong with any page, with errors shown
+//! and without, in light and dark, on a wide screen and at 320 pixels, where nothing scrolls sideways.
+//! The same walk takes the pictures of the gallery: `RESTANTE_GALLERY=docs/gallery`.
+
+use crate::support::{
+    browser::Driver,
+    house::{House, code_in, link_in},
+    smtp,
+};
+use axum::http::Method;
+use data_encoding::BASE32_NOPAD;
+use fantoccini::{Client, wd::WebDriverCompatibleCommand};
+use restante::clock::{Clock, SystemClock};
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
+use totp_rs::Builder;
+use url::{ParseError, Url};
+
+const AXE: &str = include_str!("../vendor/axe-core/axe.min.js");
+/// WCAG up to 2.2 AA, and what axe-core holds for good practice besides.
+const TAGS: [&str; 6] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+const ADA: &str = "ada@stranger.test";
+const PASSWORD: &str = "correct horse battery";
+const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\n\
+    To: ada@stranger.test, Nurse Joy <nurse@example.org>\r\n\
+    Subject: Your appointment on Monday, and what to bring\r\nMIME-Version: 1.0\r\n\
+    Message-ID: <one@example.org>\r\n\
+    Content-Type: multipart/mixed; boundary=b\r\n\r\n\
+    --b\r\nContent-Type: multipart/alternative; boundary=a\r\n\r\n\
+    --a\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nDear Ada,\r\n\r\n\
+    please come on Monday at nine. You find the way here:\r\n\
+    https://example.org/way/to/the/clinic/by/bus/and/by/train?from=the-station&to=the-clinic\r\n\r\n\
+    Please bring your papers.\r\n\r\nKind regards\r\nDoctor Example\r\n\
+    --a\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>Dear Ada,</p><p>please come on <b>Monday</b>.</p>\r\n\
+    --a--\r\n\
+    --b\r\nContent-Type: text/csv\r\n\
+    Content-Disposition: attachment; filename=\"plan-of-the-clinic-with-all-of-its-buildings-and-floors.csv\"\r\n\r\n\
+    day,hour\r\nMonday,9\r\n--b--\r\n";
+
+/// A command of the browser's own protocol.
+#[derive(Debug)]
+struct Cdp(&'static str, Value);
+impl WebDriverCompatibleCommand for Cdp {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(json!({ "cmd": self.0, "params": self.1 }).to_string()))
+    }
+}
+
+/// A screen: its name, width, and whether it is dark.
+type Screen = (&'static str, u32, bool);
+const SCREENS: [Screen; 4] = [
+    ("wide", 1000, false),
+    ("phone", 320, false),
+    ("wide-dark", 1000, true),
+    ("phone-dark", 320, true),
+];
+
+/// One walk through all pages.
+struct Walk {
+    house: House,
+    browser: Client,
+    base: String,
+    language: &'static str,
+    gallery: Option<PathBuf>,
+    seen: Vec<&'static str>,
+    wrong: Vec<String>,
+}
+
+impl Walk {
+    async fn cdp(&self, command: &'static str, values: Value) -> Value {
+        self.browser.issue_cmd(Cdp(command, values)).await.expect("a command of the browser")
+    }
+    async fn screen(&self, (_, width, dark): Screen, height: u32) {
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
+        });
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
+        let scheme = if dark { "dark" } else { "light" };
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.cdp("Emulation.setEmulatedMedia", media).await;
+    }
+    async fn run(&self, script: &str, values: Vec<Value>) -> Value {
+        self.browser.execute(script, values).await.expect("a script")
+    }
+    async fn goto(&self, path: &str) {
+        self.browser.goto(&format!("{}{path}", self.base)).await.expect("a page");
+    }
+    /// Does what leads to another page, and waits for it.
+    async fn act(&self, script: &str) {
+        self.run(&format!("window.before = true; {script}"), vec![]).await;
+        loop {
+            let arrived = "return !window.before && document.readyState === 'complete'";
+            if self.browser.execute(arrived, vec![]).await.is_ok_and(|done| done == true) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    /// Presses a button, whatever the browser thinks of the form.
+    async fn press(&self, css: &str) {
+        let script = format!(
+            "const button = document.querySelector({css:?}); button.form.noValidate = true; button.click();"
+        );
+        self.act(&script).await;
+    }
+    async fn fill(&self, fields: &[(&str, &str)]) {
+        for (name, text) in fields {
+            let script = "document.querySelector(`[name='${arguments[0]}']`).value = arguments[1]";
+            self.run(script, vec![json!(name), json!(text)]).await;
+        }
+    }
+    async fn submit(&self) {
+        self.press("main form button").await;
+    }
+    async fn code(&self, number: usize) -> String {
+        code_in(&self.house.mail_to_stranger(number).content)
+    }
+    /// Looks at the page on every screen.
+    async fn look(&mut self, name: &'static str) {
+        self.seen.push(name);
+        if self.gallery.is_some() {
+            return self.take_pictures(name).await;
+        }
+        let language = self.run("return document.documentElement.lang", vec![]).await;
+        assert_eq!(language, self.language, "{name}");
+        self.run(AXE, vec![]).await;
+        for screen in SCREENS {
+            self.screen(screen, 900).await;
+            self.judge(name, screen).await;
+        }
+    }
+    async fn judge(&mut self, name: &str, (screen, width, _): Screen) {
+        let script = "const done = arguments[arguments.length - 1];
+            axe.run(document, { runOnly: { type: 'tag', values: arguments[0] } }).then(
+              found => done(found.violations.map(v =>
+                `${v.id}: ${v.nodes.map(n => n.target + ' ' + n.failureSummary).join(' | ')}`)),
+              error => done([String(error)]));";
+        let found = self.browser.execute_async(script, vec![json!(TAGS)]).await.expect("axe-core");
+        let page = format!("{name} ({}, {screen})", self.language);
+        for violation in found.as_array().expect("a list") {
+            self.wrong.push(format!("{page}: {}", violation.as_str().unwrap_or_default()));
+        }
+        let script =
+            "return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)";
+        let wide = self.run(script, vec![]).await.as_u64().expect("a width");
+        if wide > u64::from(width) {
+            self.wrong.push(format!("{page}: {wide} pixels wide"));
+        }
+    }
+    async fn take_pictures(&self, name: &str) {
+        let Some(folder) = &self.gallery else { return };
+        for screen in SCREENS {
+            self.screen(screen, 600).await;
+            let script = "return document.documentElement.scrollHeight";
+            let height = self.run(script, vec![]).await.as_u64().expect("a height");
+            let height = u32::try_from(height.clamp(400, 1600)).expect("bounded");
+            self.screen(screen, height).await;
+            let png = self.browser.screenshot().await.expect("a picture");
+            let file = folder.join(format!("{name}-{}.png", screen.0));
+            fs::write(file, png).expect("written");
+        }
+    }
+
+    /// What everybody sees.
+    async fn outside(&mut self, notice: &[u8]) {
+        self.goto(&format!("/?lang={}", self.language)).await;
+        self.look("front").await;
+        self.goto("/login").await;
+        self.look("sign-in").await;
+        self.submit().await;
+        self.look("sign-in-refused").await;
+        self.goto("/login?by=passkey").await;
+        self.look("passkey").await;
+        self.goto("/check").await;
+        self.look("check").await;
+        self.goto("/check?code=bcdf").await;
+        self.look("check-refused").await;
+        self.goto(&format!("/check?code={}", check_code(notice))).await;
+        self.look("check-genuine").await;
+        self.goto("/reset").await;
+        self.look("reset").await;
+        self.submit().await;
+        self.look("reset-refused").await;
+        self.fill(&[("email", "nobody@stranger.test")]).await;
+        self.submit().await;
+        self.look("new-password").await;
+        self.submit().await;
+        self.look("new-password-refused").await;
+    }
+    async fn register(&mut self, link: &str) {
+        self.goto(link).await;
+        self.look("register").await;
+        self.submit().await;
+        self.look("register-refused").await;
+        let names = [("first_name", "Ada"), ("last_name", "Reader")];
+        let passwords = [("password", PASSWORD), ("password_confirm", PASSWORD)];
+        self.fill(&names).await;
+        self.fill(&passwords).await;
+        self.run("document.getElementById('accept_terms').checked = true", vec![]).await;
+        self.submit().await;
+        let code = self.code(2).await;
+        self.look("code").await;
+        self.fill(&[("code", "000000")]).await;
+        self.submit().await;
+        self.look("code-refused").await;
+        self.fill(&[("code", &code)]).await;
+        self.submit().await;
+    }
+    async fn messages(&mut self) {
+        self.look("message").await;
+        let message = self.run("return location.pathname", vec![]).await;
+        let message = message.as_str().expect("a path").to_owned();
+        self.goto("/sent").await;
+        self.look("sent-nothing").await;
+        for (page, name, refused) in [
+            (format!("{message}/reply?all=yes"), "reply", "reply-refused"),
+            (format!("{message}/forward"), "forward", "forward-refused"),
+            ("/compose".to_owned(), "write", "write-refused"),
+        ] {
+            self.goto(&page).await;
+            self.look(name).await;
+            self.submit().await;
+            self.look(refused).await;
+        }
+        self.goto(&format!("{message}/reply")).await;
+        self.fill(&[("body", "Thank you, I will be there.")]).await;
+        self.submit().await;
+        self.look("message-sent").await;
+        self.goto(&message).await;
+        self.look("conversation").await;
+        self.goto(&format!("{message}/print")).await;
+        self.look("print").await;
+        self.goto("/sent").await;
+        self.look("sent").await;
+        self.goto("/inbox").await;
+        self.look("inbox").await;
+        self.goto("/inbox/nothing").await;
+        self.look("nothing-here").await;
+    }
+    async fn account(&mut self) {
+        self.goto("/account").await;
+        self.look("account").await;
+        self.fill(&[("first_name", "")]).await;
+        self.press("form:has(#first_name) button").await;
+        self.look("account-refused").await;
+        self.fill(&[("passkey_password", PASSWORD)]).await;
+        self.press("button[value='passkey-begin']").await;
+        self.look("new-passkey").await;
+        self.goto("/account").await;
+        self.fill(&[("second_password", PASSWORD)]).await;
+        self.press("button[value='second-begin']").await;
+        self.look("second-factor-set-up").await;
+        let secret = self.run("return document.getElementById('secret').textContent", vec![]).await;
+        let secret = secret.as_str().expect("a secret").replace(' ', "");
+        self.fill(&[("code", &shown_by_app(&secret))]).await;
+        self.press("form:has(#code) button").await;
+        self.look("recovery-codes").await;
+        self.goto("/account").await;
+        self.look("account-with-second-factor").await;
+    }
+    async fn again(&mut self) {
+        self.press("form[action='/logout'] button").await;
+        self.fill(&[("email", ADA), ("password", PASSWORD)]).await;
+        self.submit().await;
+        self.look("second-step").await;
+        self.submit().await;
+        self.look("second-step-refused").await;
+        self.goto("/login?other").await;
+        self.fill(&[("email", ADA)]).await;
+        self.press("button[value='code']").await;
+        self.look("code-to-sign-in").await;
+    }
+}
+
+/// The code by which a notice can be checked.
+fn check_code(notice: &[u8]) -> String {
+    let text = String::from_utf8_lossy(notice).replace("=\r\n", "");
+    let letters = |word: &&str| {
+        word.len() == 14
+            && word.split('-').count() == 3
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+    };
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.find(letters).expect("a code").to_owned()
+}
+
+fn shown_by_app(secret: &str) -> String {
+    let secret = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
+    let app = Builder::new().with_secret(secret.into_boxed_slice()).build().expect("an app");
+    let now = u64::try_from(SystemClock.now().as_second()).expect("after 1970");
+    app.generate(now).to_string()
+}
+
+/// Every page, in one language.
+fn walk(language: &'static str, gallery: Option<PathBuf>) {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = House::open(dir.path(), &[], |_| {});
+    smtp::send(house.gateway.smtp, "doctor@example.org", &[ADA], MESSAGE.as_bytes());
+    let notice = house.mail_to_stranger(1).content;
+    let downloads = dir.path().join("downloads");
+    fs::create_dir_all(&downloads).expect("folder");
+    let driver = Driver::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let base = format!("http://{}", house.gateway.portal);
+    let (seen, wrong) = runtime.expect("a runtime").block_on(async {
+        let browser = driver.browser(true, &downloads).await;
+        let (seen, wrong) = (Vec::new(), Vec::new());
+        let mut walk = Walk { house, browser, base, language, gallery, seen, wrong };
+        walk.outside(&notice).await;
+        walk.register(&link_in(&notice)).await;
+        walk.messages().await;
+        walk.account().await;
+        walk.again().await;
+        walk.browser.close().await.expect("closed");
+        (walk.seen, walk.wrong)
+    });
+    assert!(seen.len() > 40, "{seen:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn axe_finds_nothing_wrong_with_any_page_in_english() {
+    walk("en", None);
+}
+
+#[test]
+fn axe_finds_nothing_wrong_with_any_page_in_german() {
+    walk("de", None);
+}
+
+/// `RESTANTE_GALLERY=docs/gallery cargo test --test it gallery`; without it there is nothing to do.
+#[test]
+fn gallery() {
+    let Some(folder) = std::env::var_os("RESTANTE_GALLERY").map(PathBuf::from) else { return };
+    fs::create_dir_all(&folder).expect("folder");
+    let language = if std::env::var_os("RESTANTE_GALLERY_GERMAN").is_some() { "de" } else { "en" };
+    walk(language, Some(folder));
+}
