@@ -135,8 +135,9 @@ pub(super) async fn dress(
 fn explain(desk: &Desk, wish: &Wish, mut response: Response) -> Response {
     let status = response.status();
     let error = status.is_client_error() || status.is_server_error();
+    let kind = response.headers().get(CONTENT_TYPE);
     let worded =
-        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == super::pages::HTML);
+        kind.is_some_and(|kind| kind == super::pages::HTML || kind == super::write::stage::JSON);
     if !error || worded {
         return response;
     }

@@ -95,6 +95,8 @@ struct Desk {
     verifying: tokio::sync::Mutex<()>,
     /// Letters sent, by account.
     quota: write::Quota,
+    /// Files uploaded ahead of their letter.
+    stage: write::Stage,
     /// Letters on their way in, so that they never take all of the door's memory.
     uploads: tokio::sync::Semaphore,
 }
@@ -120,6 +122,7 @@ impl Portal {
             mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
             quota: write::Quota::default(),
+            stage: write::Stage::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
         };
         Ok(Self { desk: Arc::new(desk) })

@@ -57,6 +57,12 @@ pub(super) enum Page {
     ComposeForm,
     Compose,
     Sent,
+    UploadScript,
+    Uploads,
+    UploadBegin,
+    UploadStatus,
+    UploadMore,
+    UploadRemove,
 }
 /// Methods the portal knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +120,12 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Get, "/compose", Page::ComposeForm),
     signed_in(Verb::Post, "/compose", Page::Compose),
     signed_in(Verb::Get, "/sent", Page::Sent),
+    open(Verb::Get, "/assets/upload.js", Page::UploadScript),
+    signed_in(Verb::Get, "/uploads", Page::Uploads),
+    signed_in(Verb::Post, "/uploads", Page::UploadBegin),
+    signed_in(Verb::Get, "/uploads/{id}", Page::UploadStatus),
+    signed_in(Verb::Post, "/uploads/{id}", Page::UploadMore),
+    signed_in(Verb::Post, "/uploads/{id}/remove", Page::UploadRemove),
 ];
 
 /// What a request must show. `pattern` is the route that matched; none, or a method the table does
@@ -141,7 +153,10 @@ pub(super) fn uploads(method: &Method, pattern: Option<&str>) -> bool {
         && ROUTES.iter().any(|route| {
             route.verb == Verb::Post
                 && Some(route.path) == pattern
-                && matches!(route.page, Page::Reply | Page::Forward | Page::Compose)
+                && matches!(
+                    route.page,
+                    Page::Reply | Page::Forward | Page::Compose | Page::UploadMore
+                )
         })
 }
 
@@ -177,6 +192,12 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::ComposeForm => get(write::compose_form),
         Page::Compose => post(write::compose),
         Page::Sent => get(write::sent),
+        Page::UploadScript => get(write::stage::script),
+        Page::Uploads => get(write::stage::list),
+        Page::UploadBegin => post(write::stage::begin),
+        Page::UploadStatus => get(write::stage::status),
+        Page::UploadMore => post(write::stage::more),
+        Page::UploadRemove => post(write::stage::remove),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The verbs of sealed mail: deposit, open, grant, expire. The only room that joins keys and stored
 //! bytes.
 //!
-//! Content comes out by four doors and no other: [`Vault::open_cleared`] takes a proven
+//! Content comes out by five doors and no other: [`Vault::open_cleared`] takes a proven
 //! connection, [`Vault::read`] a recipient's proven access, [`Vault::open_notice`] gives only what we
-//! wrote ourselves, and [`Vault::export`] serves the operator at the control socket.
+//! wrote ourselves, [`Vault::export`] serves the operator at the control socket, and
+//! [`Vault::read_staged`] gives a file that was uploaded ahead of its letter to whoever holds it.
 
 mod deposit;
 mod dkim;
@@ -11,6 +12,7 @@ mod expire;
 mod grant;
 mod open;
 mod people;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,7 @@ pub use dkim::{DkimError, DkimKey};
 pub use expire::HISTORY;
 pub use open::{Access, AccessAnswer, Content};
 pub use people::{CODE_MINUTES, Change};
+pub use stage::{Staged, Staging};
 
 use crate::{
     clock::Clock,

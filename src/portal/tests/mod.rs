@@ -6,6 +6,7 @@ mod journeys;
 mod languages;
 mod reading;
 mod second;
+mod uploads;
 mod world;
 mod writing;
 
@@ -25,15 +26,16 @@ pub(super) fn assert_whole_page(text: &str, signed_in: bool) {
         ("header", 1),
         ("footer", 1),
         ("a.skip[href='#main']", 1),
-        ("script:not([src='/assets/passkey.js'])", 0),
+        ("script:not([src='/assets/passkey.js'], [src='/assets/upload.js'])", 0),
         ("form[action='/logout']", usize::from(signed_in)),
     ] {
         assert_eq!(all(css).len(), count, "{css} in {text}");
     }
-    // The one script stands where passkeys are made and used, and nowhere else.
-    let script = all("script").len();
+    // Scripts stand where passkeys are made and used, and where files are sent, and nowhere else.
+    let script = all("script[src='/assets/passkey.js']").len();
     assert_eq!(script, all("form#passkey-form").len(), "{text}");
     assert_eq!(script, all("noscript").len(), "and what to do without it is said");
+    assert_eq!(all("script[src='/assets/upload.js']").len(), all("input[type=file]").len());
     let ids: Vec<_> = all("[id]").into_iter().filter_map(|element| element.attr("id")).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "an id twice: {ids:?}");
     for input in all("input:not([type=hidden]), textarea, select") {

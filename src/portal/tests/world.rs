@@ -416,6 +416,11 @@ impl Browser<'_> {
         let parts: Vec<_> = fields.chain(files).collect();
         self.post_parts(path, &parts).await
     }
+    /// A stretch of an upload.
+    pub(super) async fn stretch(&mut self, path: &str, content: &[u8]) -> Answer {
+        let kind = "application/octet-stream";
+        self.deliver("POST", path, &[("sec-fetch-site", "same-origin")], (kind, content)).await
+    }
     /// A request of any kind.
     pub(super) async fn deliver_as(
         &mut self,

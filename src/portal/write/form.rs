@@ -4,6 +4,7 @@ use super::{
     Origin,
     people::typed,
     send::{Plan, Stop},
+    stage,
     upload::{Broken, Draft, Upload},
 };
 use crate::{
@@ -153,8 +154,10 @@ impl Desk {
         let draft = upload.draft.clone();
         let plan = self.plan(visitor, kind, origin, &draft).await.map_err(Stop::Fault)?;
         let mut plan = plan.map_err(Stop::Wrong)?;
-        let empty = first.is_none() && plan.original.is_none() && plan.text.trim().is_empty();
-        if empty {
+        plan.ahead = self.ahead(visitor, &draft.uploads)?;
+        upload.came_ahead(plan.ahead.iter().map(|(_, item)| item.size).sum())?;
+        let bare = first.is_none() && plan.original.is_none() && plan.ahead.is_empty();
+        if bare && plan.text.trim().is_empty() {
             let text = say!("Write something, or choose a file.");
             return Err(Stop::Wrong(Errors::of("body", text)));
         }
@@ -219,6 +222,7 @@ impl Desk {
             priority: priority(&draft.priority),
             references: origin.map(references).unwrap_or_default(),
             original: forwarded.map(|origin| (origin, file_of(origin))),
+            ahead: Vec::new(),
         }))
     }
 
@@ -353,11 +357,13 @@ impl Desk {
             about => Value::from(origin.map(|o| o.heading().shown()).unwrap_or_default()),
             forwarding => kind == Kind::Forward,
             suggestions => suggestions,
+            staged => self.waiting(account, &draft.uploads),
             limit => show::size(self.settings.max_reply_size),
             files_lost => status != StatusCode::OK,
             errors => errors.to_value(),
         };
-        self.pages.answer(status, "write.html", title, visitor, values)
+        let page = self.pages.answer(status, "write.html", title, visitor, values)?;
+        Ok(stage::with_script(page))
     }
 
     /// Status, words and seconds to wait of what kept a letter from being sent.
@@ -474,6 +480,7 @@ pub(in crate::portal) fn samples() -> Vec<(&'static str, &'static str, Value)> {
             subject => text, body => text, priority => if full { "high" } else { "" },
             quote => full, can_quote => full, back => text, about => text, forwarding => full,
             suggestions => some(context! { address => "a@b.example", name => "Ann" }),
+            staged => some(context! { id => "id", name => "sample", size => "1 MB", ticked => full }),
             limit => "50 MB", files_lost => full, tab => "compose",
         };
         let errors = errors.to_value();

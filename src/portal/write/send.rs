@@ -4,6 +4,7 @@
 use super::{
     Origin,
     quota::Turn,
+    stage::Ahead,
     upload::{Broken, File, Upload},
 };
 use crate::{
@@ -33,6 +34,8 @@ pub(super) struct Plan<'a> {
     pub(super) references: Vec<String>,
     /// The message that is forwarded, and its file name.
     pub(super) original: Option<(&'a Origin, String)>,
+    /// Files that were uploaded ahead.
+    pub(super) ahead: Vec<Ahead>,
 }
 
 /// Why a letter was not sent.
@@ -93,17 +96,19 @@ impl Desk {
             at: self.now(),
             id: &id,
         };
-        if first.is_none() && plan.original.is_none() {
+        if first.is_none() && plan.original.is_none() && plan.ahead.is_empty() {
             incoming.write(&Zeroizing::new(letter.plain(&plan.text))).await?;
         } else {
             incoming.write(&Zeroizing::new(letter.open(&plan.text))).await?;
             self.parts(&letter, plan, &mut incoming, upload, first).await?;
             incoming.write(&letter.end()).await?;
         }
-        turn.count(upload.size());
+        let ahead: u64 = plan.ahead.iter().map(|(_, item)| item.size).sum();
+        turn.count(upload.size().saturating_add(ahead));
         let copy = self.vault.copy_for(incoming.id(), &account.address);
         let own = copy.id;
         incoming.commit(Some(copy)).await?;
+        self.used_up(&plan.ahead).await;
         Ok(own)
     }
 
@@ -153,6 +158,10 @@ impl Desk {
             attach(incoming, upload, file).await?;
             next = upload.file().await?;
         }
+        for (_, item) in &plan.ahead {
+            incoming.write(&letter.file(&item.name, &item.kind)).await?;
+            self.attach_staged(incoming, item).await?;
+        }
         let Some((origin, name)) = &plan.original else { return Ok(()) };
         incoming.write(&letter.message(name)).await?;
         let mut content = self.vault.read(&origin.access, 0..origin.row.size).await?;
@@ -163,7 +172,7 @@ impl Desk {
     }
 
     /// `portal.refuse_files`. Dots and spaces at the end count for nothing where such files run.
-    fn refused(&self, name: &str) -> bool {
+    pub(super) fn refused(&self, name: &str) -> bool {
         let name = file_name(name).to_lowercase();
         let name = name.trim_end_matches(['.', ' ']);
         self.settings.refuse_files.iter().any(|pattern| glob_matches(pattern, name))

@@ -23,7 +23,7 @@ const FRAME: u64 = 1024 * 1024;
 /// Parts of a form.
 const MAX_PARTS: usize = 1000;
 /// How long a browser may send nothing.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// How long a whole form may take.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
 /// What is read, to no use, of a form that was refused, and for how long: a browser shows the answer
@@ -41,6 +41,8 @@ pub(super) struct Draft {
     pub(super) priority: String,
     pub(super) all: bool,
     pub(super) quote: bool,
+    /// Files that were uploaded ahead.
+    pub(super) uploads: Vec<String>,
 }
 /// A file whose content follows.
 #[derive(Debug)]
@@ -112,6 +114,15 @@ impl Upload {
     /// Content so far.
     pub(super) const fn size(&self) -> u64 {
         self.content
+    }
+
+    /// So much of what may be sent has come already.
+    pub(super) const fn came_ahead(&mut self, bytes: u64) -> Result<(), Broken> {
+        if bytes > self.limit {
+            return Err(Broken::TooLarge);
+        }
+        self.limit -= bytes;
+        Ok(())
     }
 
     /// Reads what was typed, up to the first file or the end.
@@ -201,6 +212,7 @@ impl Upload {
             "priority" => self.draft.priority = value,
             "all" => self.draft.all = ticked,
             "quote" => self.draft.quote = ticked,
+            "upload" => self.draft.uploads.push(value),
             _ => return false,
         }
         true
