@@ -7,7 +7,7 @@ use super::{
     form::{Errors, Form, Typed},
     pages::retry_after,
     session::{Fresh, Visitor},
-    throttle::keys_of,
+    throttle::{client_key, keys_of, mailbox_keys},
 };
 use crate::{
     language::{Language, Text, say},
@@ -105,7 +105,8 @@ impl Desk {
         wants: Option<GrantId>,
     ) -> Result<Asked, Fault> {
         let now = self.now();
-        let keys = keys_of(&code_key(&address), visitor.client);
+        let mut keys = mailbox_keys(&code_key(&address), visitor.client);
+        keys.extend(visitor.client.map(client_key));
         if let Some(wait) = self.codes.wait(&keys, now) {
             return Ok(Asked::Wait(wait));
         }
@@ -178,8 +179,11 @@ impl Desk {
         if TokenHash::of_code(&typed, session.id.as_bytes()).same(&code.hash) {
             if guessing {
                 self.sign_ins.forgive(&own, &keys);
-                let key = code_key(&code.account.address);
-                self.codes.forgive(&key, &keys_of(&key, visitor.client));
+                let mut keys = mailbox_keys(&code_key(&code.account.address), visitor.client);
+                keys.extend(visitor.client.map(client_key));
+                if let Some(own) = keys.first() {
+                    self.codes.forgive(own, &keys);
+                }
                 self.vault.people.put_session(&session).await?;
             }
             return Ok(Redeemed::Right(Box::new((session, code))));

@@ -28,6 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CSP: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
      frame-ancestors 'none'; base-uri 'none'; frame-src 'self'";
 
+/// What the browser may not do for our pages: none of it is needed. Passkeys alone are.
+const PERMISSIONS: &str = "accelerometer=(), autoplay=(), bluetooth=(), browsing-topics=(), \
+     camera=(), clipboard-read=(), cross-origin-isolated=(), display-capture=(), \
+     encrypted-media=(), geolocation=(), gyroscope=(), hid=(), idle-detection=(), \
+     local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), \
+     publickey-credentials-create=(self), publickey-credentials-get=(self), \
+     screen-wake-lock=(), serial=(), usb=(), web-share=(), xr-spatial-tracking=()";
+
 /// Finds out who visits, and turns away who may not pass: to `/login` for a GET, with 401 for all
 /// else.
 pub(super) async fn guard(
@@ -163,10 +171,11 @@ fn headers(mut response: Response, asset: bool, https: bool) -> Response {
     default(CACHE_CONTROL, if asset { "public, max-age=3600" } else { "no-store" });
     default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     default(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    default(
-        HeaderName::from_static("permissions-policy"),
-        "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    );
+    default(HeaderName::from_static("cross-origin-embedder-policy"), "require-corp");
+    default(HeaderName::from_static("permissions-policy"), PERMISSIONS);
+    default(HeaderName::from_static("x-permitted-cross-domain-policies"), "none");
+    // A browser that looks up the hosts of links in a message would tell that it was read.
+    default(HeaderName::from_static("x-dns-prefetch-control"), "off");
     if https {
         default(STRICT_TRANSPORT_SECURITY, "max-age=31536000");
     }

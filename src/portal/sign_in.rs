@@ -6,7 +6,7 @@ use super::{
     pages::retry_after,
     password,
     session::Visitor,
-    throttle::keys_of,
+    throttle::{keys_of, mailbox_keys},
 };
 use crate::{
     language::say,
@@ -17,7 +17,7 @@ use crate::{
 use axum::{
     Extension,
     extract::{Path, Query, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse, Redirect, Response},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -94,6 +94,8 @@ pub(super) async fn link(
     let Some(grant) = desk.grant_of(&token).await? else {
         return Err(Fault::Status(StatusCode::NOT_FOUND));
     };
+    // Apart from "opened": who fetches a link may be a scanner.
+    tracing::info!(grant = %grant.id, "portal: a link was fetched");
     let mine = visitor.account.as_ref().map(|account| account.address == grant.recipient);
     let holder = desk.holder(&grant).await?.filter(|_| live(&grant, desk.now()));
     let Some((account, _)) = holder else {
@@ -134,7 +136,7 @@ pub(super) async fn register(
     if !errors.none() {
         return again(StatusCode::UNPROCESSABLE_ENTITY, &errors);
     }
-    let keys = [codes::code_key(&grant.recipient)];
+    let keys = mailbox_keys(&codes::code_key(&grant.recipient), visitor.client);
     if let Some(wait) = desk.codes.wait(&keys, now) {
         let page = again(StatusCode::TOO_MANY_REQUESTS, &codes::many_codes(wait))?;
         return Ok(retry_after(page, wait.as_secs()));
@@ -233,7 +235,7 @@ pub(super) async fn login(
     if !errors.none() {
         return desk.login_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &form, &errors);
     }
-    let own = format!("account {}", form.email.to_lowercase());
+    let own = account_key(&form.email);
     let (keys, now) = (keys_of(&own, visitor.client), desk.now());
     if let Some(wait) = desk.sign_ins.wait(&keys, now) {
         return desk.login_later(&visitor, &form, wait, &codes::please_wait(wait));
@@ -252,6 +254,12 @@ pub(super) async fn login(
             desk.login_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &form, &errors)
         }
     }
+}
+
+/// By mailbox: however its address is typed, there are no more tries.
+fn account_key(typed: &str) -> String {
+    let address = typed.parse::<Address>().map_or_else(|_| typed.to_owned(), |a| a.to_string());
+    format!("account {}", address.to_lowercase())
 }
 
 impl Desk {
@@ -342,5 +350,10 @@ pub(super) async fn logout(
     if let Some(session) = &visitor.session {
         desk.vault.people.remove_session(&session.id).await?;
     }
-    desk.ended("/login")
+    let mut answer = desk.ended("/login")?;
+    // Nor does the way back show what was read: pages that the browser holds in memory end too.
+    answer
+        .headers_mut()
+        .insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
+    Ok(answer)
 }

@@ -9,6 +9,11 @@ use std::{
 
 /// Tries that are free within [`WINDOW`].
 const FREE: u32 = 10;
+/// How keys begin that count what all clients do to one mailbox, and the tries that are free for
+/// such: more than one client's, or a scanner that presses buttons would lock out the mailbox's
+/// owner, who comes from somewhere else.
+const ALL: &str = "all of ";
+const FREE_FOR_ALL: u32 = 30;
 /// How long wrong tries are remembered, and the longest delay.
 const WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// The first delay in seconds; each further wrong try doubles it.
@@ -55,8 +60,9 @@ impl Throttle {
                 *entry = new;
             }
             entry.tries = entry.tries.saturating_add(1);
-            if entry.tries >= FREE {
-                let doubled = FIRST << (entry.tries - FREE).min(10);
+            let free = free(key);
+            if entry.tries >= free {
+                let doubled = FIRST << (entry.tries - free).min(10);
                 entry.until = now + SignedDuration::from_secs(doubled).min(WINDOW);
             }
         }
@@ -69,12 +75,16 @@ impl Throttle {
         for key in others.iter().filter(|key| *key != account) {
             if let Some(entry) = entries.get_mut(key) {
                 entry.tries = entry.tries.saturating_sub(1);
-                if entry.tries < FREE {
+                if entry.tries < free(key) {
                     entry.until = entry.since;
                 }
             }
         }
     }
+}
+
+fn free(key: &str) -> u32 {
+    if key.starts_with(ALL) { FREE_FOR_ALL } else { FREE }
 }
 
 fn make_room(entries: &mut HashMap<String, Entry>, key: &str, now: Timestamp) {
@@ -94,6 +104,14 @@ fn make_room(entries: &mut HashMap<String, Entry>, key: &str, now: Timestamp) {
 /// What a try is counted by: whom it is aimed at, and where it comes from.
 pub(super) fn keys_of(own: &str, client: Option<IpAddr>) -> Vec<String> {
     std::iter::once(own.to_owned()).chain(client.map(client_key)).collect()
+}
+
+/// What a mail to somebody is counted by: who has it sent, and to whom.
+pub(super) fn mailbox_keys(own: &str, client: Option<IpAddr>) -> Vec<String> {
+    match client {
+        Some(client) => vec![format!("{own} by {}", client_key(client)), format!("{ALL}{own}")],
+        None => vec![own.to_owned()],
+    }
 }
 
 /// A client address as a key: one IPv6 customer has at least a /64.
@@ -152,6 +170,20 @@ mod tests {
         throttle.count(&keys[1..], at(0));
         assert!(throttle.wait(&keys, at(0)).is_some());
         assert_eq!(throttle.wait(&keys[..1], at(0)), None);
+    }
+    #[test]
+    fn a_mailbox_is_closed_to_the_client_that_asks_too_often_before_it_is_to_all() {
+        let throttle = Throttle::default();
+        let keys = |client: &str| mailbox_keys("code a", Some(client.parse().unwrap()));
+        for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+            for _ in 0..10 {
+                assert_eq!(throttle.wait(&keys(client), at(0)), None, "{client}");
+                throttle.count(&keys(client), at(0));
+            }
+            assert!(throttle.wait(&keys(client), at(0)).is_some(), "{client}");
+        }
+        assert!(throttle.wait(&keys("192.0.2.4"), at(0)).is_some(), "thirty are enough for all");
+        assert_eq!(mailbox_keys("code a", None), ["code a"]);
     }
     #[test]
     fn keys_are_bounded_and_the_busiest_stay() {

@@ -103,6 +103,10 @@ pub struct Passkey {
     pub algorithm: i32,
     /// Signatures that its device has counted; 0 if it does not count.
     pub counter: u32,
+    /// Whether its device may copy it to others of its owner; unknown of keys from before this was
+    /// noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copyable: Option<bool>,
     /// What its owner calls it.
     pub name: String,
     /// When it was added.

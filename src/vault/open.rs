@@ -138,6 +138,7 @@ impl Vault {
         if grant.opened.is_none() && grant.state == GrantState::Live {
             grant.opened = Some(self.clock.now());
             self.people.update_grant(&grant).await?;
+            tracing::info!(grant = %grant.id, "a message was opened by its recipient");
         }
         Ok(())
     }

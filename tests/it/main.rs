@@ -38,6 +38,7 @@ mod replay;
 mod requiretls;
 mod retry;
 mod reuse;
+mod scanner;
 mod simulation;
 mod store_contract;
 mod support;

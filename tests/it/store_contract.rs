@@ -893,6 +893,7 @@ async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
         key: "key".to_owned(),
         algorithm: -7,
         counter: 3,
+        copyable: Some(true),
         name: "phone".to_owned(),
         created: at(1),
         used: None,

@@ -67,7 +67,7 @@ fn with_script(mut page: Response) -> Response {
 }
 
 impl Desk {
-    fn party(&self) -> Party<'_> {
+    fn party(&self) -> Party {
         Party::new(origin_of(&self.settings.url))
     }
     /// Where a passkey signs in.
@@ -143,6 +143,7 @@ impl Desk {
             key: BASE64URL_NOPAD.encode(&fresh.key),
             algorithm: fresh.algorithm,
             counter: fresh.counter,
+            copyable: Some(fresh.copyable),
             name: if name.is_empty() { own_name() } else { name.clone() },
             created: now,
             used: None,

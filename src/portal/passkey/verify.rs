@@ -1,6 +1,14 @@
 //! What a device says of a passkey, held against what it was asked (Web Authentication Level 2,
-//! sections 7.1 and 7.2). Attestation is not asked for: any device will do, and what it says of its
-//! make is not looked at.
+//! sections 7.1 and 7.2, and what Level 3 adds to them). Attestation is not asked for: any device
+//! will do, and what it says of its make is not looked at.
+//!
+//! A new key comes as the browser has turned it from COSE into `SubjectPublicKeyInfo`. Without
+//! attestation nothing is signed when a key is made, so the copy inside the authenticator data would
+//! prove no more than this one, and no CBOR of strangers is read here at all.
+//!
+//! That a credential id is at no other account (7.1 step 22) is not asked: who signs in is named by
+//! the user handle, a random number of 128 bits, and the id is looked for among that account's
+//! alone. A copy of somebody's id and key at another account lets nobody into either.
 use super::super::form::{Assertion, Attestation};
 use crate::{seal::TokenHash, store::Passkey};
 use aws_lc_rs::{
@@ -32,6 +40,9 @@ const MAX_TEXT: usize = 8 * 1024;
 const PRESENT: u8 = 0x01;
 const VERIFIED: u8 = 0x04;
 const KEY_COMES: u8 = 0x40;
+/// Level 3, section 6.1.3: the key may be copied to other devices of its owner, and it is.
+const COPYABLE: u8 = 0x08;
+const COPIED: u8 = 0x10;
 
 /// What a challenge was made for; it is good for nothing else.
 #[derive(Debug, Clone, Copy)]
@@ -104,16 +115,22 @@ impl Challenges {
 
 /// Who asks: the portal at its own address.
 #[derive(Debug)]
-pub(super) struct Party<'a> {
-    origin: &'a str,
+pub(super) struct Party {
+    origin: String,
     /// The host of that address (section 5.1.2: the relying party's id).
-    pub(super) id: &'a str,
+    pub(super) id: String,
 }
-impl<'a> Party<'a> {
-    pub(super) fn new(origin: &'a str) -> Self {
-        let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+impl Party {
+    /// From scheme and authority as they were configured; a browser says both in lower case, and the
+    /// usual port not at all (RFC 6454 section 6.2).
+    pub(super) fn new(origin: &str) -> Self {
+        let lower = origin.to_ascii_lowercase();
+        let usual = if lower.starts_with("https://") { ":443" } else { ":80" };
+        let origin = lower.strip_suffix(usual).unwrap_or(&lower).to_owned();
+        let authority = origin.split_once("://").map_or(origin.as_str(), |(_, rest)| rest);
         let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
-        Self { origin, id: host.map_or(authority, |(host, _)| host) }
+        let id = host.map_or(authority, |(host, _)| host).to_owned();
+        Self { origin, id }
     }
 }
 
@@ -124,6 +141,7 @@ pub(super) struct Made {
     pub(super) key: Vec<u8>,
     pub(super) algorithm: i32,
     pub(super) counter: u32,
+    pub(super) copyable: bool,
 }
 
 /// Client data (section 5.8.1).
@@ -136,6 +154,9 @@ struct ClientData {
     origin: String,
     #[serde(default)]
     cross_origin: bool,
+    /// Level 3: the page around a frame. Ours stand in no frame, so it is never there.
+    #[serde(default)]
+    top_origin: Option<String>,
 }
 /// The head of authenticator data (section 6.1), and what follows.
 struct DeviceData<'a> {
@@ -146,7 +167,7 @@ struct DeviceData<'a> {
 
 /// A new passkey (section 7.1).
 pub(super) fn made(
-    party: &Party<'_>,
+    party: &Party,
     challenges: &Challenges,
     purpose: &Purpose,
     said: &Attestation,
@@ -172,12 +193,13 @@ pub(super) fn made(
     let algorithm = said.algorithm.parse().map_err(|_| "no algorithm")?;
     parsed(algorithm, &key)?;
     challenges.take(&challenge, purpose, now)?;
-    Ok(Made { id: id.to_owned(), key, algorithm, counter: head.counter })
+    let copyable = head.flags & COPYABLE != 0;
+    Ok(Made { id: id.to_owned(), key, algorithm, counter: head.counter, copyable })
 }
 
 /// A sign-in (section 7.2); the device's count of signatures.
 pub(super) fn said(
-    party: &Party<'_>,
+    party: &Party,
     challenges: &Challenges,
     passkey: &Passkey,
     said: &Assertion,
@@ -187,6 +209,11 @@ pub(super) fn said(
     let challenge = judged(&client, "webauthn.get", party)?;
     let device = decoded(&said.authenticator_data)?;
     let head = head_of(&device, party)?;
+    // Level 3, 7.2 step 18: whether a key can be copied never changes. Keys kept before it was noted
+    // say nothing of it.
+    if passkey.copyable.is_some_and(|kept| kept != (head.flags & COPYABLE != 0)) {
+        return Err("a key that could not be copied can, or the other way round");
+    }
     let key = decoded(&passkey.key)?;
     let message = [device.as_slice(), Sha256::digest(&client).as_slice()].concat();
     parsed(passkey.algorithm, &key)?
@@ -204,27 +231,31 @@ fn decoded(text: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 /// The challenge in client data that are for us.
-fn judged(client: &[u8], kind: &str, party: &Party<'_>) -> Result<String, &'static str> {
+fn judged(client: &[u8], kind: &str, party: &Party) -> Result<String, &'static str> {
     let data: ClientData = serde_json::from_slice(client).map_err(|_| "no client data")?;
     if data.kind != kind {
         return Err("made for something else");
     }
-    if data.origin != party.origin || data.cross_origin {
+    if data.origin != party.origin || data.cross_origin || data.top_origin.is_some() {
         return Err("made at another site");
     }
     Ok(data.challenge)
 }
 
-fn head_of<'a>(device: &'a [u8], party: &Party<'_>) -> Result<DeviceData<'a>, &'static str> {
+fn head_of<'a>(device: &'a [u8], party: &Party) -> Result<DeviceData<'a>, &'static str> {
     let short = "short authenticator data";
     let (site, rest) = device.split_first_chunk::<32>().ok_or(short)?;
     let (flags, rest) = rest.split_first().ok_or(short)?;
     let (counter, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
-    if *site != <[u8; 32]>::from(Sha256::digest(party.id)) {
+    if *site != <[u8; 32]>::from(Sha256::digest(&party.id)) {
         return Err("a passkey of another site");
     }
     if flags & PRESENT == 0 || flags & VERIFIED == 0 {
         return Err("the device did not make sure who uses it");
+    }
+    // Level 3, 7.1 step 17 and 7.2 step 17.
+    if flags & COPYABLE == 0 && flags & COPIED != 0 {
+        return Err("a copy of a key that can't be copied");
     }
     Ok(DeviceData { flags: *flags, counter: u32::from_be_bytes(*counter), rest })
 }
@@ -246,8 +277,12 @@ mod tests {
     use aws_lc_rs::{
         encoding::AsDer,
         rand::SystemRandom,
-        signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+        signature::{
+            ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
+            Ed25519KeyPair, KeyPair,
+        },
     };
+    use proptest::prelude::*;
 
     const ORIGIN: &str = "https://portal.example";
 
@@ -319,6 +354,7 @@ mod tests {
                 key: BASE64URL_NOPAD.encode(self.key.public_key().as_der().unwrap().as_ref()),
                 algorithm: -7,
                 counter: 0,
+                copyable: Some(false),
                 name: String::new(),
                 created: at(0),
                 used: None,
@@ -334,6 +370,16 @@ mod tests {
             (Saying { site: "evil.example", ..HONEST }, "a passkey of another site"),
             (Saying { flags: PRESENT, ..HONEST }, "the device did not make sure who uses it"),
             (Saying { flags: VERIFIED, ..HONEST }, "the device did not make sure who uses it"),
+            (
+                Saying { more: ",\"topOrigin\":\"https://a.example\"", ..HONEST },
+                "made at another site",
+            ),
+            (
+                Saying { flags: HONEST.flags | COPIED, ..HONEST },
+                "a copy of a key that can't be copied",
+            ),
+            (Saying { more: ",\"challenge\":\"AA\"", ..HONEST }, "no client data"),
+            (Saying { more: ",\"crossOrigin\":\"no\"", ..HONEST }, "no client data"),
         ]
     }
 
@@ -399,6 +445,163 @@ mod tests {
             ("http://[::1]", "[::1]"),
         ] {
             assert_eq!(Party::new(origin).id, id);
+        }
+        for (configured, said) in [
+            ("https://Portal.Example", "https://portal.example"),
+            ("https://portal.example:443", "https://portal.example"),
+            ("https://portal.example:4443", "https://portal.example:4443"),
+            ("http://localhost:80", "http://localhost"),
+        ] {
+            assert_eq!(Party::new(configured).origin, said, "as browsers say it");
+        }
+    }
+    #[test]
+    fn a_key_is_of_its_algorithm_and_on_its_curve() {
+        let p256 = Device::new().key.public_key().as_der().unwrap().as_ref().to_vec();
+        let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
+        let p384 = p384.public_key().as_der().unwrap().as_ref().to_vec();
+        let edwards = Ed25519KeyPair::generate().unwrap();
+        let edwards = edwards.public_key().as_der().unwrap().as_ref().to_vec();
+        let mut off_curve = p256.clone();
+        *off_curve.last_mut().unwrap() ^= 1;
+        let mut nowhere = p256.clone();
+        nowhere.truncate(nowhere.len() - 65);
+        nowhere.push(0);
+        let cases: [(i32, &[u8], bool, &str); 11] = [
+            (-7, &p256, true, "P-256"),
+            (-8, &edwards, true, "Ed25519"),
+            (-7, &p384, false, "P-384 for ES256"),
+            (-7, &edwards, false, "Ed25519 for ES256"),
+            (-8, &p256, false, "P-256 for EdDSA"),
+            (-257, &p256, false, "P-256 for RS256"),
+            (-7, &off_curve, false, "a point that is not on the curve"),
+            (-7, &nowhere, false, "the point at infinity"),
+            (-7, &[], false, "nothing"),
+            (-35, &p384, false, "ES384 was not asked for"),
+            (0, &p256, false, "no algorithm"),
+        ];
+        for (algorithm, key, good, what) in cases {
+            assert_eq!(parsed(algorithm, key).is_ok(), good, "{what}");
+        }
+    }
+    #[test]
+    fn whether_a_key_can_be_copied_never_changes() {
+        let (device, challenges, party) =
+            (Device::new(), Challenges::default(), Party::new(ORIGIN));
+        let copyable = Saying { flags: HONEST.flags | COPYABLE, ..HONEST };
+        let copied = Saying { flags: copyable.flags | COPIED, ..HONEST };
+        let rows = [
+            (Some(false), HONEST, true),
+            (Some(false), copyable, false),
+            (Some(true), copyable, true),
+            (Some(true), copied, true),
+            (Some(true), HONEST, false),
+            (None, HONEST, true),
+            (None, copied, true),
+        ];
+        for (kept, saying, good) in rows {
+            let passkey = Passkey { copyable: kept, ..device.kept() };
+            let assertion = device.sign(saying, &challenges.ask(&Purpose::SignIn, at(0)));
+            let taken = said(&party, &challenges, &passkey, &assertion, at(1));
+            assert_eq!(taken.is_ok(), good, "{kept:?} {:x}: {taken:?}", saying.flags);
+        }
+        let own = Purpose::Add(TokenHash::from_bytes([1; 32]));
+        for (saying, expected) in [(HONEST, false), (copied, true)] {
+            let attestation = device.make(saying, &challenges.ask(&own, at(0)));
+            let made = made(&party, &challenges, &own, &attestation, at(1)).unwrap();
+            assert_eq!(made.copyable, expected);
+        }
+    }
+    #[test]
+    fn a_credential_id_has_a_length_that_fits() {
+        let (device, challenges, party) =
+            (Device::new(), Challenges::default(), Party::new(ORIGIN));
+        let own = Purpose::Add(TokenHash::from_bytes([1; 32]));
+        let head = |length: u16| {
+            let (_, head) = Device::data(HONEST, "", "", KEY_COMES);
+            [head.as_slice(), &[0; 16], &length.to_be_bytes()].concat()
+        };
+        for (length, comes, good) in [
+            (0, 0, false),
+            (1, 0, false),
+            (1023, 1023, true),
+            (1024, 1024, false),
+            (0xffff, 9, false),
+        ] {
+            let data = [head(length), vec![7; comes]].concat();
+            let said = Attestation {
+                authenticator_data: BASE64URL_NOPAD.encode(&data),
+                ..device.make(HONEST, &challenges.ask(&own, at(0)))
+            };
+            let taken = made(&party, &challenges, &own, &said, at(1));
+            assert_eq!(taken.is_ok(), good, "{length}, {comes}: {taken:?}");
+        }
+    }
+
+    proptest! {
+        /// Nothing that comes in makes the verifier panic, nor lets anybody in.
+        #[test]
+        fn no_input_panics_it(
+            client in prop_oneof![any::<String>(), "[A-Za-z0-9_-]{0,200}"],
+            json in ".{0,60}",
+            data in proptest::collection::vec(any::<u8>(), 0..300),
+            key in proptest::collection::vec(any::<u8>(), 0..200),
+            algorithm in prop_oneof![any::<i32>(), Just(-7), Just(-8), Just(-257)],
+        ) {
+            let (challenges, party) = (Challenges::default(), Party::new(ORIGIN));
+            let client_data = [
+                client,
+                BASE64URL_NOPAD.encode(json.as_bytes()),
+                BASE64URL_NOPAD.encode(format!(
+                    "{{\"type\":\"webauthn.get\",\"challenge\":{json:?},\"origin\":\"{ORIGIN}\"}}"
+                ).as_bytes()),
+            ];
+            let site = Sha256::digest(&party.id);
+            let devices = [data.clone(), [site.as_slice(), &[0xff], &data].concat()];
+            for client_data in client_data {
+                for device in &devices {
+                    let passkey = Passkey { key: BASE64URL_NOPAD.encode(&key), algorithm,
+                        ..Device::new().kept() };
+                    let assertion = Assertion {
+                        client_data: client_data.clone(),
+                        authenticator_data: BASE64URL_NOPAD.encode(device),
+                        signature: BASE64URL_NOPAD.encode(&data),
+                        ..Assertion::default()
+                    };
+                    prop_assert!(said(&party, &challenges, &passkey, &assertion, at(0)).is_err());
+                    let attestation = Attestation {
+                        client_data: client_data.replace("ZXQ", "Y3Jl"),
+                        authenticator_data: BASE64URL_NOPAD.encode(device),
+                        public_key: passkey.key.clone(),
+                        algorithm: algorithm.to_string(),
+                        name: String::new(),
+                    };
+                    prop_assert!(
+                        made(&party, &challenges, &Purpose::SignIn, &attestation, at(0)).is_err()
+                    );
+                }
+            }
+        }
+        /// One changed byte of what a device has signed is one too many.
+        #[test]
+        fn no_byte_can_be_changed(at_byte in any::<prop::sample::Index>(), bit in 0..8_u32) {
+            let (device, challenges, party) =
+                (Device::new(), Challenges::default(), Party::new(ORIGIN));
+            let good = device.sign(HONEST, &challenges.ask(&Purpose::SignIn, at(0)));
+            let changed = |text: &str| {
+                let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+                let at_byte = at_byte.index(bytes.len());
+                bytes[at_byte] ^= 1 << bit;
+                BASE64URL_NOPAD.encode(&bytes)
+            };
+            for lie in [
+                Assertion { client_data: changed(&good.client_data), ..good.clone() },
+                Assertion { authenticator_data: changed(&good.authenticator_data), ..good.clone() },
+                Assertion { signature: changed(&good.signature), ..good.clone() },
+            ] {
+                prop_assert!(said(&party, &challenges, &device.kept(), &lie, at(1)).is_err());
+            }
+            prop_assert!(said(&party, &challenges, &device.kept(), &good, at(1)).is_ok());
         }
     }
 }

@@ -2,6 +2,9 @@
 //! sockets.
 mod access;
 mod account;
+mod authorisation;
+mod equal;
+mod headers;
 mod journeys;
 mod languages;
 mod reading;

@@ -85,18 +85,17 @@ enum File {
 }
 
 /// `POST /uploads`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 pub(in crate::portal) struct Begin {
     name: String,
-    #[serde(rename = "type")]
+    #[serde(default, rename = "type")]
     kind: String,
     size: u64,
 }
 /// Where a stretch begins.
 #[derive(Debug, Deserialize)]
 pub(in crate::portal) struct Where {
-    offset: u64,
+    offset: Option<u64>,
 }
 /// What is told of a file.
 #[derive(Debug, Serialize)]
@@ -247,9 +246,10 @@ pub(in crate::portal) async fn more(
     request: Request,
 ) -> Answer {
     let item = desk.staged(&visitor, &id)?;
+    let offset = place.offset.ok_or(Fault::Status(StatusCode::BAD_REQUEST))?;
     // On a task of its own: a connection that breaks takes the handler with it, and must not take what
     // is on its way to the store.
-    let stretch = stretch(Arc::clone(&desk), id, item, place.offset, request.into_body());
+    let stretch = stretch(Arc::clone(&desk), id, item, offset, request.into_body());
     let answer = tokio::spawn(stretch).await;
     answer.map_err(|_| Fault::Work("an upload broke off by a fault of the program"))?
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -11,6 +11,8 @@ use std::{
 #[derive(Debug)]
 pub struct Visitor {
     portal: SocketAddr,
+    /// Where it comes from.
+    from: IpAddr,
     cookies: BTreeMap<String, String>,
 }
 
@@ -46,7 +48,22 @@ impl Page {
 
 impl Visitor {
     pub fn new(portal: SocketAddr) -> Self {
-        Self { portal, cookies: BTreeMap::new() }
+        Self::from(portal, portal.ip())
+    }
+
+    /// A visitor that comes from that address of loopback.
+    pub fn from(portal: SocketAddr, from: IpAddr) -> Self {
+        Self { portal, from, cookies: BTreeMap::new() }
+    }
+
+    /// Forgets all cookies.
+    pub fn forget(&mut self) {
+        self.cookies.clear();
+    }
+
+    /// A request of any method without content.
+    pub fn send(&mut self, method: &str, path: &str) -> Page {
+        self.request(method, path, &[], &[], None)
     }
 
     /// What the portal keeps in this visitor's browser under that name.
@@ -133,7 +150,7 @@ impl Visitor {
         headers: &[(&str, &str)],
         content: Option<(&str, u64)>,
     ) -> TcpStream {
-        let mut stream = TcpStream::connect(self.portal).expect("connects");
+        let mut stream = self.connect();
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
         let cookies: Vec<_> = self.cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let mut head =
@@ -148,6 +165,20 @@ impl Visitor {
             head += &format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n");
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).expect("written");
+        stream
+    }
+
+    fn connect(&self) -> TcpStream {
+        if self.from == self.portal.ip() {
+            return TcpStream::connect(self.portal).expect("connects");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let stream = runtime.expect("a runtime").block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind(SocketAddr::new(self.from, 0)).expect("bound");
+            socket.connect(self.portal).await.expect("connects").into_std().expect("a stream")
+        });
+        stream.set_nonblocking(false).expect("set");
         stream
     }
 
