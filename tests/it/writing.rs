@@ -122,6 +122,63 @@ fn a_reply_with_three_attachments_arrives_inside_over_tls() {
     no_marker_in(&dir.path().join("gateway/data"));
 }
 
+#[test]
+fn an_upload_goes_on_where_its_connection_broke() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut scene = scene(dir.path(), "", Manner::default());
+    let content = bytes(3_000_000, "MARKER-ONE");
+    let size = content.len() as u64;
+    let text = size.to_string();
+    let fields = [("name", "scan 1.pdf"), ("type", "application/pdf"), ("size", text.as_str())];
+    let begun = scene.reader.post("/uploads", &fields);
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    let told = |page: &crate::support::http::Page| -> serde_json::Value {
+        serde_json::from_slice(&page.body).expect("JSON")
+    };
+    let id = told(&begun)["id"].as_str().expect("an id").to_owned();
+    let path = format!("/uploads/{id}");
+    let mut offset = 0;
+    for broken_after in [1_200_000, 1_000_000] {
+        let rest = &content[offset..];
+        let none = scene.reader.stretch(
+            &format!("{path}?offset={offset}"),
+            &rest[..broken_after],
+            rest.len() as u64,
+        );
+        assert!(none.is_none(), "the connection broke");
+        // What was sent has come; the next stretch begins there.
+        let came = offset + broken_after;
+        wait_for("what came of it", || {
+            let status = scene.reader.get(&path);
+            (status.status == 200 && told(&status)["offset"] == came).then_some(())
+        });
+        offset = came;
+    }
+    let rest = &content[offset..];
+    let whole = scene.reader.stretch(&format!("{path}?offset={offset}"), rest, rest.len() as u64);
+    assert_eq!(told(&whole.expect("an answer"))["offset"], size);
+    no_marker_in(&dir.path().join("gateway/data"));
+
+    let fields = [("to", ""), ("body", "The scan."), ("upload", id.as_str())];
+    let sent = scene.reader.upload(&format!("{}/reply", scene.page), &fields, &mut []);
+    assert_eq!(sent.status, 303, "{}", sent.text());
+    let mail = scene.mail_inside(1);
+    let message = parse(&mail.content);
+    let part = message.attachments().next().expect("an attachment");
+    assert_eq!(part.attachment_name(), Some("scan 1.pdf"));
+    assert!(part.contents() == content);
+    assert_eq!(scene.reader.get(&path).status, 404);
+    let messages = files_in(&dir.path().join("gateway/data/body/msg"));
+    assert_eq!(messages.len(), 1, "the letter alone: {messages:?}");
+    scene.house.gateway.stop();
+    no_marker_in(&dir.path().join("gateway/data"));
+}
+
+fn files_in(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect()
+}
+
 fn no_marker_in(folder: &Path) {
     for entry in fs::read_dir(folder).expect("folder") {
         let path = entry.expect("entry").path();

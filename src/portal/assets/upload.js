@@ -7,6 +7,9 @@
   const form = input.form;
   const list = place.querySelector("ul");
   const status = place.querySelector("[role=status]");
+  const fields = document.createElement("div");
+  // Before the files: what is typed comes first.
+  form.prepend(fields);
   const STRETCH = 16 * 1024 * 1024;
   const PAUSES = [1, 2, 4, 8, 15, 30];
   // Of this page: another tab may be at work on others.
@@ -108,8 +111,7 @@
       field.type = "hidden";
       field.name = "upload";
       field.value = item.id;
-      // Before the files: what is typed comes first.
-      form.prepend(field);
+      fields.append(field);
       item.field = field;
       item.say("whole");
       status.textContent = text.textContent;

@@ -341,9 +341,10 @@ impl Desk {
     /// Files that came ahead of a letter.
     pub(super) fn ahead(&self, visitor: &Visitor, ids: &[Id]) -> Result<Vec<Ahead>, Stop> {
         let account = visitor.signed_in().map_err(Stop::Fault)?;
-        let ids: BTreeSet<&Id> = ids.iter().collect();
-        let find = |id: &Id| Some((id.clone(), self.stage.find(account, id)?));
-        let found: Option<Vec<_>> = ids.into_iter().map(find).collect();
+        let mut seen = BTreeSet::new();
+        let once = ids.iter().filter(|id| seen.insert(*id));
+        let found: Option<Vec<_>> =
+            once.map(|id| Some((id.clone(), self.stage.find(account, id)?))).collect();
         found.ok_or_else(not_here)
     }
     /// Writes one of them into the letter.

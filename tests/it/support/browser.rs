@@ -1,7 +1,8 @@
 //! A real browser: headless Chromium through its `WebDriver`.
 
 use super::{free_port, wait_for};
-use fantoccini::{Client, ClientBuilder};
+use axum::http::Method;
+use fantoccini::{Client, ClientBuilder, wd::WebDriverCompatibleCommand};
 use serde_json::{Map, Value, json};
 use std::{
     net::{SocketAddr, TcpStream},
@@ -9,6 +10,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
 };
+use url::{ParseError, Url};
 
 /// A running chromedriver.
 #[derive(Debug)]
@@ -70,5 +72,26 @@ impl Drop for Driver {
         let group = format!("-{}", self.child.id());
         drop(Command::new("kill").args(["-s", "KILL", "--", &group]).status());
         drop(self.child.wait());
+    }
+}
+
+/// The browser's network, as chromedriver can change it.
+#[derive(Debug)]
+pub struct Network {
+    pub offline: bool,
+    /// Bytes that go out in a second.
+    pub upload: Option<u64>,
+}
+impl WebDriverCompatibleCommand for Network {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        base.join(&format!("session/{}/chromium/network_conditions", session.unwrap_or_default()))
+    }
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        let upload = self.upload.map_or(json!(-1), Value::from);
+        let conditions = json!({
+            "offline": self.offline, "latency": 0,
+            "upload_throughput": upload, "download_throughput": -1,
+        });
+        (Method::POST, Some(json!({ "network_conditions": conditions }).to_string()))
     }
 }

@@ -127,6 +127,15 @@ impl Visitor {
         self.answer(BufReader::new(stream), None)
     }
 
+    /// Sends a stretch of an upload that is announced as `length` bytes, and breaks the connection off if
+    /// `content` is less.
+    pub fn stretch(&mut self, path: &str, content: &[u8], length: u64) -> Option<Page> {
+        let kind = "application/octet-stream";
+        let mut stream = self.begin("POST", path, &[], Some((kind, length)));
+        stream.write_all(content).expect("written");
+        (content.len() as u64 == length).then(|| self.answer(BufReader::new(stream), None))
+    }
+
     fn request(
         &mut self,
         method: &str,
