@@ -1,6 +1,8 @@
 //! How every page looks and is read out: axe-core finds nothing wrong with any page, with errors shown
 //! and without, in light and dark, on a wide screen and at 320 pixels, where nothing scrolls sideways.
-//! The same walk takes the pictures of the gallery: `RESTANTE_GALLERY=docs/gallery`.
+//! The same walk takes the pictures of the gallery:
+//! `RESTANTE_GALLERY=docs/gallery cargo test --test it looks::gallery`, in another language with
+//! `RESTANTE_GALLERY_LANGUAGE=de`.
 
 use crate::support::{
     browser::Driver,
@@ -8,11 +10,15 @@ use crate::support::{
     smtp,
 };
 use axum::http::Method;
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, BASE64};
 use fantoccini::{Client, wd::WebDriverCompatibleCommand};
 use restante::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
 use totp_rs::Builder;
 use url::{ParseError, Url};
 
@@ -57,6 +63,8 @@ const SCREENS: [Screen; 4] = [
     ("wide-dark", 1000, true),
     ("phone-dark", 320, true),
 ];
+/// Pages that the gallery shows in the dark too.
+const DARK: [&str; 3] = ["sign-in-refused", "inbox", "message"];
 
 /// One walk through all pages.
 struct Walk {
@@ -78,6 +86,7 @@ impl Walk {
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
         });
         self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
+        self.cdp("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.cdp("Emulation.setEmulatedMedia", media).await;
@@ -135,8 +144,9 @@ impl Walk {
     async fn judge(&mut self, name: &str, (screen, width, _): Screen) {
         let script = "const done = arguments[arguments.length - 1];
             axe.run(document, { runOnly: { type: 'tag', values: arguments[0] } }).then(
-              found => done(found.violations.map(v =>
-                `${v.id}: ${v.nodes.map(n => n.target + ' ' + n.failureSummary).join(' | ')}`)),
+              found => done(found.passes.length < 10 ? ['axe-core saw hardly anything'] :
+                found.violations.map(v =>
+                  `${v.id}: ${v.nodes.map(n => n.target + ' ' + n.failureSummary).join(' | ')}`)),
               error => done([String(error)]));";
         let found = self.browser.execute_async(script, vec![json!(TAGS)]).await.expect("axe-core");
         let page = format!("{name} ({}, {screen})", self.language);
@@ -152,15 +162,17 @@ impl Walk {
     }
     async fn take_pictures(&self, name: &str) {
         let Some(folder) = &self.gallery else { return };
-        for screen in SCREENS {
+        for screen in SCREENS.into_iter().filter(|(_, _, dark)| !dark || DARK.contains(&name)) {
             self.screen(screen, 600).await;
             let script = "return document.documentElement.scrollHeight";
             let height = self.run(script, vec![]).await.as_u64().expect("a height");
             let height = u32::try_from(height.clamp(400, 1600)).expect("bounded");
             self.screen(screen, height).await;
-            let png = self.browser.screenshot().await.expect("a picture");
-            let file = folder.join(format!("{name}-{}.png", screen.0));
-            fs::write(file, png).expect("written");
+            let wanted = json!({ "format": "webp", "quality": 60 });
+            let picture = self.cdp("Page.captureScreenshot", wanted).await;
+            let data = picture["data"].as_str().expect("a picture");
+            let file = folder.join(format!("{name}-{}.webp", screen.0));
+            fs::write(file, BASE64.decode(data.as_bytes()).expect("base64")).expect("written");
         }
     }
 
@@ -295,7 +307,7 @@ fn shown_by_app(secret: &str) -> String {
 }
 
 /// Every page, in one language.
-fn walk(language: &'static str, gallery: Option<PathBuf>) {
+fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
     let dir = tempfile::tempdir().expect("temp dir");
     let house = House::open(dir.path(), &[], |_| {});
     smtp::send(house.gateway.smtp, "doctor@example.org", &[ADA], MESSAGE.as_bytes());
@@ -317,8 +329,44 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) {
         walk.browser.close().await.expect("closed");
         (walk.seen, walk.wrong)
     });
-    assert!(seen.len() > 40, "{seen:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let stop = |template: &str| PAGES.iter().find(|(name, _)| *name == template).map(|(_, s)| *s);
+    for template in templates() {
+        let stop = stop(&template).unwrap_or_else(|| panic!("{template} has no stop in PAGES"));
+        assert!(seen.contains(&stop), "the walk does not come by {stop}: {seen:?}");
+    }
+    seen
+}
+
+/// A stop of the walk for each template.
+const PAGES: [(&str, &str); 18] = [
+    ("account.html", "account"),
+    ("check.html", "check"),
+    ("front.html", "front"),
+    ("inbox.html", "inbox"),
+    ("login.html", "sign-in"),
+    ("message.html", "message"),
+    ("new-passkey.html", "new-passkey"),
+    ("new-password.html", "new-password"),
+    ("passkey.html", "passkey"),
+    ("plain.html", "nothing-here"),
+    ("print.html", "print"),
+    ("recovery.html", "recovery-codes"),
+    ("register.html", "register"),
+    ("reset.html", "reset"),
+    ("second.html", "second-step"),
+    ("sent.html", "sent"),
+    ("verify.html", "code"),
+    ("write.html", "write"),
+];
+
+/// The portal's templates, but for those that are parts of others.
+fn templates() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/portal/templates");
+    let files = fs::read_dir(folder).expect("the templates");
+    let names =
+        files.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned());
+    names.filter(|name| !["page.html", "form.html"].contains(&name.as_str())).collect()
 }
 
 #[test]
@@ -331,11 +379,30 @@ fn axe_finds_nothing_wrong_with_any_page_in_german() {
     walk("de", None);
 }
 
-/// `RESTANTE_GALLERY=docs/gallery cargo test --test it gallery`; without it there is nothing to do.
+/// Takes the pictures if it is told where to; the pages themselves are judged above.
 #[test]
 fn gallery() {
     let Some(folder) = std::env::var_os("RESTANTE_GALLERY").map(PathBuf::from) else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).expect("folder");
-    let language = if std::env::var_os("RESTANTE_GALLERY_GERMAN").is_some() { "de" } else { "en" };
-    walk(language, Some(folder));
+    let german = std::env::var("RESTANTE_GALLERY_LANGUAGE").is_ok_and(|language| language == "de");
+    let seen = walk(if german { "de" } else { "en" }, Some(folder.clone()));
+    let mut list =
+        "# The portal, page by page\n\nTaken by `RESTANTE_GALLERY=docs/gallery cargo test \
+        --test it looks::gallery`: wide, and on a phone of 320 pixels.\n"
+            .to_owned();
+    for name in seen {
+        let title = name.replace('-', " ");
+        let _ = write!(list, "\n## {title}\n\n");
+        let screens = SCREENS.iter().filter(|(_, _, dark)| !dark || DARK.contains(&name));
+        for (screen, width, _) in screens {
+            let shown = width * 6 / 10;
+            let _ = writeln!(
+                list,
+                "<img src=\"{name}-{screen}.webp\" width=\"{shown}\" alt=\"{title}, {screen}\">"
+            );
+        }
+    }
+    fs::write(folder.join("README.md"), list).expect("written");
 }

@@ -1,3 +1,5 @@
+//! Pages, errors and mails in the language of their reader.
+
 use super::{
     assert_errors_are_bound,
     world::{Browser, PASSWORD, World, registration},
