@@ -200,6 +200,22 @@ pub struct Portal {
     pub max_reply_size: u64,
     /// `refuse_files`: patterns, lower case.
     pub refuse_files: Vec<String>,
+    /// `oidc`
+    pub oidc: Vec<Oidc>,
+}
+/// An entry of `portal.oidc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oidc {
+    /// `name`: what the button says.
+    pub name: String,
+    /// `issuer`, letter by letter
+    pub issuer: String,
+    /// `client_id`
+    pub client_id: String,
+    /// `client_secret_file`
+    pub client_secret_file: PathBuf,
+    /// `domains`: whose addresses it may speak for; empty: any that it has verified.
+    pub domains: Vec<Domain>,
 }
 /// `[vault]`
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ mod download;
 mod fault;
 mod form;
 mod guard;
+mod oidc;
 mod pages;
 mod passkey;
 mod password;
@@ -29,6 +30,7 @@ mod write;
 use crate::{
     intake::Door,
     mail::{Domain, notice::TemplateError},
+    oidc::Provider,
     vault::Vault,
 };
 use axum::Router;
@@ -55,6 +57,8 @@ pub struct PortalSettings {
     /// Templates that stand in for built-in ones: file name → text. [`Portal::template_names`]
     /// lists the names.
     pub overrides: BTreeMap<String, String>,
+    /// `portal.oidc`: where readers may sign in instead.
+    pub providers: Vec<Arc<Provider>>,
 }
 
 /// The portal, ready to be served.
@@ -80,6 +84,8 @@ struct Desk {
     checks: throttle::Throttle,
     /// What passkeys are asked to sign.
     challenges: passkey::Challenges,
+    /// Sign-ins that are under way elsewhere.
+    trips: oidc::Trips,
     /// Mails on their way that no answer waits for.
     mailing: Arc<tokio::sync::Semaphore>,
     /// One code is checked at a time, so that parallel guesses can't share a try.
@@ -108,6 +114,7 @@ impl Portal {
             codes: throttle::Throttle::default(),
             checks: throttle::Throttle::default(),
             challenges: passkey::Challenges::default(),
+            trips: oidc::Trips::default(),
             mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
             quota: write::Quota::default(),

@@ -18,6 +18,8 @@ pub(super) const STYLE: &str = "style.css";
 pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("page.html", include_str!("templates/page.html")),
     ("form.html", include_str!("templates/form.html")),
+    ("providers.html", include_str!("templates/providers.html")),
+    ("oidc.html", include_str!("templates/oidc.html")),
     ("front.html", include_str!("templates/front.html")),
     ("login.html", include_str!("templates/login.html")),
     ("register.html", include_str!("templates/register.html")),
@@ -45,6 +47,8 @@ pub(super) struct Pages {
     organization: String,
     support: String,
     style: String,
+    /// Names of `portal.oidc`.
+    providers: Vec<String>,
 }
 
 impl Pages {
@@ -66,13 +70,17 @@ impl Pages {
         for (name, text) in TEMPLATES {
             templates.add_template_owned(*name, chosen(name, text)).map_err(|e| bad(&e))?;
         }
-        let pages = Self {
+        let mut pages = Self {
             templates,
             organization: settings.organization.clone(),
             support: settings.support.clone(),
             style: chosen(STYLE, include_str!("assets/style.css")),
+            providers: vec!["sample".to_owned()],
         };
-        pages.try_all().map(|()| pages)
+        pages.try_all()?;
+        let providers = settings.providers.iter().map(|provider| provider.name().to_owned());
+        pages.providers = providers.collect();
+        Ok(pages)
     }
     /// The style sheet.
     pub(super) fn style(&self) -> &str {
@@ -91,6 +99,7 @@ impl Pages {
             support => &self.support,
             title => title,
             me => me.unwrap_or_default(),
+            providers => &self.providers,
         };
         self.templates.get_template(name)?.render(context! { ..frame, ..values })
     }
@@ -248,6 +257,10 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
             all.push(("check.html", "Genuine?", values));
         }
     }
+    for (url, text) in [("https://provider.example/?a=b", ""), ("", "sample")] {
+        let values = context! { name => "sample", url => url, text => text };
+        all.push(("oidc.html", "Sample", values));
+    }
     let codes: Value = ["abcd-efgh"].into_iter().collect();
     all.push(("recovery.html", "Recovery codes", context! { codes => codes }));
     all.push(("front.html", "Welcome", context! {}));
@@ -343,7 +356,7 @@ mod tests {
     fn every_template_has_a_sample_and_renders_as_a_whole_page() {
         let pages = Pages::new(&settings(&[])).unwrap();
         let sampled: BTreeSet<_> = samples().iter().map(|(name, _, _)| *name).collect();
-        let parts = BTreeSet::from(["page.html", "form.html"]);
+        let parts = BTreeSet::from(["page.html", "form.html", "providers.html"]);
         let all: BTreeSet<_> = TEMPLATES.iter().map(|(name, _)| *name).collect();
         assert_eq!(&all - &parts, sampled);
         for (name, title, values) in samples() {

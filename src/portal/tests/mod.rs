@@ -6,6 +6,7 @@ mod authorisation;
 mod equal;
 mod headers;
 mod journeys;
+mod oidc;
 mod reading;
 mod second;
 mod world;
