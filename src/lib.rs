@@ -9,7 +9,7 @@
 //! | 1 pure | [`language`] languages, [`mail`] words, [`smtp`] both machines, [`policy`] decisions, [`seal`] the sealed format |
 //! | 2 ports | [`store`], [`dns`], [`wire`], [`policies`], [`clock`] |
 //! | 3 adapters | [`store::memory`], [`store::sled`], [`dns::hickory`], [`net`] |
-//! | 4 services | [`intake`], [`relay`], [`sts`], [`tlsrpt`], [`vault`], [`probe`] |
+//! | 4 services | [`intake`], [`relay`], [`sts`], [`tlsrpt`], [`vault`], [`probe`], [`oidc`] |
 //! | 5 surfaces | [`portal`], [`control`], [`cli`], [`observe`] |
 //! | 6 root | [`config`], [`daemon`], [`demo`] |
 
@@ -26,6 +26,7 @@ pub mod mail;
 pub mod manual;
 pub mod net;
 pub mod observe;
+pub mod oidc;
 pub mod policies;
 pub mod policy;
 pub mod portal;

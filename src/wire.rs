@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
+use zeroize::Zeroizing;
 
 /// A byte stream, plain or TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -78,6 +79,25 @@ pub trait Web: Send + Sync + std::fmt::Debug {
     /// Posts `body`; the status, which is one of 2xx: anything else is an error. What the answer
     /// holds is not read.
     async fn post(&self, to: &WebPlace, content_type: &str, body: Bytes) -> Result<u16, WebError>;
+}
+/// Asks services over HTTPS, on the same terms as [`Web`].
+#[async_trait]
+pub trait Api: Send + Sync + std::fmt::Debug {
+    /// Puts a question; the page, whose status is 200: anything else is an error.
+    async fn ask(&self, to: &WebPlace, question: Question) -> Result<Page, WebError>;
+}
+/// A question to a service. Says nothing of its secrets.
+#[derive(Default)]
+pub struct Question {
+    /// Posted, in the form of `application/x-www-form-urlencoded`; without one the place is fetched.
+    pub form: Option<Zeroizing<String>>,
+    /// The `Authorization` field.
+    pub authorization: Option<Zeroizing<String>>,
+}
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question(..)")
+    }
 }
 /// What a host served.
 #[derive(Debug, Clone, PartialEq, Eq)]

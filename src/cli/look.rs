@@ -232,6 +232,9 @@ fn status_text(view: &StatusView) {
         out::line(format_args!("          a newer set on disk is NOT in force: {error}"));
     }
     out::line(format_args!("dnssec    {}: {}", view.dns.dnssec, view.dns.text));
+    for p in &view.sign_in {
+        out::line(format_args!("sign-in   {} ({}): {}", p.name, p.issuer, p.state));
+    }
     for f in &view.failures {
         out::line(format_args!(
             "waiting   {}: {} recipient(s), {}: {}",

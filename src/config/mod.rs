@@ -219,6 +219,22 @@ pub struct Portal {
     pub language: String,
     /// `languages`: catalogues besides the built-in ones.
     pub languages: Vec<PathBuf>,
+    /// `oidc`
+    pub oidc: Vec<Oidc>,
+}
+/// An entry of `portal.oidc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oidc {
+    /// `name`: what the button says.
+    pub name: String,
+    /// `issuer`, letter by letter
+    pub issuer: String,
+    /// `client_id`
+    pub client_id: String,
+    /// `client_secret_file`
+    pub client_secret_file: PathBuf,
+    /// `domains`: whose addresses it may speak for; empty: any that it has verified.
+    pub domains: Vec<Domain>,
 }
 /// `[vault]`
 #[derive(Debug, Clone)]

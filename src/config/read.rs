@@ -2,12 +2,13 @@
 //! they are wrong.
 
 use super::{
-    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Organization,
-    Portal, Smtp, Vault,
+    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Oidc,
+    Organization, Portal, Smtp, Vault,
 };
 use crate::{
     language::ENGLISH,
     mail::{Address, Domain},
+    oidc::place_of,
     policy::{
         Code, Level, NextHop, Problem,
         rules::glob,
@@ -79,7 +80,7 @@ const DELIVERY: [&str; 10] = [
 ];
 const NOTIFICATION: [&str; 6] = ["from", "subject", "language", "template", "level", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
-const PORTAL: [&str; 9] = [
+const PORTAL: [&str; 10] = [
     "listen",
     "url",
     "certificate",
@@ -89,7 +90,11 @@ const PORTAL: [&str; 9] = [
     "refuse_files",
     "language",
     "languages",
+    "oidc",
 ];
+const OIDC: [&str; 5] = ["name", "issuer", "client_id", "client_secret_file", "domains"];
+/// Providers of identities at most: each is a button on the sign-in page.
+const MOST_PROVIDERS: usize = 8;
 /// Names of files that run when they are opened: hardly an inside host takes them, and its refusal
 /// would come when the writer has left.
 const REFUSED_FILES: [&str; 17] = [
@@ -323,6 +328,7 @@ impl<'d, 't> Reading<'d, 't> {
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         let tls = self.key_pair(&keys);
         let url = get(&keys, "url").and_then(|e| e.parse(portal_url));
+        let oidc = keys.as_ref().map(|keys| keys.sections("oidc", &OIDC)).unwrap_or_default();
         Portal {
             listen,
             url: url.unwrap_or_else(|| own_url(listen, tls.is_some())),
@@ -333,7 +339,45 @@ impl<'d, 't> Reading<'d, 't> {
                 .unwrap_or_else(|| REFUSED_FILES.map(str::to_owned).to_vec()),
             language: text(&keys, "language", ENGLISH),
             languages: self.paths(&keys, "languages"),
+            oidc: self.providers(&keys, oidc),
         }
+    }
+
+    fn providers(&self, keys: &Keys<'d, 't>, entries: Vec<Section<'d, 't>>) -> Vec<Oidc> {
+        if entries.len() > MOST_PROVIDERS {
+            missing(keys, "oidc", "more than 8 providers: each is a button, write fewer");
+        }
+        let mut providers: Vec<Oidc> = Vec::new();
+        for entry in entries.into_iter().take(MOST_PROVIDERS) {
+            let at = entry.at();
+            let Some(provider) = self.provider(entry) else { continue };
+            if providers.iter().any(|other| other.name == provider.name) {
+                let text = format!("two providers are called {}: write two names", provider.name);
+                self.doc.error(at, text);
+            }
+            providers.push(provider);
+        }
+        providers
+    }
+
+    fn provider(&self, entry: Section<'d, 't>) -> Option<Oidc> {
+        let (needed, _) = OIDC.split_at_checked(4)?;
+        for &key in needed {
+            if entry.get(key).is_none_or(|entry| entry.is_empty()) {
+                let text = format!(
+                    "`oidc` needs `{key}`: write name, issuer, client_id and client_secret_file"
+                );
+                entry.doc().error(entry.at(), text);
+            }
+        }
+        let keys = Some(entry);
+        Some(Oidc {
+            name: filled(&keys, "name")?.parse(provider_name)?,
+            issuer: filled(&keys, "issuer")?.parse(issuer)?,
+            client_id: filled(&keys, "client_id")?.line()?.to_owned(),
+            client_secret_file: self.path(&keys, "client_secret_file")?,
+            domains: list(&keys, "domains", domain).unwrap_or_default(),
+        })
     }
 
     fn vault(&self, top: &Keys<'d, 't>, data_dir: &Path) -> Vault {
@@ -633,6 +677,35 @@ fn portal_url(text: &str) -> Result<String, String> {
         _ => return Err(wrong()),
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// What a button says.
+fn provider_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() || name.chars().count() > 40 || name.chars().any(char::is_control) {
+        return Err(format!("`{text}` is no name for a button: write \"Google\""));
+    }
+    Ok(name.to_owned())
+}
+
+/// An issuer as it stands in its tokens (`OpenID` Connect Discovery 1.0, section 3): https, no
+/// query, no fragment; kept letter by letter, for it is compared so.
+fn issuer(text: &str) -> Result<String, String> {
+    // Microsoft's shared addresses issue nothing themselves: tokens come from a tenant's, and
+    // whoever makes a tenant may say in it what they like.
+    let shared = ["/common", "/organizations", "/consumers", "{"];
+    if text.contains("login.microsoftonline.com") && shared.iter().any(|part| text.contains(part)) {
+        return Err(format!(
+            "`{text}` stands for many issuers: write that of one tenant, \
+             \"https://login.microsoftonline.com/TENANT-ID/v2.0\""
+        ));
+    }
+    match place_of(text) {
+        Some(_) if !text.contains(['?', '{']) => Ok(text.to_owned()),
+        Some(_) | None => {
+            Err(format!("`{text}` is no issuer: write \"https://accounts.google.com\""))
+        }
+    }
 }
 
 /// The host of `host`, `host:port` or `[v6]:port`, if host and port can be such.

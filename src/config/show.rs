@@ -1,7 +1,7 @@
 //! The effective configuration, as `config show` prints it. Nothing secret stands in it yet: keys
 //! are files.
 
-use super::{Config, Dkim, Dnssec, KeyPair};
+use super::{Config, Dkim, Dnssec, KeyPair, Oidc};
 use crate::{
     policy::toml_source::{show_duration, show_size},
     portal::Colour,
@@ -189,7 +189,19 @@ fn portal(config: &Config) -> Vec<(&'static str, Value)> {
         ("refuse_files", list(&portal.refuse_files)),
         ("language", text(&portal.language)),
         ("languages", Value::Array(portal.languages.iter().map(|p| path(p)).collect())),
+        ("oidc", Value::Array(portal.oidc.iter().map(oidc).collect())),
     ]
+}
+
+fn oidc(entry: &Oidc) -> Value {
+    let keys = [
+        ("name", text(&entry.name)),
+        ("issuer", text(&entry.issuer)),
+        ("client_id", text(&entry.client_id)),
+        ("client_secret_file", path(&entry.client_secret_file)),
+        ("domains", list(&entry.domains)),
+    ];
+    Value::Table(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn colour(value: Option<Colour>) -> Value {

@@ -3,13 +3,14 @@
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
     view::{
-        DecisionRecipient, DecisionView, DnsStatus, Failure, Listeners, PolicyStatus, QueueView,
-        StatusView, TraceView, VaultView,
+        DecisionRecipient, DecisionView, DnsStatus, Failure, Listeners, PolicyStatus, ProviderView,
+        QueueView, StatusView, TraceView, VaultView,
     },
 };
 use crate::{
     clock::Clock,
     mail::{Address, Domain, QueueId},
+    oidc::Provider,
     probe::watch::Board,
     relay::Relay,
     seal::Class,
@@ -78,6 +79,20 @@ pub struct Control {
     pub reports: TlsReports,
     /// Addresses bound.
     pub listeners: Listeners,
+    /// Where readers may sign in elsewhere.
+    pub providers: Vec<Arc<Provider>>,
+}
+
+fn provider_view(provider: &Provider) -> ProviderView {
+    ProviderView {
+        name: provider.name().to_owned(),
+        issuer: provider.issuer().to_owned(),
+        state: match provider.health() {
+            None => "not asked yet".to_owned(),
+            Some(Ok(())) => "ok".to_owned(),
+            Some(Err(error)) => error.to_string(),
+        },
+    }
 }
 
 impl Control {
@@ -157,6 +172,7 @@ impl Control {
             },
             failures: failures(&waiting),
             watch: self.watch.warnings(),
+            sign_in: self.providers.iter().map(|provider| provider_view(provider)).collect(),
         })
     }
 

@@ -35,6 +35,20 @@ pub struct StatusView {
     pub failures: Vec<Failure>,
     /// What the watch warns of.
     pub watch: Vec<Warned>,
+    /// Where readers may sign in elsewhere (`portal.oidc`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sign_in: Vec<ProviderView>,
+}
+
+/// A provider of identities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderView {
+    /// What its button says.
+    pub name: String,
+    /// Its issuer.
+    pub issuer: String,
+    /// How it was when it was last needed: `ok`, `not asked yet`, or what broke.
+    pub state: String,
 }
 
 /// Addresses bound.

@@ -255,6 +255,7 @@ impl Gateway {
             dns: Arc::clone(&parts.resolver) as _,
             reports: self.reports.clone(),
             listeners: self.listeners.clone(),
+            providers: parts.providers.clone(),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {
             StartError::NotPermitted(format!("{}: {error}", self.socket.display()))

@@ -14,6 +14,7 @@ use crate::{
         tls::TlsServer,
         trust::TrustAnchors,
     },
+    oidc::{Provider, ProviderSettings},
     portal::{Brand, Logo, Portal, PortalSettings},
     seal::KeyRing,
     store::{
@@ -26,12 +27,15 @@ use crate::{
 use axum_server::tls_rustls::RustlsConfig;
 use std::{
     collections::BTreeMap, fmt::Display, fs, io::Read, os::unix::fs::PermissionsExt, path::Path,
-    sync::Arc,
+    sync::Arc, time::Duration,
 };
 use zeroize::Zeroizing;
 
 /// Bytes of a DKIM key file that are read; a key of 8192 bits needs less than a tenth.
 const LARGEST_KEY: u64 = 64 * 1024;
+
+/// How long a provider of identities may take for an answer.
+const SIGN_IN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
@@ -44,6 +48,7 @@ pub(super) struct Parts {
     pub(super) smtp_tls: Option<Arc<TlsServer>>,
     pub(super) door: Door,
     pub(super) portal: Portal,
+    pub(super) providers: Vec<Arc<Provider>>,
 }
 
 impl DnsReport for HickoryResolver {
@@ -67,7 +72,10 @@ pub fn check(config: &Config) -> Vec<String> {
     let dkim = config.notification.dkim.iter();
     let dkim = dkim.map(|entry| dkim_key(entry).map(drop).map_err(|e| e.to_string()));
     let brand = brand(&config.organization).map(drop).map_err(|e| e.to_string());
-    pairs.chain([anchors, dnssec, texts, brand]).chain(dkim).filter_map(Result::err).collect()
+    let oidc = config.portal.oidc.iter();
+    let oidc = oidc.map(|entry| client_secret(entry).map(drop).map_err(|e| e.to_string()));
+    let found = pairs.chain([anchors, dnssec, texts, brand]).chain(dkim).chain(oidc);
+    found.filter_map(Result::err).collect()
 }
 
 /// DNS as the configuration has it.
@@ -108,6 +116,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let Spoken { notices, languages, pages } = texts(config)?;
     let dkim: Result<Vec<_>, _> = config.notification.dkim.iter().map(dkim_key).collect();
     let dkim = dkim?;
+    let providers = providers(config, &anchors, &resolver, &clock)?;
     let (store, ring) = open_store(config).await?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
@@ -128,10 +137,50 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         brand: brand(&config.organization)?,
         languages,
         overrides: pages,
+        providers: providers.clone(),
     };
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
     let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal })
+    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal, providers })
+}
+
+/// Where readers may sign in elsewhere (`portal.oidc`); nobody is asked before somebody wants to.
+fn providers(
+    config: &Config,
+    anchors: &TrustAnchors,
+    resolver: &Arc<HickoryResolver>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Arc<Provider>>, StartError> {
+    let mut https = HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone());
+    // A reader waits for it.
+    https.patience = SIGN_IN_PATIENCE;
+    let client = HttpsClient::new(https, Arc::clone(resolver) as _, Arc::clone(clock));
+    let client = Arc::new(client.map_err(|e| StartError::Config(e.to_string()))?);
+    let provider = |entry: &config::Oidc| {
+        let settings = ProviderSettings {
+            name: entry.name.clone(),
+            issuer: entry.issuer.clone(),
+            client_id: entry.client_id.clone(),
+            secret: client_secret(entry)?,
+            domains: entry.domains.clone(),
+        };
+        Ok(Arc::new(Provider::new(settings, Arc::clone(&client) as _)))
+    };
+    config.portal.oidc.iter().map(provider).collect()
+}
+
+/// The secret in `client_secret_file`: its first line.
+fn client_secret(entry: &config::Oidc) -> Result<Zeroizing<String>, StartError> {
+    let path = &entry.client_secret_file;
+    let wrong = |e: &dyn Display| StartError::Config(format!("{}: {e}", path.display()));
+    let file = fs::File::open(path).map_err(|e| wrong(&e))?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(LARGEST_KEY).read_to_string(&mut text).map_err(|e| wrong(&e))?;
+    let secret = text.trim();
+    if secret.is_empty() || secret.contains(char::is_control) {
+        return Err(wrong(&"no client secret: write it there, on one line"));
+    }
+    Ok(Zeroizing::new(secret.to_owned()))
 }
 
 /// Logo and colours.

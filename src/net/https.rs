@@ -7,7 +7,7 @@ use crate::{
         bounded,
         trust::{TrustAnchors, https_config},
     },
-    wire::{Page, Web, WebError, WebPlace},
+    wire::{Api, Page, Question, Web, WebError, WebPlace},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Incoming},
     client::conn::http1,
-    header,
+    header::{self, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
@@ -30,6 +30,7 @@ use std::{
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use zeroize::Zeroizing;
 
 /// Largest body that is read (RFC 8461 §3.3 suggests it for policies).
 const MAX_BODY: usize = 64 * 1024;
@@ -84,7 +85,7 @@ impl HttpsClient {
     }
 
     /// Puts one question, and has `read` take what it wants of the answer, all within the time.
-    async fn ask<T>(
+    async fn exchange<T>(
         &self,
         place: &WebPlace,
         request: Request<Full<Bytes>>,
@@ -247,7 +248,7 @@ impl Web for HttpsClient {
     async fn get(&self, host: &str, path: &str) -> Result<Page, WebError> {
         let place = WebPlace { host: host.to_owned(), port: None, path: path.to_owned() };
         let request = request(Method::GET, &place, None, Bytes::new())?;
-        self.ask(&place, request, page).await
+        self.exchange(&place, request, page).await
     }
 
     async fn post(&self, to: &WebPlace, content_type: &str, body: Bytes) -> Result<u16, WebError> {
@@ -256,7 +257,38 @@ impl Web for HttpsClient {
             status if status.is_success() => Ok(status.as_u16()),
             status => Err(WebError::Status(status.as_u16())),
         };
-        self.ask(to, request, status).await
+        self.exchange(to, request, status).await
+    }
+}
+
+#[async_trait]
+impl Api for HttpsClient {
+    async fn ask(&self, to: &WebPlace, question: Question) -> Result<Page, WebError> {
+        let mut asked = match question.form {
+            Some(form) => {
+                // Zeroed once it is sent.
+                let body = Bytes::from_owner(Secret(form));
+                request(Method::POST, to, Some("application/x-www-form-urlencoded"), body)?
+            }
+            None => request(Method::GET, to, None, Bytes::new())?,
+        };
+        let headers = asked.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(authorization) = question.authorization {
+            let mut value = HeaderValue::from_str(&authorization)
+                .map_err(|_| WebError::Answer("a secret of strange characters".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        self.exchange(to, asked, page).await
+    }
+}
+
+/// Text that is zeroed after use.
+struct Secret(Zeroizing<String>);
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 

@@ -152,6 +152,10 @@ impl Errors {
             self.add(field, text);
         }
     }
+    /// The words of the first.
+    pub(super) fn first(&self) -> Text {
+        self.0.first().map(|(_, text)| text.clone()).unwrap_or_default()
+    }
     pub(super) const fn none(&self) -> bool {
         self.0.is_empty()
     }

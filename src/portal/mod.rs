@@ -12,6 +12,7 @@ mod download;
 mod fault;
 mod form;
 mod guard;
+mod oidc;
 mod pages;
 mod passkey;
 mod password;
@@ -33,6 +34,7 @@ use crate::{
     intake::Door,
     language::Languages,
     mail::{Domain, notice::TemplateError},
+    oidc::Provider,
     vault::Vault,
 };
 use axum::Router;
@@ -64,6 +66,8 @@ pub struct PortalSettings {
     /// Templates that stand in for built-in ones: file name → text. [`Portal::template_names`]
     /// lists the names.
     pub overrides: BTreeMap<String, String>,
+    /// `portal.oidc`: where readers may sign in instead.
+    pub providers: Vec<Arc<Provider>>,
 }
 
 /// The portal, ready to be served.
@@ -89,6 +93,8 @@ struct Desk {
     checks: throttle::Throttle,
     /// What passkeys are asked to sign.
     challenges: passkey::Challenges,
+    /// Sign-ins that are under way elsewhere.
+    trips: oidc::Trips,
     /// Mails on their way that no answer waits for.
     mailing: Arc<tokio::sync::Semaphore>,
     /// One code is checked at a time, so that parallel guesses can't share a try.
@@ -119,6 +125,7 @@ impl Portal {
             codes: throttle::Throttle::default(),
             checks: throttle::Throttle::default(),
             challenges: passkey::Challenges::default(),
+            trips: oidc::Trips::default(),
             mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
             quota: write::Quota::default(),

@@ -24,6 +24,8 @@ pub(super) const STYLE: &str = "style.css";
 pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("page.html", include_str!("templates/page.html")),
     ("form.html", include_str!("templates/form.html")),
+    ("providers.html", include_str!("templates/providers.html")),
+    ("oidc.html", include_str!("templates/oidc.html")),
     ("front.html", include_str!("templates/front.html")),
     ("login.html", include_str!("templates/login.html")),
     ("register.html", include_str!("templates/register.html")),
@@ -55,6 +57,8 @@ pub(super) struct Pages {
     style: String,
     /// Whether the house has a logo of its own.
     logo: bool,
+    /// Names of `portal.oidc`.
+    providers: Vec<String>,
 }
 
 impl Pages {
@@ -81,15 +85,19 @@ impl Pages {
             teach(&mut own, language);
             (language.code().to_owned(), own)
         };
-        let pages = Self {
+        let mut pages = Self {
             templates: settings.languages.iter().map(in_its).collect(),
             languages: Arc::clone(&settings.languages),
             organization: settings.organization.clone(),
             support: settings.support.clone(),
             style: chosen(STYLE, include_str!("assets/style.css")) + &settings.brand.style(),
             logo: settings.brand.logo.is_some(),
+            providers: vec!["sample".to_owned()],
         };
-        pages.try_all().map(|()| pages)
+        pages.try_all()?;
+        let providers = settings.providers.iter().map(|provider| provider.name().to_owned());
+        pages.providers = providers.collect();
+        Ok(pages)
     }
     /// The style sheet.
     pub(super) fn style(&self) -> &str {
@@ -118,6 +126,7 @@ impl Pages {
             title => Value::from(title),
             me => me.unwrap_or_default(),
             tongues => if choice { self.languages() } else { Value::from(Vec::<Value>::new()) },
+            providers => &self.providers,
         };
         let usual = self.languages.usual().code();
         let templates = self.templates.get(visitor.language.code());
@@ -307,6 +316,10 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
             all.push(("check.html", "Genuine?", values));
         }
     }
+    for (url, text) in [("https://provider.example/?a=b", ""), ("", "sample")] {
+        let values = context! { name => "sample", url => url, text => text };
+        all.push(("oidc.html", "Sample", values));
+    }
     let codes: Value = ["abcd-efgh"].into_iter().collect();
     all.push(("recovery.html", "Recovery codes", context! { codes => codes }));
     all.push(("front.html", "Welcome", context! {}));
@@ -390,6 +403,7 @@ mod tests {
             .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
             .collect::<BTreeMap<_, _>>();
         PortalSettings {
+            providers: Vec::new(),
             organization: "Example <Health>".into(),
             support: "help@example.org".into(),
             url: "https://portal.example".into(),
@@ -412,7 +426,7 @@ mod tests {
     fn every_template_has_a_sample_and_renders_as_a_whole_page() {
         let pages = Pages::new(&settings(&[])).unwrap();
         let sampled: BTreeSet<_> = samples().iter().map(|(name, _, _)| *name).collect();
-        let parts = BTreeSet::from(["page.html", "form.html"]);
+        let parts = BTreeSet::from(["page.html", "form.html", "providers.html"]);
         let all: BTreeSet<_> = TEMPLATES.iter().map(|(name, _)| *name).collect();
         assert_eq!(&all - &parts, sampled);
         for (name, title, values) in samples() {

@@ -1,7 +1,7 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
 use super::{
-    Desk, account, brand, check, codes, download, guard, passkey, read, reset, sign_in, write,
+    Desk, account, brand, check, codes, download, guard, oidc, passkey, read, reset, sign_in, write,
 };
 use axum::{
     Router,
@@ -37,6 +37,8 @@ pub(super) enum Page {
     Verify,
     LoginForm,
     Login,
+    OidcGo,
+    OidcBack,
     ResetForm,
     Reset,
     Check,
@@ -67,7 +69,8 @@ pub(super) enum Page {
 /// Methods the portal knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
-    /// GET, and HEAD with it: never changes anything but "opened" on the message page.
+    /// GET, and HEAD with it: never changes anything but "opened" on the message page, and who is
+    /// signed in where a browser comes back from the sign-in elsewhere that it set out for.
     Get,
     /// POST.
     Post,
@@ -100,6 +103,8 @@ pub(super) const ROUTES: &[Route] = &[
     open(Verb::Post, "/verify", Page::Verify),
     open(Verb::Get, "/login", Page::LoginForm),
     open(Verb::Post, "/login", Page::Login),
+    open(Verb::Post, "/login/oidc", Page::OidcGo),
+    open(Verb::Get, "/login/oidc/callback", Page::OidcBack),
     open(Verb::Get, "/reset", Page::ResetForm),
     open(Verb::Post, "/reset", Page::Reset),
     open(Verb::Get, "/check", Page::Check),
@@ -172,6 +177,8 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::Verify => post(codes::verify),
         Page::LoginForm => get(sign_in::login_form),
         Page::Login => post(sign_in::login),
+        Page::OidcGo => post(oidc::go),
+        Page::OidcBack => get(oidc::back),
         Page::ResetForm => get(reset::form),
         Page::Reset => post(reset::reset),
         Page::Check => get(check::check),

@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 type Answer = Result<Response, Fault>;
 
 /// Whether a grant still opens.
-fn live(grant: &Grant, now: Timestamp) -> bool {
+pub(super) fn live(grant: &Grant, now: Timestamp) -> bool {
     grant.state == GrantState::Live && now < grant.expires
 }
 fn to_message(grant: &Grant) -> String {
@@ -38,7 +38,7 @@ fn to_message(grant: &Grant) -> String {
 
 impl Desk {
     /// The grant of a link's token.
-    async fn grant_of(&self, token: &str) -> Result<Option<Grant>, Fault> {
+    pub(super) async fn grant_of(&self, token: &str) -> Result<Option<Grant>, Fault> {
         let Some(token) = LinkToken::parse(token) else { return Ok(None) };
         Ok(self.vault.people.grant_by_token(&token.hash()).await?)
     }

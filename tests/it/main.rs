@@ -30,6 +30,7 @@ mod metrics;
 mod mta_sts;
 mod mutual_tls;
 mod no_plaintext;
+mod oidc;
 mod policy_tools;
 mod probe;
 mod queue_orders;

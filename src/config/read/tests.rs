@@ -140,6 +140,12 @@ url = "https://mail.example.org/secure/"
 retention = "1w"
 max_reply_size = "1 GiB"
 refuse_files = ["*.EXE"]
+[[portal.oidc]]
+name = "Clinic account"
+issuer = "https://id.example.org/realms/a/"
+client_id = "restante"
+client_secret_file = "oidc.secret"
+domains = ["Clinic.Example"]
 [log]
 format = "json"
 "#;
@@ -169,6 +175,43 @@ format = "json"
     assert_eq!(config.portal.retention, SignedDuration::from_hours(7 * 24));
     assert_eq!(config.portal.max_reply_size, 1 << 30);
     assert_eq!(config.portal.refuse_files, ["*.exe"]);
+    let oidc = Oidc {
+        name: "Clinic account".to_owned(),
+        issuer: "https://id.example.org/realms/a/".to_owned(),
+        client_id: "restante".to_owned(),
+        client_secret_file: file("oidc.secret"),
+        domains: vec!["clinic.example".parse().unwrap()],
+    };
+    assert_eq!(config.portal.oidc, [oidc.clone()], "the issuer letter by letter");
+    assert_eq!(parse(&config.to_toml()).unwrap().portal.oidc, [oidc], "as it is shown");
+}
+
+#[test]
+fn providers_of_identities_are_named_whole_and_once() {
+    let entry = |name: &str, issuer: &str| {
+        format!(
+            "[[portal.oidc]]\nname = {name:?}\nissuer = {issuer:?}\nclient_id = \"c\"\n\
+             client_secret_file = \"s\"\n"
+        )
+    };
+    let google = "https://accounts.google.com";
+    assert_eq!(parse(&entry("Google", google)).unwrap().portal.oidc.len(), 1);
+    let rows = [
+        ("[[portal.oidc]]\nname = \"a\"".to_owned(), "`oidc` needs `issuer`"),
+        (entry("", google), "`oidc` needs `name`"),
+        (entry("Google", google).repeat(2), "two providers are called Google"),
+        ((0..9).map(|n| entry(&n.to_string(), google)).collect(), "more than 8 providers"),
+        (entry("a", "http://id.example.org"), "no issuer: write \"https://accounts.google.com\""),
+        (entry("a", "id.example.org"), "no issuer"),
+        (entry("a", "https://id.example.org?x=y"), "no issuer"),
+        (entry("a", "https://login.microsoftonline.com/common/v2.0"), "that of one tenant"),
+        (entry("a", "https://login.microsoftonline.com/{tenantid}/v2.0"), "that of one tenant"),
+        ("[portal]\noidc = \"Google\"".to_owned(), "is a list of tables"),
+    ];
+    for (text, expected) in rows {
+        let error = parse(&text).unwrap_err().join("\n");
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }
 
 #[test]

@@ -26,7 +26,17 @@ const fn method(verb: Verb) -> &'static str {
 
 #[test]
 fn the_table_opens_what_the_interface_opens_and_no_more() {
-    let open = ["/", "/m/{token}", "/login", "/register", "/verify", "/reset", "/check"];
+    let open = [
+        "/",
+        "/m/{token}",
+        "/login",
+        "/login/oidc",
+        "/login/oidc/callback",
+        "/register",
+        "/verify",
+        "/reset",
+        "/check",
+    ];
     for route in ROUTES {
         let expected = if open.contains(&route.path) || route.path.starts_with("/assets/") {
             Access::Open

@@ -28,6 +28,9 @@ const ROWS: &[Row] = &[
     ("POST", "/verify", 303, 303, 303),
     ("GET", "/login", 200, 303, 303),
     ("POST", "/login", 422, 422, 422),
+    // No provider is configured here; a browser that set out for none comes back from none.
+    ("POST", "/login/oidc", 404, 404, 404),
+    ("GET", "/login/oidc/callback", 422, 422, 422),
     ("GET", "/reset", 200, 200, 200),
     ("POST", "/reset", 422, 422, 422),
     ("GET", "/check", 200, 200, 200),

@@ -4,6 +4,7 @@ use super::{
     assert_errors_are_bound,
     world::{Browser, PASSWORD, World, registration},
 };
+use jiff::SignedDuration;
 
 const ANN: &str = "ann@clinic.example";
 const MAIL: &[u8] =
@@ -132,6 +133,8 @@ async fn a_code_comes_in_the_language_of_who_asks_for_it() {
     let kept = world.keep(ANN, MAIL).await;
     world.registered(ANN, &kept).await;
     let mut browser = world.browser();
+    // The newest mail is told by its time.
+    world.clock.forward(SignedDuration::from_secs(1));
     browser.get("/?lang=fr").await;
     let sent = browser.post("/reset", &[("email", ANN)]).await;
     assert_eq!(sent.status, 303);

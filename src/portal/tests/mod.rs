@@ -7,6 +7,7 @@ mod equal;
 mod headers;
 mod journeys;
 mod languages;
+mod oidc;
 mod reading;
 mod second;
 mod uploads;

@@ -10,6 +10,7 @@ use crate::{
         notice::{Letterhead, Templates},
         parts::Indexer,
     },
+    oidc::Provider,
     policies::Policies,
     policy::{Level, PolicyRef, PolicySet, Reason, RuleVerdict, SourceFile, Why},
     seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
@@ -112,6 +113,10 @@ impl World {
         Self::at("http://portal.test")
     }
     pub(super) fn at(url: &str) -> Self {
+        Self::with_providers(url, Vec::new())
+    }
+    /// A portal where readers may also sign in elsewhere.
+    pub(super) fn with_providers(url: &str, providers: Vec<Arc<Provider>>) -> Self {
         let clock = Arc::new(Hands(Mutex::new("2026-11-22T10:00:00Z".parse().unwrap())));
         let store = MemoryStore::new();
         let head = Letterhead {
@@ -143,6 +148,7 @@ impl World {
             brand: super::super::Brand::default(),
             languages: Arc::new(Languages::new("en", &[]).unwrap()),
             overrides: BTreeMap::new(),
+            providers,
         };
         let portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
         let dial = serve(portal.router());

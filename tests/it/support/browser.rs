@@ -57,6 +57,8 @@ impl Driver {
         let mut capabilities = Map::new();
         capabilities.insert("goog:chromeOptions".to_owned(), options);
         capabilities.insert("browserName".to_owned(), Value::from("chrome"));
+        // Hosts of a test have certificates of the test.
+        capabilities.insert("acceptInsecureCerts".to_owned(), Value::from(true));
         ClientBuilder::rustls()
             .expect("TLS")
             .capabilities(capabilities)

@@ -181,7 +181,7 @@ impl Drop for Sink {
     }
 }
 
-fn server_config(leaf: &Leaf) -> Arc<ServerConfig> {
+pub fn server_config(leaf: &Leaf) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(&leaf.chain).expect("chain");
     let chain: Vec<_> = chain.collect::<Result<_, _>>().expect("chain");
     let key = PrivateKeyDer::from_pem_file(&leaf.key).expect("key");

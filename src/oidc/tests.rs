@@ -1,0 +1,249 @@
+//! With a provider that lies.
+
+use super::{testing::*, *};
+use serde_json::{Value, json};
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().unwrap()
+}
+fn trip() -> Trip {
+    Trip {
+        state: "state".to_owned(),
+        nonce: "nonce".to_owned(),
+        verifier: Zeroizing::new("v".repeat(43)),
+        redirect: "https://portal.example/login/oidc/callback".to_owned(),
+    }
+}
+/// A whole sign-in there.
+async fn sign_in(op: &Op, provider: &Provider, now: Timestamp) -> Result<Person, OidcError> {
+    let trip = trip();
+    let url = provider.leading(&trip, now).await?;
+    let (code, state) = op.signs_in(&url);
+    assert_eq!(state, trip.state);
+    provider.person(&code, &trip, now).await
+}
+
+#[tokio::test]
+async fn a_token_of_each_kind_names_the_mailbox() {
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    let ann = Person {
+        address: "ann@clinic.example".parse().unwrap(),
+        first_name: "Ann".to_owned(),
+        last_name: "Ode".to_owned(),
+    };
+    for signer in [Signer::Rsa, Signer::P256, Signer::Ed25519] {
+        op.says(signer, |_, _| {});
+        assert_eq!(sign_in(&op, &provider, now()).await.as_ref(), Ok(&ann), "{signer:?}");
+    }
+    let asked = op.asked();
+    let times = |place: &str| asked.iter().filter(|asked| asked.ends_with(place)).count();
+    assert_eq!((times("openid-configuration"), times("/keys"), times("/token")), (1, 1, 3));
+    op.set_metadata("token_endpoint_auth_methods_supported", Value::Null);
+    op.set_metadata("token_endpoint_auth_methods_supported", json!([]));
+    assert!(sign_in(&op, &op.provider(&[]), now()).await.is_ok(), "by the Authorization field");
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_right_in_one_thing_is_not_taken() {
+    let rows: Vec<(Signer, Bend, &str)> = vec![
+        (Signer::P256, |_, c| c["iss"] = json!("https://evil.test"), "another issuer"),
+        (Signer::P256, |_, c| c["iss"] = json!(format!("{ISSUER}/")), "another issuer"),
+        (Signer::P256, |_, c| c["aud"] = json!("somebody"), "aud"),
+        (Signer::P256, |_, c| c["aud"] = json!([CLIENT, "somebody"]), "aud"),
+        (Signer::P256, |_, c| c["aud"] = json!([]), "aud"),
+        (Signer::P256, |_, c| c["azp"] = json!("somebody"), "azp"),
+        (Signer::P256, |_, c| c["nonce"] = json!("another"), "nonce"),
+        (Signer::P256, |_, c| c["nonce"] = Value::Null, "nonce"),
+        (Signer::P256, |_, c| c["exp"] = json!(now().as_second() - 61), "time is over"),
+        (Signer::P256, |_, c| c["exp"] = json!(-1e308), "time is over"),
+        (Signer::P256, |_, c| c["exp"] = json!("tomorrow"), "claims"),
+        (Signer::P256, |_, c| c["iat"] = json!(now().as_second() + 61), "another time"),
+        (Signer::P256, |_, c| c["iat"] = json!(now().as_second() - 3600), "another time"),
+        (Signer::P256, |_, c| c["nbf"] = json!(now().as_second() + 61), "another time"),
+        (Signer::P256, |_, c| c["sub"] = json!(""), "names nobody"),
+        (Signer::P256, |_, c| c["email"] = Value::Null, "no e-mail address"),
+        (Signer::P256, |_, c| c["email"] = json!("ann"), "no e-mail address"),
+        (Signer::P256, |_, c| c["email"] = json!("a@b.example, c@d.example"), "no e-mail address"),
+        (Signer::P256, |_, c| c["email_verified"] = json!(false), "not verified"),
+        (Signer::P256, |_, c| c["email_verified"] = Value::Null, "not verified"),
+        (Signer::P256, |_, c| c["email_verified"] = json!("true"), "not verified"),
+        (
+            Signer::P256,
+            |_, c| {
+                c["email_verified"] = Value::Null;
+                c["xms_edov"] = json!(true);
+            },
+            "not verified",
+        ),
+        (Signer::Nobody, |_, _| {}, "algorithm is not one"),
+        (Signer::Nobody, |h, _| h["alg"] = json!("None"), "algorithm is not one"),
+        (Signer::Nobody, |h, _| h["alg"] = json!("ES256"), "not signed"),
+        (Signer::HmacOfPublicKey, |_, _| {}, "algorithm is not one"),
+        (Signer::HmacOfPublicKey, |h, _| h["alg"] = json!("RS256"), "not signed"),
+        (Signer::P256, |h, _| h["alg"] = json!("RS256"), "key is not of its algorithm"),
+        (Signer::P256, |h, _| h["kid"] = json!("rsa"), "key is not of its algorithm"),
+        (Signer::Rsa, |h, _| h["alg"] = json!("PS256"), "algorithm is not one"),
+        (Signer::Rsa, |h, _| h["kid"] = json!("for-encryption"), "not among"),
+        (Signer::Rsa, |h, _| h["kid"] = json!("for-pss"), "not among"),
+        (Signer::P256, |h, _| h["kid"] = json!("off-curve"), "not among"),
+        (Signer::P256, |h, _| h["kid"] = json!("unknown"), "not among"),
+        (Signer::P256, |h, _| h["kid"] = Value::Null, "not among"),
+        (Signer::P256, |h, _| h["crit"] = json!(["b64"]), "crit"),
+        (Signer::P256, |h, _| h["jwk"] = json!({"kty": "EC"}), ""),
+        (Signer::Stranger, |_, _| {}, "not signed"),
+        (Signer::P256, |_, c| c["given_name"] = json!("x".repeat(40_000)), "no token"),
+    ];
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    for (number, (signer, bend, why)) in rows.into_iter().enumerate() {
+        op.says(signer, bend);
+        match sign_in(&op, &provider, now()).await {
+            Ok(_) => assert_eq!(why, "", "row {number} was taken"),
+            Err(OidcError::Refused(text)) => {
+                assert!(!why.is_empty() && text.contains(why), "row {number}: {text}, not {why}");
+            }
+            Err(OidcError::Down(text)) => panic!("row {number}: {text}"),
+        }
+    }
+    for leeway in [0, 59] {
+        op.says(Signer::P256, |_, _| {});
+        op.set_now(now() + SignedDuration::from_secs(leeway));
+        assert!(sign_in(&op, &provider, now()).await.is_ok(), "clocks differ by {leeway} s");
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_good_once_and_for_who_has_set_out() {
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    let url = provider.leading(&trip(), now()).await.unwrap();
+    let (code, _) = op.signs_in(&url);
+    assert!(provider.person(&code, &trip(), now()).await.is_ok());
+    let again = provider.person(&code, &trip(), now()).await;
+    assert!(matches!(&again, Err(OidcError::Refused(text)) if text.contains("400")), "{again:?}");
+    let (code, _) = op.signs_in(&url);
+    let thief = Trip { verifier: Zeroizing::new("w".repeat(43)), ..trip() };
+    let stolen = provider.person(&code, &thief, now()).await;
+    assert!(matches!(stolen, Err(OidcError::Refused(_))), "PKCE: {stolen:?}");
+}
+
+#[tokio::test]
+async fn whose_addresses_a_provider_may_speak_for() {
+    let microsoft = "https://login.microsoftonline.com/9188040d/v2.0";
+    let mail: Bend = |_, c| c["email"] = json!("ann@gmail.com");
+    let hosted: Bend = |_, c| c["hd"] = json!("clinic.example");
+    let owned: Bend = |_, c| {
+        c["email_verified"] = Value::Null;
+        c["xms_edov"] = json!("1");
+    };
+    let not_owned: Bend = |_, c| {
+        c["email_verified"] = Value::Null;
+        c["xms_edov"] = json!(false);
+    };
+    let rows: [(&str, &[&str], Bend, bool, &str); 9] = [
+        (ISSUER, &[], |_, _| {}, true, "any that is verified"),
+        (ISSUER, &["clinic.example"], |_, _| {}, true, "a domain that is named"),
+        (ISSUER, &["other.example"], |_, _| {}, false, "one that is not"),
+        (GOOGLE, &[], |_, _| {}, false, "Google, of an address at somebody else's"),
+        (GOOGLE, &[], mail, true, "Google, of its own"),
+        (GOOGLE, &[], hosted, true, "Google, of an organisation's"),
+        (GOOGLE, &["clinic.example"], |_, _| {}, true, "Google, where the operator says so"),
+        (microsoft, &[], owned, true, "Microsoft, of a domain whose owner is known"),
+        (microsoft, &[], not_owned, false, "Microsoft, of any other"),
+    ];
+    for (issuer, domains, bend, may, what) in rows {
+        let op = Op::new(now());
+        op.says(Signer::P256, bend);
+        let provider = op.provider_of(issuer, domains);
+        let done = sign_in(&op, &provider, now()).await;
+        assert_eq!(done.is_ok(), may, "{what}: {done:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_provider_says_of_itself_must_be_right() {
+    let rows = [
+        ("issuer", json!("https://op.test/realm/"), "another issuer"),
+        ("issuer", json!("https://op.test/{tenantid}/v2.0"), "another issuer"),
+        ("token_endpoint", json!("http://op.test/token"), "without https"),
+        ("jwks_uri", json!("https://op.test@evil.test/"), "without https"),
+        ("authorization_endpoint", json!("javascript:alert(1)"), "without https"),
+        ("authorization_endpoint", json!("https://op.test/\r\nSet-Cookie: a=b"), "without https"),
+        ("jwks_uri", Value::Null, "no configuration"),
+    ];
+    for (key, value, why) in rows {
+        let op = Op::new(now());
+        let provider = op.provider(&[]);
+        op.set_metadata(key, value.clone());
+        match provider.leading(&trip(), now()).await {
+            Err(OidcError::Down(text)) => assert!(text.contains(why), "{key} {value}: {text}"),
+            other => panic!("{key} {value}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_is_left_alone_for_a_while_and_new_keys_are_found() {
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    assert_eq!(provider.health(), None);
+    op.set_down(&["/realm/.well-known/openid-configuration"]);
+    for _ in 0..5 {
+        assert!(matches!(provider.leading(&trip(), now()).await, Err(OidcError::Down(_))));
+    }
+    assert_eq!(op.asked().len(), 1, "not asked again at once");
+    assert!(matches!(provider.health(), Some(Err(OidcError::Down(_)))));
+    op.set_down(&[]);
+    let later = now() + REST;
+    assert!(provider.leading(&trip(), later).await.is_ok());
+    assert_eq!(provider.health(), Some(Ok(())));
+    op.set_now(later);
+    let keys = op.own_keys();
+    op.set_keys(json!({"keys": []}));
+    let refused = sign_in(&op, &provider, later).await;
+    assert!(matches!(&refused, Err(OidcError::Refused(text)) if text.contains("not among")));
+    op.set_keys(keys);
+    op.asked();
+    for _ in 0..5 {
+        assert!(sign_in(&op, &provider, later).await.is_err());
+    }
+    assert!(
+        !op.asked().contains(&"/keys".to_owned()),
+        "no key that is unknown fetches them at will"
+    );
+    let later = later + REST;
+    op.set_now(later);
+    assert!(sign_in(&op, &provider, later).await.is_ok(), "new keys are taken");
+    for bad in [json!([]), json!({"keys": 7}), json!({})] {
+        op.set_keys(bad.clone());
+        let fresh = op.provider(&[]);
+        let done = sign_in(&op, &fresh, later).await;
+        assert!(matches!(done, Err(OidcError::Down(_))), "{bad}: {done:?}");
+    }
+}
+
+#[test]
+fn places_are_https_and_plain() {
+    for (url, host, port, path) in [
+        ("https://op.test", "op.test", None, "/"),
+        ("https://OP.test:8443/a?b=c", "op.test", Some(8443), "/a?b=c"),
+        ("https://[::1]:9/x", "::1", Some(9), "/x"),
+    ] {
+        let place = WebPlace { host: host.to_owned(), port, path: path.to_owned() };
+        assert_eq!(place_of(url), Some(place), "{url}");
+    }
+    for wrong in
+        ["http://op.test", "https://", "https://a@b", "https://a:b/", "https://a/\nb", "op"]
+    {
+        assert_eq!(place_of(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    let shown = format!("{provider:?} {:?} {:?}", trip(), basic("a", "b"));
+    assert!(!shown.contains(SECRET) && !shown.contains("vvv"), "{shown}");
+}
