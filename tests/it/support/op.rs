@@ -1,4 +1,4 @@
-//! A small provider of identities (OpenID Connect) with TLS: whoever presses its button signs in as
+//! A small provider of identities (`OpenID` Connect) with TLS: whoever presses its button signs in as
 //! the one it knows.
 
 use super::{pki::Leaf, sink::server_config};
@@ -125,7 +125,7 @@ fn request(stream: &mut impl Read) -> Option<(String, String, String)> {
 }
 
 fn fields(text: &str) -> Fields {
-    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 fn text(bytes: impl AsRef<[u8]>) -> String {
     BASE64URL_NOPAD.encode(bytes.as_ref())
