@@ -140,12 +140,6 @@ url = "https://mail.example.org/secure/"
 retention = "1w"
 max_reply_size = "1 GiB"
 refuse_files = ["*.EXE"]
-[[portal.oidc]]
-name = "Clinic account"
-issuer = "https://id.example.org/realms/a/"
-client_id = "restante"
-client_secret_file = "oidc.secret"
-domains = ["Clinic.Example"]
 [log]
 format = "json"
 "#;
@@ -175,14 +169,27 @@ format = "json"
     assert_eq!(config.portal.retention, SignedDuration::from_hours(7 * 24));
     assert_eq!(config.portal.max_reply_size, 1 << 30);
     assert_eq!(config.portal.refuse_files, ["*.exe"]);
+}
+
+#[test]
+fn a_provider_of_identities_arrives_and_is_shown() {
+    let text = r#"
+[[portal.oidc]]
+name = "Clinic account"
+issuer = "https://id.example.org/realms/a/"
+client_id = "restante"
+client_secret_file = "oidc.secret"
+domains = ["Clinic.Example"]
+"#;
+    let config = parse(text).unwrap();
     let oidc = Oidc {
         name: "Clinic account".to_owned(),
         issuer: "https://id.example.org/realms/a/".to_owned(),
         client_id: "restante".to_owned(),
-        client_secret_file: file("oidc.secret"),
+        client_secret_file: Path::new("/etc/restante/oidc.secret").to_owned(),
         domains: vec!["clinic.example".parse().unwrap()],
     };
-    assert_eq!(config.portal.oidc, [oidc.clone()], "the issuer letter by letter");
+    assert_eq!(config.portal.oidc, std::slice::from_ref(&oidc), "the issuer letter by letter");
     assert_eq!(parse(&config.to_toml()).unwrap().portal.oidc, [oidc], "as it is shown");
 }
 

@@ -181,6 +181,41 @@ async fn a_post_carries_its_body_and_wants_a_2xx() {
 }
 
 #[tokio::test]
+async fn a_question_is_put_with_its_secrets_and_follows_nothing() {
+    for (says, outcome) in [
+        ("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{}", Ok("{}")),
+        (
+            "HTTP/1.1 302 Go\r\nLocation: https://evil.test/\r\nContent-Length: 0\r\n\r\n",
+            Err(WebError::Status(302)),
+        ),
+        ("HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\n{}", Err(WebError::Status(400))),
+    ] {
+        let (settings, heard) = server(says.as_bytes().to_vec()).await;
+        let to = WebPlace {
+            host: "mta-sts.a.test".to_owned(),
+            port: Some(settings.port),
+            path: "/token".to_owned(),
+        };
+        let secret = |text: &str| Some(Zeroizing::new(text.to_owned()));
+        let question =
+            Question { form: secret("code=a&b=the end"), authorization: secret("Basic eA==") };
+        assert_eq!(format!("{question:?}"), "Question(..)");
+        let page = Api::ask(&client(settings, loopback()), &to, question).await;
+        assert_eq!(page.map(|page| page.body), outcome.map(Bytes::from));
+        let heard = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+        for part in [
+            "POST /token HTTP/1.1\r\n",
+            "\r\ncontent-type: application/x-www-form-urlencoded\r\n",
+            "\r\naccept: application/json\r\n",
+            "\r\nauthorization: Basic eA==\r\n",
+            "\r\n\r\ncode=a&b=the end",
+        ] {
+            assert!(heard.contains(part), "{part} is not in {heard}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn where_it_goes_is_guarded() {
     let (settings, heard) = server(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()).await;
     let guarded =

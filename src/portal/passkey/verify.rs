@@ -47,6 +47,8 @@ const COPIED: u8 = 0x10;
 /// What a challenge was made for; it is good for nothing else.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
+    /// By whoever holds a passkey: before sign-in there is no session to bind it to. That a stranger's
+    /// answer is not sent by the reader's browser, the origin of the form sees to.
     SignIn,
     /// By the session that adds it.
     Add(TokenHash),

@@ -174,7 +174,7 @@ async fn who_did_not_set_out_does_not_come_back() {
     let mut other = world.browser();
     let other_url = set_out(&mut other, None).await;
     let (_, other_state) = op.signs_in(&other_url);
-    let short = &state[..20];
+    let short = state.get(..20).unwrap();
     let rows: [(&str, bool, String); 7] = [
         ("another browser (sign-in forced upon it)", false, back(&code, &state)),
         ("another trip's state", true, back(&code, &other_state)),

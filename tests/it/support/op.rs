@@ -1,4 +1,4 @@
-//! A small provider of identities (OpenID Connect) with TLS: whoever presses its button signs in as
+//! A small provider of identities (`OpenID` Connect) with TLS: whoever presses its button signs in as
 //! the one it knows.
 
 use super::{pki::Leaf, sink::server_config};
