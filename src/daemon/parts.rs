@@ -7,7 +7,7 @@ use crate::{
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
     intake::Door,
-    language::{CatalogueFile, Languages},
+    language::{CatalogueFile, ENGLISH, Languages},
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
@@ -261,7 +261,9 @@ fn texts(config: &Config) -> Result<Spoken, StartError> {
     let files = config.portal.languages.iter().map(|path| catalogue(path));
     let files = files.collect::<Result<Vec<_>, _>>()?;
     let wrong = |key: &str, e: &dyn Display| StartError::Config(format!("{key}: {e}"));
-    let languages = Languages::new(&config.portal.language, &files)
+    let all = Languages::new(ENGLISH, &files).map_err(|e| StartError::Config(e.to_string()))?;
+    let languages = all
+        .speaking_first(&config.portal.language)
         .map(Arc::new)
         .map_err(|e| wrong("portal.language", &e))?;
     let mailed_in = languages

@@ -101,10 +101,8 @@ impl Language {
             Text::Message(key, values) => {
                 let values: Vec<_> =
                     values.iter().map(|(name, value)| (*name, self.say(value), value)).collect();
-                let count = values.iter().find_map(|(name, _, value)| match value {
-                    Text::Count(count) if *name == "count" => Some(*count),
-                    _ => None,
-                });
+                let count = values.iter().find(|(name, _, _)| *name == "count");
+                let count = count.and_then(|(_, _, value)| value.count());
                 let find = |name: &str| {
                     values.iter().find(|(n, _, _)| *n == name).map(|(_, said, _)| said.as_str())
                 };
@@ -293,7 +291,8 @@ impl Reading<'_> {
         numbers
     }
     fn messages(&mut self, value: Option<&Value>) -> BTreeMap<String, Phrase> {
-        let Some(table) = value.map_or(Some(&toml::Table::new()), Value::as_table).cloned() else {
+        let Some(value) = value else { return BTreeMap::new() };
+        let Some(table) = value.as_table().cloned() else {
             self.wrong("messages", "write a table: [messages]");
             return BTreeMap::new();
         };

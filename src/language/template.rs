@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Columns of text in a mail.
 const COLUMNS: usize = 72;
 
-/// Teaches an environment one language: `t`, the filter `wrap`, and the names `lang` and `language_name`.
+/// Teaches an environment one language: `t`, the filter `wrap`, and the name `lang`.
 pub(crate) fn teach(env: &mut Environment<'static>, language: &Arc<Language>) {
     env.add_global("lang", language.code());
     let own = Arc::clone(language);
@@ -26,7 +26,7 @@ pub(crate) fn teach(env: &mut Environment<'static>, language: &Arc<Language>) {
         }
         None => escape_formatter(out, state, value),
     });
-    env.add_filter("wrap", |text: &str| wrapped(text));
+    env.add_filter("wrap", |text: &str, indent: Option<usize>| wrapped(text, indent));
 }
 
 fn html(state: &State<'_, '_>) -> bool {
@@ -83,14 +83,18 @@ fn escaped(text: &str) -> String {
 }
 
 /// A paragraph in lines that every mail program shows whole; a word that is longer stands alone.
-/// Spaces that do not break stay inside their line.
-pub(super) fn wrapped(text: &str) -> String {
+/// Spaces that do not break stay inside their line. Lines but the first are set in by `indent`,
+/// which the first has already.
+pub(super) fn wrapped(text: &str, indent: Option<usize>) -> String {
+    let indent = indent.unwrap_or_default().min(COLUMNS / 2);
+    let columns = COLUMNS - indent;
     let mut out = String::with_capacity(text.len() + 8);
     let mut column = 0;
     for word in text.split([' ', '\n']).filter(|word| !word.is_empty()) {
         let width = word.chars().count();
-        if column > 0 && column + 1 + width > COLUMNS {
+        if column > 0 && column + 1 + width > columns {
             out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
             column = 0;
         } else if column > 0 {
             out.push(' ');

@@ -69,10 +69,10 @@ fn literal(text: &str) -> String {
 fn said() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (_, text) in templates() {
-        for (at, _) in text.match_indices("t(\"") {
-            let before = text[..at].chars().next_back();
-            if before.is_none_or(|c| !c.is_alphanumeric() && c != '_') {
-                found.insert(literal(&text[at + 3..]));
+        let pieces: Vec<_> = text.split("t(\"").collect();
+        for (before, key) in pieces.iter().zip(pieces.iter().skip(1)) {
+            if !before.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                found.insert(literal(key));
             }
         }
     }
@@ -85,9 +85,8 @@ fn said() -> BTreeSet<String> {
         let code: Vec<_> =
             shipped.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         let code = code.join("\n");
-        for (at, _) in code.match_indices("say!(") {
-            let rest = code[at + 5..].trim_start();
-            if let Some(rest) = rest.strip_prefix('"') {
+        for rest in code.split("say!(").skip(1) {
+            if let Some(rest) = rest.trim_start().strip_prefix('"') {
                 found.insert(literal(rest));
             }
         }
@@ -114,20 +113,12 @@ fn every_text_has_its_words_in_every_language_and_no_words_are_left_over() {
 /// What a template says itself: its text without what is filled in, and the words of attributes
 /// that are shown or read out.
 fn own_words(template: &str) -> Vec<String> {
-    let mut plain = String::new();
-    let mut rest = template;
-    while let Some(at) =
-        rest.find("{%").into_iter().chain(rest.find("{{")).chain(rest.find("{#")).min()
-    {
-        plain.push_str(&rest[..at]);
-        let end = match &rest[at..at + 2] {
-            "{%" => "%}",
-            "{{" => "}}",
-            _ => "#}",
-        };
-        rest = &rest[at + rest[at..].find(end).unwrap() + 2..];
+    let mut plain = template.to_owned();
+    for (begin, end) in [("{#", "#}"), ("{%", "%}"), ("{{", "}}")] {
+        let mut pieces = plain.split(begin);
+        let first = pieces.next().unwrap().to_owned();
+        plain = pieces.fold(first, |kept, piece| kept + piece.split_once(end).unwrap().1);
     }
-    plain.push_str(rest);
     let mut words = Vec::new();
     for piece in plain.split('<') {
         let (tag, text) = piece.split_once('>').unwrap_or(("", piece));
@@ -191,12 +182,9 @@ fn translations_are_set_as_their_readers_expect() {
     for (name, text) in BUILT_IN.into_iter().skip(1) {
         let table: toml::Table = text.parse().unwrap();
         for (key, value) in table["messages"].as_table().unwrap() {
-            let forms: Vec<&str> = match value {
-                toml::Value::Table(forms) => {
-                    forms.values().filter_map(toml::Value::as_str).collect()
-                }
-                value => vec![value.as_str().unwrap()],
-            };
+            let forms = value.as_table().map(|forms| forms.values().collect());
+            let forms: Vec<&toml::Value> = forms.unwrap_or_else(|| vec![value]);
+            let forms = forms.into_iter().map(|form| form.as_str().unwrap());
             for said in forms {
                 let wrong = |what: &str| panic!("{name}: {key:?}: {said:?}: {what}");
                 if said.trim() != said || said.contains("  ") || said.contains(['"', '\'']) {
@@ -214,11 +202,11 @@ fn translations_are_set_as_their_readers_expect() {
                         wrong("Spanish quotes")
                     }
                     "fr.toml" => {
-                        let before = said.char_indices().filter(|(_, c)| "?!:;»".contains(*c));
-                        for (at, _) in before {
-                            if !said[..at].ends_with('\u{202f}') {
-                                wrong("a narrow no-break space is missing");
-                            }
+                        let after = said.chars().skip(1);
+                        let bare =
+                            |(before, c): (char, char)| "?!:;»".contains(c) && before != '\u{202f}';
+                        if said.chars().zip(after).any(bare) {
+                            wrong("a narrow no-break space is missing");
                         }
                         if said.contains(['“', '”']) || said.contains("« ") {
                             wrong("French quotes");
@@ -421,12 +409,14 @@ fn templates_speak_and_escape() {
 
 #[test]
 fn paragraphs_are_broken_where_mail_programs_would_cut() {
-    let text = wrapped(&format!("{} {} end", "word ".repeat(30), "x".repeat(100)));
+    let text = wrapped(&format!("{} {} end", "word ".repeat(30), "x".repeat(100)), None);
     assert!(text.lines().all(|line| line.len() <= 72 || !line.contains(' ')), "{text}");
     assert_eq!(text.split_whitespace().count(), 32);
-    assert_eq!(wrapped("a\u{202f}: b"), "a\u{202f}: b");
+    assert_eq!(wrapped("a\u{202f}: b", None), "a\u{202f}: b");
     let all: BTreeMap<&str, &str> = BTreeMap::from([("", ""), ("a  b\nc", "a b c")]);
     for (text, expected) in all {
-        assert_eq!(wrapped(text), expected);
+        assert_eq!(wrapped(text, None), expected);
     }
+    let item = wrapped(&"word ".repeat(20), Some(2));
+    assert_eq!(item.split_once('\n').unwrap().1, "  word word word word word word", "{item}");
 }

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Text {
     /// A message of the catalogue, with what stands in its `{places}`. Made by `say!`.
-    Message(&'static str, Vec<(&'static str, Text)>),
+    Message(&'static str, Vec<(&'static str, Self)>),
     /// The same in every language: a name, an address.
     Verbatim(String),
     /// A number; one named `count` chooses between one and many.
@@ -40,6 +40,10 @@ impl Text {
     /// The same in every language.
     pub fn verbatim(text: impl Into<String>) -> Self {
         Self::Verbatim(text.into())
+    }
+    /// The number, if it is one.
+    pub(super) const fn count(&self) -> Option<u64> {
+        if let Self::Count(count) = self { Some(*count) } else { None }
     }
     /// True if nothing is said.
     pub fn is_empty(&self) -> bool {

@@ -475,6 +475,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn mails_speak_every_language() {
+        let recipient: &Address = &"jane@partner.example".parse().unwrap();
+        let at: Timestamp = "2026-11-22T01:02:03Z".parse().unwrap();
+        let id = QueueId::from_bytes([0x12; 16]);
+        let (templates, head) =
+            (built_in(), Letterhead { subject: None, ..head("Example Health") });
+        for (lang, subject, notice, mailed, changed) in [
+            ("en", "You have a secure message", "22 December 2026", "Your code", "has changed"),
+            ("de", "Sie haben eine sichere", "22. Dezember 2026", "Ihr Code", "wurde geändert"),
+            (
+                "es",
+                "Tiene un mensaje seguro",
+                "22 de diciembre de 2026",
+                "Su código",
+                "ha cambiado",
+            ),
+            ("fr", "Vous avez un message", "22 décembre 2026", "Votre code", "a changé"),
+        ] {
+            let language = Some(lang);
+            let sender = &"bob@example.org".parse().unwrap();
+            let waiting = Waiting {
+                recipient,
+                language,
+                sender_name: Some("Bob"),
+                sender,
+                link: LINK,
+                check: "bcdf-ghjk-mnpr",
+                expires: "2026-12-22T01:02:03Z".parse().unwrap(),
+                at,
+                id,
+            };
+            let waiting = templates.waiting(&head, &waiting).unwrap();
+            let code = CodeMail { recipient, language, code: "314159", minutes: 15, at, id };
+            let code = templates.code(&head, &code).unwrap();
+            let what = &say!("A passkey was added: it lets in without the password.");
+            let change = ChangeMail { recipient, language, what, at, id };
+            let change = templates.changed(&head, &change).unwrap();
+            let subject_of = |mail: &[u8]| Fields::parse(mail).first("Subject").unwrap();
+            assert!(subject_of(&waiting).starts_with(subject), "{}", subject_of(&waiting));
+            for (mail, words) in [(&waiting, notice), (&code, mailed), (&change, changed)] {
+                check_lines(mail);
+                let (text, html) = bodies(mail);
+                assert!(html.contains(words), "{html}");
+                assert!(html.contains(&format!("<html lang=\"{}\">", lang)), "{html}");
+                let short = |line: &str| line.chars().count() <= 78 || !line.trim().contains(' ');
+                assert!(text.lines().all(short), "{text}");
+            }
+        }
+    }
+
     fn built_in() -> Templates {
         Templates::new(&BTreeMap::new()).unwrap()
     }

@@ -386,7 +386,7 @@ fn gallery() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).expect("folder");
-    let german = std::env::var("RESTANTE_GALLERY_LANGUAGE").is_ok_and(|language| language == "de");
+    let german = std::env::var_os("RESTANTE_GALLERY_LANGUAGE").is_some_and(|code| code == "de");
     let seen = walk(if german { "de" } else { "en" }, Some(folder.clone()));
     let mut list =
         "# The portal, page by page\n\nTaken by `RESTANTE_GALLERY=docs/gallery cargo test \

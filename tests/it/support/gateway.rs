@@ -32,6 +32,8 @@ pub struct Settings {
     pub portal_host: String,
     /// Lines put into `[dns]`.
     pub dns: String,
+    /// Lines put into `[organization]`.
+    pub organization: String,
     /// Lines put into `[smtp]`.
     pub smtp: String,
     /// Lines put into `[delivery]`.
@@ -53,6 +55,7 @@ impl Default for Settings {
             watch: "0s",
             portal_host: "127.0.0.1".to_owned(),
             dns: "dnssec = \"off\"".to_owned(),
+            organization: String::new(),
             smtp: String::new(),
             delivery: String::new(),
             notification: String::new(),
@@ -78,6 +81,7 @@ name       = "Example Health"
 domains    = ["example.org"]
 postmaster = "postmaster@example.org"
 support    = "helpdesk@example.org"
+{organization}
 [smtp]
 listen = ["127.0.0.1:0"]
 {smtp}
@@ -102,6 +106,7 @@ url = "http://{portal_host}:{portal}"
 [log]
 level = "{log}"
 "#,
+            organization = self.organization,
             smtp = self.smtp,
             nameservers = nameservers.unwrap_or_default(),
             dns = self.dns,
