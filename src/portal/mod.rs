@@ -10,13 +10,18 @@ mod codes;
 mod download;
 mod fault;
 mod form;
+mod frame;
 mod guard;
+mod markup;
+mod mbox;
 mod pages;
 mod passkey;
 mod password;
+mod picture;
 mod read;
 mod reset;
 mod routes;
+mod search;
 mod second;
 mod session;
 mod show;
@@ -29,6 +34,7 @@ mod write;
 use crate::{
     intake::Door,
     mail::{Domain, notice::TemplateError},
+    seal::TicketKey,
     vault::Vault,
 };
 use axum::Router;
@@ -88,6 +94,10 @@ struct Desk {
     quota: write::Quota,
     /// Letters on their way in, so that they never take all of the door's memory.
     uploads: tokio::sync::Semaphore,
+    /// What opens the frame of a message without a cookie.
+    tickets: TicketKey,
+    /// Where pictures are drawn.
+    studio: picture::Studio,
 }
 
 /// Letters on their way in at one time.
@@ -112,6 +122,8 @@ impl Portal {
             verifying: tokio::sync::Mutex::new(()),
             quota: write::Quota::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
+            tickets: TicketKey::from_random(session::secret()),
+            studio: picture::Studio::default(),
         };
         Ok(Self { desk: Arc::new(desk) })
     }

@@ -31,6 +31,7 @@ mod no_plaintext;
 mod policy_tools;
 mod probe;
 mod queue_orders;
+mod reading;
 mod refusals;
 mod reload;
 mod replay;

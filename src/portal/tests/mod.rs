@@ -2,8 +2,11 @@
 //! sockets.
 mod access;
 mod account;
+mod frame;
 mod journeys;
+mod pictures;
 mod reading;
+mod search;
 mod second;
 mod world;
 mod writing;
