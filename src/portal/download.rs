@@ -84,7 +84,7 @@ pub(super) async fn zip(
 }
 
 /// Never shown in place: saved under its name, and sandboxed should a browser show it all the same.
-fn download(body: Body, name: &str, kind: &'static str) -> Response {
+pub(super) fn download(body: Body, name: &str, kind: &'static str) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -11,8 +11,9 @@ use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
-            STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, ORIGIN,
+            REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+            X_DNS_PREFETCH_CONTROL, X_FRAME_OPTIONS,
         },
     },
     middleware::Next,
@@ -44,14 +45,18 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let access = routes::access(request.method(), request.uri().path(), pattern);
+    if access == Access::Ticket {
+        // Nobody is behind such a request but the holder of the ticket.
+        request.headers_mut().remove(COOKIE);
+    }
     let known = request.extensions().get::<Wish>().cloned();
     let wish = known.unwrap_or_else(|| desk.wish(&request));
     let visitor = match desk.visitor(request.headers(), client, wish).await {
         Ok(visitor) => visitor,
         Err(error) => return Fault::from(error).into_response(),
     };
-    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let access = routes::access(request.method(), request.uri().path(), pattern);
     if access == Access::SignedIn && visitor.account.is_none() {
         return turned_away(request.method());
     }
@@ -168,6 +173,8 @@ fn headers(mut response: Response, asset: bool, https: bool) -> Response {
     // Not "no-referrer": older browsers would name no origin with our own forms either.
     default(REFERRER_POLICY, "same-origin");
     default(X_FRAME_OPTIONS, "DENY");
+    // The hosts of links in mail are nobody's business before a link is followed.
+    default(X_DNS_PREFETCH_CONTROL, "off");
     default(CACHE_CONTROL, if asset { "public, max-age=3600" } else { "no-store" });
     default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     default(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");

@@ -11,14 +11,19 @@ mod codes;
 mod download;
 mod fault;
 mod form;
+mod frame;
 mod guard;
+mod markup;
+mod mbox;
 mod oidc;
 mod pages;
 mod passkey;
 mod password;
+mod picture;
 mod read;
 mod reset;
 mod routes;
+mod search;
 mod second;
 mod session;
 mod show;
@@ -35,6 +40,7 @@ use crate::{
     language::Languages,
     mail::{Domain, notice::TemplateError},
     oidc::Provider,
+    seal::TicketKey,
     vault::Vault,
 };
 use axum::Router;
@@ -105,6 +111,10 @@ struct Desk {
     stage: write::Stage,
     /// Letters on their way in, so that they never take all of the door's memory.
     uploads: tokio::sync::Semaphore,
+    /// What opens the frame of a message without a cookie.
+    tickets: TicketKey,
+    /// Where pictures are drawn.
+    studio: picture::Studio,
 }
 
 /// Letters on their way in at one time.
@@ -131,6 +141,8 @@ impl Portal {
             quota: write::Quota::default(),
             stage: write::Stage::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
+            tickets: TicketKey::from_random(session::secret()),
+            studio: picture::Studio::default(),
         };
         Ok(Self { desk: Arc::new(desk) })
     }

@@ -39,7 +39,10 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("recovery.html", include_str!("templates/recovery.html")),
     ("check.html", include_str!("templates/check.html")),
     ("inbox.html", include_str!("templates/inbox.html")),
+    ("search-form.html", include_str!("templates/search-form.html")),
+    ("search.html", include_str!("templates/search.html")),
     ("message.html", include_str!("templates/message.html")),
+    ("picture.html", include_str!("templates/picture.html")),
     ("print.html", include_str!("templates/print.html")),
     ("write.html", include_str!("templates/write.html")),
     ("sent.html", include_str!("templates/sent.html")),
@@ -329,6 +332,8 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         all.push(("print.html", "Sample", values.clone()));
         all.push(("message.html", "Sample", values));
     }
+    all.extend(super::search::samples().map(|values| ("search.html", "Search", values)));
+    all.extend(super::picture::samples().map(|values| ("picture.html", "Sample", values)));
     all.extend(super::write::samples());
     all
 }
@@ -370,7 +375,10 @@ fn sample_inboxes() -> [Value; 2] {
     };
     let rows: Value = [row(true, true), row(true, false), row(false, true)].into_iter().collect();
     let none: Value = Vec::<Value>::new().into_iter().collect();
-    [context! { messages => rows, older => "id" }, context! { messages => none, older => "" }]
+    [
+        context! { messages => rows, older => "id", query => "" },
+        context! { messages => none, older => "", query => "" },
+    ]
 }
 fn sample_messages() -> [Value; 2] {
     let of = |rich: bool| {
@@ -379,8 +387,8 @@ fn sample_messages() -> [Value; 2] {
             id => "id", subject => "sample", from => "sample", to => "sample", stamp => "2026-11-22",
             date => "22 November 2026", size => "1 kB", expires => "1 January 2027",
             segments => some(context! { text => "sample", href => "https://example.org/" }),
-            cut => rich, html => rich, why => if rich { "sample" } else { "" },
-            attachments => some(context! { number => 1, name => "sample", size => "1 kB" }),
+            cut => rich, html => if rich { "ticket" } else { "" }, why => if rich { "sample" } else { "" },
+            attachments => some(context! { number => 1, name => "sample", size => "1 kB", picture => rich }),
             own => rich, can_reply => rich, can_all => rich, tab => if rich { "sent" } else { "inbox" },
             fates => some(context! { address => "sample", words => "sample", failed => true }),
             thread => some(context! {
@@ -426,7 +434,8 @@ mod tests {
     fn every_template_has_a_sample_and_renders_as_a_whole_page() {
         let pages = Pages::new(&settings(&[])).unwrap();
         let sampled: BTreeSet<_> = samples().iter().map(|(name, _, _)| *name).collect();
-        let parts = BTreeSet::from(["page.html", "form.html", "providers.html"]);
+        let parts =
+            BTreeSet::from(["page.html", "form.html", "providers.html", "search-form.html"]);
         let all: BTreeSet<_> = TEMPLATES.iter().map(|(name, _)| *name).collect();
         assert_eq!(&all - &parts, sampled);
         for (name, title, values) in samples() {

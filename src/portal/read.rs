@@ -1,7 +1,8 @@
 //! The front page, the inbox and the message.
 use super::{
     Desk, Fault,
-    pages::html as html_answer,
+    frame::levelled,
+    markup, picture,
     session::Visitor,
     show, why,
     write::{Origin, fates},
@@ -19,10 +20,7 @@ use crate::{
 use axum::{
     Extension,
     extract::{Path, Query, State},
-    http::{
-        HeaderValue, Method, StatusCode,
-        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_FRAME_OPTIONS},
-    },
+    http::{Method, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Redirect, Response},
 };
 use minijinja::{Value, context};
@@ -34,12 +32,6 @@ use tokio::task::spawn_blocking;
 const MAX_TEXT: usize = 1024 * 1024;
 /// Messages on one page of a list.
 pub(super) const PAGE: usize = 25;
-/// The message's own HTML: shown in a frame of ours, and may do nothing but look. Links open
-/// elsewhere.
-const FRAME_CSP: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
-     style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; \
-     frame-ancestors 'self'";
-
 type Answer = Result<Response, Fault>;
 
 /// `GET /`
@@ -60,6 +52,8 @@ pub(super) async fn style(State(desk): State<Arc<Desk>>) -> Response {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct From {
     pub(super) after: Option<String>,
+    /// What is searched for, in the inbox.
+    pub(super) q: Option<String>,
 }
 
 /// A page of somebody's grants, newest first, of which one more than a page was asked for; and where
@@ -81,6 +75,10 @@ pub(super) async fn inbox(
 ) -> Answer {
     let account = visitor.signed_in()?;
     let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
+    let query = from.q.as_deref().unwrap_or_default().trim();
+    if !query.is_empty() {
+        return desk.search(&visitor, query, after).await;
+    }
     let people = &desk.vault.people;
     let grants = people.grants(Some(&account.address), after, PAGE + 1).await?;
     let (grants, older) = page_of(account, grants);
@@ -89,7 +87,7 @@ pub(super) async fn inbox(
         rows.push(desk.row(&visitor, grant).await?);
     }
     let messages: Value = rows.into_iter().collect();
-    let values = context! { tab => "inbox", messages => messages, older => older };
+    let values = context! { tab => "inbox", messages => messages, older => older, query => "" };
     desk.pages.answer(StatusCode::OK, "inbox.html", say!("Inbox"), &visitor, values)
 }
 
@@ -127,12 +125,17 @@ impl Desk {
         }
     }
     /// A text part, decoded as far as is shown, and whether more follows.
-    async fn text_of(&self, access: &Access, part: &Part) -> Result<(String, bool), Fault> {
+    pub(super) async fn text_of(
+        &self,
+        access: &Access,
+        part: &Part,
+        most: usize,
+    ) -> Result<(String, bool), Fault> {
         // Encoded text is at most three times (and a little for line ends) as long as what it says.
-        let range = bounded(&part.body, MAX_TEXT * 4);
+        let range = bounded(&part.body, most * 4);
         let short = range.end < part.body.end;
         let content = self.vault.read(access, range).await?;
-        let (bytes, cut) = gather(content, part.encoding, MAX_TEXT).await?;
+        let (bytes, cut) = gather(content, part.encoding, most).await?;
         Ok((decode_charset(part.charset.as_deref(), &bytes), cut || short))
     }
     /// The message as text: its own, or else what its HTML says.
@@ -142,15 +145,15 @@ impl Desk {
         index: &PartIndex,
     ) -> Result<(String, bool), Fault> {
         if let Some(part) = index.text() {
-            let (text, cut) = self.text_of(access, part).await?;
+            let (text, cut) = self.text_of(access, part, MAX_TEXT).await?;
             if cut || !text.trim().is_empty() || index.html().is_none() {
                 return Ok((text, cut));
             }
         }
         let Some(part) = index.html() else { return Ok((String::new(), false)) };
-        let (html, cut) = self.text_of(access, part).await?;
-        let text = work(move || mail_parser::decoders::html::html_to_text(&html)).await?;
-        Ok((text, cut))
+        let (html, cut) = self.text_of(access, part, MAX_TEXT).await?;
+        let text = work(move || levelled(&html).map(|level| markup::text(&level))).await?;
+        Ok((text.unwrap_or_default(), cut))
     }
     /// The plain reason why the message came here, if its record still says so.
     async fn why(&self, grant: &Grant) -> Result<Text, Fault> {
@@ -248,6 +251,10 @@ impl Desk {
         let (text, cut) = self.readable(&origin.access, &origin.index).await?;
         let (heading, grant, row) = (origin.heading(), origin.grant(), &origin.row);
         let to = Some(origin.addressed()).filter(|to| !to.is_empty());
+        let html = match origin.index.html() {
+            Some(_) => self.ticket(visitor, grant.id)?,
+            None => String::new(),
+        };
         let values = context! {
             id => grant.id.to_string(),
             subject => Value::from(heading.shown()),
@@ -259,7 +266,7 @@ impl Desk {
             expires => show::day(grant.expires),
             segments => segments(&text),
             cut => cut,
-            html => origin.index.html().is_some(),
+            html => html,
             attachments => attachments(&origin.index),
         };
         let values = context! { ..values, ..more };
@@ -268,16 +275,24 @@ impl Desk {
 }
 
 fn segments(text: &str) -> Value {
-    let segments = show::segments(text.trim_end());
-    let value = |s: &show::Segment<'_>| {
-        context! { text => s.text, href => if s.link { s.text } else { "" } }
-    };
-    segments.iter().map(value).collect()
+    let mut values = Vec::new();
+    for segment in show::segments(text.trim_end()) {
+        let href = if segment.link { segment.text } else { "" };
+        values.push(context! { text => segment.text, href => href });
+        // What is no host but looks like one stands before the real one, or in another script.
+        if let Some(shown) = markup::shown_target(href, Some(segment.text)) {
+            values.push(context! { text => format!(" [{}]", shown.short), href => "" });
+        }
+    }
+    values.into_iter().collect()
 }
 fn attachments(index: &PartIndex) -> Value {
+    let mut pictures = 0;
     let line = |(number, part): (usize, &Part)| {
         let (name, size) = (attachment_name(part, number), show::size(decoded_size(part)));
-        context! { number => number, name => name, size => size }
+        let picture = picture::is_picture(part) && pictures < picture::MAX_THUMBNAILS;
+        pictures += usize::from(picture);
+        context! { number => number, name => name, size => size, picture => picture }
     };
     (1..).zip(index.attachments()).map(line).collect()
 }
@@ -288,7 +303,7 @@ pub(super) fn attachment_name(part: &Part, number: usize) -> String {
 }
 /// What a part will be when decoded, roughly: base64 has 57 bytes in a line of 76 and its CRLF (RFC
 /// 2045 §6.8).
-fn decoded_size(part: &Part) -> u64 {
+pub(super) fn decoded_size(part: &Part) -> u64 {
     let encoded = part.body.end.saturating_sub(part.body.start);
     match part.encoding {
         TransferEncoding::Identity | TransferEncoding::QuotedPrintable => encoded,
@@ -296,26 +311,10 @@ fn decoded_size(part: &Part) -> u64 {
     }
 }
 
-/// `GET /inbox/ID/html`: the frame on the message page.
-pub(super) async fn html(
-    State(desk): State<Arc<Desk>>,
-    Extension(visitor): Extension<Visitor>,
-    Path(id): Path<String>,
-) -> Answer {
-    let access = desk.leave(&visitor, &id).await?;
-    let (_, index) = desk.vault.index(&access).await?;
-    let Some(part) = index.html() else { return Err(Fault::Status(StatusCode::NOT_FOUND)) };
-    let (text, _) = desk.text_of(&access, part).await?;
-    let page = work(move || show::sandboxed(&text, &visitor.language)).await?;
-    let mut response = html_answer(StatusCode::OK, page);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAME_CSP));
-    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
-    Ok(response)
-}
-
 /// Work that may take a moment, away from the threads that serve everybody.
-async fn work<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+pub(super) async fn work<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
     spawn_blocking(work).await.map_err(|_| Fault::Work("a message could not be shown"))
 }
 

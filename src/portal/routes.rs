@@ -1,7 +1,8 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
 use super::{
-    Desk, account, brand, check, codes, download, guard, oidc, passkey, read, reset, sign_in, write,
+    Desk, account, brand, check, codes, download, frame, guard, mbox, oidc, passkey, picture, read,
+    reset, sign_in, write,
 };
 use axum::{
     Router,
@@ -23,6 +24,8 @@ pub(super) enum Access {
     Open,
     /// Those with a session; what belongs to somebody is compared with it by the vault.
     SignedIn,
+    /// Whoever holds the ticket in its path. Cookies are taken off before anybody looks.
+    Ticket,
 }
 /// What stands behind a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +48,15 @@ pub(super) enum Page {
     Logout,
     AccountForm,
     Account,
+    Export,
     Inbox,
     Message,
     Html,
+    Framed,
     Attachment,
+    View,
+    Picture,
+    Thumbnail,
     Zip,
     Original,
     Print,
@@ -111,10 +119,15 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Post, "/logout", Page::Logout),
     signed_in(Verb::Get, "/account", Page::AccountForm),
     signed_in(Verb::Post, "/account", Page::Account),
+    signed_in(Verb::Get, "/account/export.mbox", Page::Export),
     signed_in(Verb::Get, "/inbox", Page::Inbox),
     signed_in(Verb::Get, "/inbox/{id}", Page::Message),
     signed_in(Verb::Get, "/inbox/{id}/html", Page::Html),
+    Route { verb: Verb::Get, path: "/framed/{ticket}", access: Access::Ticket, page: Page::Framed },
     signed_in(Verb::Get, "/inbox/{id}/attachments/{number}", Page::Attachment),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/view", Page::View),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/picture", Page::Picture),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/thumbnail", Page::Thumbnail),
     signed_in(Verb::Get, "/inbox/{id}/attachments.zip", Page::Zip),
     signed_in(Verb::Get, "/inbox/{id}/original.eml", Page::Original),
     signed_in(Verb::Get, "/inbox/{id}/print", Page::Print),
@@ -185,10 +198,15 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::Logout => post(sign_in::logout),
         Page::AccountForm => get(account::form),
         Page::Account => post(account::change),
+        Page::Export => get(mbox::export),
         Page::Inbox => get(read::inbox),
         Page::Message => get(read::message),
-        Page::Html => get(read::html),
+        Page::Html => get(frame::html),
+        Page::Framed => get(frame::framed),
         Page::Attachment => get(download::attachment),
+        Page::View => get(picture::view),
+        Page::Picture => get(picture::picture),
+        Page::Thumbnail => get(picture::thumbnail),
         Page::Zip => get(download::zip),
         Page::Original => get(download::original),
         Page::Print => get(read::print),

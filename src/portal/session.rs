@@ -103,7 +103,10 @@ impl Desk {
         Ok(visitor)
     }
     /// The account of a session: still there, still the same person, not locked.
-    async fn account_of(&self, session: &Session) -> Result<Option<Account>, StoreError> {
+    pub(super) async fn account_of(
+        &self,
+        session: &Session,
+    ) -> Result<Option<Account>, StoreError> {
         self.account_named(session.account.as_ref()).await
     }
     /// Who has shown the first factor a moment ago, and must show the second.
@@ -123,9 +126,7 @@ impl Desk {
     }
     /// A session with a cookie of its own, not yet kept.
     pub(super) fn fresh(&self, visitor: &Visitor) -> Fresh {
-        let mut secret = Zeroizing::new([0; 32]);
-        rand::fill(secret.as_mut_slice());
-        let token = LinkToken::from_random(secret);
+        let token = LinkToken::from_random(secret());
         let session = Session {
             agent: visitor.agent.clone(),
             client: visitor.client,
@@ -163,6 +164,13 @@ impl Desk {
         response.headers_mut().insert(SET_COOKIE, cookie);
         Ok(response)
     }
+}
+
+/// 32 bytes that nobody can guess.
+pub(super) fn secret() -> Zeroizing<[u8; 32]> {
+    let mut secret = Zeroizing::new([0; 32]);
+    rand::fill(secret.as_mut_slice());
+    secret
 }
 
 /// True if a session has not ended by idleness or age.

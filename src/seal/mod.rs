@@ -9,8 +9,10 @@ pub mod ring;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+pub mod ticket;
 
 pub use header::{Class, MessageFacts, SealedHeader};
 pub use link::{LinkToken, TokenHash};
 pub use ring::{DataKey, KeyId, KeyRing, RingError, WrappedKey};
 pub use stream::{Event, Opener, SealError, Sealer};
+pub use ticket::TicketKey;

@@ -92,6 +92,19 @@ impl MemoryStore {
     pub fn sealed_bytes(&self, id: QueueId) -> Option<Bytes> {
         self.book().bodies.get(&id).cloned()
     }
+    /// Damages the kept bytes of a message from that part of them on: 0 is all of them.
+    pub fn damage(&self, id: QueueId, from: f64) {
+        if let Some(body) = self.book().bodies.get_mut(&id) {
+            let (length, mut sealed) = (body.len() as f64, body.to_vec());
+            let sound = |at: usize| (at as f64) < length * from;
+            sealed
+                .iter_mut()
+                .enumerate()
+                .filter(|(at, _)| !sound(*at))
+                .for_each(|(_, b)| *b ^= 0x55);
+            *body = Bytes::from(sealed);
+        }
+    }
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -152,7 +152,7 @@ fn walk(scripts: bool) {
     });
 }
 
-async fn register(browser: &Client, house: &House, link: &str) {
+pub async fn register(browser: &Client, house: &House, link: &str) {
     browser.goto(link).await.expect("the link opens");
     picture(browser, "1-register").await;
     for (name, text) in [

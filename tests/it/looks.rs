@@ -4,10 +4,13 @@
 //! `RESTANTE_GALLERY=docs/gallery cargo test --test it looks::gallery`, in another language with
 //! `RESTANTE_GALLERY_LANGUAGE=de`.
 
-use crate::support::{
-    browser::Driver,
-    house::{House, code_in, link_in},
-    smtp,
+use crate::{
+    reading::png,
+    support::{
+        browser::Driver,
+        house::{House, code_in, link_in},
+        smtp,
+    },
 };
 use axum::http::Method;
 use data_encoding::{BASE32_NOPAD, BASE64};
@@ -41,7 +44,8 @@ const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\n\
     --a--\r\n\
     --b\r\nContent-Type: text/csv\r\n\
     Content-Disposition: attachment; filename=\"plan-of-the-clinic-with-all-of-its-buildings-and-floors.csv\"\r\n\r\n\
-    day,hour\r\nMonday,9\r\n--b--\r\n";
+    day,hour\r\nMonday,9\r\n--b\r\nContent-Type: image/png; name="the-entrance.png"\r\n\
+    Content-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\n";
 
 /// A command of the browser's own protocol.
 #[derive(Debug)]
@@ -186,6 +190,8 @@ impl Walk {
         self.look("sign-in-refused").await;
         self.goto("/login?by=passkey").await;
         self.look("passkey").await;
+        self.goto("/login/oidc/callback").await;
+        self.look("sign-in-elsewhere-refused").await;
         self.goto("/check").await;
         self.look("check").await;
         self.goto("/check?code=bcdf").await;
@@ -225,6 +231,8 @@ impl Walk {
         self.look("message").await;
         let message = self.run("return location.pathname", vec![]).await;
         let message = message.as_str().expect("a path").to_owned();
+        self.goto(&format!("{message}/attachments/2/view")).await;
+        self.look("picture").await;
         self.goto("/sent").await;
         self.look("sent-nothing").await;
         for (page, name, refused) in [
@@ -249,6 +257,10 @@ impl Walk {
         self.look("sent").await;
         self.goto("/inbox").await;
         self.look("inbox").await;
+        self.goto("/inbox?q=monday+nurse").await;
+        self.look("search").await;
+        self.goto("/inbox?q=zebra").await;
+        self.look("search-nothing").await;
         self.goto("/inbox/nothing").await;
         self.look("nothing-here").await;
     }
@@ -310,7 +322,11 @@ fn shown_by_app(secret: &str) -> String {
 fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
     let dir = tempfile::tempdir().expect("temp dir");
     let house = House::open(dir.path(), &[], |_| {});
-    smtp::send(house.gateway.smtp, "doctor@example.org", &[ADA], MESSAGE.as_bytes());
+    let picture = BASE64.encode(&png(420, 260, 140));
+    let lines = picture.as_bytes().chunks(76).map(String::from_utf8_lossy);
+    let picture = lines.collect::<Vec<_>>().join("\r\n");
+    let message = format!("{MESSAGE}{picture}\r\n--b--\r\n");
+    smtp::send(house.gateway.smtp, "doctor@example.org", &[ADA], message.as_bytes());
     let notice = house.mail_to_stranger(1).content;
     let downloads = dir.path().join("downloads");
     fs::create_dir_all(&downloads).expect("folder");
@@ -339,7 +355,7 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
 }
 
 /// A stop of the walk for each template.
-const PAGES: [(&str, &str); 18] = [
+const PAGES: [(&str, &str); 21] = [
     ("account.html", "account"),
     ("check.html", "check"),
     ("front.html", "front"),
@@ -348,12 +364,15 @@ const PAGES: [(&str, &str); 18] = [
     ("message.html", "message"),
     ("new-passkey.html", "new-passkey"),
     ("new-password.html", "new-password"),
+    ("oidc.html", "sign-in-elsewhere-refused"),
     ("passkey.html", "passkey"),
+    ("picture.html", "picture"),
     ("plain.html", "nothing-here"),
     ("print.html", "print"),
     ("recovery.html", "recovery-codes"),
     ("register.html", "register"),
     ("reset.html", "reset"),
+    ("search.html", "search"),
     ("second.html", "second-step"),
     ("sent.html", "sent"),
     ("verify.html", "code"),
@@ -366,7 +385,8 @@ fn templates() -> Vec<String> {
     let files = fs::read_dir(folder).expect("the templates");
     let names =
         files.map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned());
-    names.filter(|name| !["page.html", "form.html"].contains(&name.as_str())).collect()
+    let parts = ["page.html", "form.html", "providers.html", "search-form.html"];
+    names.filter(|name| !parts.contains(&name.as_str())).collect()
 }
 
 #[test]

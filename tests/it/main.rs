@@ -34,6 +34,7 @@ mod oidc;
 mod policy_tools;
 mod probe;
 mod queue_orders;
+mod reading;
 mod refusals;
 mod reload;
 mod replay;

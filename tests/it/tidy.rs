@@ -56,6 +56,9 @@ const KEPT: &[(&str, &[&str])] = &[
     ("axum", &["portal", "observe::metrics", "daemon"]),
     ("prometheus_client", &["observe::metrics"]),
     ("axum_server", &["daemon"]),
+    ("ammonia", &["portal::markup"]),
+    ("html5ever", &["portal::markup"]),
+    ("image", &["portal::picture"]),
     ("clap", &["cli", "main"]),
     ("mimalloc", &["main"]),
 ];

@@ -9,8 +9,10 @@ use axum::http::Method;
 
 const MAIL: &[u8] =
     b"From: a@example.org\r\nSubject: Private\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
---b\r\nContent-Type: text/html\r\n\r\n<p>Hello</p>\r\n--b\r\nContent-Type: text/csv; name=x.csv\r\n\
-Content-Disposition: attachment\r\n\r\n1,2\r\n--b--\r\n";
+--b\r\nContent-Type: text/html\r\n\r\n<p>Hello</p>\r\n--b\r\nContent-Type: image/png; name=x.png\r\n\
+Content-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGMQ\
+aEgAAAGUAPHREbpHAAAAAElFTkSuQmCC\r\n--b--\r\n";
 const ANN: &str = "ann@clinic.example";
 
 fn path_of(route: &Route, kept: &Kept) -> String {
@@ -38,7 +40,9 @@ fn the_table_opens_what_the_interface_opens_and_no_more() {
         "/check",
     ];
     for route in ROUTES {
-        let expected = if open.contains(&route.path) || route.path.starts_with("/assets/") {
+        let expected = if route.path == "/framed/{ticket}" {
+            Access::Ticket
+        } else if open.contains(&route.path) || route.path.starts_with("/assets/") {
             Access::Open
         } else {
             Access::SignedIn
@@ -62,7 +66,7 @@ async fn without_a_session_every_closed_route_leads_to_sign_in() {
     let kept = world.keep(ANN, MAIL).await;
     let mut lines: Vec<(&str, String, bool)> = ROUTES
         .iter()
-        .map(|r| (method(r.verb), path_of(r, &kept), r.access == Access::Open))
+        .map(|r| (method(r.verb), path_of(r, &kept), r.access != Access::SignedIn))
         .collect();
     for (method, path) in [
         ("GET", "/nowhere"),
@@ -83,7 +87,10 @@ async fn without_a_session_every_closed_route_leads_to_sign_in() {
                 "GET" => answer.status == 303 && answer.header("location") == Some("/login"),
                 _ => answer.status == 401,
             };
-            if open {
+            if path.starts_with("/framed/") {
+                assert_eq!(answer.status, 410, "no ticket, no view: {path}");
+                assert!(!answer.text().contains("Hello"));
+            } else if open {
                 assert_ne!(answer.status, 401, "{method} {path}");
             } else {
                 assert!(turned_away, "{method} {path}: {}", answer.status);
@@ -125,6 +132,7 @@ async fn somebody_elses_message_is_404_on_every_route() {
         let expected = match (route.verb, route.path) {
             (Verb::Post, _) => 422,
             (Verb::Get, "/inbox/{id}/print") if !opened => 303,
+            (Verb::Get, "/inbox/{id}/html") => 303,
             (Verb::Get, _) => 200,
         };
         opened |= route.path == "/inbox/{id}";
@@ -207,15 +215,17 @@ async fn every_answer_tells_the_browser_what_it_may_do() {
         assert_eq!(answer.header("referrer-policy"), Some("same-origin"), "{path}");
         assert_eq!(answer.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
         assert!(answer.header("permissions-policy").is_some(), "{path}");
+        assert_eq!(answer.header("x-dns-prefetch-control"), Some("off"), "{path}");
         let csp = answer.header("content-security-policy").unwrap();
         let writes = ["reply", "forward", "compose"].iter().any(|end| path.ends_with(end));
         assert!(csp.contains("default-src 'none'"), "{path}: {csp}");
         assert_eq!(csp.contains("script"), writes, "{path}: {csp}");
         assert_eq!(answer.text_if_any().contains("<script"), writes, "{path}");
-        let download = path.contains("attachments") || path.ends_with(".eml");
-        let alone = download || path.ends_with("html");
-        assert_eq!(csp.starts_with("sandbox"), alone, "{path}: {csp}");
-        let framed = if path.ends_with("/html") { "SAMEORIGIN" } else { "DENY" };
+        let download =
+            path.contains("attachments") || path.ends_with(".eml") || path.ends_with(".mbox");
+        let boxed = download && !path.ends_with("/view") || path.starts_with("/framed/");
+        assert_eq!(csp.starts_with("sandbox"), boxed, "{path}: {csp}");
+        let framed = if path.starts_with("/framed/") { "SAMEORIGIN" } else { "DENY" };
         assert_eq!(answer.header("x-frame-options"), Some(framed), "{path}");
         let cache = if path.starts_with("/assets/") { "public, max-age=3600" } else { "no-store" };
         assert_eq!(answer.header("cache-control"), Some(cache), "{path}");

@@ -38,7 +38,7 @@ const ROWS: &[Row] = &[
     ("POST", "/account", 401, 422, 422),
     ("GET", "/inbox", TO_SIGN_IN, 200, 200),
     ("GET", "/inbox/{id}", TO_SIGN_IN, 200, 404),
-    ("GET", "/inbox/{id}/html", TO_SIGN_IN, 200, 404),
+    ("GET", "/inbox/{id}/html", TO_SIGN_IN, 303, 404),
     ("GET", "/inbox/{id}/attachments/{number}", TO_SIGN_IN, 200, 404),
     ("GET", "/inbox/{id}/attachments.zip", TO_SIGN_IN, 200, 404),
     ("GET", "/inbox/{id}/original.eml", TO_SIGN_IN, 200, 404),
@@ -52,6 +52,13 @@ const ROWS: &[Row] = &[
     ("GET", "/sent", TO_SIGN_IN, 200, 200),
     ("GET", "/assets/upload.js", 200, 200, 200),
     ("GET", "/assets/logo", 404, 404, 404),
+    // A picture is drawn from an attachment that is one; this one is none.
+    ("GET", "/inbox/{id}/attachments/{number}/view", TO_SIGN_IN, 404, 404),
+    ("GET", "/inbox/{id}/attachments/{number}/picture", TO_SIGN_IN, 404, 404),
+    ("GET", "/inbox/{id}/attachments/{number}/thumbnail", TO_SIGN_IN, 404, 404),
+    ("GET", "/account/export.mbox", TO_SIGN_IN, 200, 200),
+    // Opened by its ticket alone, whoever comes; this is none.
+    ("GET", "/framed/{ticket}", 410, 410, 410),
     // What belongs to a message is no upload; whose uploads are whose: `uploads`.
     ("GET", "/uploads", TO_SIGN_IN, 200, 200),
     ("POST", "/uploads", 401, 422, 422),

@@ -25,7 +25,11 @@ fn is_asset(path: &str) -> bool {
 }
 /// What a message brought along, shown or downloaded as it came.
 fn is_foreign(path: &str) -> bool {
-    path.contains("/attachments") || path.ends_with(".eml") || path.ends_with("/html")
+    let file = path.contains("/attachments") && !path.ends_with("/view");
+    file || path.ends_with(".eml") || path.ends_with(".mbox") || is_framed(path)
+}
+fn is_framed(path: &str) -> bool {
+    path.starts_with("/framed/")
 }
 fn directive<'a>(csp: &'a str, name: &str) -> Option<&'a str> {
     let mut parts = csp.split(';').map(str::trim);
@@ -42,7 +46,7 @@ fn csp_suits(path: &str, csp: &str) -> bool {
         && directive(csp, "connect-src").is_some() == uploads(path)
         && !csp.contains("unsafe-eval")
         && !csp.contains("http:")
-        && (!inline || path.ends_with("/html") && styled)
+        && (!inline || is_framed(path) && styled)
         && (is_foreign(path) || directive(csp, "frame-ancestors") == Some("'none'"))
         && (is_foreign(path) || directive(csp, "base-uri") == Some("'none'"))
         && (is_foreign(path) || directive(csp, "form-action") == Some("'self'"))
@@ -56,7 +60,7 @@ fn cache_suits(path: &str, value: &str) -> bool {
     value == if is_asset(path) { "public, max-age=3600" } else { "no-store" }
 }
 fn frame_suits(path: &str, value: &str) -> bool {
-    value == if path.ends_with("/html") { "SAMEORIGIN" } else { "DENY" }
+    value == if is_framed(path) { "SAMEORIGIN" } else { "DENY" }
 }
 fn permissions_suit(_: &str, value: &str) -> bool {
     ["camera=()", "microphone=()", "geolocation=()", "payment=()", "usb=()", "display-capture=()"]
@@ -108,7 +112,7 @@ const LIST: &[(&str, Must, &str)] = &[
 
 fn judge(path: &str, answer: &Answer) {
     // Where a message's part can't be had, there is a page of ours in its place.
-    let path = if matches!(answer.status, 200 | 422) || is_asset(path) {
+    let path = if matches!(answer.status, 200 | 422) || is_asset(path) || is_framed(path) {
         path
     } else {
         "(a page of ours)"

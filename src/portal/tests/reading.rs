@@ -62,7 +62,7 @@ async fn nothing_in_a_message_acts_on_the_page() {
         "href=\"https:&#x2f;&#x2f;a.example&#x2f;\" target=\"_blank\" rel=\"noopener noreferrer\"";
     assert!(page.contains(link), "{page}");
 
-    let frame = browser.get(&format!("{}/html", kept.page())).await;
+    let frame = super::frame::framed(&world, &mut browser, &kept).await;
     assert!(frame.header("content-security-policy").unwrap().starts_with("sandbox"));
     let html = frame.text();
     assert!(html.contains("Shown"));
