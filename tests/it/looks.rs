@@ -44,7 +44,7 @@ const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\n\
     --a--\r\n\
     --b\r\nContent-Type: text/csv\r\n\
     Content-Disposition: attachment; filename=\"plan-of-the-clinic-with-all-of-its-buildings-and-floors.csv\"\r\n\r\n\
-    day,hour\r\nMonday,9\r\n--b\r\nContent-Type: image/png; name="the-entrance.png"\r\n\
+    day,hour\r\nMonday,9\r\n--b\r\nContent-Type: image/png; name=\"the-entrance.png\"\r\n\
     Content-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\n";
 
 /// A command of the browser's own protocol.

@@ -112,7 +112,8 @@ const LIST: &[(&str, Must, &str)] = &[
 
 fn judge(path: &str, answer: &Answer) {
     // Where a message's part can't be had, there is a page of ours in its place.
-    let path = if matches!(answer.status, 200 | 422) || is_asset(path) || is_framed(path) {
+    let framed = is_framed(path) && answer.status == 410;
+    let path = if matches!(answer.status, 200 | 422) || is_asset(path) || framed {
         path
     } else {
         "(a page of ours)"

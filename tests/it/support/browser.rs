@@ -89,7 +89,7 @@ impl WebDriverCompatibleCommand for Network {
         base.join(&format!("session/{}/chromium/network_conditions", session.unwrap_or_default()))
     }
     fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        let upload = self.upload.map_or(json!(-1), Value::from);
+        let upload = self.upload.map_or_else(|| json!(-1), Value::from);
         let conditions = json!({
             "offline": self.offline, "latency": 0,
             "upload_throughput": upload, "download_throughput": -1,
