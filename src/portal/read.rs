@@ -160,8 +160,11 @@ impl Desk {
         let record = self.vault.queue.message(grant.message).await?;
         let rows = record.map(|(_, rows)| rows).unwrap_or_default();
         let own = rows.into_iter().find(|row| row.address == grant.recipient);
-        let why = own.and_then(|row| row.why);
-        Ok(why.map(|why| why::in_words(why.reason, grant.recipient.domain())).unwrap_or_default())
+        let Some((index, why)) = own.and_then(|row| Some((row.index, row.why?))) else {
+            return Ok(Text::default());
+        };
+        let attempts = self.vault.queue.attempts(grant.message, index).await?;
+        Ok(why::in_words(why.reason, grant.recipient.domain(), &attempts))
     }
 }
 

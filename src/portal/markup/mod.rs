@@ -1,7 +1,7 @@
 //! The HTML of a message made fit to be shown: brought into bounds, sanitised, its links labelled
 //! with where they lead.
 //!
-//! Three passes. [`level`] rewrites what came as few and well-nested tags: a parser of HTML repeats
+//! Three passes. [`level()`] rewrites what came as few and well-nested tags: a parser of HTML repeats
 //! open formatting in every new paragraph, so that a megabyte written for it can fill the memory;
 //! what leaves here can't. Then `ammonia` decides what may stay. Last, [`dress`] labels links and puts
 //! pictures in, which nobody but this program has encoded.
