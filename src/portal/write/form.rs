@@ -480,7 +480,9 @@ pub(in crate::portal) fn samples() -> Vec<(&'static str, &'static str, Value)> {
             subject => text, body => text, priority => if full { "high" } else { "" },
             quote => full, can_quote => full, back => text, about => text, forwarding => full,
             suggestions => some(context! { address => "a@b.example", name => "Ann" }),
-            staged => some(context! { id => "id", name => "sample", size => "1 MB", ticked => full }),
+            staged => some(context! {
+                id => "id", name => "sample", size => "1 MB", ticked => full, whole => full,
+            }),
             limit => "50 MB", files_lost => full, tab => "compose",
         };
         let errors = errors.to_value();

@@ -29,7 +29,8 @@ use crate::{
     store::{
         Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
         MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
-        QueueStore, RecipientRow, Session, Settle, StoreError, Totals, body::BodyReader,
+        QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        body::{Aside, BodyReader},
     },
 };
 use agenda::Agenda;
@@ -469,6 +470,10 @@ fn weight(message: &NewMessage) -> usize {
 
 #[async_trait]
 impl BodyStore for SledStore {
+    async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
+        let writer = FileWriter::begin(id, self.layout.clone(), Arc::clone(&self.watch)).await?;
+        Ok(Box::new(writer))
+    }
     async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError> {
         let writer = FileWriter::begin(id, self.layout.clone(), Arc::clone(&self.watch)).await?;
         Ok(Box::new(writer))
