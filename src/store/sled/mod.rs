@@ -372,7 +372,7 @@ impl QueueStore for SledStore {
         let rows: usize = settle.outcomes.iter().map(|outcome| outcome.attempts.len() + 2).sum();
         let weight = settle.spawn.iter().map(weight).sum::<usize>() + rows.saturating_mul(ROW);
         self.committer
-            .conclude(weight, move |s| s.settle(settle))
+            .run(weight, move |s| s.settle(settle))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
