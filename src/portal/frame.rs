@@ -191,8 +191,8 @@ pub(super) async fn framed(
     let (_, index) = desk.vault.index(&access).await?;
     let Some(part) = index.html() else { return Ok(ended()) };
     let (text, cut) = desk.text_of(&access, part, MAX_HTML).await?;
-    let Some(clean) = work(move || levelled(&text).map(|level| markup::clean(&level))).await?
-    else {
+    let clean = work(move || levelled(&text).and_then(|level| markup::clean(&level)));
+    let Some(clean) = clean.await? else {
         let words = say!("This message is too tangled to be shown with its formatting.");
         return Ok(note(StatusCode::OK, words));
     };
