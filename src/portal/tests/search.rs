@@ -118,14 +118,17 @@ async fn a_search_stops_at_its_bounds_and_goes_on() {
         };
         keep(&world, &mail(&subject, text)).await;
     }
-    let (mut all, mut pages, mut path) = (BTreeSet::new(), 0, "/inbox?q=needle".to_owned());
+    let (mut all, mut path) = (BTreeSet::new(), "/inbox?q=needle".to_owned());
     loop {
         let page = browser.get(&path).await.text();
         assert_whole_page(&page, true);
         let new = subjects(&page);
         assert!(all.is_disjoint(&new), "none twice");
+        if all.is_empty() {
+            assert!(page.contains("Searched 34 of 61 messages"), "16 MiB at one time: {page}");
+            assert_eq!(new.len(), 17, "and not as many as a page shows");
+        }
         all.extend(new);
-        pages += 1;
         let Some((_, rest)) = page.split_once("<a class=\"button\" href=\"") else {
             assert!(page.contains("Searched 61 of 61 messages"), "{page}");
             break;
@@ -133,7 +136,6 @@ async fn a_search_stops_at_its_bounds_and_goes_on() {
         path = rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#x2f;", "/");
     }
     assert_eq!(all.len(), 31);
-    assert!(pages > 1, "30 MB are not opened at one time");
 }
 
 #[tokio::test]
@@ -173,8 +175,8 @@ async fn a_message_that_cannot_be_read_leaves_its_place_and_the_others_follow() 
     let (whole, torn) =
         (keep(&world, &mail("broken", "x")).await, keep(&world, &mail("torn", &long)).await);
     keep(&world, &mail("last", "x")).await;
-    world.store.damage(world.grant_row(&whole).await.message, 0.5);
-    world.store.damage(world.grant_row(&torn).await.message, 0.6);
+    world.store.damage(world.grant_row(&whole).await.message, 50);
+    world.store.damage(world.grant_row(&torn).await.message, 60);
     let answer = browser.get("/account/export.mbox").await;
     assert!(answer.whole, "the file goes on");
     let text = answer.text();
