@@ -1,8 +1,11 @@
 //! Search over one's own mail, and all of it in one file.
 use super::{
     assert_whole_page,
-    world::{Browser, Kept, World},
+    world::{Browser, Kept, World, address},
 };
+use crate::store::PeopleStore;
+use axum::{Extension, extract::State};
+use futures_util::StreamExt;
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
 
@@ -164,6 +167,56 @@ async fn everything_is_one_file() {
     assert_eq!(format!("\n{text}").matches("\nFrom ").count(), 31);
     assert!(text.contains("\n>From here on\n>>From there\nlast\n\n"), "{text}");
     assert!(text.contains("Sent by me") && !text.contains("Another's") && !text.contains('\r'));
+}
+
+#[tokio::test]
+async fn a_file_under_way_breaks_off_when_its_reader_is_no_longer_in() {
+    for ending in ["none", "sign-out", "lock", "removal", "another", "idle"] {
+        let world = World::new();
+        let first = keep(&world, &mail("first", "x")).await;
+        let mut browser = world.registered(ANN, &first).await;
+        let to = [("to", "nurse@example.org"), ("subject", "A question"), ("body", "mine")];
+        assert_eq!(browser.write("/compose", &to, &[]).await.status, 303);
+        keep(&world, &mail("second", "x")).await;
+        let desk = world.desk();
+        let mut headers = axum::http::HeaderMap::new();
+        headers
+            .insert("cookie", format!("session={}", browser.cookies["session"]).parse().unwrap());
+        let languages = crate::language::Languages::new("en", &[]).unwrap();
+        let wish = super::super::tongue::Wish::of(languages.usual());
+        let visitor = desk.visitor(&headers, None, wish).await.unwrap();
+        let export = super::super::mbox::export(State(desk), Extension(visitor)).await.unwrap();
+        let mut pieces = export.into_body().into_data_stream();
+        let begun = pieces.next().await.unwrap().unwrap();
+        assert!(begun.starts_with(b"From "));
+        let mut account = world.store.account(&address(ANN)).await.unwrap().unwrap();
+        match ending {
+            "sign-out" => assert_eq!(browser.post("/logout", &[]).await.status, 303),
+            "lock" => {
+                account.locked = true;
+                world.store.put_account(&account).await.unwrap();
+            }
+            "removal" => {
+                world.store.remove_account(&address(ANN), world.clock_now()).await.unwrap();
+            }
+            "another" => {
+                account.generation = [9; 16];
+                world.store.put_account(&account).await.unwrap();
+            }
+            "idle" => world.clock.forward(SignedDuration::from_mins(61)),
+            _ => {}
+        }
+        let (mut text, mut broken) = (String::new(), false);
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) => text += std::str::from_utf8(&piece).unwrap(),
+                Err(_) => broken = true,
+            }
+        }
+        assert_eq!(broken, ending != "none", "{ending}");
+        assert_eq!(text.matches("From ").count() > 1, ending == "none", "{ending}: {text}");
+        assert_eq!(text.contains("A question"), ending == "none", "{ending}");
+    }
 }
 
 #[tokio::test]
