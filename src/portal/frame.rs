@@ -9,7 +9,6 @@ use super::{
     Desk, Fault, markup,
     pages::html as html_answer,
     picture::{MAX_FILE, Size},
-    read::work,
     session::{Visitor, runs},
 };
 use crate::{
@@ -42,8 +41,6 @@ use std::{
 const LIFE: SignedDuration = SignedDuration::from_mins(15);
 /// Bytes of a message's HTML shown at most. Some carry their pictures in it.
 const MAX_HTML: usize = 4 << 20;
-/// How long the HTML of a message may take to be read.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Pictures in a message's text at most.
 const MAX_PICTURES: usize = 40;
 /// Bytes of all of them at most, as they are sent.
@@ -190,23 +187,24 @@ pub(super) async fn framed(
     let Some(access) = desk.ticket_access(&ticket).await? else { return Ok(ended()) };
     let (_, index) = desk.vault.index(&access).await?;
     let Some(part) = index.html() else { return Ok(ended()) };
+    let (turn, patience) = (desk.workers.turn().await?, desk.workers.reading);
     let (text, cut) = desk.text_of(&access, part, MAX_HTML).await?;
-    let Some(clean) = work(move || levelled(&text).map(|level| markup::clean(&level))).await?
-    else {
+    let clean = turn.run(move || levelled(&text, patience).and_then(|level| markup::clean(&level)));
+    let Some(clean) = clean.await? else {
         let words = say!("This message is too tangled to be shown with its formatting.");
         return Ok(note(StatusCode::OK, words));
     };
     let sources = markup::sources(&clean, MAX_PICTURES);
     let pictures = desk.inline_pictures(&access, &index, sources).await?;
     let picture = move |source: &str| pictures.get(source).cloned();
-    let page = work(move || markup::framed(&clean, cut, &picture, &language)).await?;
+    let page = desk.workers.run(move || markup::framed(&clean, cut, &picture, &language)).await?;
     Ok(dressed(StatusCode::OK, page))
 }
 
 /// Level HTML, unless it takes too long: such was written for that.
-pub(super) fn levelled(html: &str) -> Option<String> {
+pub(super) fn levelled(html: &str, patience: Duration) -> Option<String> {
     let begun = Instant::now();
-    markup::level(html, &|| begun.elapsed() < PATIENCE)
+    markup::level(html, &|| begun.elapsed() < patience)
 }
 
 fn dressed(status: StatusCode, page: String) -> Response {

@@ -143,6 +143,9 @@ pub(super) async fn dress(
     next: Next,
 ) -> Response {
     let asset = request.uri().path().starts_with("/assets/");
+    if routes::piece_of_page(request.uri().path()) {
+        request.headers_mut().remove(COOKIE);
+    }
     let wish = desk.wish(&request);
     request.extensions_mut().insert(wish.clone());
     let mut response = explain(&desk, &wish, next.run(request).await);

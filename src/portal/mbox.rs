@@ -4,18 +4,23 @@
 //! Lines end with LF, and a line that would begin a message in the file has a `>` before it (mboxrd),
 //! so that what comes out of the file is what went in. A message that can't be read leaves a few words
 //! in its place; anything else that fails breaks the connection off, so that a cut file is never taken
-//! for a whole one.
+//! for a whole one. So does the end of the session or of its account, before the next message.
 
 use super::{
-    Desk, Fault, download::download, read::PAGE, search::of_one_message, session::Visitor,
+    Desk, Fault,
+    download::download,
+    read::PAGE,
+    search::of_one_message,
+    session::{SEEN, Visitor, runs},
 };
 use crate::{
     language::{Language, Text, say},
     mail::GrantId,
+    seal::TokenHash,
     store::{Account, Grant},
     vault::{AccessAnswer, Content},
 };
-use axum::{Extension, body::Body, extract::State, response::Response};
+use axum::{Extension, body::Body, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
@@ -32,8 +37,9 @@ pub(super) async fn export(
     Extension(visitor): Extension<Visitor>,
 ) -> Result<Response, Fault> {
     let (account, language) = (visitor.signed_in()?.clone(), visitor.language);
+    let session = visitor.session.ok_or(Fault::Status(StatusCode::UNAUTHORIZED))?.id;
     let (folders, page) = (FOLDERS.into(), VecDeque::new());
-    let export = Export { desk, account, language, folders, page, current: None };
+    let export = Export { desk, session, account, language, folders, page, current: None };
     Ok(download(Body::from_stream(written(export)), "messages.mbox", "application/mbox"))
 }
 
@@ -45,8 +51,13 @@ enum Folder {
 }
 const FOLDERS: [Folder; 2] = [Folder::Received(None), Folder::Sent(None)];
 
+/// Whose mail it was has it no longer.
+const OVER: Fault = Fault::Status(StatusCode::UNAUTHORIZED);
+
 struct Export {
     desk: Arc<Desk>,
+    /// The session that asked for it.
+    session: TokenHash,
     account: Account,
     language: Arc<Language>,
     /// Folders still to be listed, from where they are listed on.
@@ -73,9 +84,27 @@ fn written(export: Export) -> impl Stream<Item = Result<Bytes, Fault>> + Send {
 }
 
 impl Export {
+    /// Looks again who it is for: the session may have ended since, and the account may be locked,
+    /// gone or another's. While it runs the session is in use.
+    async fn look_again(&mut self) -> Result<(), Fault> {
+        let (people, now) = (&self.desk.vault.people, self.desk.now());
+        let session = people.session(&self.session).await?.filter(|session| runs(session, now));
+        let session = session.ok_or(OVER)?;
+        let account = self.desk.account_of(&session).await?;
+        self.account =
+            account.filter(|own| own.generation == self.account.generation).ok_or(OVER)?;
+        if now.duration_since(session.seen) >= SEEN {
+            people.touch_session(&session.id, now).await?;
+        }
+        Ok(())
+    }
+
     /// What comes next, if only a little; nothing more: `None`.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         let mut out = Vec::new();
+        if self.current.is_none() {
+            self.look_again().await?;
+        }
         if let Some((mut content, mut quoting, arrived)) = self.current.take() {
             match content.next().await.map_err(Fault::from) {
                 Ok(Some(piece)) => {

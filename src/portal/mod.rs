@@ -33,6 +33,7 @@ mod tests;
 mod throttle;
 mod tongue;
 mod why;
+mod workers;
 mod write;
 
 use crate::{
@@ -115,6 +116,8 @@ struct Desk {
     tickets: TicketKey,
     /// Where pictures are drawn.
     studio: picture::Studio,
+    /// Who reads what is long to read.
+    workers: workers::Workers,
 }
 
 /// Letters on their way in at one time.
@@ -143,6 +146,7 @@ impl Portal {
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             tickets: TicketKey::from_random(session::secret()),
             studio: picture::Studio::default(),
+            workers: workers::Workers::default(),
         };
         Ok(Self { desk: Arc::new(desk) })
     }

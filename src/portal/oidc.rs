@@ -94,16 +94,15 @@ impl Trips {
             redirect: redirect.to_owned(),
         }
     }
-    /// The trip that this browser set out on, if it comes back in time and for the first time; and
-    /// to whom it went.
-    fn take<'p>(
+    /// The trip that this browser set out on, if it comes back in time; and to whom it went.
+    fn found<'p>(
         &self,
         cookie: &str,
         state: &str,
         providers: &'p [Arc<Provider>],
         redirect: &str,
         now: Timestamp,
-    ) -> Result<(&'p Arc<Provider>, Trip), &'static str> {
+    ) -> Result<(&'p Arc<Provider>, Trip, Return), &'static str> {
         let bytes = BASE64URL_NOPAD.decode(state.as_bytes()).map_err(|_| "no state of ours")?;
         let (second, seal) = bytes.split_first_chunk::<8>().ok_or("a short state")?;
         let seal = <[u8; 32]>::try_from(seal).map_err(|_| "a state of another length")?;
@@ -117,17 +116,32 @@ impl Trips {
         if now.duration_since(at) > PATIENCE {
             return Err("a sign-in whose time is over");
         }
+        Ok((provider, self.trip(cookie, provider, at, redirect), Return { seal, at }))
+    }
+    /// Ends a trip, which may then go on to an account: each does so once.
+    fn end(&self, back: Return, now: Timestamp) -> Result<(), &'static str> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.retain(|_, at| now.duration_since(*at) <= PATIENCE);
+        if used.contains_key(&back.seal) {
+            return Err("a sign-in that has come back already");
+        }
         if used.len() >= MAX_USED {
             return Err("too many sign-ins at once");
         }
-        if used.insert(seal, at).is_some() {
-            return Err("a sign-in that has come back already");
-        }
-        drop(used);
-        Ok((provider, self.trip(cookie, provider, at, redirect)))
+        used.insert(back.seal, back.at);
+        Ok(())
     }
+    /// How many ended that are remembered.
+    #[cfg(test)]
+    pub(super) fn ended(&self) -> usize {
+        self.used.lock().unwrap().len()
+    }
+}
+
+/// By what a trip that has ended is remembered, and when it began.
+struct Return {
+    seal: [u8; 32],
+    at: Timestamp,
 }
 
 /// `POST /login/oidc`
@@ -147,6 +161,20 @@ pub(super) struct Brought {
     error: String,
     /// RFC 9207: who answers.
     iss: Option<String>,
+}
+
+impl Brought {
+    /// Whether it may be an answer of that provider that somebody was signed in there.
+    fn judged(&self, provider: &Provider) -> Result<(), Text> {
+        if self.iss.as_ref().is_some_and(|issuer| issuer != provider.issuer()) {
+            return Err(say!("Somebody else has answered. Please begin again."));
+        }
+        if !self.error.is_empty() || self.code.is_empty() || self.code.len() > MAX_CODE {
+            let name = provider.name().to_owned();
+            return Err(say!("You were not signed in at {name}.", name = name));
+        }
+        Ok(())
+    }
 }
 
 /// `POST /login/oidc`: on to the provider.
@@ -194,24 +222,33 @@ pub(super) async fn back(
     Query(brought): Query<Brought>,
 ) -> Answer {
     let (now, providers) = (desk.now(), &desk.settings.providers);
+    // Counted whatever comes of it: what anybody can send without an account costs the sender alone.
+    let keys: Vec<_> = visitor.client.map(client_key).into_iter().collect();
+    if let Some(wait) = desk.sign_ins.wait(&keys, now) {
+        let text = codes::please_wait(wait).first();
+        let page = desk.trouble(&visitor, StatusCode::TOO_MANY_REQUESTS, text)?;
+        return Ok(retry_after(page, wait.as_secs()));
+    }
+    desk.sign_ins.count(&keys, now);
     let cookie = cookie_in(&headers, desk.trip_cookie_name());
     let trip = match cookie.as_deref().filter(|_| method == Method::GET) {
-        Some(cookie) => desk.trips.take(cookie, &brought.state, providers, &desk.way_back(), now),
+        Some(cookie) => desk.trips.found(cookie, &brought.state, providers, &desk.way_back(), now),
         None => Err("no sign-in is under way in this browser"),
     };
-    let (provider, trip) = match trip {
+    let (provider, trip, ending) = match trip {
         Ok(found) => found,
-        Err(why) => {
-            tracing::info!(why, "portal: a sign-in elsewhere came back in vain");
-            let text = say!(
-                "This browser has not set out for that sign-in, or it took too long. Please begin \
-                 again."
-            );
-            return desk.trouble(&visitor, StatusCode::UNPROCESSABLE_ENTITY, text);
-        }
+        Err(why) => return desk.in_vain(&visitor, why),
     };
+    if let Err(text) = brought.judged(provider) {
+        let mut answer = desk.trouble(&visitor, StatusCode::UNPROCESSABLE_ENTITY, text)?;
+        answer.headers_mut().append(SET_COOKIE, desk.trip_cookie("", 0)?);
+        return Ok(answer);
+    }
+    if let Err(why) = desk.trips.end(ending, now) {
+        return desk.in_vain(&visitor, why);
+    }
     let link = cookie.as_deref().and_then(|cookie| cookie.split_once('.')).map(|(_, link)| link);
-    let mut answer = desk.arrived(&visitor, provider, &trip, &brought, link).await?;
+    let mut answer = desk.arrived(&visitor, provider, (&trip, &brought.code), link).await?;
     answer.headers_mut().append(SET_COOKIE, desk.trip_cookie("", 0)?);
     Ok(answer)
 }
@@ -238,6 +275,14 @@ impl Desk {
         let title = say!("That sign-in did not work");
         self.pages.answer(status, "oidc.html", title, visitor, values)
     }
+    fn in_vain(&self, visitor: &Visitor, why: &str) -> Answer {
+        tracing::info!(why, "portal: a sign-in elsewhere came back in vain");
+        let text = say!(
+            "This browser has not set out for that sign-in, or it took too long. Please begin \
+             again."
+        );
+        self.trouble(visitor, StatusCode::UNPROCESSABLE_ENTITY, text)
+    }
     fn not_there(&self, visitor: &Visitor, provider: &Provider, error: &OidcError) -> Answer {
         let name = provider.name();
         match error {
@@ -260,31 +305,13 @@ impl Desk {
         &self,
         visitor: &Visitor,
         provider: &Provider,
-        trip: &Trip,
-        brought: &Brought,
+        (trip, code): (&Trip, &str),
         link: Option<&str>,
     ) -> Answer {
-        let name = provider.name();
-        let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
-        if brought.iss.as_ref().is_some_and(|issuer| issuer != provider.issuer()) {
-            let text = say!("Somebody else has answered. Please begin again.");
-            return self.trouble(visitor, unprocessable, text);
-        }
-        if !brought.error.is_empty() || brought.code.is_empty() || brought.code.len() > MAX_CODE {
-            let text = say!("You were not signed in at {name}.", name = name.to_owned());
-            return self.trouble(visitor, unprocessable, text);
-        }
-        let (keys, now) =
-            (visitor.client.map(client_key).into_iter().collect::<Vec<_>>(), self.now());
-        if let Some(wait) = self.sign_ins.wait(&keys, now) {
-            let text = codes::please_wait(wait).first();
-            let page = self.trouble(visitor, StatusCode::TOO_MANY_REQUESTS, text)?;
-            return Ok(retry_after(page, wait.as_secs()));
-        }
-        self.sign_ins.count(&keys, now);
-        let person = provider.person(&brought.code, trip, now).await;
+        let person = provider.person(code, trip, self.now()).await;
         // That a provider is down is nobody's guess.
         if !matches!(person, Err(OidcError::Refused(_))) {
+            let keys: Vec<_> = visitor.client.map(client_key).into_iter().collect();
             self.sign_ins.forgive("", &keys);
         }
         let person = match person {

@@ -26,7 +26,6 @@ use axum::{
 use minijinja::{Value, context};
 use serde::Deserialize;
 use std::{ops::Range, sync::Arc};
-use tokio::task::spawn_blocking;
 
 /// Decoded text shown at most.
 const MAX_TEXT: usize = 1024 * 1024;
@@ -151,8 +150,10 @@ impl Desk {
             }
         }
         let Some(part) = index.html() else { return Ok((String::new(), false)) };
+        let (turn, patience) = (self.workers.turn().await?, self.workers.reading);
         let (html, cut) = self.text_of(access, part, MAX_TEXT).await?;
-        let text = work(move || levelled(&html).map(|level| markup::text(&level))).await?;
+        let text = turn.run(move || levelled(&html, patience).map(|level| markup::text(&level)));
+        let text = text.await?;
         Ok((text.unwrap_or_default(), cut))
     }
     /// The plain reason why the message came here, if its record still says so.
@@ -312,13 +313,6 @@ pub(super) fn decoded_size(part: &Part) -> u64 {
         TransferEncoding::Identity | TransferEncoding::QuotedPrintable => encoded,
         TransferEncoding::Base64 => encoded / 78 * 57 + encoded % 78 * 57 / 78,
     }
-}
-
-/// Work that may take a moment, away from the threads that serve everybody.
-pub(super) async fn work<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Fault> {
-    spawn_blocking(work).await.map_err(|_| Fault::Work("a message could not be shown"))
 }
 
 pub(super) fn bounded(range: &Range<u64>, most: usize) -> Range<u64> {

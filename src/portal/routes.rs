@@ -167,6 +167,12 @@ pub(super) fn access(method: &Method, path: &str, pattern: Option<&str>) -> Acce
         .map_or(Access::SignedIn, |route| route.access)
 }
 
+/// True for what pages are made of and is none itself: nobody is behind a request for it, so neither a
+/// cookie nor a choice of language is looked at, and none is set.
+pub(super) fn piece_of_page(path: &str) -> bool {
+    ["/assets/", "/framed/"].iter().any(|pieces| path.starts_with(pieces))
+}
+
 /// True for a request that brings a letter.
 pub(super) fn letter(method: &Method, pattern: Option<&str>) -> bool {
     *method == Method::POST

@@ -4,13 +4,7 @@
 //! again, newest first, so many bytes and seconds a request. The page says how far it has come, and
 //! goes on from there.
 
-use super::{
-    Desk, Fault,
-    read::{attachment_name, work},
-    session::Visitor,
-    show,
-    write::Origin,
-};
+use super::{Desk, Fault, read::attachment_name, session::Visitor, show, write::Origin};
 use crate::{
     language::{Text, say},
     mail::GrantId,
@@ -19,7 +13,7 @@ use crate::{
 };
 use axum::{http::StatusCode, response::Response};
 use minijinja::{Value, context};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// Characters of what is searched for.
@@ -34,8 +28,6 @@ const HITS: usize = 25;
 const MAX_BYTES: usize = 16 << 20;
 /// What a message weighs at least: its index and its header are opened.
 const LEAST: usize = 16 << 10;
-/// How long a request looks before it stops.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Words as they are compared: without case, accents and marks, spaces alike.
 fn folded(text: &str) -> String {
@@ -119,12 +111,15 @@ impl Desk {
         query: &str,
         after: Option<GrantId>,
     ) -> Result<Response, Fault> {
-        let (all, more) = self.everything(visitor.signed_in()?).await?;
+        let account = visitor.signed_in()?;
+        let _one = self.workers.search(account.generation).await?;
+        let (all, more) = self.everything(account).await?;
         let begin = all.iter().position(|grant| Some(grant.id) == after).map_or(0, |at| at + 1);
         let (begun, mut bytes, mut unread) = (Instant::now(), 0, 0);
         let (mut hits, mut looked, mut last) = (Vec::new(), begin, None);
         for grant in all.iter().skip(begin) {
-            if hits.len() == HITS || bytes >= MAX_BYTES || begun.elapsed() > PATIENCE {
+            let late = begun.elapsed() > self.workers.reading;
+            if hits.len() == HITS || bytes >= MAX_BYTES || late {
                 break;
             }
             match self.hit(visitor, grant, query, &mut bytes).await {
@@ -173,11 +168,11 @@ impl Desk {
         if !sought.0.is_empty() {
             let (text, _) = self.readable(&origin.access, &origin.index).await?;
             *bytes += text.len();
-            let (left, found) = work(move || {
+            let strike = move || {
                 let found = sought.strike(&text);
                 (sought, found)
-            })
-            .await?;
+            };
+            let (left, found) = self.workers.run(strike).await?;
             sought = left;
             places.0.extend(found.then(|| say!("text")));
         }

@@ -22,7 +22,7 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(12);
 /// The second factor must follow the first within this time.
 const HALF: SignedDuration = SignedDuration::from_mins(15);
 /// `seen` is written at most this often.
-const SEEN: SignedDuration = SignedDuration::from_mins(1);
+pub(super) const SEEN: SignedDuration = SignedDuration::from_mins(1);
 
 /// Who makes a request.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! In which language a visitor is answered: the account's, else the one chosen at the foot of a page,
 //! else what the browser accepts, else the house's.
-use super::Desk;
+use super::{Desk, routes::piece_of_page};
 use crate::language::Language;
 use axum::{
     extract::Request,
@@ -41,7 +41,8 @@ impl Desk {
     /// `?lang=` of a page, the cookie of an earlier one, `Accept-Language`.
     pub(super) fn wish(&self, request: &Request) -> Wish {
         let languages = &self.settings.languages;
-        let page = matches!(*request.method(), Method::GET | Method::HEAD);
+        let page = matches!(*request.method(), Method::GET | Method::HEAD)
+            && !piece_of_page(request.uri().path());
         let asked = request.uri().query().filter(|_| page).and_then(asked);
         let asked = asked.and_then(|code| languages.get(&code));
         let kept = || cookie(request.headers()).and_then(|code| languages.get(code));

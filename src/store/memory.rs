@@ -92,16 +92,13 @@ impl MemoryStore {
     pub fn sealed_bytes(&self, id: QueueId) -> Option<Bytes> {
         self.book().bodies.get(&id).cloned()
     }
-    /// Damages the kept bytes of a message from that part of them on: 0 is all of them.
-    pub fn damage(&self, id: QueueId, from: f64) {
+    /// Damages the kept bytes of a message but for the first so many in a hundred.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, id: QueueId, sound: usize) {
         if let Some(body) = self.book().bodies.get_mut(&id) {
-            let (length, mut sealed) = (body.len() as f64, body.to_vec());
-            let sound = |at: usize| (at as f64) < length * from;
-            sealed
-                .iter_mut()
-                .enumerate()
-                .filter(|(at, _)| !sound(*at))
-                .for_each(|(_, b)| *b ^= 0x55);
+            let mut sealed = body.to_vec();
+            let sound = sealed.len() * sound / 100;
+            sealed.iter_mut().skip(sound).for_each(|byte| *byte ^= 0x55);
             *body = Bytes::from(sealed);
         }
     }

@@ -1,4 +1,7 @@
 //! HTML brought into bounds: known tags alone, so many and no more, well nested, none deep.
+//!
+//! What leaves here means to a parser just the elements that it names: where a parser would end,
+//! move or repeat any by itself, that is written out here, or not let through.
 
 use super::pieces::{Piece, VOID, Writer, read};
 
@@ -99,7 +102,7 @@ const FORMATTING: [&str; 14] = [
     "a", "b", "big", "code", "em", "font", "i", "s", "small", "strike", "strong", "tt", "u", "nobr",
 ];
 /// What ends an open paragraph.
-const BLOCKS: [&str; 24] = [
+const BLOCKS: [&str; 25] = [
     "article",
     "aside",
     "blockquote",
@@ -123,10 +126,21 @@ const BLOCKS: [&str; 24] = [
     "ol",
     "p",
     "pre",
+    "table",
     "ul",
 ];
+/// What ends a heading right around it.
+const HEADINGS: [&str; 6] = ["h1", "h2", "h3", "h4", "h5", "h6"];
 /// What an open paragraph outside is not ended from.
 const SCOPES: [&str; 4] = ["caption", "table", "td", "th"];
+/// What a table is made of.
+const PARTS: [&str; 9] =
+    ["caption", "col", "colgroup", "tbody", "td", "tfoot", "th", "thead", "tr"];
+/// Rows together.
+const GROUPS: [&str; 3] = ["tbody", "tfoot", "thead"];
+/// What only parts of a table may stand in. A parser takes all else out of it, and opens formatting
+/// again for each such word (HTML, "foster parenting").
+const BARE: [&str; 6] = ["colgroup", "table", "tbody", "tfoot", "thead", "tr"];
 
 /// Elements at most; a long newsletter has a quarter of that.
 const MAX_ELEMENTS: usize = 20_000;
@@ -136,8 +150,10 @@ const MAX_DEPTH: usize = 100;
 const MAX_FORMATTING: usize = 12;
 /// Attributes of an element at most.
 const MAX_ATTRIBUTES: usize = 40;
-/// Bytes of an attribute; one that is longer is left out, but for a picture's own bytes.
-const MAX_ATTRIBUTE: usize = 8 * 1024;
+/// Bytes of an element's attributes together; what does not fit is left out.
+const MAX_ATTRIBUTE_BYTES: usize = 1024;
+/// Bytes of a link's target. Those of a picture's own bytes are bounded where pictures are.
+const MAX_HREF: usize = 4 * 1024;
 
 /// The same HTML within bounds. What lies beyond them loses its tags and keeps its words. `None` if
 /// `go_on` ended it.
@@ -168,7 +184,7 @@ impl Leveller {
             return;
         }
         match piece {
-            Piece::Text(text) => self.out.text(&text),
+            Piece::Text(text) => self.words(&text),
             Piece::Start { name, attributes, .. } => self.start(&name, attributes),
             Piece::End(name) => self.end(&name),
         }
@@ -201,11 +217,22 @@ impl Leveller {
         }
     }
 
-    fn start(&mut self, name: &str, mut attributes: Vec<(String, String)>) {
+    /// White space may stand between the parts of a table; words are put into a cell.
+    fn words(&mut self, text: &str) {
+        if !text.bytes().all(|b| b.is_ascii_whitespace()) {
+            self.need_cell();
+        }
+        self.out.text(text);
+    }
+
+    fn start(&mut self, name: &str, attributes: Vec<(String, String)>) {
         let Some(name) = TAGS.iter().find(|tag| **tag == name) else { return };
-        if self.elements >= MAX_ELEMENTS {
+        if self.elements >= MAX_ELEMENTS || PARTS.contains(name) && !self.need_place(name) {
             self.apart(name);
             return;
+        }
+        if !PARTS.contains(name) {
+            self.need_cell();
         }
         self.end_before(name);
         let formatting = |name: &&'static str| FORMATTING.contains(name);
@@ -216,14 +243,52 @@ impl Leveller {
             self.apart(name);
             return;
         }
-        let bytes =
-            |name: &str, value: &str| name == "src" && value.trim_start().starts_with("data:");
-        attributes.retain(|(name, value)| value.len() <= MAX_ATTRIBUTE || bytes(name, value));
-        attributes.truncate(MAX_ATTRIBUTES);
+        self.begin(name, &fitting(name, attributes));
+    }
+
+    fn begin(&mut self, name: &'static str, attributes: &[(String, String)]) {
         self.elements += 1;
-        self.out.start(name, &attributes);
-        if !VOID.contains(name) {
+        self.out.start(name, attributes);
+        if !VOID.contains(&name) {
             self.open.push(name);
+        }
+    }
+
+    /// The innermost table.
+    fn table(&self) -> Option<usize> {
+        self.open.iter().rposition(|open| *open == "table")
+    }
+
+    /// Ends what a part of a table does not stand in, and begins the row of a cell that has none.
+    /// False if there is no table: a parser leaves such a part out.
+    fn need_place(&mut self, name: &str) -> bool {
+        let Some(table) = self.table() else { return false };
+        let is = |at: usize, these: &[&str]| self.open.get(at).is_some_and(|o| these.contains(o));
+        let (cell, mut place) = (matches!(name, "td" | "th"), table + 1);
+        if name == "col" {
+            place += usize::from(is(place, &["colgroup"]));
+        }
+        if cell || name == "tr" {
+            place += usize::from(is(place, &GROUPS));
+        }
+        if cell {
+            place += usize::from(is(place, &["tr"]));
+        }
+        self.close_to(place);
+        if cell && self.open.last() != Some(&"tr") {
+            self.begin("tr", &[]);
+        }
+        true
+    }
+
+    /// In a table and in none of its cells, begins one; beyond the bounds the table ends instead.
+    fn need_cell(&mut self) {
+        let bare = self.open.last().is_some_and(|open| BARE.contains(open));
+        let Some(table) = self.table().filter(|_| bare) else { return };
+        if self.elements + 2 > MAX_ELEMENTS {
+            self.close_to(table);
+        } else if self.need_place("td") {
+            self.begin("td", &[]);
         }
     }
 
@@ -235,31 +300,33 @@ impl Leveller {
     }
 
     fn end(&mut self, name: &str) {
-        // Only as far as the cell that it stands in.
-        let cell = self.open.iter().rposition(|open| SCOPES.contains(open));
-        let from = if SCOPES.contains(&name) || matches!(name, "tr" | "tbody" | "thead" | "tfoot") {
-            0
-        } else {
-            cell.unwrap_or_default()
+        // Only as far as the cell that it stands in, or the table that it is a part of.
+        let scope = self.open.iter().rposition(|open| SCOPES.contains(open));
+        let from = match name {
+            "table" => None,
+            name if PARTS.contains(&name) => self.table(),
+            _ => scope,
         };
         let found = self.open.iter().rposition(|open| *open == name);
-        if let Some(at) = found.filter(|at| *at >= from) {
+        if let Some(at) = found.filter(|at| *at >= from.unwrap_or_default()) {
             self.close_to(at);
         }
     }
 
-    /// Ends what the start of an element ends without a word: a paragraph, the item or cell before.
+    /// Ends what the start of an element ends without a word: a paragraph, the item before, a link.
     fn end_before(&mut self, name: &str) {
         match name {
             "li" => self.end_last(&["li"], &["ul", "ol", "table"]),
             "dd" | "dt" => self.end_last(&["dd", "dt"], &["dl", "table"]),
-            "td" | "th" => self.end_last(&["td", "th"], &["table"]),
-            "tr" => self.end_last(&["tr"], &["table"]),
-            "tbody" | "thead" | "tfoot" => self.end_last(&["tbody", "thead", "tfoot"], &["table"]),
+            "a" => self.end_last(&["a"], &SCOPES),
             _ => {}
         }
         if BLOCKS.contains(&name) {
             self.end_last(&["p"], &SCOPES);
+        }
+        let heading = |name: &&str| HEADINGS.contains(name);
+        if heading(&name) && self.open.last().is_some_and(heading) {
+            self.close_to(self.open.len() - 1);
         }
     }
 
@@ -278,4 +345,20 @@ impl Leveller {
             self.out.end(name);
         }
     }
+}
+
+/// The attributes of an element that lie within bounds.
+fn fitting(element: &str, mut attributes: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut left = MAX_ATTRIBUTE_BYTES;
+    attributes.truncate(MAX_ATTRIBUTES);
+    attributes.retain(|(name, value)| match (element, name.as_str()) {
+        ("img", "src") if value.trim_start().starts_with("data:") => true,
+        ("a", "href") => value.len() <= MAX_HREF,
+        _ => {
+            let rest = left.checked_sub(name.len() + value.len());
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        }
+    });
+    attributes
 }

@@ -20,12 +20,14 @@ pub(super) use target::shown_target;
 use ammonia::{Builder, UrlRelative};
 use minijinja::HtmlEscape;
 use pieces::{Piece, Writer, read};
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashSet, io};
 
 /// Characters of a link's text compared with its target; a longer one is none.
 const MAX_LINK_TEXT: usize = 300;
 /// A target longer than this is told by its host alone.
 const MAX_TARGET: usize = 300;
+/// Bytes that sanitised HTML may take beyond twice its own: what is added to links.
+const MAX_GROWTH: usize = 2 << 20;
 /// Tags whose end is the end of a line of text.
 const LINES: [&str; 20] = [
     "article",
@@ -99,8 +101,8 @@ const STYLE: &str = "body{font:1rem/1.5 sans-serif;color:#1d2724;background:#fff
 
 /// HTML that came level, without what acts or calls home: no scripts, forms, frames or styles that
 /// load; pictures only by `cid:` and with their bytes in place; links open elsewhere and tell nobody
-/// where from.
-pub(super) fn clean(level: &str) -> String {
+/// where from. `None` if it came out far larger than it went in.
+pub(super) fn clean(level: &str) -> Option<String> {
     let mut builder = Builder::default();
     builder
         .tags(level::TAGS.iter().copied().collect())
@@ -115,7 +117,25 @@ pub(super) fn clean(level: &str) -> String {
         .set_tag_attribute_value("a", "target", "_blank")
         .link_rel(Some("noopener noreferrer"))
         .attribute_filter(kept);
-    builder.clean(level).to_string()
+    let mut bounded = Bounded { out: Vec::new(), left: level.len() * 2 + MAX_GROWTH };
+    builder.clean(level).write_to(&mut bounded).ok()?;
+    String::from_utf8(bounded.out).ok()
+}
+
+/// Bytes written while there is room for them.
+struct Bounded {
+    out: Vec<u8>,
+    left: usize,
+}
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Style without functions but those of colours: what else there is may load, or run.

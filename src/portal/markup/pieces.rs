@@ -13,7 +13,7 @@ use std::cell::RefCell;
 /// Bytes read between two looks at whether to go on.
 const PORTION: usize = 4096;
 /// Elements without an end.
-pub(super) const VOID: [&str; 4] = ["br", "hr", "img", "wbr"];
+pub(super) const VOID: [&str; 5] = ["br", "col", "hr", "img", "wbr"];
 
 /// A tag, or words between tags.
 #[derive(Debug, PartialEq, Eq)]

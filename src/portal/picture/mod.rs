@@ -27,7 +27,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use image::{
-    DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits,
+    ColorType, DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits,
     codecs::{jpeg::JpegEncoder, png::PngEncoder},
 };
 use minijinja::{Value, context};
@@ -44,6 +44,8 @@ const MAX_POINTS: u64 = 50_000_000;
 const MAX_SIDE: u32 = 20_000;
 /// Bytes that a decoder may take.
 const MAX_ALLOC: u64 = 192 << 20;
+/// Bytes that a JPEG may take: some 25 million points, as a telephone takes them.
+const MAX_JPEG: u64 = 272 << 20;
 /// Pictures decoded at one time, whoever asks.
 const AT_ONCE: usize = 2;
 /// How long a picture may take, with the wait for its turn.
@@ -155,7 +157,11 @@ fn draw(bytes: &[u8], size: Size) -> Result<Picture, PictureError> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_POINTS || decoder.total_bytes() > MAX_ALLOC {
+    let points = u64::from(width) * u64::from(height);
+    if points > MAX_POINTS
+        || decoder.total_bytes() > MAX_ALLOC
+        || format == ImageFormat::Jpeg && jpeg_bytes(points, decoder.color_type()) > MAX_JPEG
+    {
         return Err(PictureError::TooLarge);
     }
     let upright = decoder.orientation()?;
@@ -166,6 +172,14 @@ fn draw(bytes: &[u8], size: Size) -> Result<Picture, PictureError> {
     }
     picture.apply_orientation(upright);
     encode(&picture, format == ImageFormat::Jpeg)
+}
+
+/// What decoding a JPEG takes. The decoder keeps the coefficients of one that comes in several scans,
+/// each of two bytes, and says nothing of them; then there are the points.
+const fn jpeg_bytes(points: u64, colour: ColorType) -> u64 {
+    // What is in colour may have four components, and three colours come out.
+    let (components, colours) = if matches!(colour, ColorType::L8) { (1, 1) } else { (4, 3) };
+    points * (2 * components + colours)
 }
 
 /// JPEG for what came so and for what is large; PNG for drawings and what one sees through.

@@ -1,10 +1,10 @@
 //! What decoders are given, and what comes out.
-use super::{AT_ONCE, PictureError, Size, Studio, draw, is_picture};
+use super::{AT_ONCE, MAX_JPEG, PictureError, Size, Studio, draw, is_picture, jpeg_bytes};
 use crate::mail::parts::{Part, PartRole, TransferEncoding};
 use crate::portal::Fault;
 use axum::http::StatusCode;
 use image::{
-    DynamicImage, ImageEncoder, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage,
+    ColorType, DynamicImage, ImageEncoder, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage,
     codecs::gif::GifEncoder,
 };
 use std::io::Cursor;
@@ -192,6 +192,28 @@ fn pictures_too_large_to_draw_are_refused_before_they_are_unpacked() {
     encoder.write_image(&blank, 7_000, 7_200, image::ExtendedColorType::Rgb8).unwrap();
     assert!(bytes.len() < 1_000_000);
     assert!(matches!(draw(&bytes, Size::Thumbnail), Err(PictureError::TooLarge)));
+}
+
+/// A JPEG that says it is so large.
+fn huge_jpeg(width: u16, height: u16) -> Vec<u8> {
+    let mut bytes = file(ImageFormat::Jpeg, 16, 16);
+    // The frame header: its marker, length and precision (ITU-T T.81, B.2.2).
+    let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+    bytes[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_jpeg_is_weighed_with_what_its_decoder_keeps_besides_the_points() {
+    assert!(matches!(draw(&huge_jpeg(7_000, 7_000), Size::Thumbnail), Err(PictureError::TooLarge)));
+    for (colour, width, height, fits, why) in [
+        (ColorType::Rgb8, 5_712, 4_284, true, "a telephone's"),
+        (ColorType::Rgb8, 7_000, 7_000, false, "half a gigabyte"),
+        (ColorType::L8, 7_000, 7_000, true, "a scan without colours"),
+    ] {
+        assert_eq!(jpeg_bytes(width * height, colour) <= MAX_JPEG, fits, "{why}");
+    }
 }
 
 #[test]

@@ -196,6 +196,25 @@ async fn what_is_longer_than_the_frame_says_so() {
 }
 
 #[tokio::test]
+async fn so_many_are_read_at_one_time_and_others_wait_their_turn() {
+    let world = World::new();
+    let (mut browser, kept) = opened(&world, &html("<p>Shown</p>")).await;
+    let address = address_of(&mut browser, &kept).await;
+    let desk = world.desk();
+    let all = desk.workers.all_turns().await;
+    tokio::time::pause();
+    assert_eq!(world.browser().get(&address).await.status, 503);
+    assert_eq!(browser.get(&kept.page()).await.status, 503, "its text is read out of the HTML");
+    drop(all);
+    assert_eq!(world.browser().get(&address).await.status, 200);
+    let account = world.store.account(&super::world::address(ANN)).await.unwrap().unwrap();
+    let search = desk.workers.search(account.generation).await.unwrap();
+    assert_eq!(browser.get("/inbox?q=shown").await.status, 503, "one search at a time");
+    drop(search);
+    assert!(browser.get("/inbox?q=shown").await.text().contains("Searched 1 of 1"));
+}
+
+#[tokio::test]
 async fn a_message_written_to_exhaust_is_shown_within_bounds() {
     let world = World::new();
     let mut body: String = (0..20_000).map(|n| format!("<font color={n}>\r\n")).collect();

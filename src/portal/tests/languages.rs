@@ -61,6 +61,34 @@ async fn a_choice_at_the_foot_of_a_page_stays_and_changes_nothing_here() {
 }
 
 #[tokio::test]
+async fn what_pages_are_made_of_knows_no_choice() {
+    let world = World::new();
+    let mut browser = world.browser();
+    browser.get("/?lang=de").await;
+    for path in [
+        "/framed/none?lang=es",
+        "/framed/none",
+        "/assets/none?lang=es",
+        "/assets/style.css?lang=es",
+    ] {
+        for accept in ["fr", "en"] {
+            let with = browser.send("GET", path, &[("accept-language", accept)], "").await;
+            assert!(with.header("set-cookie").is_none(), "{path}");
+            let without =
+                world.browser().send("GET", path, &[("accept-language", accept)], "").await;
+            assert_eq!(with.text(), without.text(), "{path}: neither cookie nor query counts");
+            let lang = format!("<html lang=\"{accept}\"");
+            assert!(
+                path.contains("style") || with.text().contains(&lang),
+                "{path}: {}",
+                with.text()
+            );
+        }
+    }
+    assert!(browser.get("/login").await.text().contains("Anmelden"), "the choice stays");
+}
+
+#[tokio::test]
 async fn errors_and_problems_speak_the_language_too() {
     let world = World::new();
     let mut browser = world.browser();

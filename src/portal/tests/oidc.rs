@@ -125,17 +125,11 @@ async fn a_mailbox_belongs_to_an_identity_here_too() {
     assert_eq!(done.header("location"), Some("/inbox"));
     assert_eq!(browser.get(&old.page()).await.status, 404, "the earlier holder's");
     assert_eq!(browser.get(&new.page()).await.status, 200);
-    let mut over = world.grant_row(&new).await;
     world.store.remove_account(&address(ANN), world.clock_now()).await.unwrap();
     world.clock.forward(SignedDuration::from_secs(5));
     let withdrawn = world.keep(ANN, MAIL).await;
-    over = crate::store::Grant {
-        state: GrantState::Withdrawn,
-        ..{
-            drop(over);
-            world.grant_row(&withdrawn).await
-        }
-    };
+    let mut over = world.grant_row(&withdrawn).await;
+    over.state = GrantState::Withdrawn;
     world.store.update_grant(&over).await.unwrap();
     assert_eq!(whole_trip(&op, &mut browser, None).await.status, 422, "nor what was taken back");
 }
@@ -184,8 +178,9 @@ async fn who_did_not_set_out_does_not_come_back() {
         ("no state at all", true, "/login/oidc/callback?code=x".to_owned()),
         ("nothing", true, "/login/oidc/callback".to_owned()),
     ];
-    for (what, own, path) in rows {
+    for (at, (what, own, path)) in rows.into_iter().enumerate() {
         let mut guest = world.browser();
+        guest.client = format!("192.0.2.{}:1", at + 10);
         if own {
             guest.cookies.clone_from(&cookies);
         }
@@ -208,6 +203,30 @@ async fn who_did_not_set_out_does_not_come_back() {
     let (code, state) = op.signs_in(&url);
     world.clock.forward(SignedDuration::from_mins(10) + SignedDuration::from_secs(1));
     assert_eq!(slow.get(&back(&code, &state)).await.status, 422, "too late");
+}
+
+#[tokio::test]
+async fn coming_back_without_a_code_costs_the_sender_alone() {
+    let (world, op) = world();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut browser = world.browser();
+    browser.client = "192.0.2.66:1".into();
+    for answer in ["code=", "error=access_denied", "state=x"].iter().cycle().take(10) {
+        let url = set_out(&mut browser, None).await;
+        let (_, state) = op.signs_in(&url);
+        let path = format!("/login/oidc/callback?{answer}&state={state}");
+        let path = path.replace(&format!("state=x&state={state}"), "state=x&code=y");
+        assert_eq!(browser.get(&path).await.status, 422, "{answer}");
+    }
+    assert_eq!(world.desk().trips.ended(), 0, "nothing of it is remembered");
+    let url = set_out(&mut browser, None).await;
+    let (code, state) = op.signs_in(&url);
+    let stopped = browser.get(&back(&code, &state)).await;
+    assert_eq!((stopped.status, stopped.header("retry-after")), (429, Some("30")));
+    assert_eq!(world.desk().trips.ended(), 0);
+    let mut other = world.browser();
+    assert_eq!(whole_trip(&op, &mut other, Some(&kept)).await.status, 303, "nobody else waits");
+    assert_eq!(world.desk().trips.ended(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! A vault in memory with a served portal before it, and browsers that keep cookies.
-use super::super::{Portal, PortalSettings};
+use super::super::{Desk, Portal, PortalSettings};
 use crate::{
     clock::Clock,
     intake::{Door, Envelope},
@@ -33,6 +33,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -150,9 +151,14 @@ impl World {
             overrides: BTreeMap::new(),
             providers,
         };
-        let portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
+        let mut portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
+        // A slow machine reads no less.
+        Arc::get_mut(&mut portal.desk).unwrap().workers.reading = Duration::from_secs(3_600);
         let dial = serve(portal.router());
         Self { clock, store, vault, door, portal, dial }
+    }
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.portal.desk)
     }
     pub(super) fn clock_now(&self) -> Timestamp {
         self.clock.now()
