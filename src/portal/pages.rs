@@ -386,6 +386,7 @@ fn sample_messages() -> [Value; 2] {
         context! {
             id => "id", subject => "sample", from => "sample", to => "sample", stamp => "2026-11-22",
             date => "22 November 2026", size => "1 kB", expires => "1 January 2027",
+            note => if rich { "sample" } else { "" },
             segments => some(context! { text => "sample", href => "https://example.org/" }),
             cut => rich, html => if rich { "ticket" } else { "" }, why => if rich { "sample" } else { "" },
             attachments => some(context! { number => 1, name => "sample", size => "1 kB", picture => rich }),
