@@ -130,6 +130,7 @@ impl Pages {
             me => me.unwrap_or_default(),
             tongues => if choice { self.languages() } else { Value::from(Vec::<Value>::new()) },
             providers => &self.providers,
+            kept => &visitor.kept,
         };
         let usual = self.languages.usual().code();
         let templates = self.templates.get(visitor.language.code());
