@@ -362,6 +362,7 @@ fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
             enrolment => context! { secret => secret, url => "otpauth://x", path => "M0 0h1v1h-1z",
                 size => 29 },
             sessions => &sessions, created => "22 November 2026",
+            has_password => second || secret.is_empty(),
             passkeys => if second { passkeys.clone() } else { none.clone() },
             more_passkeys => !second,
         }

@@ -37,7 +37,13 @@ pub(super) struct Wish {
 impl Wish {
     /// That language, of a page.
     pub(super) fn of(language: &Arc<Language>) -> Self {
-        Self { language: Arc::clone(language), chosen: None, fresh: false, page: true, kept: String::new() }
+        Self {
+            language: Arc::clone(language),
+            chosen: None,
+            fresh: false,
+            page: true,
+            kept: String::new(),
+        }
     }
 }
 
@@ -89,10 +95,11 @@ fn carried(path: &str, query: &str) -> String {
         _ => return String::new(),
     };
     let pairs = form_urlencoded::parse(query.as_bytes());
-    let some = pairs.filter(|(name, value)| {
-        names.contains(&name.as_ref()) && value.len() <= MOST_CARRIED
-    });
-    let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(some.take(names.len())).finish();
+    let some =
+        pairs.filter(|(name, value)| names.contains(&name.as_ref()) && value.len() <= MOST_CARRIED);
+    let text = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(some.take(names.len()))
+        .finish();
     if text.is_empty() { text } else { text + "&" }
 }
 
