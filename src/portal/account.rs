@@ -124,7 +124,7 @@ impl Desk {
         errors.add_if("last_name", fault_of_name(&form.last_name, say!("Type your last name.")));
         let known = self.settings.languages.get(&form.language).is_some();
         if !known && !form.language.is_empty() {
-            errors.add("language", say!("Choose a language of the list."));
+            errors.add("language", say!("Choose a language from the list."));
         }
         if !errors.none() {
             return self.wrong(visitor, form, &errors).await;
