@@ -174,6 +174,8 @@ pub struct Notification {
     pub template: Option<PathBuf>,
     /// `level`
     pub level: Level,
+    /// `note`: the field with the sender's own words for the notice, which travel in the clear.
+    pub note: Option<String>,
     /// `dkim`
     pub dkim: Vec<Dkim>,
 }

@@ -78,7 +78,8 @@ const DELIVERY: [&str; 10] = [
     "watch",
     "tls_reports",
 ];
-const NOTIFICATION: [&str; 6] = ["from", "subject", "language", "template", "level", "dkim"];
+const NOTIFICATION: [&str; 7] =
+    ["from", "subject", "language", "template", "level", "note", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
 const PORTAL: [&str; 10] = [
     "listen",
@@ -303,6 +304,7 @@ impl<'d, 't> Reading<'d, 't> {
             language: text(&keys, "language", usual),
             template: self.path(&keys, "template"),
             level: own_level(&keys, "level"),
+            note: filled(&keys, "note").and_then(|e| e.parse(note_field)),
             dkim: dkim.into_iter().filter_map(|entry| self.dkim(entry)).collect(),
         })
     }
@@ -594,6 +596,20 @@ fn selector(text: &str) -> Result<String, String> {
         Ok(name) if name.literal().is_none() => Ok(name.as_str().to_owned()),
         Ok(_) | Err(_) => Err(format!("`{text}` is no selector: write \"gw2026\"")),
     }
+}
+
+/// A field whose words are shown in the clear: one that nobody fills but for this (RFC 5322 §2.2 has
+/// what may stand in a name).
+fn note_field(text: &str) -> Result<String, String> {
+    let own = text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("X-"));
+    let sane = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if own && (3..=64).contains(&text.len()) && text.bytes().all(sane) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is no field for a note, which goes out in the clear: write the name of a field of \
+         your own that begins with X-, as in \"X-Secure-Note\""
+    ))
 }
 
 fn address(text: &str) -> Result<Address, String> {

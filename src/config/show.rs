@@ -163,6 +163,7 @@ fn notification(config: &Config) -> Vec<(&'static str, Value)> {
         ("language", text(&notification.language)),
         ("template", optional(notification.template.as_deref())),
         ("level", text(notification.level)),
+        ("note", text(notification.note.as_deref().unwrap_or_default())),
         ("dkim", Value::Array(notification.dkim.iter().map(dkim).collect())),
     ]
 }

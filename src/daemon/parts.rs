@@ -324,6 +324,7 @@ fn notice_settings(
         templates,
         portal_url: config.portal.url.clone(),
         retention: config.portal.retention,
+        note: config.notification.note.clone(),
     })
 }
 

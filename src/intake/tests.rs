@@ -194,6 +194,7 @@ fn vault(store: &MemoryStore) -> Vault {
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "https://portal.example.org".into(),
         retention: SignedDuration::from_hours(24),
+        note: None,
     };
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));

@@ -41,10 +41,10 @@ struct Phrase {
 pub struct Language {
     code: String,
     name: String,
-    /// Between whole and parts: `.` or `,`.
-    decimal: String,
-    /// Numbers that take the form for one.
-    one: Vec<u64>,
+    /// Between whole and parts: `.` or `,`; a point where nothing is said.
+    decimal: Option<String>,
+    /// Numbers that take the form for one; one alone where nothing is said.
+    one: Option<Vec<u64>>,
     /// The first day of a month, where it is not a plain number.
     first_of_month: Option<String>,
     phrases: BTreeMap<String, Phrase>,
@@ -56,8 +56,8 @@ impl Language {
         Self {
             code: ENGLISH.to_owned(),
             name: "English".to_owned(),
-            decimal: ".".to_owned(),
-            one: vec![1],
+            decimal: None,
+            one: None,
             first_of_month: None,
             phrases: BTreeMap::new(),
         }
@@ -75,8 +75,11 @@ impl Language {
             Some(_) | None => Err(CatalogueError(reading.problems.join("\n"))),
         }
     }
-    /// This one, and what it leaves out from `known`.
+    /// This one, and what it leaves out from `known`: texts, and how numbers and dates are written.
     pub(super) fn before(mut self, known: &Self) -> Self {
+        self.decimal = self.decimal.or_else(|| known.decimal.clone());
+        self.one = self.one.or_else(|| known.one.clone());
+        self.first_of_month = self.first_of_month.or_else(|| known.first_of_month.clone());
         for (key, phrase) in &known.phrases {
             self.phrases.entry(key.clone()).or_insert_with(|| phrase.clone());
         }
@@ -119,7 +122,8 @@ impl Language {
     /// What a key is here, its places not yet filled.
     pub(super) fn pattern<'a>(&'a self, key: &'a str, count: Option<u64>) -> &'a str {
         let Some(phrase) = self.phrases.get(key) else { return key };
-        let one = phrase.one.as_deref().filter(|_| count.is_some_and(|n| self.one.contains(&n)));
+        let ones = self.one.as_deref().unwrap_or(&[1]);
+        let one = phrase.one.as_deref().filter(|_| count.is_some_and(|n| ones.contains(&n)));
         one.unwrap_or(&phrase.other)
     }
     fn day(&self, at: Timestamp) -> String {
@@ -154,9 +158,10 @@ impl Language {
         self.say(&say!("{date}, {time} UTC", date = self.day(at), time = time))
     }
     fn size(&self, bytes: u64) -> String {
+        let decimal = self.decimal.as_deref().unwrap_or(".");
         let number = |unit: u64| {
             if bytes / unit < 10 {
-                format!("{}{}{}", bytes / unit, self.decimal, bytes % unit * 10 / unit)
+                format!("{}{}{}", bytes / unit, decimal, bytes % unit * 10 / unit)
             } else {
                 (bytes / unit).to_string()
             }
@@ -238,16 +243,16 @@ impl Reading<'_> {
         let code = self.code(table.get("code"))?;
         let name = self.line("name", table.get("name"))?;
         let decimal = match table.get("decimal").map(Value::as_str) {
-            None => ".",
-            Some(Some(text @ ("." | ","))) => text,
+            None => None,
+            Some(Some(text @ ("." | ","))) => Some(text.to_owned()),
             Some(_) => {
                 self.wrong("decimal", "write \".\" or \",\"");
-                "."
+                None
             }
         };
         let first = table.get("first_of_month");
         Some(Language {
-            decimal: decimal.to_owned(),
+            decimal,
             one: self.one(table.get("one")),
             first_of_month: first.and_then(|value| self.line("first_of_month", Some(value))),
             phrases: self.messages(table.get("messages")),
@@ -279,16 +284,16 @@ impl Reading<'_> {
         }
         fine.then(|| text.to_owned())
     }
-    fn one(&mut self, value: Option<&Value>) -> Vec<u64> {
-        let Some(value) = value else { return vec![1] };
+    fn one(&mut self, value: Option<&Value>) -> Option<Vec<u64>> {
+        let value = value?;
         let numbers = value.as_array().filter(|numbers| numbers.len() <= 100).map(|numbers| {
             numbers.iter().map(|n| n.as_integer().and_then(|n| u64::try_from(n).ok())).collect()
         });
         let Some(Some(numbers)) = numbers else {
             self.wrong("one", "write the numbers that take the form for one, as in [1]");
-            return Vec::new();
+            return None;
         };
-        numbers
+        Some(numbers)
     }
     fn messages(&mut self, value: Option<&Value>) -> BTreeMap<String, Phrase> {
         let Some(value) = value else { return BTreeMap::new() };

@@ -269,12 +269,16 @@ fn catalogues_are_refused_with_file_key_and_what_is_wrong() {
 fn a_file_adds_a_language_or_goes_before_a_built_in_one() {
     let polish = "code = \"pl\"\nname = \"Polski\"\n[messages]\n\"Sign in\" = \"Zaloguj się\"\n\
         \"Sent\" = \"\"\n\"{count} minutes\" = { one = \"minuta\", other = \"{count} min\" }\n";
-    let own = "code = \"de\"\nname = \"Deutsch\"\ndecimal = \",\"\n[messages]\n\
-        \"Sign in\" = \"Einloggen\"\n";
-    let all = Languages::new("pl", &[file("pl.toml", polish), file("own.toml", own)]).unwrap();
+    let own = "code = \"de\"\nname = \"Deutsch\"\n[messages]\n\"Sign in\" = \"Einloggen\"\n";
+    let french =
+        "code = \"fr\"\nname = \"Français\"\ndecimal = \".\"\n[messages]\n\"Sent\" = \"Parti\"\n";
+    let own = [file("pl.toml", polish), file("own.toml", own), file("fr.toml", french)];
+    let all = Languages::new("pl", &own).unwrap();
     let codes: Vec<_> = all.iter().map(|language| language.code()).collect();
     assert_eq!(codes, ["en", "de", "es", "fr", "pl"]);
     let (polish, german) = (all.usual(), all.get("de").unwrap());
+    let french = all.get("fr").unwrap();
+    let first = Text::Day("2027-01-01T00:00:00Z".parse().unwrap());
     for (language, text, expected) in [
         (polish, say!("Sign in"), "Zaloguj się"),
         (polish, say!("Sent"), "Sent"),
@@ -283,6 +287,12 @@ fn a_file_adds_a_language_or_goes_before_a_built_in_one() {
         (polish, Text::Wait(61), "2 min"),
         (german, say!("Sign in"), "Einloggen"),
         (german, say!("Inbox"), "Posteingang"),
+        (polish, Text::Size(1_500), "1.5 kB"),
+        (german, Text::Size(1_500), "1,5 kB"),
+        (french, say!("Sent"), "Parti"),
+        (french, Text::Size(1_500), "1.5 ko"),
+        (french, Text::Size(0), "0 octet"),
+        (french, first, "1er janvier 2027"),
     ] {
         assert_eq!(language.say(&text), expected);
     }

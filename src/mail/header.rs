@@ -107,6 +107,11 @@ impl HeaderScan {
         self.received
     }
 
+    /// True once nothing more is looked at.
+    pub fn is_over(&self) -> bool {
+        matches!(self.at, At::Body) || self.kept.len() >= Self::LIMIT
+    }
+
     /// The fields seen.
     pub fn finish(self) -> Fields {
         Fields::parse(&self.kept)

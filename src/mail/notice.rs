@@ -1,9 +1,14 @@
 //! What Restante itself writes to recipients: the notice of a message waiting, and mailed codes.
-//! Rendered from templates (built in, overridable), with nothing of the message's content.
+//! Rendered from templates (built in, overridable), with nothing of the message's content but what its
+//! sender wrote for the notice.
 
 use crate::{
     language::{ENGLISH, Language, Languages, Text, say, teach},
-    mail::{Address, QueueId, header::date, text::one_line},
+    mail::{
+        Address, QueueId,
+        header::{Fields, date},
+        text::one_line,
+    },
 };
 use jiff::Timestamp;
 use mail_builder::{
@@ -49,6 +54,8 @@ pub struct Waiting<'a> {
     pub sender_name: Option<&'a str>,
     /// Who wrote: the address.
     pub sender: &'a Address,
+    /// What the sender wrote for the notice itself, to be read by anybody on the way.
+    pub note: Option<&'a str>,
     /// `{portal.url}/m/TOKEN`
     pub link: &'a str,
     /// The code by which the reader can ask the portal whether this notice is ours.
@@ -129,13 +136,26 @@ const BUILT_IN: [(&str, &str); 6] = [
 const MAX_NAME: usize = 100;
 /// Characters of a subject.
 const MAX_SUBJECT: usize = 200;
+/// Characters of the sender's own words.
+const MAX_NOTE: usize = 300;
+
+/// The sender's own words for the notice, from the field that `notification.note` names: one line,
+/// without what breaks or reorders it, and an ellipsis where it is longer than a notice takes.
+pub fn own_words(fields: &Fields, name: &str) -> Option<String> {
+    let words = one_line(&fields.first(name)?, MAX_NOTE + 1);
+    if words.chars().count() > MAX_NOTE {
+        return Some(one_line(&words, MAX_NOTE - 1) + "…");
+    }
+    (!words.is_empty()).then_some(words)
+}
 
 impl Templates {
     /// Built-in templates with those in `overrides` (file name → text) in their place. Names:
     /// `notice.txt`, `notice.html`, `code.txt`, `code.html`, `changed.txt`, `changed.html`. Every
     /// template is rendered once with sample values, so that a bad override is refused at start.
     ///
-    /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown),
+    /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown), `note`
+    /// (the sender's own words for the notice; empty if there are none),
     /// `link`, `site` (what the link begins with), `check` (what to type at `{{ site }}/check` to ask
     /// whether the notice is ours) and `expires`; those of the code `recipient`,
     /// `code` and `minutes`; those that tell of a change at the account `recipient`, `what` and
@@ -185,13 +205,14 @@ impl Templates {
             subject: None,
         };
         let link = "https://mail.example.org/m/sample";
-        // Both with and without a name: a template may treat them apart.
-        for sender_name in [Some("Bob Sample"), None] {
+        // Both with and without a name and a note: a template may treat them apart.
+        for (sender_name, note) in [(Some("Bob Sample"), None), (None, Some("sample"))] {
             let waiting = Waiting {
                 recipient: &recipient,
                 language: None,
                 sender_name,
                 sender: &from,
+                note,
                 link,
                 check: "bcdf-ghjk-mnpr",
                 expires: at,
@@ -223,6 +244,7 @@ impl Templates {
                     recipient => w.recipient.to_string(),
                     sender => w.sender.to_string(),
                     sender_name => name.as_str(),
+                    note => w.note.map(|note| one_line(note, MAX_NOTE)).unwrap_or_default(),
                     link => text(w.link),
                     site => text(site),
                     check => w.check,
@@ -392,10 +414,7 @@ fn message(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{
-        header::Fields,
-        parts::{Decoder, Indexer, Part, decode_charset},
-    };
+    use crate::mail::parts::{Decoder, Indexer, Part, decode_charset};
     use proptest::prelude::*;
 
     const LINK: &str = "https://mail.example.org/m/AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE";
@@ -410,11 +429,21 @@ mod tests {
     }
 
     fn notice(templates: &Templates, head: &Letterhead, sender_name: Option<&str>) -> Vec<u8> {
+        noted(templates, head, sender_name, None)
+    }
+
+    fn noted(
+        templates: &Templates,
+        head: &Letterhead,
+        sender_name: Option<&str>,
+        note: Option<&str>,
+    ) -> Vec<u8> {
         let waiting = Waiting {
             recipient: &"jane@partner.example".parse().unwrap(),
             language: None,
             sender_name,
             sender: &"bob@example.org".parse().unwrap(),
+            note,
             link: LINK,
             check: "bcdf-ghjk-mnpr",
             expires: "2026-12-22T01:02:03Z".parse().unwrap(),
@@ -501,6 +530,7 @@ mod tests {
                 language,
                 sender_name: Some("Bob"),
                 sender,
+                note: None,
                 link: LINK,
                 check: "bcdf-ghjk-mnpr",
                 expires: "2026-12-22T01:02:03Z".parse().unwrap(),
@@ -568,6 +598,43 @@ mod tests {
         }
         let nameless = bodies(&notice(&built_in(), &head("Example Health"), None));
         assert!(nameless.0.contains("bob@example.org") && !nameless.0.contains("()"));
+    }
+
+    #[test]
+    fn the_senders_own_words_are_one_line_of_text() {
+        let (long, full) = ("é".repeat(400), "é".repeat(300));
+        for (field, words, why) in [
+            ("X-Note: Your results are in.", Some("Your results are in."), "as it is"),
+            ("x-note:  =?utf-8?q?Gr=C3=BC=C3=9Fe?=", Some("Grüße"), "encoded, in any case"),
+            ("X-Note: =?utf-8?q?a=0D=0ABcc:_x?=", Some("a Bcc: x"), "one line"),
+            ("X-Note: two\r\n lines", Some("two lines"), "folded"),
+            ("X-Note: gpj\u{202e}.exe", Some("gpj .exe"), "nothing turns it round"),
+            ("X-Note: one\r\nX-Note: two", Some("one"), "the first"),
+            (&format!("X-Note: {full}"), Some(full.as_str()), "as long as may be"),
+            (&format!("X-Note: {long}"), Some(&("é".repeat(299) + "…")), "cut"),
+            ("X-Note:  ", None, "empty"),
+            ("Subject: x", None, "none"),
+        ] {
+            let fields = Fields::parse(field.as_bytes());
+            assert_eq!(own_words(&fields, "X-Note").as_deref(), words, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_senders_own_words_stand_in_the_notice() {
+        let words = "Read <b>it</b> & call: https://evil.example/ {{ link }}";
+        let message = noted(&built_in(), &head("Example"), Some("Bob Example"), Some(words));
+        check_lines(&message);
+        let (text, html) = bodies(&message);
+        let unwrapped = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(unwrapped.contains(&format!("Bob Example writes: {words}")), "{text}");
+        let escaped = "<strong>Bob Example</strong> writes: Read &lt;b&gt;it&lt;/b&gt; &amp; call";
+        assert!(html.contains(escaped), "{html}");
+        assert_eq!(html.matches("<a href=").count(), 1, "no link is made of it");
+        let nameless = bodies(&noted(&built_in(), &head("Example"), None, Some("Hello.")));
+        assert!(nameless.0.contains("bob@example.org writes: Hello."), "{}", nameless.0);
+        let (text, html) = bodies(&notice(&built_in(), &head("Example"), None));
+        assert!(!text.contains("writes:") && !html.contains("writes:"), "nothing without words");
     }
 
     #[test]

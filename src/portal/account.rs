@@ -80,7 +80,7 @@ impl Desk {
         let languages = self.pages.languages();
         let values = context! {
             tab => "account", errors => errors.to_value(), done => Value::from(done),
-            address => account.address.to_string(),
+            address => account.address.to_string(), has_password => !account.password.is_empty(),
             first_name => first, last_name => last, language => language, languages => languages,
             second => account.second_factor().is_some(),
             recovery => account.second_factor().map_or(0, |factor| factor.recovery.len()),
@@ -124,7 +124,7 @@ impl Desk {
         errors.add_if("last_name", fault_of_name(&form.last_name, say!("Type your last name.")));
         let known = self.settings.languages.get(&form.language).is_some();
         if !known && !form.language.is_empty() {
-            errors.add("language", say!("Choose a language of the list."));
+            errors.add("language", say!("Choose a language from the list."));
         }
         if !errors.none() {
             return self.wrong(visitor, form, &errors).await;

@@ -55,24 +55,10 @@ pub(super) enum Asked {
 
 /// What to say of a code that can't be used any more.
 fn over(code: &Code, now: Timestamp) -> Option<Errors> {
-    let text = match (code.purpose, code.tries, now >= code.until) {
-        (Purpose::Register, 0, _) => {
-            say!(
-                "There were too many wrong tries. Open the link in the notice again to get a new code."
-            )
-        }
-        (Purpose::Reset | Purpose::SignIn, 0, _) => {
-            say!("There were too many wrong tries. Ask for a new code.")
-        }
-        (Purpose::Register, _, true) => {
-            say!(
-                "The time for this code is over. Open the link in the notice again to get a new one."
-            )
-        }
-        (Purpose::Reset | Purpose::SignIn, _, true) => {
-            say!("The time for this code is over. Ask for a new one.")
-        }
-        (_, _, false) => return None,
+    let text = match (code.tries, now >= code.until) {
+        (0, _) => say!("There were too many wrong tries. Ask for a new code."),
+        (_, true) => say!("The time for this code is over. Ask for a new one."),
+        (_, false) => return None,
     };
     Some(Errors::of("", text))
 }
@@ -215,6 +201,29 @@ impl Desk {
         };
         self.pages.answer(status, "verify.html", say!("Check your mail"), visitor, values)
     }
+    /// Another code in place of the one that this browser awaits, which is void then.
+    async fn another_code(self: &Arc<Self>, visitor: &Visitor) -> Answer {
+        let waiting = visitor.session.as_ref().and_then(|s| Some((s, s.pending.as_ref()?)));
+        let Some((session, code)) = waiting else {
+            return Ok(Redirect::to("/login").into_response());
+        };
+        let (account, wants) = (&code.account, session.wants);
+        let asked = match code.purpose {
+            Purpose::Register => self.register_again(visitor, account, wants).await?,
+            Purpose::SignIn => {
+                self.ask_code(visitor, account.address.clone(), Purpose::SignIn, wants).await?
+            }
+            Purpose::Reset => return Ok(Redirect::to("/reset").into_response()),
+        };
+        match asked {
+            Asked::Sent(answer) => Ok(answer),
+            Asked::Wait(wait) => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let page = self.verify_page(status, visitor, code, &many_codes(wait))?;
+                Ok(retry_after(page, wait.as_secs()))
+            }
+        }
+    }
     async fn sign_in_by_code(&self, visitor: &Visitor, session: Session, code: Code) -> Answer {
         match self.owner_of(&code).await? {
             Some(account) => self.enter(visitor, account, session.wants).await,
@@ -283,12 +292,15 @@ pub(super) async fn verify_form(
     }
 }
 
-/// `POST /verify`
+/// `POST /verify`: with `again` another code is mailed.
 pub(super) async fn verify(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Form(form): Form<Typed>,
 ) -> Answer {
+    if !form.again.is_empty() {
+        return desk.another_code(&visitor).await;
+    }
     let purposes = [Purpose::Register, Purpose::SignIn];
     match desk.redeem(&visitor, &form.code, &purposes).await? {
         Redeemed::Right(right) => {

@@ -133,6 +133,8 @@ impl AccountForm {
 #[serde(default)]
 pub(super) struct Typed {
     pub(super) code: String,
+    /// Filled: another code is asked for.
+    pub(super) again: String,
 }
 
 /// What is wrong, in the order of the form: field (empty: the form as a whole) and words.

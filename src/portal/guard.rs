@@ -25,8 +25,8 @@ use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 /// How long a page may take until its first byte.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a page may load and do: our own style sheet, our own forms, nothing else; no scripts
-/// anywhere.
+/// What a page may load and do: our own style sheet, our own forms, nothing else. Pages where scripts
+/// stand (passkeys, files) bring a policy that adds our own files, and nothing inline.
 const CSP: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
      frame-ancestors 'none'; base-uri 'none'; frame-src 'self'";
 

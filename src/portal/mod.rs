@@ -1,6 +1,7 @@
 //! The portal: where people outside read what is kept for them (INTERFACE sections 6 and 7).
 //!
-//! Server-rendered pages without scripts. [`Portal::router`] is built from one table of routes,
+//! Server-rendered pages that work without scripts; where those run, they add passkeys and send files
+//! ahead of their letter. [`Portal::router`] is built from one table of routes,
 //! each with its demand on the visitor; what the table does not name needs a session. The root
 //! serves it; nothing here opens a socket. Reading goes through the vault alone.
 

@@ -131,6 +131,7 @@ impl Pages {
             me => me.unwrap_or_default(),
             tongues => if choice { self.languages() } else { Value::from(Vec::<Value>::new()) },
             providers => &self.providers,
+            kept => &visitor.kept,
         };
         let usual = self.languages.usual().code();
         let templates = self.templates.get(visitor.language.code());
@@ -362,6 +363,7 @@ fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
             enrolment => context! { secret => secret, url => "otpauth://x", path => "M0 0h1v1h-1z",
                 size => 29 },
             sessions => &sessions, created => "22 November 2026",
+            has_password => second || secret.is_empty(),
             passkeys => if second { passkeys.clone() } else { none.clone() },
             more_passkeys => !second,
         }
@@ -387,6 +389,7 @@ fn sample_messages() -> [Value; 2] {
         context! {
             id => "id", subject => "sample", from => "sample", to => "sample", stamp => "2026-11-22",
             date => "22 November 2026", size => "1 kB", expires => "1 January 2027",
+            note => if rich { "sample" } else { "" },
             segments => some(context! { text => "sample", href => "https://example.org/" }),
             cut => rich, html => if rich { "ticket" } else { "" }, why => if rich { "sample" } else { "" },
             attachments => some(context! { number => 1, name => "sample", size => "1 kB", picture => rich }),

@@ -268,6 +268,7 @@ impl Desk {
             date => show::moment(row.facts.arrived),
             size => show::size(row.size),
             expires => show::day(grant.expires),
+            note => origin.note(self.vault.notices.note.as_deref()),
             segments => segments(&text),
             cut => cut,
             html => html,

@@ -133,7 +133,10 @@ pub(super) async fn form(
         Some(code) => {
             desk.new_password_page(StatusCode::OK, &visitor, code, "", &Errors::default())
         }
-        None => desk.reset_page(StatusCode::OK, &visitor, "", &Errors::default()),
+        None => {
+            let own = visitor.name().unwrap_or_default();
+            desk.reset_page(StatusCode::OK, &visitor, &own, &Errors::default())
+        }
     }
 }
 

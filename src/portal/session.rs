@@ -42,6 +42,8 @@ pub(super) struct Visitor {
     /// True if the address of this request shows a page, so that it can be asked for in another
     /// language.
     pub(super) page: bool,
+    /// What the link that asks for it carries along of this request's query.
+    pub(super) kept: String,
 }
 impl Visitor {
     /// Somebody of whom nothing is known but what the request says of languages.
@@ -54,6 +56,7 @@ impl Visitor {
             language: wish.language,
             chosen: wish.chosen,
             page: wish.page,
+            kept: wish.kept,
         }
     }
     /// The address shown on every page of somebody signed in.

@@ -136,12 +136,10 @@ pub(super) async fn register(
     if !errors.none() {
         return again(StatusCode::UNPROCESSABLE_ENTITY, &errors);
     }
-    let keys = mailbox_keys(&codes::code_key(&grant.recipient), visitor.client);
-    if let Some(wait) = desk.codes.wait(&keys, now) {
+    if let Some(wait) = desk.many_codes(&visitor, &grant.recipient) {
         let page = again(StatusCode::TOO_MANY_REQUESTS, &codes::many_codes(wait))?;
         return Ok(retry_after(page, wait.as_secs()));
     }
-    desk.codes.count(&keys, now);
     desk.send_code(&visitor, &grant, form, since).await
 }
 
@@ -157,8 +155,41 @@ fn faults_of(form: &Registration, address: &Address) -> Errors {
 }
 
 impl Desk {
-    /// Mails the code and begins the one session that may type it. No account is written before the
-    /// mailbox has proved to be the visitor's.
+    /// Counts a code to be mailed; how long to wait for one, if there were too many.
+    fn many_codes(&self, visitor: &Visitor, address: &Address) -> Option<SignedDuration> {
+        let keys = mailbox_keys(&codes::code_key(address), visitor.client);
+        let now = self.now();
+        let wait = self.codes.wait(&keys, now);
+        if wait.is_none() {
+            self.codes.count(&keys, now);
+        }
+        wait
+    }
+    /// Another code for who has filled in the form of registration: as long as the link that led
+    /// there would still lead there.
+    pub(super) async fn register_again(
+        &self,
+        visitor: &Visitor,
+        account: &Account,
+        wants: Option<GrantId>,
+    ) -> Result<Asked, Fault> {
+        let grant = match wants {
+            Some(id) => self.vault.people.grant(id).await?,
+            None => None,
+        };
+        let mine = |grant: &Grant| live(grant, self.now()) && grant.recipient == account.address;
+        let Some(grant) = grant.filter(mine) else { return Err(Fault::Status(StatusCode::GONE)) };
+        match self.holder(&grant).await? {
+            None => return Err(Fault::Status(StatusCode::GONE)),
+            // Another browser was faster; that account stands.
+            Some((Some(_), _)) => return Ok(Asked::Sent(Redirect::to("/login").into_response())),
+            Some((None, _)) => {}
+        }
+        if let Some(wait) = self.many_codes(visitor, &account.address) {
+            return Ok(Asked::Wait(wait));
+        }
+        self.mail_code_to(visitor, &grant, account.clone()).await.map(Asked::Sent)
+    }
     async fn send_code(
         &self,
         visitor: &Visitor,
@@ -174,6 +205,11 @@ impl Desk {
             language: visitor.chosen.clone(),
             ..Account::new(grant.recipient.clone(), rand::random(), self.now())
         };
+        self.mail_code_to(visitor, grant, account).await
+    }
+    /// Mails the code and begins the one session that may type it. No account is written before the
+    /// mailbox has proved to be the visitor's.
+    async fn mail_code_to(&self, visitor: &Visitor, grant: &Grant, account: Account) -> Answer {
         let mut fresh = self.fresh(visitor);
         fresh.session.wants = Some(grant.id);
         let code = self.await_code(&mut fresh.session, account, Purpose::Register);

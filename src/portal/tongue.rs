@@ -16,6 +16,8 @@ use std::sync::Arc;
 const COOKIE_NAME: &str = "language";
 /// How long a browser keeps it: a year.
 const KEPT: u32 = 365 * 24 * 60 * 60;
+/// Bytes of a value that a choice of language carries along.
+const MOST_CARRIED: usize = 64;
 
 /// What a request says of languages.
 #[derive(Debug, Clone)]
@@ -28,12 +30,20 @@ pub(super) struct Wish {
     fresh: bool,
     /// True if the address shows a page.
     pub(super) page: bool,
+    /// What of the address's query a choice of language carries along, up to its `&`.
+    pub(super) kept: String,
 }
 
 impl Wish {
     /// That language, of a page.
     pub(super) fn of(language: &Arc<Language>) -> Self {
-        Self { language: Arc::clone(language), chosen: None, fresh: false, page: true }
+        Self {
+            language: Arc::clone(language),
+            chosen: None,
+            fresh: false,
+            page: true,
+            kept: String::new(),
+        }
     }
 }
 
@@ -43,7 +53,8 @@ impl Desk {
         let languages = &self.settings.languages;
         let page = matches!(*request.method(), Method::GET | Method::HEAD)
             && !piece_of_page(request.uri().path());
-        let asked = request.uri().query().filter(|_| page).and_then(asked);
+        let query = request.uri().query().filter(|_| page);
+        let asked = query.and_then(asked);
         let asked = asked.and_then(|code| languages.get(&code));
         let kept = || cookie(request.headers()).and_then(|code| languages.get(code));
         let chosen = asked.or_else(kept);
@@ -56,6 +67,7 @@ impl Desk {
             chosen: chosen.map(|language| language.code().to_owned()),
             fresh: asked.is_some(),
             page,
+            kept: query.map(|query| carried(request.uri().path(), query)).unwrap_or_default(),
         }
     }
     /// Lets the browser keep a choice that was made just now. Nothing is kept here.
@@ -75,9 +87,46 @@ fn asked(query: &str) -> Option<String> {
     pairs.find(|(name, _)| name == "lang").map(|(_, code)| code.into_owned())
 }
 
+/// What the same page in another language needs of its query. Only what is named here, so that neither
+/// a secret nor somebody else's words get into a link.
+fn carried(path: &str, query: &str) -> String {
+    let names: &[&str] = match path {
+        "/check" => &["code"],
+        "/login" => &["by", "other"],
+        _ => return String::new(),
+    };
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let some =
+        pairs.filter(|(name, value)| names.contains(&name.as_ref()) && value.len() <= MOST_CARRIED);
+    let text = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(some.take(names.len()))
+        .finish();
+    if text.is_empty() { text } else { text + "&" }
+}
+
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
     let mut pairs =
         all.flat_map(|header| header.split(';')).filter_map(|p| p.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, code)| code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_page_is_known_to_need_is_carried() {
+        for (path, query, kept, why) in [
+            ("/check", "code=bcdf", "code=bcdf&", "the code asked after"),
+            ("/login", "lang=de&by=passkey", "by=passkey&", "the way in"),
+            ("/login", "other=yes", "other=yes&", "the whole sign-in"),
+            ("/login", "code=1&token=AAAA", "", "no page of ours makes such an address"),
+            ("/login/oidc/callback", "code=AAAA&state=BBBB", "", "secrets of a sign-in elsewhere"),
+            ("/check", "code=%22%26%3D", "code=%22%26%3D&", "encoded anew"),
+            ("/check", "code=1&code=2", "code=1&", "once"),
+        ] {
+            assert_eq!(carried(path, query), kept, "{why}");
+        }
+    }
 }

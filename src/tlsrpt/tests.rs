@@ -208,6 +208,7 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "http://127.0.0.1:8080".to_owned(),
         retention: SignedDuration::from_hours(720),
+        note: None,
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     Vault::new(store.clone(), store.clone(), store.clone(), ring, clock, notices)

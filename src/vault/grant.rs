@@ -2,7 +2,11 @@
 
 use super::{Vault, VaultError, random_secret};
 use crate::{
-    mail::{Address, GrantId, QueueId, notice::Waiting},
+    mail::{
+        Address, GrantId, QueueId,
+        header::HeaderScan,
+        notice::{Waiting, own_words},
+    },
     policy::Why,
     seal::{Class, LinkToken, MessageFacts, header::Needs},
     store::{Grant, GrantKind, GrantState, MessageRow, NewMessage},
@@ -37,7 +41,9 @@ impl Vault {
             kind: GrantKind::Received,
         };
         let language = self.language_of(recipient).await?;
-        let notice = self.notice(message, &grant, &token, language.as_deref())?;
+        let note = self.note(message).await;
+        let notice =
+            self.notice(message, &grant, &token, (language.as_deref(), note.as_deref()))?;
         Ok((grant, notice))
     }
 
@@ -58,12 +64,38 @@ impl Vault {
         }
     }
 
+    /// What the sender wrote for the notice itself, where the operator has named a field for that.
+    /// It is read from the sealed message when it is needed, and kept nowhere else. A notice must
+    /// arrive: where the message can't be read now it goes without, and the portal shows both.
+    async fn note(&self, message: &MessageRow) -> Option<String> {
+        let name = self.notices.note.as_deref()?;
+        let header = async {
+            let (mut scan, mut content) =
+                (HeaderScan::default(), self.open_whole(message, None).await?);
+            while let Some(piece) = content.next().await? {
+                scan.feed(&piece);
+                if scan.is_over() {
+                    break;
+                }
+            }
+            Ok::<_, VaultError>(scan.finish())
+        };
+        match header.await {
+            Ok(fields) => own_words(&fields, name),
+            Err(error) => {
+                let id = message.facts.id;
+                tracing::warn!(%id, %error, "a notice goes without its sender's own words");
+                None
+            }
+        }
+    }
+
     fn notice(
         &self,
         message: &MessageRow,
         grant: &Grant,
         token: &LinkToken,
-        language: Option<&str>,
+        (language, note): (Option<&str>, Option<&str>),
     ) -> Result<NewMessage, VaultError> {
         let settings = &self.notices;
         let base = settings.portal_url.trim_end_matches('/');
@@ -75,6 +107,7 @@ impl Vault {
             sender_name: message.facts.sender_name.as_deref(),
             // A report has no sender to name: the house itself stands in.
             sender: message.facts.sender.as_ref().unwrap_or(&settings.head.from),
+            note,
             link: &link,
             check: &grant.token.check_code(),
             expires: grant.expires,

@@ -47,6 +47,8 @@ pub struct NoticeSettings {
     pub portal_url: String,
     /// `portal.retention`
     pub retention: SignedDuration,
+    /// `notification.note`
+    pub note: Option<String>,
 }
 
 /// The vault. Ring and sealed bodies are its own: nobody who holds a vault can bring the two

@@ -63,6 +63,11 @@ struct House {
 }
 
 fn house() -> House {
+    noting(None)
+}
+
+/// A house that takes the sender's own words for the notice from that field.
+fn noting(note: Option<&str>) -> House {
     let store = MemoryStore::new();
     let clock = Arc::new(Hands(Mutex::new("2026-11-22T12:00:00Z".parse().unwrap())));
     let notices = NoticeSettings {
@@ -75,6 +80,7 @@ fn house() -> House {
         templates: Templates::new(&BTreeMap::new()).unwrap(),
         portal_url: "https://portal.example.org/".to_owned(),
         retention: DAY * 30,
+        note: note.map(str::to_owned),
     };
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(random_secret());
@@ -565,6 +571,30 @@ async fn a_notice_is_in_the_language_of_the_account_if_there_is_one() {
         let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
         let text = String::from_utf8(text).unwrap().replace("=3D", "=");
         assert!(text.contains(&format!("<html lang=\"{lang}\">")), "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_notice_holds_the_words_of_the_one_field_that_is_named() {
+    let content = [
+        &b"From: Who <doctor@example.org>\r\nX-Secure-Note: Your results are in.\r\n"[..],
+        b"X-Other-Note: OTHER-MARKER\r\n",
+        &mail(3 * CHUNK),
+    ];
+    for (field, shown) in [(Some("x-secure-note"), true), (Some("X-Missing"), false), (None, false)]
+    {
+        let house = noting(field);
+        let row = house.accept(seal(&house.vault, &content.concat(), CHUNK).await).await;
+        let to = address("ann@stranger.example");
+        let (_, notice) = house.vault.grant(&row, &to, &why()).await.unwrap();
+        let kept = serde_json::to_string(&row.facts).unwrap()
+            + &serde_json::to_string(&notice.facts).unwrap();
+        assert!(!kept.contains("results"), "{kept}");
+        let notice = house.accept(notice).await;
+        let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.contains("Dr. Who writes: Your results are in."), shown, "{text}");
+        assert!(!text.contains("MARKER"), "{text}");
     }
 }
 

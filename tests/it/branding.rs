@@ -161,3 +161,47 @@ fn logo_and_colours_are_the_houses_own() {
     assert_eq!(visitor.get("/assets/logo").status, 404);
     assert!(!visitor.get("/").text().contains("class=\"logo\""));
 }
+
+const NOTED: &[u8] =
+    b"From: Doctor <doctor@example.org>\r\nX-Secure-Note: =?utf-8?q?Ihre_Werte_sind_da,_\
+    gr=C3=BC=C3=9Fe?=\r\nSubject: Findings\r\n\r\nThe findings are good.\r\n";
+
+#[test]
+fn the_senders_own_words_stand_in_the_notice_and_above_the_message() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let house = House::open(dir.path(), &[], |settings| {
+        settings.notification = "note = \"X-Secure-Note\"".to_owned();
+    });
+    let words = "Ihre Werte sind da, grüße";
+    smtp::send(house.gateway.smtp, "doctor@example.org", &["b@stranger.test"], NOTED);
+    let notice = house.mail_to_stranger(1);
+    let text = text_of(&notice.content);
+    assert!(text.contains(&format!("Doctor writes: {words}")), "{text}");
+    assert!(!text.contains("indings"), "nothing else of the message: {text}");
+
+    let mut reader = Visitor::new(house.gateway.portal);
+    let message = house.register(&mut reader, &notice, "a long enough password");
+    let page = reader.get(&message).text();
+    let (note, sealed) = (page.find(words), page.find("The findings are good."));
+    assert!(note.is_some_and(|note| sealed.is_some_and(|sealed| note < sealed)), "{page}");
+    let log = house.gateway.log_text();
+    assert!(log.contains("…@example.org") && !log.contains("Ihre Werte"), "{log}");
+}
+
+/// A mail's text part, its quoted-printable undone.
+fn text_of(mail: &[u8]) -> String {
+    let mail = mail_parser::MessageParser::default().parse(mail).expect("a mail");
+    mail.body_text(0).expect("text").into_owned()
+}
+
+#[test]
+fn a_field_that_belongs_to_the_sealed_part_is_no_note() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let settings =
+        Settings { notification: "note = \"Subject\"".to_owned(), ..Settings::default() };
+    let gateway = Gateway::prepare(dir.path(), &settings, &[]);
+    let refused = gateway.ask(&["serve"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(78), "{text}");
+    assert!(text.contains("as in \"X-Secure-Note\""), "{text}");
+}

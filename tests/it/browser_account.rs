@@ -226,7 +226,7 @@ fn a_passkey_is_added_and_lets_in() {
 fn without_scripts_the_passkey_page_says_what_else_there_is() {
     journey(false, "127.0.0.1", async |_: &House, browser: &Client, base: &str| {
         browser.goto(&format!("{base}/login?by=passkey")).await.expect("the page");
-        shows(browser, "Passkeys need scripts").await;
+        shows(browser, "Passkeys need JavaScript").await;
         picture(browser, "account-7-passkey-without-scripts").await;
         click(browser, "main a[href='/login']").await;
         shows(browser, "Mail me a code instead").await;

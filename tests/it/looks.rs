@@ -34,6 +34,7 @@ const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\n\
     To: ada@stranger.test, Nurse Joy <nurse@example.org>\r\n\
     Subject: Your appointment on Monday, and what to bring\r\nMIME-Version: 1.0\r\n\
     Message-ID: <one@example.org>\r\n\
+    X-Secure-Note: Please look before Monday: it is about your appointment.\r\n\
     Content-Type: multipart/mixed; boundary=b\r\n\r\n\
     --b\r\nContent-Type: multipart/alternative; boundary=a\r\n\r\n\
     --a\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nDear Ada,\r\n\r\n\
@@ -326,7 +327,9 @@ fn shown_by_app(secret: &str) -> String {
 /// Every page, in one language.
 fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
     let dir = tempfile::tempdir().expect("temp dir");
-    let house = House::open(dir.path(), &[], |_| {});
+    let house = House::open(dir.path(), &[], |settings| {
+        settings.notification = "note = \"X-Secure-Note\"".to_owned();
+    });
     let picture = BASE64.encode(&png(420, 260, 140));
     let lines = picture.as_bytes().chunks(76).map(String::from_utf8_lossy);
     let picture = lines.collect::<Vec<_>>().join("\r\n");

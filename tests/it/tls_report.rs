@@ -122,6 +122,7 @@ fn vault(store: &Arc<MemoryStore>, keys: &Keys) -> Vault {
         templates: Templates::new(&BTreeMap::new()).expect("templates"),
         portal_url: "http://127.0.0.1:8080".to_owned(),
         retention: SignedDuration::from_hours(1),
+        note: None,
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let vault =

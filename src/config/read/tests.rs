@@ -60,6 +60,7 @@ from        = "secure@example.org"
 subject     = "You have a secure message from {organization}"
 template    = ""
 level       = "opportunistic"
+note        = ""
 dkim        = []
 [portal]
 listen      = "127.0.0.1:8080"
@@ -311,6 +312,13 @@ const WRONG: &[(&str, &str)] = &[
     ("[notification]\nsubject = \"a\\nb\"", "one line"),
     ("[notification]\nsubject = \"\"", "empty"),
     ("[notification]\nlevel = \"envelope\"", "`envelope` is not known"),
+    (
+        "[notification]\nnote = \"Subject\"",
+        "`Subject` is no field for a note, which goes out in the",
+    ),
+    ("[notification]\nnote = \"From\"", "that begins with X-, as in \"X-Secure-Note\""),
+    ("[notification]\nnote = \"X-\"", "`X-` is no field for a note"),
+    ("[notification]\nnote = \"X-Note:\"", "`X-Note:` is no field for a note"),
     (
         "[notification]\ndkim = [{ domain = \"x.example\", selector = \"s\" }]",
         "r.toml:2:9: error: `dkim` needs `key`",

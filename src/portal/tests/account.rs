@@ -423,3 +423,21 @@ async fn passkeys_have_pages_of_their_own_after_the_password() {
     }
     assert_eq!(world.snapshot(), before);
 }
+
+#[tokio::test]
+async fn password_managers_learn_whose_password_it_is() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let register = world.browser().get(&kept.link()).await.text();
+    let mut browser = world.registered(ANN, &kept).await;
+    let account = browser.get("/account").await.text();
+    browser.post("/reset", &[("email", ANN)]).await;
+    let reset = browser.get("/reset").await.text();
+    for (page, action) in [(register, "/register"), (account, "/account"), (reset, "/reset")] {
+        let parsed = Html::parse_document(&page);
+        let field = format!("form[action='{action}'] input[autocomplete='username'][readonly]");
+        let field = Selector::parse(&field).unwrap();
+        let [field] = parsed.select(&field).collect::<Vec<_>>()[..] else { panic!("{page}") };
+        assert_eq!((field.attr("value"), field.attr("name")), (Some(ANN), None), "shown, not sent");
+    }
+}

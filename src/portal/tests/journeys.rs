@@ -304,3 +304,60 @@ async fn what_is_over_is_410_to_its_owner_and_404_to_others() {
     owner.post("/login", &[("email", "bob@else.example"), ("password", PASSWORD)]).await;
     assert_eq!(owner.get(&bob.page()).await.status, 410, "expired, though nothing was swept yet");
 }
+
+#[tokio::test]
+async fn another_code_can_be_had_where_the_first_is_awaited() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut browser = world.browser();
+    let again = [("again", "yes")];
+    let stranger = browser.post("/verify", &again).await;
+    assert_eq!(stranger.header("location"), Some("/login"), "a browser that awaits none");
+    assert!(world.mailed_code(ANN).await.is_none());
+
+    browser.post("/register", &registration(&kept.token)).await;
+    let first = world.mailed_code(ANN).await.unwrap();
+    let page = browser.get("/verify").await.text();
+    assert!(page.contains("Mail me a new code"), "{page}");
+    assert_eq!(browser.post("/verify", &again).await.header("location"), Some("/verify"));
+    let second = world.mailed_code(ANN).await.unwrap();
+    if first != second {
+        assert_eq!(browser.post("/verify", &[("code", &first)]).await.status, 422, "void");
+    }
+    let done = browser.post("/verify", &[("code", &second)]).await;
+    assert_eq!(done.header("location"), Some(kept.page().as_str()));
+    let account = world.store.account(&address(ANN)).await.unwrap().unwrap();
+    assert_eq!(account.first_name, "Ann", "what was typed before is kept");
+    let enter = [("email", ANN), ("password", PASSWORD)];
+    assert_eq!(world.browser().post("/login", &enter).await.status, 303, "and so the password");
+}
+
+#[tokio::test]
+async fn other_codes_end_with_the_link_and_are_counted() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let again = [("again", "yes")];
+    let mut browser = world.browser();
+    browser.post("/register", &registration(&kept.token)).await;
+    let mut sent = 1;
+    let refused = loop {
+        let answer = browser.post("/verify", &again).await;
+        if answer.status != 303 {
+            break answer;
+        }
+        sent += 1;
+        assert!(sent < 20, "as many as one likes");
+    };
+    assert_eq!((sent, refused.status), (10, 429), "as many as through the link");
+    assert!(refused.header("retry-after").is_some());
+    assert!(refused.text().contains("Many codes have been mailed"), "{}", refused.text());
+
+    let other = world.keep("bob@clinic.example", MAIL).await;
+    let mut browser = world.browser();
+    browser.client = "192.0.2.7:999".into();
+    browser.post("/register", &registration(&other.token)).await;
+    let mut grant = world.grant_row(&other).await;
+    grant.state = GrantState::Recalled;
+    world.store.update_grant(&grant).await.unwrap();
+    assert_eq!(browser.post("/verify", &again).await.status, 410, "taken back meanwhile");
+}

@@ -89,6 +89,25 @@ async fn what_pages_are_made_of_knows_no_choice() {
 }
 
 #[tokio::test]
+async fn a_choice_carries_along_what_the_page_is_about_and_no_secret() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut browser = world.browser();
+    for (path, link, why) in [
+        ("/check?code=bcdf-ghjk-mnpr", "?code=bcdf-ghjk-mnpr&amp;lang=de", "what was asked"),
+        ("/login?by=passkey", "?by=passkey&amp;lang=de", "the way in"),
+        ("/login?by=passkey&lang=fr", "?by=passkey&amp;lang=de", "a second choice"),
+        ("/login?token=AAAA&code=1", "?lang=de", "what the page does not know"),
+        ("/login?by=%22%3E%3Cb%3E", "?by=%22%3E%3Cb%3E&amp;lang=de", "stays in its quotes"),
+        (&format!("/check?code={}", "b".repeat(65)), "?lang=de", "too long"),
+        (&kept.link(), "?lang=de", "the link is in the path"),
+    ] {
+        let text = browser.get(path).await.text();
+        assert!(text.contains(&format!("href=\"{link}\"")), "{why}: {path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn errors_and_problems_speak_the_language_too() {
     let world = World::new();
     let mut browser = world.browser();

@@ -76,6 +76,12 @@ async fn the_first_visit_makes_an_account_without_a_password_and_shows_the_messa
     let account = world.store.account(&address(ANN)).await.unwrap().unwrap();
     assert_eq!((account.first_name.as_str(), account.last_name.as_str()), ("Ann", "Ode"));
     assert_eq!(account.password, "");
+    let page = browser.get("/account").await.text();
+    assert_whole_page(&page, true);
+    assert_eq!(page.matches("You have no password yet.").count(), 3, "{page}");
+    assert!(!page.contains("type=\"password\""), "nothing asks for what is not there");
+    let reset = browser.get("/reset").await.text();
+    assert!(reset.contains(&format!("value=\"{ANN}\"")), "the address is filled in: {reset}");
     let guess = world.browser().post("/login", &[("email", ANN), ("password", "")]).await;
     assert_eq!(guess.status, 422, "no password lets in where there is none");
     // Another day, from the sign-in page.

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::policy::RuleVerdict;
 use data_encoding::BASE64;
+use scraper::{Html, Selector};
 use std::io::{Cursor, Read};
 
 const ANN: &str = "ann@clinic.example";
@@ -73,6 +74,28 @@ async fn nothing_in_a_message_acts_on_the_page() {
     assert!(file.header("content-disposition").unwrap().starts_with("attachment; "));
     assert_eq!(file.header("content-type"), Some("application/octet-stream"));
     assert_eq!(file.text(), "<script>alert(11)</script>");
+}
+
+#[tokio::test]
+async fn why_it_came_stands_in_a_box_and_files_have_buttons_that_name_them() {
+    let world = World::new();
+    let message = with_files(&[("a report.pdf", b"x"), ("", b"y")]);
+    let (mut browser, kept) = opened(&world, message.as_bytes()).await;
+    let text = browser.get(&kept.page()).await.text();
+    assert_whole_page(&text, true);
+    let page = Html::parse_document(&text);
+    let all = |css: &str| page.select(&Selector::parse(css).unwrap()).collect::<Vec<_>>();
+    let words = |css: &str| all(css).into_iter().flat_map(|e| e.text()).collect::<String>();
+    assert_eq!(words("aside[aria-labelledby='why-title'] h2"), "Why this message waited here");
+    assert!(words("aside.why p").contains("keeps every message to clinic.example locked"));
+    assert_eq!(all("aside.why ~ section [id='text-title']").len(), 1);
+    for (number, name) in [(1, "a report.pdf"), (2, "attachment-2")] {
+        let button = format!("a.button[download][href$='/attachments/{number}']");
+        let [button] = all(&button)[..] else { panic!("{text}") };
+        assert_eq!(button.attr("aria-label"), Some(format!("Download {name}").as_str()));
+        assert_eq!(button.text().collect::<String>(), "Download", "the name begins with it");
+    }
+    assert_eq!(all("header nav[aria-label='Main']").len(), 1);
 }
 
 #[tokio::test]

@@ -131,6 +131,7 @@ impl World {
             templates: Templates::new(&BTreeMap::new()).unwrap(),
             portal_url: url.into(),
             retention: SignedDuration::from_hours(30 * 24),
+            note: None,
         };
         let shared = Arc::new(store.clone());
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));

@@ -311,7 +311,7 @@ async fn a_refused_form_says_why_and_sends_nothing() {
         for (_, value) in *fields {
             assert!(page.contains(value), "{why}: {value} is kept");
         }
-        assert!(page.contains("Please choose them again"), "{why}");
+        assert!(page.contains("If you had chosen files, choose them again"), "{why}");
     }
 }
 

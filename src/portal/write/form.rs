@@ -216,7 +216,7 @@ impl Desk {
                 "to",
                 match kind {
                     Kind::Reply => {
-                        say!("Nobody is there who could get an answer to this message.")
+                        say!("There is nobody who could get an answer to this message.")
                     }
                     Kind::Forward | Kind::Compose => say!("Write whom it is for."),
                 },

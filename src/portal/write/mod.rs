@@ -29,6 +29,7 @@ use super::{
 use crate::{
     mail::{
         header::{Fields, HeaderScan},
+        notice::own_words,
         parts::{PartIndex, TransferEncoding},
     },
     store::{Grant, GrantKind, MessageRow, RecipientRow},
@@ -51,6 +52,10 @@ impl Origin {
     }
     pub(super) fn heading(&self) -> Heading {
         Heading::of(&self.row, &self.fields)
+    }
+    /// What its sender wrote for the notice, in the field of that name.
+    pub(super) fn note(&self, field: Option<&str>) -> String {
+        field.and_then(|name| own_words(&self.fields, name)).unwrap_or_default()
     }
     /// To and Cc as it says.
     pub(super) fn addressed(&self) -> String {

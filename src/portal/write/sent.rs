@@ -45,7 +45,7 @@ impl Fate {
     fn words(self) -> Text {
         match self {
             Self::Delivered => say!("delivered"),
-            Self::Kept => say!("kept here until it is read"),
+            Self::Kept => say!("kept here for its reader"),
             Self::OnItsWay => say!("on its way"),
             Self::Failed => say!("could not be delivered"),
         }

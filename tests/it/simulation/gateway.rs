@@ -215,6 +215,7 @@ fn vault(store: &Arc<FaultyStore>, clock: &Arc<VirtualClock>) -> Vault {
         templates: Templates::new(&BTreeMap::new()).expect("templates"),
         portal_url: "http://127.0.0.1:8080".to_owned(),
         retention: SignedDuration::from_hours(720),
+        note: None,
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let clock: Arc<dyn Clock> = clock.clone();
