@@ -4,6 +4,7 @@ use super::{
     routes::{self, Access},
     session::Visitor,
     tongue::Wish,
+    write,
 };
 use axum::{
     body::Body,
@@ -47,6 +48,7 @@ pub(super) async fn guard(
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let access = routes::access(request.method(), request.uri().path(), pattern);
+    let letter = routes::letter(request.method(), pattern);
     if access == Access::Ticket {
         // Nobody is behind such a request but the holder of the ticket.
         request.headers_mut().remove(COOKIE);
@@ -58,6 +60,10 @@ pub(super) async fn guard(
         Err(error) => return Fault::from(error).into_response(),
     };
     if access == Access::SignedIn && visitor.account.is_none() {
+        if letter {
+            let given = write::given_back(&desk, &visitor, request).await;
+            return given.unwrap_or_else(IntoResponse::into_response);
+        }
         return turned_away(request.method());
     }
     request.extensions_mut().insert(visitor.clone());
@@ -149,8 +155,7 @@ fn explain(desk: &Desk, wish: &Wish, mut response: Response) -> Response {
     let status = response.status();
     let error = status.is_client_error() || status.is_server_error();
     let kind = response.headers().get(CONTENT_TYPE);
-    let worded =
-        kind.is_some_and(|kind| kind == super::pages::HTML || kind == super::write::stage::JSON);
+    let worded = kind.is_some_and(|kind| kind == super::pages::HTML || kind == write::stage::JSON);
     if !error || worded {
         return response;
     }

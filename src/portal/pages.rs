@@ -46,6 +46,7 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("print.html", include_str!("templates/print.html")),
     ("write.html", include_str!("templates/write.html")),
     ("sent.html", include_str!("templates/sent.html")),
+    ("given-back.html", include_str!("templates/given-back.html")),
     ("plain.html", include_str!("templates/plain.html")),
 ];
 

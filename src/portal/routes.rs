@@ -99,6 +99,8 @@ const fn signed_in(verb: Verb, path: &'static str, page: Page) -> Route {
     Route { verb, path, access: Access::SignedIn, page }
 }
 
+/// Where stretches of a file come.
+const UPLOAD: &str = "/uploads/{id}";
 /// All routes.
 pub(super) const ROUTES: &[Route] = &[
     open(Verb::Get, "/", Page::Front),
@@ -142,7 +144,7 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Get, "/uploads", Page::Uploads),
     signed_in(Verb::Post, "/uploads", Page::UploadBegin),
     signed_in(Verb::Get, "/uploads/{id}", Page::UploadStatus),
-    signed_in(Verb::Post, "/uploads/{id}", Page::UploadMore),
+    signed_in(Verb::Post, UPLOAD, Page::UploadMore),
     signed_in(Verb::Post, "/uploads/{id}/remove", Page::UploadRemove),
 ];
 
@@ -165,17 +167,19 @@ pub(super) fn access(method: &Method, path: &str, pattern: Option<&str>) -> Acce
         .map_or(Access::SignedIn, |route| route.access)
 }
 
-/// True for a request that may bring files, and so take its time.
-pub(super) fn uploads(method: &Method, pattern: Option<&str>) -> bool {
+/// True for a request that brings a letter.
+pub(super) fn letter(method: &Method, pattern: Option<&str>) -> bool {
     *method == Method::POST
         && ROUTES.iter().any(|route| {
             route.verb == Verb::Post
                 && Some(route.path) == pattern
-                && matches!(
-                    route.page,
-                    Page::Reply | Page::Forward | Page::Compose | Page::UploadMore
-                )
+                && matches!(route.page, Page::Reply | Page::Forward | Page::Compose)
         })
+}
+
+/// True for a request that may bring files, and so take its time.
+pub(super) fn uploads(method: &Method, pattern: Option<&str>) -> bool {
+    letter(method, pattern) || (*method == Method::POST && pattern == Some(UPLOAD))
 }
 
 fn handler(page: Page) -> MethodRouter<Arc<Desk>> {

@@ -26,6 +26,9 @@ use std::{
 /// Times that outcomes are written before the lease is left to run out: some ten minutes, because
 /// what has been delivered and is not written goes out again.
 const TRIES: u32 = 28;
+/// Of these, tries that a lost lease may cost: the claim that took it may be our own, of a clock that
+/// jumped, and its token on the way to us.
+const GRACES: u32 = 5;
 /// Wait before the second try; doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait between tries.
@@ -40,7 +43,7 @@ impl Relay {
     /// claim's lease then runs out, and the work is claimed anew.
     pub(super) async fn settle(&self, claim: &Claim, lease: &Lease, verdict: Verdict) -> bool {
         let verdict = self.judge(claim, verdict);
-        let (settle, fates) = self.compose(claim, verdict).await;
+        let (settle, fates) = self.compose(claim, lease, verdict).await;
         let written = self.write(lease, settle).await;
         if written {
             log::fates(claim, &fates, self.now());
@@ -55,7 +58,7 @@ impl Relay {
             let outcome = self.outcome(claim, row, fate, None, Vec::new(), row.warned);
             set_aside(claim, row, outcome)
         });
-        let (token, id) = (claim.token, claim.message.facts.id);
+        let (token, id) = (lease.token(), claim.message.facts.id);
         let settle =
             Settle { token, id, outcomes: outcomes.collect(), spawn: Vec::new(), recall: None };
         self.write(lease, settle).await;
@@ -72,7 +75,12 @@ impl Relay {
         verdict
     }
 
-    async fn compose(&self, claim: &Claim, mut verdict: Verdict) -> (Settle, Vec<Entry>) {
+    async fn compose(
+        &self,
+        claim: &Claim,
+        lease: &Lease,
+        mut verdict: Verdict,
+    ) -> (Settle, Vec<Entry>) {
         let now = self.now();
         // Grants first: what could not be sealed must not be reported as if it were.
         let mut grants = Vec::new();
@@ -111,7 +119,7 @@ impl Relay {
         }
         let id = claim.message.facts.id;
         let recall = announced_in_vain(claim, &entries);
-        (Settle { token: claim.token, id, outcomes, spawn, recall }, entries)
+        (Settle { token: lease.token(), id, outcomes, spawn, recall }, entries)
     }
 
     /// The grant and its notice for who is sealed for pickup; without them the fate is to wait.
@@ -179,14 +187,13 @@ impl Relay {
     /// True if the outcomes are in the queue.
     async fn write(&self, lease: &Lease, mut settle: Settle) -> bool {
         let id = settle.id;
-        let (mut wait, mut lost) = (FIRST_WAIT, false);
+        let (mut wait, mut graces) = (FIRST_WAIT, GRACES);
         for _ in 0..TRIES {
             settle.token = lease.token();
             let Err(error) = self.ports().queue.settle(copy(&settle)).await else { return true };
             match outcome::of_settle(&error) {
                 Unsettled::Again => tracing::warn!(%id, "outcome not yet written: {error}"),
-                // A new lease may be on its way to us.
-                Unsettled::Drop if !std::mem::replace(&mut lost, true) => {}
+                Unsettled::Drop if graces > 0 => graces -= 1,
                 Unsettled::Drop => {
                     tracing::warn!(%id, "outcome dropped: {error}");
                     return false;

@@ -630,7 +630,7 @@ async fn a_store_that_has_failed_ends_the_loop() {
     assert!(matches!(ended, Err(StoreError::Fatal(_))), "{ended:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_claim_that_was_lost_settles_nothing() {
     let house = House::new();
     let id = house.submit(Some("ann@example.org"), &["eve@stranger.example"]).await;

@@ -44,6 +44,8 @@ pub trait BodyStore: Send + Sync + std::fmt::Debug {
         at: &Locator,
         from: u64,
     ) -> Result<Box<dyn BodyReader>, StoreError>;
+    /// Begins a body that nothing tells of.
+    async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError>;
     /// Destroys the wrapped key in the prelude, then frees the bytes. Idempotent.
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError>;
 }
@@ -54,4 +56,12 @@ pub trait BodyWriter: Send + Sync {
     async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError>;
     /// Durable when it returns.
     async fn seal(self: Box<Self>) -> Result<Locator, StoreError>;
+}
+/// A body that nothing tells of: it lives as long as it is held, and no longer than the process.
+#[async_trait]
+pub trait Aside: Send + Sync {
+    /// Appends; awaiting it is the back pressure. After an error there is nothing to go on with.
+    async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError>;
+    /// Reads from that byte on.
+    fn open(&self, from: u64) -> Result<Box<dyn BodyReader>, StoreError>;
 }

@@ -9,7 +9,7 @@ use crate::{
         GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
         Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
         StoreError, Totals,
-        body::BodyReader,
+        body::{Aside, BodyReader},
         notes,
         people::without_case,
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -483,6 +483,11 @@ struct MemoryWriter {
     book: Arc<Mutex<Book>>,
     sealed: Vec<u8>,
 }
+/// A body aside, being written.
+struct MemoryAside {
+    book: Arc<Mutex<Book>>,
+    sealed: Vec<u8>,
+}
 /// A body being read.
 struct MemoryReader {
     rest: Bytes,
@@ -508,6 +513,14 @@ impl BodyStore for MemoryStore {
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(whole.len());
         Ok(Box::new(MemoryReader { rest: whole.slice(from..) }))
     }
+    async fn aside(&self, _id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
+        let book = self.book();
+        book.writable()?;
+        if book.health == Health::Full {
+            return Err(StoreError::Full);
+        }
+        Ok(Box::new(MemoryAside { book: Arc::clone(&self.book), sealed: Vec::new() }))
+    }
     async fn delete(&self, id: QueueId, _at: &Locator) -> Result<(), StoreError> {
         self.book().bodies.remove(&id);
         Ok(())
@@ -524,6 +537,21 @@ impl BodyWriter for MemoryWriter {
         let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
         book.bodies.insert(id, Bytes::from(sealed));
         Ok(Locator::Memory)
+    }
+}
+#[async_trait]
+impl Aside for MemoryAside {
+    async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
+        if self.book.lock().unwrap_or_else(PoisonError::into_inner).health == Health::Full {
+            return Err(StoreError::Full);
+        }
+        self.sealed.extend_from_slice(&sealed);
+        Ok(())
+    }
+    fn open(&self, from: u64) -> Result<Box<dyn BodyReader>, StoreError> {
+        let whole = Bytes::copy_from_slice(&self.sealed);
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(whole.len());
+        Ok(Box::new(MemoryReader { rest: whole.slice(from..) }))
     }
 }
 #[async_trait]

@@ -51,7 +51,7 @@ pub struct Content {
     stream: Option<Stream>,
 }
 
-struct Stream {
+pub(super) struct Stream {
     reader: Box<dyn BodyReader>,
     opener: Opener,
     /// What to yield.
@@ -98,7 +98,7 @@ impl Vault {
         self.open_whole(message, None).await
     }
 
-    pub(super) async fn open_whole(
+    async fn open_whole(
         &self,
         message: &MessageRow,
         open_channel: Option<Class>,
@@ -106,8 +106,7 @@ impl Vault {
         let id = message.facts.id;
         let opener = Opener::new(self.key_of(message)?, id);
         let reader = self.bodies.open(id, &message.body, 0).await?;
-        let (want, seen, size) = (0..message.size, 0, message.size);
-        Ok(Content { stream: Some(Stream { reader, opener, want, seen, size, open_channel }) })
+        Ok(Content::of(Stream { open_channel, ..Stream::whole(reader, opener, message.size) }))
     }
 
     /// Leave to read, or why not, in the portal's distinction.
@@ -180,7 +179,7 @@ impl Vault {
         let reader = self.bodies.open(id, &row.body, from).await?;
         let opener = Opener::from_content(key, id, want.start);
         let (seen, open_channel) = (0, None);
-        Ok(Content { stream: Some(Stream { reader, opener, want, seen, size, open_channel }) })
+        Ok(Content::of(Stream { reader, opener, want, seen, size, open_channel }))
     }
 
     async fn row(&self, access: &Access) -> Result<MessageRow, VaultError> {
@@ -190,6 +189,10 @@ impl Vault {
 }
 
 impl Content {
+    pub(super) const fn of(stream: Stream) -> Self {
+        Self { stream: Some(stream) }
+    }
+
     /// The next piece; `None` at the authenticated end (or the end of the range).
     pub async fn next(&mut self) -> Result<Option<Bytes>, VaultError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
@@ -209,6 +212,11 @@ impl Source for Content {
 }
 
 impl Stream {
+    /// From the first byte to the last.
+    pub(super) fn whole(reader: Box<dyn BodyReader>, opener: Opener, size: u64) -> Self {
+        Self { reader, opener, want: 0..size, seen: 0, size, open_channel: None }
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, VaultError> {
         loop {
             while let Some(event) = self.opener.poll()? {

@@ -1,70 +1,103 @@
 //! Staging: files that come ahead of the letter they belong to. Sealed as they stream in, as a message
-//! is, and opened only into that letter. No row tells of them: whoever holds them keeps them, and what
-//! a crash leaves behind is a sealed body that nobody owns, and is swept.
+//! is, and opened only into that letter. Each lies aside of all messages, for as long as it is held:
+//! its key is in memory alone, and what a crash leaves of it nobody can open.
 
-use super::{Content, Deposit, Finished, Vault, VaultError};
+use super::{Content, Vault, VaultError, open::Stream, random_secret};
 use crate::{
-    mail::parts::PartIndex,
-    seal::{Class, MessageFacts, header::Needs},
-    store::{Locator, MessageRow, queue::NewBody},
+    mail::QueueId,
+    seal::{DataKey, Opener, Sealer, WrappedKey, stream::CHUNK},
+    store::body::Aside,
 };
+use bytes::Bytes;
+use std::{fmt, mem};
 
-/// A file on its way in. Dropping it discards what was written.
-#[derive(Debug)]
+/// Sealed bytes gathered for one write.
+const GATHER: usize = 8 * CHUNK;
+
+/// A file on its way in. Dropped, it is gone.
 pub struct Staging {
-    deposit: Deposit,
+    lying: Lying,
+    sealer: Sealer,
+    /// Sealed bytes that are still here.
+    sealed: Vec<u8>,
 }
-
-/// A file that is here whole. It stays until [`Vault::discard`].
+/// A file that is here whole. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Staged {
-    row: MessageRow,
+    lying: Lying,
+    size: u64,
+}
+struct Lying {
+    id: QueueId,
+    key: WrappedKey,
+    aside: Box<dyn Aside>,
+}
+
+impl fmt::Debug for Lying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lying").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.size();
+        f.debug_struct("Staging").field("lying", &self.lying).field("size", &size).finish()
+    }
 }
 
 impl Vault {
     /// Begins a file.
-    pub fn stage(&self) -> Result<Staging, VaultError> {
-        let (id, now) = (self.new_id(), self.clock.now());
-        let facts = MessageFacts::own(id, Class::Protected, now, Needs::default());
-        Ok(Staging { deposit: self.deposit(facts, Vec::new())? })
+    pub async fn stage(&self) -> Result<Staging, VaultError> {
+        let (id, key) = (self.new_id(), DataKey::from_random(random_secret()));
+        let wrapped = self.ring.wrap(&key, id, rand::random());
+        // Prelude and header are for those who read a body without its row; this one has neither.
+        let sealer = Sealer::new(key, id, &wrapped, &[], &mut Vec::new());
+        let aside = self.bodies.aside(id).await?;
+        let lying = Lying { id, key: wrapped, aside };
+        Ok(Staging { lying, sealer, sealed: Vec::new() })
     }
 
     /// The file again, from its first byte to its authenticated end.
-    pub async fn read_staged(&self, staged: &Staged) -> Result<Content, VaultError> {
-        self.open_whole(&staged.row, None).await
-    }
-
-    /// Destroys it.
-    pub async fn discard(&self, staged: Staged) -> Result<(), VaultError> {
-        Ok(self.bodies.delete(staged.row.facts.id, &staged.row.body).await?)
+    pub fn read_staged(&self, staged: &Staged) -> Result<Content, VaultError> {
+        let Staged { lying: Lying { id, key, aside }, size } = staged;
+        let opener = Opener::from_content(self.ring.unwrap(key, *id)?, *id, 0);
+        Ok(Content::of(Stream::whole(aside.open(0)?, opener, *size)))
     }
 }
 
 impl Staging {
-    /// The next bytes. After an error, and after a call that was given up, it takes no more.
+    /// The next bytes. After an error it is of no more use.
     pub async fn write(&mut self, content: &[u8]) -> Result<(), VaultError> {
-        self.deposit.write(content).await
+        // In portions: what is held stays bounded whatever the caller brings at once.
+        for piece in content.chunks(CHUNK) {
+            self.sealer.feed(piece, &mut self.sealed);
+            if self.sealed.len() > GATHER {
+                self.rest().await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Nothing is held in memory while no more comes.
+    /// Nothing but an unfinished frame is held in memory while no more comes.
     pub async fn rest(&mut self) -> Result<(), VaultError> {
-        self.deposit.spill().await
+        if self.sealed.is_empty() {
+            return Ok(());
+        }
+        let sealed = Bytes::from(mem::take(&mut self.sealed));
+        Ok(self.lying.aside.write(sealed).await?)
     }
 
     /// Bytes so far.
     pub fn size(&self) -> u64 {
-        self.deposit.size()
+        self.sealer.size()
     }
 
     /// It has come to its end.
-    pub async fn end(mut self) -> Result<Staged, VaultError> {
-        // In a file of its own, however small: nothing else would keep it.
-        self.deposit.spill().await?;
-        let Finished { message } = self.deposit.finish(&PartIndex::default()).await?;
-        let body = match &message.body {
-            NewBody::At(at) => at.clone(),
-            NewBody::Small(_) => Locator::Gone,
-        };
-        Ok(Staged { row: MessageRow::accepted(&message, body) })
+    pub async fn end(self) -> Result<Staged, VaultError> {
+        let Self { mut lying, sealer, mut sealed } = self;
+        let size = sealer.size();
+        sealer.finish(&[], &mut sealed);
+        lying.aside.write(Bytes::from(sealed)).await?;
+        Ok(Staged { lying, size })
     }
 }

@@ -18,7 +18,11 @@ use crate::{
     },
     store::{
         Account, Ask, BodyWriter, Grant, GrantState, NewMessage, Outcome, RecipientState, Room,
-        Session, Settle, body::BodyReader, memory::MemoryStore, queue::NewBody, queue::SMALL,
+        Session, Settle,
+        body::{Aside, BodyReader},
+        memory::MemoryStore,
+        queue::NewBody,
+        queue::SMALL,
     },
     wire::Source,
 };
@@ -295,6 +299,9 @@ impl BodyStore for Counting {
     ) -> Result<Box<dyn BodyReader>, StoreError> {
         Err(StoreError::NotFound)
     }
+    async fn aside(&self, _: QueueId) -> Result<Box<dyn Aside>, StoreError> {
+        Err(StoreError::Busy)
+    }
     async fn delete(&self, _: QueueId, _: &Locator) -> Result<(), StoreError> {
         Err(StoreError::Busy)
     }
@@ -458,6 +465,9 @@ impl BodyStore for Cut {
     ) -> Result<Box<dyn BodyReader>, StoreError> {
         let left = self.1.saturating_sub(from as usize);
         Ok(Box::new(CutReader(self.0.open(id, at, from).await?, left)))
+    }
+    async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
+        self.0.aside(id).await
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         self.0.delete(id, at).await
@@ -723,4 +733,28 @@ async fn debug_prints_no_content() {
     let seen = format!("{deposit:?} {vault:?}");
     assert!(seen.contains("size: 16") && seen.contains("KeyRing(..)"), "{seen}");
     assert!(!seen.contains("MARKER") && !seen.contains("80, 76"), "{seen}");
+}
+
+/// What is staged comes back byte for byte, and nothing of it stays.
+#[tokio::test]
+async fn a_staged_file_is_read_whole_as_often_as_it_is_held() {
+    let house = house();
+    for length in [0, 1, CHUNK, CHUNK + 1, 12 * CHUNK + 5] {
+        let content: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+        let mut staging = house.vault.stage().await.unwrap();
+        for piece in content.chunks(100_000) {
+            staging.write(piece).await.unwrap();
+            staging.rest().await.unwrap();
+        }
+        assert_eq!(staging.size(), length as u64);
+        let staged = staging.end().await.unwrap();
+        for _ in 0..2 {
+            let mut all = Vec::new();
+            let mut read = house.vault.read_staged(&staged).unwrap();
+            while let Some(piece) = read.next().await.unwrap() {
+                all.extend_from_slice(&piece);
+            }
+            assert!(all == content, "{length}");
+        }
+    }
 }

@@ -310,7 +310,12 @@ impl Walk {
         self.look("account-with-second-factor").await;
     }
     async fn again(&mut self) {
-        self.press("form[action='/logout'] button").await;
+        self.goto("/compose").await;
+        self.fill(&[("body", "A letter that took its time.")]).await;
+        self.cdp("Network.deleteCookies", json!({ "name": "session", "url": self.base })).await;
+        self.submit().await;
+        self.look("given-back").await;
+        self.goto("/login").await;
         self.fill(&[("email", ADA), ("password", PASSWORD)]).await;
         self.submit().await;
         self.look("second-step").await;
@@ -386,10 +391,11 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
 }
 
 /// A stop of the walk for each template.
-const PAGES: [(&str, &str); 21] = [
+const PAGES: [(&str, &str); 22] = [
     ("account.html", "account"),
     ("check.html", "check"),
     ("front.html", "front"),
+    ("given-back.html", "given-back"),
     ("inbox.html", "inbox"),
     ("login.html", "sign-in"),
     ("message.html", "message"),

@@ -72,6 +72,7 @@ contract! {
     counts_follow_what_happens,
     bodies_come_back_byte_for_byte,
     large_bodies_are_written_in_pieces_or_not_at_all,
+    what_lies_aside_is_read_while_it_is_held,
     grants_are_found_by_token_and_by_recipient,
     an_authors_copy_comes_with_its_message,
     accounts_and_sessions_come_and_go,
@@ -719,6 +720,25 @@ async fn large_bodies_are_written_in_pieces_or_not_at_all(s: &impl Store) {
     assert!(matches!(BodyStore::open(s, id(1), &at, 0).await.err(), Some(StoreError::NotFound)));
 }
 
+async fn what_lies_aside_is_read_while_it_is_held(s: &impl Store) {
+    let sealed: Vec<u8> = (0..1_000_000).map(|i| (i % 251) as u8).collect();
+    let mut aside = s.aside(id(1)).await.unwrap();
+    let mut written = 0;
+    for piece in sealed.chunks(300_000) {
+        aside.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        written += piece.len();
+        for from in [0, 299_999, written, written + 1] {
+            let mut reader = aside.open(from as u64).unwrap();
+            let mut read = Vec::new();
+            while let Some(bytes) = Some(reader.next().await.unwrap()).filter(|b| !b.is_empty()) {
+                read.extend_from_slice(&bytes);
+            }
+            assert!(read == sealed[from.min(written)..written], "{written} from {from}");
+        }
+    }
+    assert!(s.message(id(1)).await.unwrap().is_none(), "no row tells of it");
+}
+
 async fn grants_are_found_by_token_and_by_recipient(s: &impl Store) {
     for n in 1..=6 {
         let to = if n % 2 == 0 { "even@a.example" } else { "odd@a.example" };
@@ -1219,6 +1239,24 @@ mod sled_alone {
         assert_filled(&store).await;
         accept(&store, 5, Class::Protected, b"and on").await;
         assert_eq!(fs::read_dir(dir.path().join("body/tmp")).unwrap().count(), 0);
+    }
+    #[tokio::test]
+    async fn nothing_stays_of_what_lay_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let files = || fs::read_dir(dir.path().join("body/tmp")).unwrap().count();
+        let mut aside = store.aside(id(1)).await.unwrap();
+        aside.write(Bytes::from_static(b"sealed")).await.unwrap();
+        assert_eq!(files(), 1);
+        drop(aside);
+        assert_eq!(files(), 0);
+        let mut aside = store.aside(id(2)).await.unwrap();
+        aside.write(Bytes::from_static(b"sealed")).await.unwrap();
+        // As a process that is killed leaves it.
+        std::mem::forget(aside);
+        drop(store);
+        drop(open(dir.path()));
+        assert_eq!(files(), 0);
     }
     #[tokio::test]
     async fn no_other_user_reads_rows_or_bodies() {

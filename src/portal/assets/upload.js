@@ -11,6 +11,8 @@
   // Before the files: what is typed comes first.
   form.prepend(fields);
   const STRETCH = 16 * 1024 * 1024;
+  const END = 1024 * 1024;
+  const ALIVE = 5 * 60 * 1000;
   const PAUSES = [1, 2, 4, 8, 15, 30];
   // Of this page: another tab may be at work on others.
   const ours = new Set();
@@ -24,7 +26,11 @@
   class Refused extends Error {}
 
   const ask = async (path, options) => {
-    const answer = await fetch(path, { credentials: "same-origin", ...options });
+    const answer = await fetch(path, { credentials: "same-origin", redirect: "manual", ...options });
+    // Who is not signed in is sent elsewhere.
+    if (answer.type === "opaqueredirect" || answer.status === 401) {
+      throw new Refused(place.dataset.ended);
+    }
     const text = await answer.text();
     let told = null;
     try { told = JSON.parse(text); } catch { /* an answer without words */ }
@@ -32,13 +38,25 @@
     return { status: answer.status, told };
   };
 
+  const leave = (id) => ask(`/uploads/${id}/remove`, { method: "POST", body: new URLSearchParams() });
+
+  // By what a file is known again besides name and size: two of a scanner's may share those. Where
+  // there is no digest (without https), none is.
+  const markOf = async (file) => {
+    if (!window.crypto.subtle) return "";
+    const ends = [file.slice(0, END), file.slice(-END), String(file.lastModified)];
+    const digest = await crypto.subtle.digest("SHA-256", await new Blob(ends).arrayBuffer());
+    return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  };
+
   // What came of it before the page was left, or a new place.
   const begin = async (file) => {
-    const before = await ask("/uploads");
-    const half = (before.told || []).find((one) =>
-      one.name === file.name && one.size === file.size && one.offset < one.size && !ours.has(one.id));
+    const mark = await markOf(file);
+    const before = mark ? await ask("/uploads") : { told: [] };
+    const half = (before.told || []).find((one) => one.mark === mark && one.name === file.name &&
+      one.size === file.size && one.offset < one.size && !ours.has(one.id));
     if (half) return half;
-    const body = new URLSearchParams({ name: file.name, type: file.type, size: file.size });
+    const body = new URLSearchParams({ name: file.name, type: file.type, size: file.size, mark });
     const made = await ask("/uploads", { method: "POST", body });
     if (made.status !== 201) throw new Refused((made.told && made.told.problem) || "");
     return made.told;
@@ -126,7 +144,8 @@
       item.gone = true;
       if (item.request) item.request.abort();
       if (item.field) item.field.remove();
-      if (item.id) ask(`/uploads/${item.id}/remove`, { method: "POST" }).catch(() => {});
+      // Not waited for: what is not removed now goes by itself.
+      if (item.id) leave(item.id).catch(() => {});
       line.remove();
       input.focus();
     });
@@ -157,6 +176,26 @@
     [...input.files].forEach(take);
     input.value = "";
   });
+  // Files that were here before: off the page and off the portal, and what was typed stays.
+  document.querySelectorAll("[data-upload]").forEach((button) => {
+    button.addEventListener("click", async (event) => {
+      event.preventDefault();
+      try {
+        await leave(button.dataset.upload);
+        button.parentElement.remove();
+        input.focus();
+      } catch (trouble) {
+        place.hidden = false;
+        status.textContent = trouble.message;
+      }
+    });
+  });
+  // Who writes is there: a session does not end over a long letter.
+  let typed = 0;
+  form.addEventListener("input", () => { typed = Date.now(); });
+  setInterval(() => {
+    if (Date.now() - typed < 2 * ALIVE) ask("/uploads").catch(() => {});
+  }, ALIVE);
   form.addEventListener("submit", (event) => {
     if (open === 0) return;
     event.preventDefault();

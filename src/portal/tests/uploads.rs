@@ -3,6 +3,7 @@ use super::{
     assert_whole_page,
     world::{Answer, Browser, Kept, MAX_REPLY, World},
 };
+use crate::store::Health;
 use mail_parser::{MessageParser, MimeHeaders};
 use serde_json::Value;
 use std::time::Duration;
@@ -126,6 +127,18 @@ async fn nobody_else_sees_it_and_what_is_not_whole_goes_nowhere() {
     assert_eq!(again.status, 422);
     assert!(again.text().contains("checked"), "what belongs to this letter stays with it");
     assert_eq!(ann.get(&path).await.status, 200);
+    for (back, place, why) in [
+        ("/inbox/abc123/reply", "/inbox/abc123/reply", "back to the form"),
+        ("https://evil.example/inbox/", "/compose", "nowhere else"),
+        ("/inbox/../../evil", "/compose", "nor by another way"),
+    ] {
+        let other = upload(&mut ann, "other.pdf", b"other").await;
+        let headers = [("sec-fetch-site", "same-origin"), ("accept", "text/html,*/*")];
+        let form = format!("back={}", back.replace('/', "%2F"));
+        let answer = ann.send("POST", &format!("{other}/remove"), &headers, &form).await;
+        assert_eq!((answer.status, answer.header("location")), (303, Some(place)), "{why}");
+        assert_eq!(ann.get(&other).await.status, 404, "{why}");
+    }
     assert_eq!(ann.post(&format!("{path}/remove"), &[]).await.status, 204);
     assert_eq!(ann.get(&path).await.status, 404);
 }
@@ -143,13 +156,17 @@ async fn uploads_are_bounded() {
     let path = format!("/uploads/{path}");
     let more = browser.stretch(&format!("{path}?offset=0"), &[0; 11]).await;
     assert_eq!(more.status, 413, "more than was announced");
-    assert_eq!(begin(&mut browser, "b.pdf", most - 9).await.status, 413, "all of an account's");
+    let all = begin(&mut browser, "b.pdf", most - 9).await;
+    assert_eq!(all.status, 413, "all of an account's");
+    assert!(told(&all)["problem"].as_str().unwrap().contains("the other files first"));
     assert_eq!(begin(&mut browser, "b.pdf", most - 10).await.status, 201);
     browser.post(&format!("{path}/remove"), &[]).await;
     for number in 0..49 {
         assert_eq!(begin(&mut browser, "tiny", 0).await.status, 201, "{number}");
     }
-    assert_eq!(begin(&mut browser, "tiny", 0).await.status, 413, "in number");
+    let many = begin(&mut browser, "tiny", 0).await;
+    assert_eq!(many.status, 413, "in number");
+    assert!(told(&many)["problem"].as_str().unwrap().contains("50 at most"));
     let whole = vec![7; most / 2 + 1];
     let (mut other, _) = opened(&world, BOB).await;
     let path = upload(&mut other, "half.pdf", &whole).await;
@@ -158,15 +175,47 @@ async fn uploads_are_bounded() {
     assert_eq!(answer.status, 413, "ahead and along, together");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_nobody_sends_is_forgotten_after_an_hour() {
+#[tokio::test]
+async fn together_they_are_bounded_too_and_that_is_nobodys_fault() {
+    let world = World::new();
+    for number in 0..20 {
+        let (mut browser, _) = opened(&world, &format!("reader{number}@clinic.example")).await;
+        assert_eq!(begin(&mut browser, "large.pdf", MAX_REPLY as usize).await.status, 201);
+    }
+    let (mut browser, _) = opened(&world, ANN).await;
+    let later = begin(&mut browser, "small.pdf", 1).await;
+    assert_eq!(later.status, 503);
+    assert!(told(&later)["problem"].as_str().unwrap().contains("try again in a few minutes"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_ends_the_upload_and_a_new_one_begins() {
     let world = World::new();
     let (mut browser, _) = opened(&world, ANN).await;
-    let path = upload(&mut browser, "a.pdf", b"content").await;
-    tokio::time::sleep(Duration::from_secs(3590)).await;
-    assert_eq!(browser.get(&path).await.status, 200, "which is a sign of life");
-    tokio::time::sleep(Duration::from_secs(3590)).await;
-    assert_eq!(browser.get(&path).await.status, 200);
-    tokio::time::sleep(Duration::from_secs(3601)).await;
-    assert_eq!(browser.get(&path).await.status, 404);
+    let begun = begin(&mut browser, "a.pdf", 10).await;
+    let path = format!("/uploads/{}", told(&begun)["id"].as_str().unwrap());
+    world.store.set_health(Health::Full);
+    assert_eq!(begin(&mut browser, "b.pdf", 10).await.status, 503);
+    assert_eq!(browser.stretch(&format!("{path}?offset=0"), b"0123456789").await.status, 503);
+    world.store.set_health(Health::Ok);
+    assert_eq!(browser.get(&path).await.status, 404, "nothing stays in the way");
+    upload(&mut browser, "a.pdf", b"0123456789").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_sends_is_forgotten() {
+    let world = World::new();
+    let (mut browser, _) = opened(&world, ANN).await;
+    let whole = upload(&mut browser, "a.pdf", b"content").await;
+    let begun = begin(&mut browser, "b.pdf", 10).await;
+    let half = format!("/uploads/{}", told(&begun)["id"].as_str().unwrap());
+    tokio::time::sleep(Duration::from_secs(890)).await;
+    assert_eq!(browser.stretch(&format!("{half}?offset=0"), b"01234").await.status, 200);
+    tokio::time::sleep(Duration::from_secs(890)).await;
+    assert_eq!(browser.get(&half).await.status, 200, "more has come of it");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(browser.get(&half).await.status, 404, "a quarter of an hour without");
+    assert_eq!(browser.get(&whole).await.status, 200);
+    tokio::time::sleep(Duration::from_secs(1810)).await;
+    assert_eq!(browser.get(&whole).await.status, 404, "an hour without a letter");
 }

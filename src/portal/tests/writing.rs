@@ -484,3 +484,22 @@ async fn a_message_is_printed_alone_and_only_once_it_was_opened() {
     assert_whole_page(&page.text(), true);
     assert!(page.text().contains("All is well.") && !page.text().contains("/reply\""));
 }
+
+#[tokio::test]
+async fn what_was_typed_when_the_session_ended_is_given_back() {
+    let world = World::new();
+    let (mut browser, kept) = opened(&world, MAIL).await;
+    browser.get("/compose").await;
+    browser.cookies.clear();
+    let path = format!("{}/reply", kept.page());
+    let body = "A long letter.\r\n<b>With</b> a tag.";
+    let answer = browser.write(&path, &[("body", body)], &[("a.txt", b"a file")]).await;
+    assert_eq!(answer.status, 401);
+    let page = answer.text();
+    assert_whole_page(&page, false);
+    assert!(page.contains("A long letter.\r\n&lt;b&gt;With&lt;&#x2f;b&gt; a tag."), "{page}");
+    assert_eq!(letters(&world).await.len(), 0);
+    let nothing = browser.write(&path, &[("body", " ")], &[]).await;
+    assert_eq!(nothing.status, 401);
+    assert!(!nothing.text().contains("textarea"), "there is nothing to give back");
+}

@@ -108,6 +108,24 @@ pub(in crate::portal) async fn compose(
     desk.written(&visitor, Kind::Compose, None, request).await
 }
 
+/// A letter of somebody whose session has ended: what was typed is given back, so that it is not lost.
+pub(in crate::portal) async fn given_back(
+    desk: &Desk,
+    visitor: &Visitor,
+    request: Request,
+) -> Answer {
+    let mut upload = Upload::of(request, desk.settings.max_reply_size)?;
+    // What does not come whole is given back as far as it came.
+    drop(upload.fields().await);
+    if upload.draft.body.trim().is_empty() {
+        return Err(Fault::Status(StatusCode::UNAUTHORIZED));
+    }
+    let (values, title) = (context! { body => &upload.draft.body }, say!("Please sign in again"));
+    let status = StatusCode::UNAUTHORIZED;
+    let page = desk.pages.answer(status, "given-back.html", title, visitor, values)?;
+    Ok(upload.answered_by(page))
+}
+
 impl Desk {
     async fn fresh_form(
         &self,
@@ -480,7 +498,9 @@ pub(in crate::portal) fn samples() -> Vec<(&'static str, &'static str, Value)> {
             subject => text, body => text, priority => if full { "high" } else { "" },
             quote => full, can_quote => full, back => text, about => text, forwarding => full,
             suggestions => some(context! { address => "a@b.example", name => "Ann" }),
-            staged => some(context! { id => "id", name => "sample", size => "1 MB", ticked => full }),
+            staged => some(context! {
+                id => "id", name => "sample", size => "1 MB", ticked => full, whole => full,
+            }),
             limit => "50 MB", files_lost => full, tab => "compose",
         };
         let errors = errors.to_value();
@@ -501,6 +521,7 @@ pub(in crate::portal) fn samples() -> Vec<(&'static str, &'static str, Value)> {
                 fate => text,
             }
         };
+        all.push(("given-back.html", "Sign in", context! { body => text }));
         let rows: Value = some(row(true, full));
         all.push((
             "sent.html",

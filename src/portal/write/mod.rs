@@ -15,7 +15,9 @@ pub(super) mod stage;
 mod thread;
 mod upload;
 
-pub(super) use form::{compose, compose_form, forward, forward_form, reply, reply_form, samples};
+pub(super) use form::{
+    compose, compose_form, forward, forward_form, given_back, reply, reply_form, samples,
+};
 pub(super) use quota::Quota;
 pub(super) use sent::{fates, list as sent};
 pub(super) use stage::Stage;

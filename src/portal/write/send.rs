@@ -108,7 +108,7 @@ impl Desk {
         let copy = self.vault.copy_for(incoming.id(), &account.address);
         let own = copy.id;
         incoming.commit(Some(copy)).await?;
-        self.used_up(&plan.ahead).await;
+        self.used_up(&plan.ahead);
         Ok(own)
     }
 

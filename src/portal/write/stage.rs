@@ -2,8 +2,9 @@
 //! next one goes on from what is here. Only scripts use it; the form without them brings its files
 //! along.
 //!
-//! What is here belongs to an account, in memory and bounded, its content sealed on the disk. It goes
-//! with its letter, when it is removed, or when nothing has come for an hour; a restart forgets it.
+//! What is here belongs to an account, in memory and bounded, its content sealed aside on the disk. It
+//! goes with its letter, when it is removed, or when nothing has come for a while; a restart forgets
+//! it.
 
 use super::{
     send::Stop,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     intake::Incoming,
-    language::say,
+    language::{Text, say},
     mail::letter::{Base64Lines, file_name},
     portal::{
         Desk, Fault,
@@ -20,17 +21,17 @@ use crate::{
         show,
     },
     store::Account,
-    vault::{Staged, Staging, Vault, VaultError},
+    vault::{Staged, Staging, VaultError},
 };
 use axum::{
     Extension,
     body::Body,
     extract::{Path, Query, Request, State},
     http::{
-        HeaderValue, StatusCode,
-        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
 };
 use futures_util::StreamExt;
 use minijinja::{Value, context};
@@ -38,23 +39,39 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout_at},
+};
 
-/// Files of one account, and of all.
+/// Files of one account.
 const OWN: usize = 50;
+/// Files of all, and how many of the largest letters they may be together, in bytes.
 const ALL: usize = 500;
-/// How long a file waits for more of it, or for its letter.
-const IDLE: Duration = Duration::from_secs(3600);
+const ALL_LETTERS: u64 = 20;
+/// How long a whole file waits for its letter.
+const KEPT: Duration = Duration::from_secs(3600);
+/// How long one that has begun waits for more of it.
+const IDLE: Duration = Duration::from_secs(900);
+/// Stretches on their way in at one time: of all, and of one account.
+const PLACES: usize = 16;
+const OWN_PLACES: usize = 2;
+/// How long a stretch may take; what came of it stays.
+const LONGEST: Duration = Duration::from_secs(600);
 /// Content-Type of what scripts are told.
 pub(in crate::portal) const JSON: &str = "application/json";
 /// The writing form: our own script, which talks to us alone.
 const CSP: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; \
      img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-/// Longest type of a file.
+/// Longest type of a file, and longest mark.
 const MAX_KIND: usize = 200;
+const MAX_MARK: usize = 100;
 
 type Answer = Result<Response, Fault>;
 type Id = String;
@@ -62,10 +79,18 @@ type Id = String;
 pub(super) type Ahead = (Id, Arc<Item>);
 
 /// All files that wait.
-#[derive(Debug, Clone, Default)]
-pub(in crate::portal) struct Stage(Arc<Mutex<HashMap<Id, Arc<Item>>>>);
+#[derive(Debug)]
+pub(in crate::portal) struct Stage {
+    items: Arc<Mutex<HashMap<Id, Arc<Item>>>>,
+    places: Semaphore,
+}
+impl Default for Stage {
+    fn default() -> Self {
+        Self { items: Arc::default(), places: Semaphore::new(PLACES) }
+    }
+}
 
-/// One of them.
+/// One of them. What lies on the disk of it goes when it is dropped.
 #[derive(Debug)]
 pub(super) struct Item {
     /// The account's [`generation`](Account::generation).
@@ -73,14 +98,17 @@ pub(super) struct Item {
     pub(super) name: String,
     pub(super) kind: String,
     pub(super) size: u64,
-    used: Mutex<Instant>,
+    /// What the browser knows the file by, besides name and size, if by anything.
+    mark: String,
+    until: Mutex<Instant>,
+    removed: AtomicBool,
     file: tokio::sync::Mutex<File>,
 }
 #[derive(Debug)]
 enum File {
     Coming(Staging),
     Whole(Staged),
-    /// Removed, gone with its letter, or broken on its way to the store.
+    /// It broke on its way to the store.
     Gone,
 }
 
@@ -91,6 +119,8 @@ pub(in crate::portal) struct Begin {
     #[serde(default, rename = "type")]
     kind: String,
     size: u64,
+    #[serde(default)]
+    mark: String,
 }
 /// Where a stretch begins.
 #[derive(Debug, Deserialize)]
@@ -103,15 +133,44 @@ struct Told<'a> {
     id: &'a str,
     name: &'a str,
     size: u64,
+    mark: &'a str,
     offset: u64,
+}
+/// Why a file can't be taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// It is larger than a letter may be.
+    TooLarge,
+    /// With what the account has here, it would be.
+    TooMuch,
+    /// The account has too many.
+    TooMany,
+    /// All together have.
+    Everybody,
 }
 
 impl Item {
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn new(account: &Account, name: String, begin: &Begin, file: File) -> Self {
+        let now = Instant::now();
+        Self {
+            owner: account.generation,
+            name,
+            kind: begin.kind.chars().take(MAX_KIND).collect(),
+            size: begin.size,
+            mark: begin.mark.chars().take(MAX_MARK).collect(),
+            until: Mutex::new(now + if begin.size == 0 { KEPT } else { IDLE }),
+            removed: AtomicBool::new(false),
+            file: tokio::sync::Mutex::new(file),
+        }
+    }
+    fn keep(&self, time: Duration) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + time;
     }
     fn until(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) + IDLE
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
     /// The file, while nobody else has it in hand.
     fn file(&self) -> Option<tokio::sync::MutexGuard<'_, File>> {
@@ -123,57 +182,68 @@ impl Item {
             File::Whole(_) => self.size,
             File::Gone => 0,
         };
-        Told { id, name: &self.name, size: self.size, offset }
+        Told { id, name: &self.name, size: self.size, mark: &self.mark, offset }
     }
 }
 
 impl Stage {
     fn all(&self) -> MutexGuard<'_, HashMap<Id, Arc<Item>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// A file of the account.
-    pub(super) fn find(&self, account: &Account, id: &str) -> Option<Arc<Item>> {
+    fn find(&self, account: &Account, id: &str) -> Option<Arc<Item>> {
         self.all().get(id).filter(|item| item.owner == account.generation).cloned()
     }
-    /// All files of the account that nobody has in hand.
-    pub(super) fn of(&self, account: &Account) -> Vec<(Id, Arc<Item>)> {
+    /// All files of the account, by name.
+    fn of(&self, owner: [u8; 16]) -> Vec<Ahead> {
         let all = self.all();
-        let own = all.iter().filter(|(_, item)| item.owner == account.generation);
+        let own = all.iter().filter(|(_, item)| item.owner == owner);
         let mut own: Vec<_> = own.map(|(id, item)| (id.clone(), Arc::clone(item))).collect();
         own.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
         own
     }
-    /// Takes a new one in, if there is room: in number, and with all others of the account within the
-    /// size of one letter.
-    fn enter(&self, id: &str, item: &Arc<Item>, largest: u64) -> bool {
+    /// Takes a new one in, if there is room.
+    fn enter(&self, id: &str, item: &Arc<Item>, largest: u64) -> Result<(), Full> {
         let mut all = self.all();
-        let own = || all.values().filter(|other| other.owner == item.owner);
-        let bytes: u64 = own().map(|other| other.size).sum();
-        let fits = all.len() < ALL && own().count() < OWN;
-        if !fits || bytes.saturating_add(item.size) > largest {
-            return false;
+        let (mut count, mut own, mut bytes) = (0, 0_u64, 0_u64);
+        for other in all.values() {
+            bytes = bytes.saturating_add(other.size);
+            if other.owner == item.owner {
+                count += 1;
+                own = own.saturating_add(other.size);
+            }
+        }
+        if item.size > largest {
+            return Err(Full::TooLarge);
+        }
+        if own.saturating_add(item.size) > largest {
+            return Err(Full::TooMuch);
+        }
+        if count >= OWN {
+            return Err(Full::TooMany);
+        }
+        let bound = largest.saturating_mul(ALL_LETTERS);
+        if all.len() >= ALL || bytes.saturating_add(item.size) > bound {
+            return Err(Full::Everybody);
         }
         all.insert(id.to_owned(), Arc::clone(item));
-        true
+        drop(all);
+        self.watch(id.to_owned(), item);
+        Ok(())
     }
-    /// Removes it; what is whole is destroyed.
-    pub(super) async fn remove(&self, vault: &Vault, id: &str) -> Result<(), VaultError> {
-        let Some(item) = self.all().remove(id) else { return Ok(()) };
-        let file = std::mem::replace(&mut *item.file.lock().await, File::Gone);
-        match file {
-            File::Whole(staged) => vault.discard(staged).await,
-            File::Coming(_) | File::Gone => Ok(()),
+    /// Who has it in hand drops it last.
+    fn remove(&self, id: &str) {
+        if let Some(item) = self.all().remove(id) {
+            item.removed.store(true, Ordering::Release);
         }
     }
-    /// Removes it once nothing has been heard of it for long enough.
-    fn watch(&self, vault: Vault, id: Id, item: &Arc<Item>) {
-        let (stage, item) = (self.clone(), Arc::downgrade(item));
+    /// Removes it once nothing has come of it for long enough.
+    fn watch(&self, id: Id, item: &Arc<Item>) {
+        let (items, item) = (Arc::clone(&self.items), Arc::downgrade(item));
         tokio::spawn(async move {
             while let Some(until) = item.upgrade().map(|item| item.until()) {
                 if until <= Instant::now() {
-                    if let Err(error) = stage.remove(&vault, &id).await {
-                        tracing::warn!(%error, "an upload that nobody sent was not removed");
-                    }
+                    items.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
                     return;
                 }
                 sleep_until(until).await;
@@ -190,30 +260,45 @@ pub(in crate::portal) async fn begin(
 ) -> Answer {
     let account = visitor.signed_in()?;
     let name = file_name(&begin.name);
-    let words = |text| visitor.language.say(&text);
     if desk.refused(&name) {
-        let text = words(say!("Files like “{name}” can’t be sent here.", name = name));
-        return told(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "problem": text }));
+        let text = say!("Files like “{name}” can’t be sent here.", name = name);
+        return problem(&visitor, StatusCode::UNPROCESSABLE_ENTITY, &text);
     }
-    let staging = desk.vault.stage()?;
+    let staging = desk.vault.stage().await?;
     let file =
         if begin.size == 0 { File::Whole(staging.end().await?) } else { File::Coming(staging) };
-    let item = Arc::new(Item {
-        owner: account.generation,
-        name,
-        kind: begin.kind.chars().take(MAX_KIND).collect(),
-        size: begin.size,
-        used: Mutex::new(Instant::now()),
-        file: tokio::sync::Mutex::new(file),
-    });
+    let item = Arc::new(Item::new(account, name, &begin, file));
     let id = format!("{:032x}", rand::random::<u128>());
-    if !desk.stage.enter(&id, &item, desk.settings.max_reply_size) {
-        let text =
-            words(say!("That is too much for one message. Send or remove the other files first."));
-        return told(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "problem": text }));
+    let largest = desk.settings.max_reply_size;
+    match desk.stage.enter(&id, &item, largest) {
+        Ok(()) => told(StatusCode::CREATED, &Told { offset: 0, ..item.told(&id, &File::Gone) }),
+        Err(full) => {
+            let (status, text) = words(full, largest);
+            problem(&visitor, status, &text)
+        }
     }
-    desk.stage.watch(desk.vault.clone(), id.clone(), &item);
-    told(StatusCode::CREATED, &Told { id: &id, name: &item.name, size: item.size, offset: 0 })
+}
+
+fn words(full: Full, largest: u64) -> (StatusCode, Text) {
+    let size = Text::Size(largest);
+    match full {
+        Full::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            say!("That is too large: {size} at most, all files together.", size = size),
+        ),
+        Full::TooMuch => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            say!("That is too much for one message. Send or remove the other files first."),
+        ),
+        Full::TooMany => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            say!("That is too many files: {count} at most.", count = OWN),
+        ),
+        Full::Everybody => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            say!("It could not be taken just now. Please try again in a few minutes."),
+        ),
+    }
 }
 
 /// `GET /uploads`: what has come so far, of every file.
@@ -221,7 +306,7 @@ pub(in crate::portal) async fn list(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
 ) -> Answer {
-    let own = desk.stage.of(visitor.signed_in()?);
+    let own = desk.stage.of(visitor.signed_in()?.generation);
     let all = own.iter().filter_map(|(id, item)| Some(item.told(id, &*item.file()?)));
     told(StatusCode::OK, &all.collect::<Vec<_>>())
 }
@@ -255,31 +340,52 @@ pub(in crate::portal) async fn more(
 }
 
 async fn stretch(desk: Arc<Desk>, id: Id, item: Arc<Item>, offset: u64, body: Body) -> Answer {
-    let Ok(_place) = desk.uploads.try_acquire() else {
-        return Ok(StatusCode::SERVICE_UNAVAILABLE.into_response());
-    };
+    let busy = || Ok(StatusCode::SERVICE_UNAVAILABLE.into_response());
+    let Ok(_place) = desk.stage.places.try_acquire() else { return busy() };
     let Some(mut file) = item.file() else { return Ok(StatusCode::CONFLICT.into_response()) };
+    let own = desk.stage.of(item.owner);
+    if own.iter().filter(|(_, other)| other.file().is_none()).count() > OWN_PLACES {
+        return busy();
+    }
     let staging = match &mut *file {
         File::Coming(staging) if staging.size() == offset => staging,
-        File::Coming(_) | File::Whole(_) | File::Gone => {
+        File::Coming(_) | File::Whole(_) => {
             return told(StatusCode::CONFLICT, &item.told(&id, &file));
         }
+        File::Gone => return Err(Fault::Status(StatusCode::NOT_FOUND)),
     };
-    let came = append(&item, staging, body).await;
-    let whole = staging.size() == item.size;
-    if let Err(Stretch::Fault(error)) = came {
-        drop(file);
-        desk.stage.remove(&desk.vault, &id).await?;
-        return Err(error.into());
+    let mut came = append(&item, staging, body).await;
+    if came.is_ok() && staging.size() == item.size {
+        item.keep(KEPT);
+        came = end(&mut file).await.map(|()| None);
     }
-    if whole && let File::Coming(staging) = std::mem::replace(&mut *file, File::Gone) {
+    match came {
+        Ok(None) => told(StatusCode::OK, &item.told(&id, &file)),
+        Ok(Some(Broken::TooLarge)) => told(StatusCode::PAYLOAD_TOO_LARGE, &item.told(&id, &file)),
+        Ok(Some(Broken::Late | Broken::Malformed | Broken::Gone)) => {
+            told(StatusCode::OK, &item.told(&id, &file))
+        }
+        // There is nothing to go on with: the browser begins anew.
+        Err(error) => {
+            *file = File::Gone;
+            desk.stage.remove(&id);
+            Err(error.into())
+        }
+    }
+}
+
+async fn end(file: &mut File) -> Result<(), VaultError> {
+    if let File::Coming(staging) = std::mem::replace(file, File::Gone) {
         *file = File::Whole(staging.end().await?);
     }
-    let status = match came {
-        Err(Stretch::Broken(Broken::TooLarge)) => StatusCode::PAYLOAD_TOO_LARGE,
-        Ok(()) | Err(Stretch::Broken(_) | Stretch::Fault(_)) => StatusCode::OK,
-    };
-    told(status, &item.told(&id, &file))
+    Ok(())
+}
+
+/// Where a form without scripts goes on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::portal) struct Back {
+    back: String,
 }
 
 /// `POST /uploads/ID/remove`
@@ -287,34 +393,48 @@ pub(in crate::portal) async fn remove(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<Back>,
 ) -> Answer {
     desk.staged(&visitor, &id)?;
-    desk.stage.remove(&desk.vault, &id).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    desk.stage.remove(&id);
+    let page = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    if !page.is_some_and(|accept| accept.contains("text/html")) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let known = form
+        .back
+        .strip_prefix("/inbox/")
+        .is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'/'));
+    let back = if known { form.back.as_str() } else { "/compose" };
+    Ok(Redirect::to(back).into_response())
 }
 
-/// Why a stretch ended early.
-enum Stretch {
-    Broken(Broken),
-    Fault(VaultError),
-}
-
-async fn append(item: &Item, staging: &mut Staging, body: Body) -> Result<(), Stretch> {
-    let mut stream = body.into_data_stream();
-    let ended = loop {
-        let piece = match timeout(SILENCE, stream.next()).await {
+/// Takes what comes, up to the file's end; what broke it off, if anything did.
+async fn append(
+    item: &Item,
+    staging: &mut Staging,
+    body: Body,
+) -> Result<Option<Broken>, VaultError> {
+    let (mut stream, until) = (body.into_data_stream(), Instant::now() + LONGEST);
+    let broken = loop {
+        let silence = Instant::now() + SILENCE;
+        let piece = match timeout_at(silence.min(until), stream.next()).await {
             Ok(Some(Ok(piece))) => piece,
-            Ok(None) => break Ok(()),
-            Ok(Some(Err(_))) | Err(_) => break Err(Stretch::Broken(Broken::Gone)),
+            Ok(None) => break None,
+            Ok(Some(Err(_))) | Err(_) => break Some(Broken::Gone),
         };
-        if staging.size().saturating_add(piece.len() as u64) > item.size {
-            break Err(Stretch::Broken(Broken::TooLarge));
+        if item.is_removed() {
+            break Some(Broken::Gone);
         }
-        staging.write(&piece).await.map_err(Stretch::Fault)?;
-        item.touch();
+        if staging.size().saturating_add(piece.len() as u64) > item.size {
+            break Some(Broken::TooLarge);
+        }
+        staging.write(&piece).await?;
+        item.keep(IDLE);
     };
-    staging.rest().await.map_err(Stretch::Fault)?;
-    ended
+    staging.rest().await?;
+    Ok(broken)
 }
 
 fn not_here() -> Stop {
@@ -337,6 +457,10 @@ pub(super) fn with_script(mut page: Response) -> Response {
     page
 }
 
+fn problem(visitor: &Visitor, status: StatusCode, text: &Text) -> Answer {
+    told(status, &json!({ "problem": visitor.language.say(text) }))
+}
+
 impl Desk {
     /// Files that came ahead of a letter.
     pub(super) fn ahead(&self, visitor: &Visitor, ids: &[Id]) -> Result<Vec<Ahead>, Stop> {
@@ -355,9 +479,8 @@ impl Desk {
     ) -> Result<(), Stop> {
         let Some(file) = item.file() else { return Err(not_here()) };
         let File::Whole(staged) = &*file else { return Err(not_here()) };
-        item.touch();
         let (mut lines, mut out) = (Base64Lines::default(), Vec::new());
-        let mut content = self.vault.read_staged(staged).await?;
+        let mut content = self.vault.read_staged(staged)?;
         while let Some(piece) = content.next().await? {
             lines.feed(&piece, &mut out);
             incoming.write(&out).await?;
@@ -367,29 +490,26 @@ impl Desk {
         Ok(incoming.write(&out).await?)
     }
     /// They are in a letter now.
-    pub(super) async fn used_up(&self, ahead: &[Ahead]) {
-        for (id, _) in ahead {
-            if let Err(error) = self.stage.remove(&self.vault, id).await {
-                tracing::warn!(%error, "an upload that was sent was not removed");
-            }
-        }
+    pub(super) fn used_up(&self, ahead: &[Ahead]) {
+        ahead.iter().for_each(|(id, _)| self.stage.remove(id));
     }
-    /// Whole files of the account, as the form offers them. Only those that belong to this letter are
-    /// ticked: another may have been begun and given up.
+    /// Files of the account that are here, as the form offers them. Only those that belong to this
+    /// letter are ticked: another may have been begun and given up.
     pub(super) fn waiting(&self, account: &Account, ticked: &[Id]) -> Value {
-        let own = self.stage.of(account).into_iter();
-        let whole = own
-            .filter(|(_, item)| item.file().is_some_and(|file| matches!(&*file, File::Whole(_))));
-        let line = |(id, item): (Id, Arc<Item>)| {
-            let size = show::size(item.size);
-            context! { ticked => ticked.contains(&id), id => id, name => &item.name, size => size }
+        let line = |(id, item): Ahead| {
+            let whole = item.file().is_some_and(|file| matches!(&*file, File::Whole(_)));
+            context! {
+                ticked => whole && ticked.contains(&id),
+                whole => whole,
+                id => id,
+                name => &item.name,
+                size => show::size(item.size),
+            }
         };
-        whole.map(line).collect()
+        self.stage.of(account.generation).into_iter().map(line).collect()
     }
     fn staged(&self, visitor: &Visitor, id: &str) -> Result<Arc<Item>, Fault> {
         let found = self.stage.find(visitor.signed_in()?, id);
-        let item = found.ok_or(Fault::Status(StatusCode::NOT_FOUND))?;
-        item.touch();
-        Ok(item)
+        found.ok_or(Fault::Status(StatusCode::NOT_FOUND))
     }
 }

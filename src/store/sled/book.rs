@@ -37,6 +37,8 @@ use std::{cell::OnceCell, collections::BTreeMap, ops::Bound, ops::Range, sync::A
 /// Largest value. A leaf of sled's holds up to 17 of them and must stay below a quarter of its
 /// segment (2 MiB), or it becomes a blob, which sled never syncs.
 pub(super) const LARGEST: usize = 30_000;
+/// What an entry of the journal takes besides key and value: a tag and two lengths.
+const ENTRY: usize = 17;
 /// First byte of a value that holds a row: its encoding.
 const JSON: u8 = 1;
 
@@ -84,6 +86,13 @@ impl Changes {
     }
     pub(super) fn remove(&mut self, key: Key) {
         self.rows.push((key, None));
+    }
+    /// What they take in the journal, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let row = |(key, value): &(Key, Option<Vec<u8>>)| {
+            ENTRY + key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        self.rows.iter().map(row).sum()
     }
     /// A row out of the journal: it has come in before.
     pub(super) fn again(&mut self, key: Key, value: Option<Vec<u8>>) {

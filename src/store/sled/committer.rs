@@ -24,7 +24,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 const MOST: usize = 512;
 /// Sealed bytes in a group.
 const HEAVY: usize = 4 * 1024 * 1024;
-/// What a request may write beyond what it weighs.
+/// What the last request of a group may write beyond what was reckoned.
 const SLACK: usize = 64 * 1024;
 /// Sealed bytes that wait, in KiB; more senders wait before they hand theirs over.
 const WAITING_KIB: u32 = 8 * 1024;
@@ -46,10 +46,16 @@ pub(super) struct State {
     pub(super) _lock: File,
 }
 impl State {
-    /// True if the journal has room for about so many bytes more, whatever becomes of the book.
-    fn holds(&self, weight: usize) -> bool {
-        let gathered = self.segments.entries.len() + self.book.entries.len();
-        gathered.saturating_add(weight.saturating_mul(2)).saturating_add(SLACK) <= self.left
+    /// True if what has happened already can be written, in so many bytes: a delivery that is not
+    /// written down is done again. Where the book has no room, the journal's sheet may have.
+    pub(super) fn takes_outcome(&self, bytes: usize) -> bool {
+        match self.room {
+            Room::Enough | Room::Scarce => true,
+            Room::Gone => {
+                let gathered = self.segments.entries.len() + self.book.entries.len();
+                gathered.saturating_add(bytes).saturating_add(SLACK) <= self.left
+            }
+        }
     }
 }
 /// Tells the caller how it went, once the group is on the disk.
@@ -157,19 +163,6 @@ impl Committer {
         let guarded = move |state: &mut State| match state.room {
             Room::Enough | Room::Scarce => work(state),
             Room::Gone => Err(StoreError::Full),
-        };
-        self.run(weight, guarded).await
-    }
-    /// As [`Committer::write`], for what has happened already: a delivery that is not written down is
-    /// done again. Taken as long as the journal has room for it.
-    pub(super) async fn conclude<T: Send + 'static>(
-        &self,
-        weight: usize,
-        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let guarded = move |state: &mut State| match state.room {
-            Room::Gone if !state.holds(weight) => Err(StoreError::Full),
-            Room::Enough | Room::Scarce | Room::Gone => work(state),
         };
         self.run(weight, guarded).await
     }

@@ -9,7 +9,10 @@ use super::{
 use crate::{
     mail::QueueId,
     seal::stream::Prelude,
-    store::{BodyWriter, Health, Locator, StoreError, body::BodyReader},
+    store::{
+        BodyWriter, Health, Locator, StoreError,
+        body::{Aside, BodyReader},
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -161,6 +164,20 @@ impl BodyWriter for FileWriter {
         let place = self.layout.message(self.id);
         let length = self.step(0, move |open| open.place(&place)).await?;
         Ok(Locator::File { length })
+    }
+}
+
+#[async_trait]
+impl Aside for FileWriter {
+    async fn write(&mut self, sealed: Bytes) -> Result<(), StoreError> {
+        BodyWriter::write(self, sealed).await
+    }
+    fn open(&self, from: u64) -> Result<Box<dyn BodyReader>, StoreError> {
+        let gone = || StoreError::Corrupt("a body is read that broke off".to_owned());
+        let Unfinished { file, path, length, .. } = self.open.as_ref().ok_or_else(gone)?;
+        let file = file.try_clone().map_err(|e| open_error(path, &e))?;
+        let (at, end) = (from.min(*length), *length);
+        Ok(Box::new(FileReader { file: Arc::new(file), path: path.clone(), at, end }))
     }
 }
 

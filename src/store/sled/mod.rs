@@ -29,7 +29,8 @@ use crate::{
     store::{
         Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
         MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
-        QueueStore, RecipientRow, Session, Settle, StoreError, Totals, body::BodyReader,
+        QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        body::{Aside, BodyReader},
     },
 };
 use agenda::Agenda;
@@ -371,7 +372,7 @@ impl QueueStore for SledStore {
         let rows: usize = settle.outcomes.iter().map(|outcome| outcome.attempts.len() + 2).sum();
         let weight = settle.spawn.iter().map(weight).sum::<usize>() + rows.saturating_mul(ROW);
         self.committer
-            .conclude(weight, move |s| s.settle(settle))
+            .run(weight, move |s| s.settle(settle))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
@@ -469,6 +470,10 @@ fn weight(message: &NewMessage) -> usize {
 
 #[async_trait]
 impl BodyStore for SledStore {
+    async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
+        let writer = FileWriter::begin(id, self.layout.clone(), Arc::clone(&self.watch)).await?;
+        Ok(Box::new(writer))
+    }
     async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError> {
         let writer = FileWriter::begin(id, self.layout.clone(), Arc::clone(&self.watch)).await?;
         Ok(Box::new(writer))

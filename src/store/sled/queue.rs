@@ -5,6 +5,7 @@ use super::{
     book::{self, Changes, LARGEST},
     committer::State,
     space::Room,
+    weight,
 };
 use crate::{
     mail::{GrantId, QueueId},
@@ -171,6 +172,10 @@ impl State {
             }
         }
         self.end(id, &after, &mut changes)?;
+        let brought: usize = spawn.iter().map(weight).sum();
+        if !self.takes_outcome(changes.bytes().saturating_add(brought.saturating_mul(2))) {
+            return Err(StoreError::Full);
+        }
         let spawned = self.spawn(spawn, &mut changes)?;
         // From here on nothing fails.
         self.book.take(changes);

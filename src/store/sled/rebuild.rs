@@ -265,8 +265,6 @@ impl Work<'_> {
         }
         match row.facts.class {
             Class::Notice | Class::Code => Verdict::Own,
-            // A file that was uploaded ahead of a letter, which has it.
-            Class::Protected if recipients.is_empty() => Verdict::Own,
             Class::Protected | Class::Report | Class::TlsReport => {
                 let numbered = (0..=u16::MAX).zip(recipients);
                 let wait = |(index, address)| RecipientRow::new(index, address, self.now);

@@ -8,7 +8,8 @@
 //! 2. below half of it, bodies that are on their way in are broken off as well (452 after DATA);
 //! 3. below the book's margin the reserve is given up for it; where that is not enough, nothing more
 //!    is taken and no work is handed out whose outcome could not be written. Reading goes on, and
-//!    outcomes of what was under way go into the journal as long as it has room for them.
+//!    outcomes of what was under way go into the journal as long as it has room for them (and, where
+//!    they bring a notice or a report, as long as a segment has).
 //!
 //! All of it ends by itself when space is back, and the reserve is laid again. What somebody takes the
 //! last block from lies in the journal, which has its blocks from the start; it is carried into the

@@ -14,7 +14,9 @@ use restante::{
     store::{
         Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
         MessageRow, NewMessage, Order, Ordered, PeopleStore, QueueStore, RecipientRow,
-        RecipientState, Session, Settle, StoreError, Totals, body::BodyReader, memory::MemoryStore,
+        RecipientState, Session, Settle, StoreError, Totals,
+        body::{Aside, BodyReader},
+        memory::MemoryStore,
     },
 };
 use std::{
@@ -158,6 +160,9 @@ impl BodyStore for FaultyStore {
         let reader = self.faults.through(Op::Open, self.memory.open(id, at, from)).await?;
         let (tear, faults) = (self.faults.tear(), Arc::clone(&self.faults));
         Ok(Box::new(TornReader { reader, tear, faults }))
+    }
+    async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
+        self.memory.aside(id).await
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         self.faults.through(Op::Delete, self.memory.delete(id, at)).await
