@@ -162,7 +162,7 @@ async fn forward(browser: &Client, house: &House, link: &str) {
     click(browser, "a[href$='/forward']").await;
     field(browser, "to").await.send_keys("friend@else.test").await.expect("typed");
     field(browser, "body").await.send_keys("Please look at this.").await.expect("typed");
-    press(browser, "main form button[type='submit']").await;
+    press(browser, SEND).await;
     shows(browser, "friend@else.test is not an address of").await;
     page(browser, "10-refused").await;
     let kept = field(browser, "body").await.prop("value").await.expect("value");
@@ -198,7 +198,7 @@ async fn wrong_code(visit: &Visit) {
     let wrong = if code == "000000" { "000001" } else { "000000" };
     for wrong in [wrong, "12345"] {
         field(browser, "code").await.send_keys(wrong).await.expect("typed");
-        press(browser, "main form button[type='submit']").await;
+        press(browser, SEND).await;
         shows(browser, "This is not the code.").await;
         let again = field(browser, "code").await;
         assert_eq!(again.attr("aria-invalid").await.expect("asked").as_deref(), Some("true"));
@@ -270,8 +270,11 @@ pub async fn field(browser: &Client, name: &str) -> Element {
     found.unwrap_or_else(|e| panic!("no field {name}: {e}"))
 }
 
+/// The button that sends the page's form: not one of a form beside it.
+pub const SEND: &str = "main form button:not([form], [type='button'])";
+
 pub async fn submit(browser: &Client) {
-    click(browser, "main form button[type='submit'], main form button:not([type])").await;
+    click(browser, SEND).await;
 }
 
 /// Presses a button and waits for the page that it leads to: the driver may answer before that.

@@ -3,7 +3,7 @@
 //! along. Either way a gigabyte is nothing special.
 
 use crate::{
-    browser::{click, field, page, picture, press, shows, shows_within, submit},
+    browser::{SEND, click, field, page, picture, press, shows, shows_within, submit},
     support::{
         browser::{Driver, Network},
         house::House,
@@ -70,10 +70,9 @@ async fn compose(browser: &Client, base: &str) {
     field(browser, "to").await.send_keys("nurse@example.org").await.expect("typed");
 }
 
-/// A file of that size; `seed` makes it another.
-fn file(path: &Path, size: usize, seed: usize) -> Vec<u8> {
-    let content: Vec<u8> = (seed..seed + size).map(|n| (n % 251) as u8).collect();
-    fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+/// Makes a file of that size; its content.
+fn file(path: &Path, size: usize) -> Vec<u8> {
+    let content: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
     fs::write(path, &content).expect("written");
     content
 }
@@ -107,7 +106,7 @@ async fn choose(browser: &Client, path: &Path) {
 fn an_upload_waits_for_the_connection_and_the_letter_for_the_upload() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (large, small) = (dir.path().join("scan.bin"), dir.path().join("note.txt"));
-    let (content, note) = (file(&large, LARGE, 0), file(&small, 6, 0));
+    let (content, note) = (file(&large, LARGE), file(&small, 6));
     let scene = scene(dir.path(), "", Manner::default());
     let scene = journey(true, scene, async |_: &mut Scene, browser: &Client| {
         browser.issue_cmd(Network { offline: false, upload: Some(SLOW) }).await.expect("slow");
@@ -120,7 +119,7 @@ fn an_upload_waits_for_the_connection_and_the_letter_for_the_upload() {
         browser.issue_cmd(Network { offline: true, upload: None }).await.expect("offline");
         shows(browser, "No connection: scan.bin goes on by itself").await;
         picture(browser, "uploads-2-no-connection").await;
-        press(browser, "main form button[type=submit]").await;
+        press(browser, SEND).await;
         shows(browser, "as soon as all files have arrived").await;
         picture(browser, "uploads-3-held").await;
         browser.issue_cmd(Network { offline: false, upload: None }).await.expect("online");
@@ -137,16 +136,21 @@ fn ahead(visitor: &mut Visitor) -> Vec<Value> {
     serde_json::from_slice(&page.body).expect("a list")
 }
 
-/// Begins a file, leaves the page half-way, comes back and chooses a file of that name and size in the
-/// folder: the same, or another.
-fn chosen_again(folder: &str, same: bool) {
+/// Begins a file, leaves the page half-way, comes back and chooses a file of that name and size: the
+/// same, or one with another byte at that place and so many seconds younger.
+fn chosen_again(another: Option<(usize, u64)>) {
     let dir = tempfile::tempdir().expect("temp dir");
-    let left = dir.path().join("scan.bin");
-    let mut content = file(&left, LARGE, 0);
-    let again = dir.path().join(folder).join("scan.bin");
+    let (left, again) = (dir.path().join("scan.bin"), dir.path().join("again/scan.bin"));
+    let mut content = file(&left, LARGE);
+    let (same, (place, seconds)) = (another.is_none(), another.unwrap_or_default());
     if !same {
-        content = file(&again, LARGE, 100);
+        content[place] ^= 1;
     }
+    fs::create_dir_all(dir.path().join("again")).expect("folder");
+    fs::write(&again, &content).expect("written");
+    let changed = fs::metadata(&left).and_then(|file| file.modified()).expect("a time");
+    let copy = fs::File::options().write(true).open(&again).expect("the file");
+    copy.set_modified(changed + Duration::from_secs(seconds)).expect("a time");
     let scene = scene(dir.path(), "", Manner::default());
     let scene = journey(true, scene, async |scene: &mut Scene, browser: &Client| {
         browser.issue_cmd(Network { offline: false, upload: Some(SLOW) }).await.expect("slow");
@@ -179,12 +183,17 @@ fn chosen_again(folder: &str, same: bool) {
 
 #[test]
 fn a_file_that_is_chosen_again_after_the_page_was_left_goes_on() {
-    chosen_again(".", true);
+    chosen_again(None);
 }
 
 #[test]
-fn another_file_of_the_same_name_and_size_begins_anew() {
-    chosen_again("other", false);
+fn another_file_of_the_same_name_size_and_time_begins_anew() {
+    chosen_again(Some((0, 0)));
+}
+
+#[test]
+fn a_file_that_was_changed_in_its_middle_meanwhile_begins_anew() {
+    chosen_again(Some((LARGE / 2, 1)));
 }
 
 #[test]
@@ -209,7 +218,7 @@ fn files_that_came_ahead_can_be_unticked_without_scripts() {
         let to = field(browser, "to").await;
         to.clear().await.expect("cleared");
         to.send_keys("friend@else.test").await.expect("typed");
-        press(browser, "main form button[type='submit']").await;
+        press(browser, SEND).await;
         shows(browser, "friend@else.test is not an address of").await;
         page(browser, "uploads-6-ticked").await;
         assert_eq!(ticks(browser).await, [true, true, false], "as they were");
@@ -258,7 +267,7 @@ fn large(scripts: bool) {
         let patience = TimeoutConfiguration::new(None, Some(patience), None);
         browser.update_timeouts(patience).await.expect("patience");
         choose(browser, &path).await;
-        press(browser, "main form button[type='submit']").await;
+        press(browser, SEND).await;
         shows_within(browser, minutes, "What became of it").await;
         press(browser, "a[href$='/attachments/1']").await;
         let copy = scene.dir.join("downloads/scan.bin");

@@ -5,7 +5,7 @@
 //! `RESTANTE_GALLERY_LANGUAGE=de`.
 
 use crate::{
-    browser::field,
+    browser::{SEND, field},
     oidc,
     reading::png,
     support::{
@@ -116,7 +116,7 @@ impl Walk {
         }
     }
     async fn submit(&self) {
-        self.press("main form button").await;
+        self.press(SEND).await;
     }
     async fn code(&self, number: usize) -> String {
         code_in(&self.house.mail_to_stranger(number).content)
@@ -278,6 +278,8 @@ impl Walk {
         self.look("write-files").await;
         let fast = Network { offline: false, upload: None };
         self.browser.issue_cmd(fast).await.expect("fast");
+        self.goto("/compose").await;
+        self.look("write-with-files").await;
     }
     /// Where people may sign in with an account elsewhere.
     async fn elsewhere(&mut self, link: &str) {
