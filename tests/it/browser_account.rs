@@ -1,7 +1,7 @@
 //! The account in a real browser: a forgotten password, a second factor, a passkey.
 
 use crate::{
-    browser::{click, field, picture, shows, submit},
+    browser::{click, field, picture, press, shows, submit},
     support::{
         browser::Driver,
         gateway::Settings,
@@ -55,11 +55,6 @@ async fn fill(browser: &Client, fields: &[(&str, &str)]) {
         field.clear().await.expect("cleared");
         field.send_keys(text).await.expect("typed");
     }
-}
-
-/// Presses a button whose page may have the same address as this one.
-async fn press(browser: &Client, css: &str) {
-    browser.find(Locator::Css(css)).await.expect("a button").click().await.expect("pressed");
 }
 
 async fn sign_in(browser: &Client, base: &str, password: &str) {

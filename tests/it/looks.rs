@@ -5,25 +5,27 @@
 //! `RESTANTE_GALLERY_LANGUAGE=de`.
 
 use crate::{
+    browser::{SEND, field},
+    oidc,
     reading::png,
     support::{
-        browser::Driver,
+        browser::{Cdp, Driver, Network, PHONE, screen},
         house::{House, code_in, link_in},
         smtp,
     },
 };
-use axum::http::Method;
 use data_encoding::{BASE32_NOPAD, BASE64};
-use fantoccini::{Client, wd::WebDriverCompatibleCommand};
+use fantoccini::Client;
 use restante::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use totp_rs::Builder;
-use url::{ParseError, Url};
 
 const AXE: &str = include_str!("../vendor/axe-core/axe.min.js");
 /// WCAG up to 2.2 AA, and what axe-core holds for good practice besides.
@@ -48,25 +50,13 @@ const MESSAGE: &str = "From: Doctor Example <doctor@example.org>\r\n\
     day,hour\r\nMonday,9\r\n--b\r\nContent-Type: image/png; name=\"the-entrance.png\"\r\n\
     Content-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\n";
 
-/// A command of the browser's own protocol.
-#[derive(Debug)]
-struct Cdp(&'static str, Value);
-impl WebDriverCompatibleCommand for Cdp {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
-        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
-    }
-    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(json!({ "cmd": self.0, "params": self.1 }).to_string()))
-    }
-}
-
 /// A screen: its name, width, and whether it is dark.
 type Screen = (&'static str, u32, bool);
 const SCREENS: [Screen; 4] = [
     ("wide", 1000, false),
-    ("phone", 320, false),
+    ("phone", PHONE, false),
     ("wide-dark", 1000, true),
-    ("phone-dark", 320, true),
+    ("phone-dark", PHONE, true),
 ];
 /// Pages that the gallery shows in the dark too.
 const DARK: [&str; 3] = ["sign-in-refused", "inbox", "message"];
@@ -87,10 +77,7 @@ impl Walk {
         self.browser.issue_cmd(Cdp(command, values)).await.expect("a command of the browser")
     }
     async fn screen(&self, (_, width, dark): Screen, height: u32) {
-        let metrics = json!({
-            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
-        });
-        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
+        screen(&self.browser, width, height).await;
         self.cdp("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
@@ -105,11 +92,14 @@ impl Walk {
     /// Does what leads to another page, and waits for it.
     async fn act(&self, script: &str) {
         self.run(&format!("window.before = true; {script}"), vec![]).await;
-        loop {
-            let arrived = "return !window.before && document.readyState === 'complete'";
-            if self.browser.execute(arrived, vec![]).await.is_ok_and(|done| done == true) {
-                return;
-            }
+        self.until("!window.before && document.readyState === 'complete'").await;
+    }
+    /// Waits until the page says yes to that.
+    async fn until(&self, condition: &str) {
+        let script = format!("return Boolean({condition})");
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.browser.execute(&script, vec![]).await.is_ok_and(|answer| answer == true) {
+            assert!(Instant::now() < end, "waited for {condition}");
             tokio::task::yield_now().await;
         }
     }
@@ -127,7 +117,7 @@ impl Walk {
         }
     }
     async fn submit(&self) {
-        self.press("main form button").await;
+        self.press(SEND).await;
     }
     async fn code(&self, number: usize) -> String {
         code_in(&self.house.mail_to_stranger(number).content)
@@ -167,17 +157,17 @@ impl Walk {
     }
     async fn take_pictures(&self, name: &str) {
         let Some(folder) = &self.gallery else { return };
-        for screen in SCREENS.into_iter().filter(|(_, _, dark)| !dark || DARK.contains(&name)) {
+        for (file, screen) in pictures(name) {
             self.screen(screen, 600).await;
             let script = "return document.documentElement.scrollHeight";
             let height = self.run(script, vec![]).await.as_u64().expect("a height");
-            let height = u32::try_from(height.clamp(400, 1600)).expect("bounded");
+            let height = u32::try_from(height.clamp(400, 4000)).expect("bounded");
             self.screen(screen, height).await;
             let wanted = json!({ "format": "webp", "quality": 60 });
             let picture = self.cdp("Page.captureScreenshot", wanted).await;
             let data = picture["data"].as_str().expect("a picture");
-            let file = folder.join(format!("{name}-{}.webp", screen.0));
-            fs::write(file, BASE64.decode(data.as_bytes()).expect("base64")).expect("written");
+            fs::write(folder.join(file), BASE64.decode(data.as_bytes()).expect("base64"))
+                .expect("written");
         }
     }
 
@@ -246,6 +236,7 @@ impl Walk {
             self.submit().await;
             self.look(refused).await;
         }
+        self.files_ahead().await;
         self.goto(&format!("{message}/reply")).await;
         self.fill(&[("body", "Thank you, I will be there.")]).await;
         self.submit().await;
@@ -264,6 +255,41 @@ impl Walk {
         self.look("search-nothing").await;
         self.goto("/inbox/nothing").await;
         self.look("nothing-here").await;
+    }
+    /// The writing form with a file that has arrived, one on its way, and one that is not taken.
+    async fn files_ahead(&mut self) {
+        self.goto("/compose").await;
+        let files: Vec<_> = ["papers.txt", "program.exe", "scan.pdf"]
+            .iter()
+            .map(|name| {
+                let path = self.house.gateway.dir.join(name);
+                fs::write(&path, "x".repeat(200_000)).expect("written");
+                path.display().to_string()
+            })
+            .collect();
+        let choose = field(&self.browser, "files").await;
+        let [papers, program, scan] = files.as_slice() else { unreachable!("three files") };
+        choose.send_keys(&format!("{papers}\n{program}")).await.expect("chosen");
+        self.until("document.querySelector('[name=upload]')").await;
+        self.until("document.querySelector('.uploads .wrong')").await;
+        let slow = Network { offline: false, upload: Some(1000) };
+        self.browser.issue_cmd(slow).await.expect("slow");
+        choose.send_keys(scan).await.expect("chosen");
+        self.until("document.querySelectorAll('.uploads progress').length === 3").await;
+        self.look("write-files").await;
+        let fast = Network { offline: false, upload: None };
+        self.browser.issue_cmd(fast).await.expect("fast");
+        self.goto("/compose").await;
+        self.look("write-with-files").await;
+    }
+    /// Where people may sign in with an account elsewhere.
+    async fn elsewhere(&mut self, link: &str) {
+        self.goto(&format!("{link}?lang={}", self.language)).await;
+        self.look("register-or-sign-in-elsewhere").await;
+        self.goto("/login").await;
+        self.look("sign-in-or-elsewhere").await;
+        self.press("form[action='/login/oidc'] button").await;
+        self.look("sign-in-elsewhere").await;
     }
     async fn account(&mut self) {
         self.goto("/account").await;
@@ -336,8 +362,10 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
     let message = format!("{MESSAGE}{picture}\r\n--b--\r\n");
     smtp::send(house.gateway.smtp, "doctor@example.org", &[ADA], message.as_bytes());
     let notice = house.mail_to_stranger(1).content;
-    let downloads = dir.path().join("downloads");
-    fs::create_dir_all(&downloads).expect("folder");
+    let (downloads, elsewhere) = (dir.path().join("downloads"), dir.path().join("elsewhere"));
+    for folder in [&downloads, &elsewhere] {
+        fs::create_dir_all(folder).expect("folder");
+    }
     let driver = Driver::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let base = format!("http://{}", house.gateway.portal);
@@ -350,6 +378,11 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
         walk.messages().await;
         walk.account().await;
         walk.again().await;
+        let (house, provider, link) = oidc::scene(&elsewhere);
+        provider.is_busy();
+        walk.base = format!("http://{}", house.gateway.portal);
+        walk.house = house;
+        walk.elsewhere(&link).await;
         walk.browser.close().await.expect("closed");
         (walk.seen, walk.wrong)
     });
@@ -373,7 +406,7 @@ const PAGES: [(&str, &str); 22] = [
     ("message.html", "message"),
     ("new-passkey.html", "new-passkey"),
     ("new-password.html", "new-password"),
-    ("oidc.html", "sign-in-elsewhere-refused"),
+    ("oidc.html", "sign-in-elsewhere"),
     ("passkey.html", "passkey"),
     ("picture.html", "picture"),
     ("plain.html", "nothing-here"),
@@ -398,9 +431,31 @@ fn templates() -> Vec<String> {
     names.filter(|name| !parts.contains(&name.as_str())).collect()
 }
 
+/// Where its pictures are.
+fn pictures(name: &str) -> impl Iterator<Item = (String, Screen)> {
+    let dark = DARK.contains(&name);
+    let screens = SCREENS.into_iter().filter(move |screen| !screen.2 || dark);
+    screens.map(move |screen| (format!("{name}-{}.webp", screen.0), screen))
+}
+
+/// The walk in English is the one whose pictures are kept: the gallery has each of its pages, and none
+/// that is there no more.
 #[test]
 fn axe_finds_nothing_wrong_with_any_page_in_english() {
-    walk("en", None);
+    let seen = walk("en", None);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gallery");
+    let kept = fs::read_dir(&folder).expect("the gallery").map(|entry| entry.expect("a file"));
+    let kept: BTreeSet<_> =
+        kept.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+    let wanted = seen.iter().flat_map(|name| pictures(name)).map(|(file, _)| file);
+    let wanted: BTreeSet<_> = wanted.chain(["README.md".to_owned()]).collect();
+    let (missing, stale): (Vec<_>, Vec<_>) =
+        (wanted.difference(&kept).collect(), kept.difference(&wanted).collect());
+    let list = fs::read_to_string(folder.join("README.md")).expect("the gallery's page");
+    assert!(
+        missing.is_empty() && stale.is_empty() && list == gallery_page(&seen),
+        "take the gallery again (docs/gallery/README.md says how): without {missing:?}, with {stale:?}"
+    );
 }
 
 #[test]
@@ -417,6 +472,10 @@ fn gallery() {
     fs::create_dir_all(&folder).expect("folder");
     let german = std::env::var_os("RESTANTE_GALLERY_LANGUAGE").is_some_and(|code| code == "de");
     let seen = walk(if german { "de" } else { "en" }, Some(folder.clone()));
+    fs::write(folder.join("README.md"), gallery_page(&seen)).expect("written");
+}
+
+fn gallery_page(seen: &[&'static str]) -> String {
     let mut list =
         "# The portal, page by page\n\nTaken by `RESTANTE_GALLERY=docs/gallery cargo test \
         --test it looks::gallery`: wide, and on a phone of 320 pixels.\n"
@@ -424,14 +483,11 @@ fn gallery() {
     for name in seen {
         let title = name.replace('-', " ");
         let _ = write!(list, "\n## {title}\n\n");
-        let screens = SCREENS.iter().filter(|(_, _, dark)| !dark || DARK.contains(&name));
-        for (screen, width, _) in screens {
+        for (file, (screen, width, _)) in pictures(name) {
             let shown = width * 6 / 10;
-            let _ = writeln!(
-                list,
-                "<img src=\"{name}-{screen}.webp\" width=\"{shown}\" alt=\"{title}, {screen}\">"
-            );
+            let _ =
+                writeln!(list, "<img src=\"{file}\" width=\"{shown}\" alt=\"{title}, {screen}\">");
         }
     }
-    fs::write(folder.join("README.md"), list).expect("written");
+    list
 }

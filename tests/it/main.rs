@@ -7,6 +7,7 @@ mod accounts;
 mod branding;
 mod browser;
 mod browser_account;
+mod browser_expiry;
 mod browser_uploads;
 mod crash;
 mod demo;

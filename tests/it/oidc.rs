@@ -17,7 +17,8 @@ const MESSAGE: &[u8] = b"Subject: Your appointment\r\n\r\nPlease come on Monday.
 const ADA: &str = "ada@stranger.test";
 
 /// A message for Ada, who has no account yet, and a provider that knows her; its link.
-fn scene(dir: &Path) -> (House, Op, String) {
+pub fn scene(dir: &Path) -> (House, Op, String) {
+    std::fs::create_dir_all(dir.join("op")).expect("folder");
     let mut op = None;
     let house = House::open(dir, &[], |settings| {
         let anchors = settings.anchors.clone().expect("anchors");
@@ -38,7 +39,6 @@ fn scene(dir: &Path) -> (House, Op, String) {
 
 fn journey(scripts: bool) {
     let dir = tempfile::tempdir().expect("temp dir");
-    std::fs::create_dir_all(dir.path().join("op")).expect("folder");
     let (house, mut op, link) = scene(dir.path());
     let downloads = dir.path().join("downloads");
     std::fs::create_dir_all(&downloads).expect("folder");
@@ -97,7 +97,6 @@ fn an_account_elsewhere_without_scripts() {
 #[test]
 fn a_provider_that_is_down_leaves_the_other_ways_and_a_missing_secret_is_found() {
     let dir = tempfile::tempdir().expect("temp dir");
-    std::fs::create_dir_all(dir.path().join("op")).expect("folder");
     let (house, mut op, link) = scene(dir.path());
     let state = || house.gateway.json(&["status"])["sign_in"][0]["state"].clone();
     assert_eq!(state(), "not asked yet");

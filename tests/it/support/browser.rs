@@ -77,6 +77,30 @@ impl Drop for Driver {
     }
 }
 
+/// A command of the browser's own protocol.
+#[derive(Debug)]
+pub struct Cdp(pub &'static str, pub Value);
+impl WebDriverCompatibleCommand for Cdp {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(json!({ "cmd": self.0, "params": self.1 }).to_string()))
+    }
+}
+
+/// The width of a small phone, in CSS pixels: the least that WCAG 2.2, 1.4.10, asks for.
+pub const PHONE: u32 = 320;
+
+/// Gives the browser a screen of that size; a narrow one is a phone's.
+pub async fn screen(browser: &Client, width: u32, height: u32) {
+    let metrics = json!({
+        "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
+    });
+    let command = Cdp("Emulation.setDeviceMetricsOverride", metrics);
+    browser.issue_cmd(command).await.expect("a screen");
+}
+
 /// The browser's network, as chromedriver can change it.
 #[derive(Debug)]
 pub struct Network {

@@ -36,6 +36,16 @@ pub struct House {
 impl House {
     /// Starts everything in `dir`; `adjust` may change the settings first.
     pub fn open(dir: &Path, policies: &[(&str, &str)], adjust: impl FnOnce(&mut Settings)) -> Self {
+        Self::receiving(dir, Manner::default(), policies, adjust)
+    }
+
+    /// The same with an inside host of another manner.
+    pub fn receiving(
+        dir: &Path,
+        manner: Manner,
+        policies: &[(&str, &str)],
+        adjust: impl FnOnce(&mut Settings),
+    ) -> Self {
         let port = free_port(&[PARTNER, STRANGER, INSIDE]);
         let at = |host: &str| format!("{host}:{port}").parse().expect("address");
         let pki = Pki::new(dir);
@@ -43,7 +53,7 @@ impl House {
         zone.mail("partner.test", &[(10, "mx.partner.test", PARTNER)]);
         zone.mail("stranger.test", &[(10, "mx.stranger.test", STRANGER)]);
         let stranger = Sink::start(at(STRANGER), Manner::default());
-        let inside = Sink::start(at(INSIDE), Manner::default());
+        let inside = Sink::start(at(INSIDE), manner);
         let mut settings = Settings {
             nameserver: Some(zone.address),
             mx_port: port,

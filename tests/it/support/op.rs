@@ -32,11 +32,13 @@ type Fields = BTreeMap<String, String>;
 pub struct Op {
     pub issuer: String,
     address: SocketAddr,
+    busy: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 struct Desk {
     issuer: String,
+    busy: Arc<AtomicBool>,
     /// Who signs in here.
     email: String,
     key: EcdsaKeyPair,
@@ -49,8 +51,10 @@ impl Op {
     pub fn start(address: SocketAddr, leaf: &Leaf, email: &str) -> Self {
         let listener = TcpListener::bind(address).expect("bound");
         let issuer = format!("https://{address}");
+        let busy = Arc::new(AtomicBool::new(false));
         let desk = Desk {
             issuer: issuer.clone(),
+            busy: Arc::clone(&busy),
             email: email.to_owned(),
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
             codes: Mutex::default(),
@@ -76,7 +80,7 @@ impl Op {
                 });
             }
         });
-        Self { issuer, address, ended, thread: Some(thread) }
+        Self { issuer, address, busy, ended, thread: Some(thread) }
     }
     /// Lines for `[portal]`; the secret is in a file of that folder.
     pub fn configuration(&self, dir: &std::path::Path) -> String {
@@ -88,6 +92,10 @@ impl Op {
             self.issuer,
             file.display().to_string()
         )
+    }
+    /// From now on it answers browsers without a page (RFC 9110, 15.3.5): they stay where they are.
+    pub fn is_busy(&self) {
+        self.busy.store(true, Ordering::Relaxed);
     }
     pub fn stop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
@@ -156,6 +164,9 @@ impl Desk {
                 json(&json!({"keys": [
                     {"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "x": x, "y": y},
                 ]}))
+            }
+            ("GET", "/authorize") if self.busy.load(Ordering::Relaxed) => {
+                says("204 No Content", "", "text/plain", "")
             }
             ("GET", "/authorize") => {
                 let page = format!(
