@@ -98,7 +98,7 @@ impl Vault {
         self.open_whole(message, None).await
     }
 
-    async fn open_whole(
+    pub(super) async fn open_whole(
         &self,
         message: &MessageRow,
         open_channel: Option<Class>,
