@@ -4,7 +4,9 @@
 //! Content comes out by five doors and no other: [`Vault::open_cleared`] takes a proven
 //! connection, [`Vault::read`] a recipient's proven access, [`Vault::open_notice`] gives only what we
 //! wrote ourselves, [`Vault::export`] serves the operator at the control socket, and
-//! [`Vault::read_staged`] gives a file that was uploaded ahead of its letter to whoever holds it.
+//! [`Vault::read_staged`] gives a file that was uploaded ahead of its letter to whoever holds it. One
+//! line of a message's header goes further: what its sender wrote for the notice, in the field that
+//! `notification.note` names, if any.
 
 mod deposit;
 mod dkim;

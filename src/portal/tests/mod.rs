@@ -20,7 +20,7 @@ mod writing;
 use scraper::{Html, Selector};
 use std::collections::BTreeSet;
 
-/// What every page has: language, title, one h1, landmarks, a skip link, labels, no scripts;
+/// What every page has: language, title, one h1, landmarks, a skip link, labels, no stray scripts;
 /// somebody signed in can always sign out.
 pub(super) fn assert_whole_page(text: &str, signed_in: bool) {
     let page = Html::parse_document(text);
