@@ -32,7 +32,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -41,12 +44,19 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-/// A clock that tests move.
+/// A clock that tests move. Ids of one moment come in order, so that the newest mail is the newest.
 #[derive(Debug)]
-pub(super) struct Hands(Mutex<Timestamp>);
+pub(super) struct Hands(Mutex<Timestamp>, AtomicU64);
 impl Clock for Hands {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap()
+    }
+    fn new_id(&self) -> QueueId {
+        let millis = u64::try_from(self.now().as_millisecond()).unwrap();
+        let mut tail: [u8; 10] = rand::random();
+        let serial = self.1.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        tail[..4].copy_from_slice(&serial[4..]);
+        QueueId::new(millis, tail)
     }
 }
 impl Hands {
@@ -118,7 +128,8 @@ impl World {
     }
     /// A portal where readers may also sign in elsewhere.
     pub(super) fn with_providers(url: &str, providers: Vec<Arc<Provider>>) -> Self {
-        let clock = Arc::new(Hands(Mutex::new("2026-11-22T10:00:00Z".parse().unwrap())));
+        let clock =
+            Arc::new(Hands(Mutex::new("2026-11-22T10:00:00Z".parse().unwrap()), AtomicU64::new(1)));
         let store = MemoryStore::new();
         let head = Letterhead {
             organization: "Example Health".into(),
@@ -282,7 +293,7 @@ impl World {
         // The filter takes an address in any case; the code is this mailbox's own.
         let own = |rows: &[RecipientRow]| rows.iter().any(|r| r.address == address(recipient));
         let codes = all.into_iter().filter(|(row, to)| row.facts.class == Class::Code && own(to));
-        let (row, _) = codes.max_by_key(|(row, _)| row.facts.arrived)?;
+        let (row, _) = codes.max_by_key(|(row, _)| row.facts.id)?;
         let mut content = self.vault.open_notice(&row).await.unwrap();
         let mut text = String::new();
         while let Some(piece) = content.next().await.unwrap() {
