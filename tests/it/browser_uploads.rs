@@ -255,7 +255,7 @@ async fn tick(browser: &Client, which: usize) {
 /// takes its time).
 fn large(scripts: bool) {
     let size = parameter("RESTANTE_UPLOAD_MB", 30) * 1_000_000;
-    let minutes = 2 + size / 50_000_000;
+    let minutes = 5 + size / 50_000_000;
     let dir = tempfile::tempdir().expect("temp dir");
     let path = dir.path().join("scan.bin");
     let mut out = fs::File::create(&path).expect("a file");

@@ -1253,7 +1253,7 @@ mod sled_alone {
         let mut aside = store.aside(id(2)).await.unwrap();
         aside.write(Bytes::from_static(b"sealed")).await.unwrap();
         // As a process that is killed leaves it.
-        std::mem::forget(aside);
+        let _left = std::mem::ManuallyDrop::new(aside);
         drop(store);
         drop(open(dir.path()));
         assert_eq!(files(), 0);
