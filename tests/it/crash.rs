@@ -72,6 +72,8 @@ fn life(scene: &mut Scene, random: &mut StdRng) {
     std::thread::park_timeout(Duration::from_micros(random.random_range(0..3000)));
     scene.kill();
     load.end();
+    // Until the next start it stays killed; a host may read what had been sent only now.
+    scene.ledger.killed();
 }
 
 /// Both begin at the same moment, at the first start too: one serves, the other says so and leaves
