@@ -113,11 +113,13 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         }
         None => None,
     };
-    let Spoken { notices, languages, pages } = texts(config)?;
     let dkim: Result<Vec<_>, _> = config.notification.dkim.iter().map(dkim_key).collect();
     let dkim = dkim?;
     let providers = providers(config, &anchors, &resolver, &clock)?;
+    // Before the words of all languages are read: the book asks for much memory that it never touches,
+    // which costs nothing only while it comes fresh from the system.
     let (store, ring) = open_store(config).await?;
+    let Spoken { notices, languages, pages } = texts(config)?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
     let web = HttpsClient::new(
