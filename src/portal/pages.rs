@@ -8,7 +8,7 @@ use crate::{
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER},
+        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -190,6 +190,15 @@ pub(super) fn html(status: StatusCode, text: String) -> Response {
     let mut response = (status, text).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
     response
+}
+/// An answer that is a script of ours.
+pub(super) fn script(text: &'static str) -> Response {
+    ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], text).into_response()
+}
+/// A page with a policy of its own (CSP): it runs a script of ours.
+pub(super) fn with_policy(mut page: Response, policy: &'static str) -> Response {
+    page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    page
 }
 /// Says when to come back.
 pub(super) fn retry_after(mut response: Response, seconds: i64) -> Response {

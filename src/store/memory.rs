@@ -114,6 +114,13 @@ impl Book {
             Health::Broken(why) => Err(StoreError::Fatal(why.clone())),
         }
     }
+    fn takes_mail(&self) -> Result<(), StoreError> {
+        self.writable()?;
+        if self.health == Health::Full {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
     fn accept(&mut self, message: NewMessage) -> Result<(), StoreError> {
         let id = message.facts.id;
         if self.messages.contains_key(&id) {
@@ -375,10 +382,7 @@ impl Entry {
 impl QueueStore for MemoryStore {
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
         let mut book = self.book();
-        book.writable()?;
-        if book.health == Health::Full {
-            return Err(StoreError::Full);
-        }
+        book.takes_mail()?;
         book.accept(message)?;
         self.arrivals.notify_one();
         Ok(())
@@ -493,11 +497,7 @@ struct MemoryReader {
 #[async_trait]
 impl BodyStore for MemoryStore {
     async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError> {
-        let book = self.book();
-        book.writable()?;
-        if book.health == Health::Full {
-            return Err(StoreError::Full);
-        }
+        self.book().takes_mail()?;
         Ok(Box::new(MemoryWriter { id, book: Arc::clone(&self.book), sealed: Vec::new() }))
     }
     async fn open(
@@ -511,11 +511,7 @@ impl BodyStore for MemoryStore {
         Ok(Box::new(MemoryReader { rest: whole.slice(from..) }))
     }
     async fn aside(&self, _id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
-        let book = self.book();
-        book.writable()?;
-        if book.health == Health::Full {
-            return Err(StoreError::Full);
-        }
+        self.book().takes_mail()?;
         Ok(Box::new(MemoryAside { book: Arc::clone(&self.book), sealed: Vec::new() }))
     }
     async fn delete(&self, id: QueueId, _at: &Locator) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 //! is, and opened only into that letter. Each lies aside of all messages, for as long as it is held:
 //! its key is in memory alone, and what a crash leaves of it nobody can open.
 
-use super::{Content, Vault, VaultError, open::Stream, random_secret};
+use super::{Content, Vault, VaultError, deposit::GATHER, open::Stream, random_secret};
 use crate::{
     mail::QueueId,
     seal::{DataKey, Opener, Sealer, WrappedKey, stream::CHUNK},
@@ -10,9 +10,6 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{fmt, mem};
-
-/// Sealed bytes gathered for one write.
-const GATHER: usize = 8 * CHUNK;
 
 /// A file on its way in. Dropped, it is gone.
 pub struct Staging {

@@ -9,7 +9,7 @@ use super::{
     Desk, Fault, codes,
     form::{Assertion, Attestation, Errors},
     guard::origin_of,
-    pages::retry_after,
+    pages::{self, retry_after},
     session::{self, Visitor},
     show,
     throttle::keys_of,
@@ -20,10 +20,7 @@ use crate::{
     vault::Change,
 };
 use axum::{
-    http::{
-        HeaderValue, StatusCode,
-        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
-    },
+    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -46,8 +43,7 @@ type Answer = Result<Response, Fault>;
 
 /// `GET /assets/passkey.js`
 pub(super) async fn script() -> Response {
-    let text = include_str!("../assets/passkey.js");
-    ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], text).into_response()
+    pages::script(include_str!("../assets/passkey.js"))
 }
 
 /// An account's passkeys as its page shows them.
@@ -61,9 +57,8 @@ pub(super) fn listed(account: &Account) -> Value {
     account.passkeys.iter().map(line).collect()
 }
 
-fn with_script(mut page: Response) -> Response {
-    page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
-    page
+fn with_script(page: Response) -> Response {
+    pages::with_policy(page, CSP)
 }
 
 impl Desk {

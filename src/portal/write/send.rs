@@ -192,17 +192,36 @@ fn refused_words(name: &str) -> Text {
     )
 }
 
+/// A file on its way into a letter, in lines of base64.
+pub(super) struct Attachment<'a> {
+    incoming: &'a mut Incoming,
+    lines: Base64Lines,
+    out: Vec<u8>,
+}
+impl<'a> Attachment<'a> {
+    pub(super) fn to(incoming: &'a mut Incoming) -> Self {
+        Self { incoming, lines: Base64Lines::default(), out: Vec::new() }
+    }
+    pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        self.lines.feed(piece, &mut self.out);
+        self.incoming.write(&self.out).await?;
+        self.out.clear();
+        Ok(())
+    }
+    pub(super) async fn end(mut self) -> Result<(), Refusal> {
+        self.lines.finish(&mut self.out);
+        self.incoming.write(&self.out).await
+    }
+}
+
 /// One file, a piece at a time.
 async fn attach(incoming: &mut Incoming, upload: &mut Upload, file: File) -> Result<(), Stop> {
-    let (mut lines, mut out) = (Base64Lines::default(), Vec::new());
-    lines.feed(&file.first, &mut out);
+    let mut attachment = Attachment::to(incoming);
+    attachment.write(&file.first).await?;
     if !file.whole {
         while let Some(piece) = upload.piece().await? {
-            lines.feed(&piece, &mut out);
-            incoming.write(&out).await?;
-            out.clear();
+            attachment.write(&piece).await?;
         }
     }
-    lines.finish(&mut out);
-    Ok(incoming.write(&out).await?)
+    Ok(attachment.end().await?)
 }

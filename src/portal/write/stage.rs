@@ -7,16 +7,17 @@
 //! it.
 
 use super::{
-    send::Stop,
+    send::{Attachment, Stop},
     upload::{Broken, SILENCE},
 };
 use crate::{
     intake::Incoming,
     language::{Text, say},
-    mail::letter::{Base64Lines, file_name},
+    mail::letter::file_name,
     portal::{
         Desk, Fault,
         form::{Errors, Form},
+        pages,
         session::Visitor,
         show,
     },
@@ -28,8 +29,8 @@ use axum::{
     body::Body,
     extract::{Path, Query, Request, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode,
-        header::{ACCEPT, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
     },
     response::{IntoResponse, Redirect, Response},
 };
@@ -448,13 +449,11 @@ fn told(status: StatusCode, value: &impl Serialize) -> Answer {
 
 /// `GET /assets/upload.js`
 pub(in crate::portal) async fn script() -> Response {
-    let text = include_str!("../assets/upload.js");
-    ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], text).into_response()
+    pages::script(include_str!("../assets/upload.js"))
 }
 /// The writing form may run our script, and that may talk to us.
-pub(super) fn with_script(mut page: Response) -> Response {
-    page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
-    page
+pub(super) fn with_script(page: Response) -> Response {
+    pages::with_policy(page, CSP)
 }
 
 fn problem(visitor: &Visitor, status: StatusCode, text: &Text) -> Answer {
@@ -479,15 +478,12 @@ impl Desk {
     ) -> Result<(), Stop> {
         let Some(file) = item.file() else { return Err(not_here()) };
         let File::Whole(staged) = &*file else { return Err(not_here()) };
-        let (mut lines, mut out) = (Base64Lines::default(), Vec::new());
+        let mut attachment = Attachment::to(incoming);
         let mut content = self.vault.read_staged(staged)?;
         while let Some(piece) = content.next().await? {
-            lines.feed(&piece, &mut out);
-            incoming.write(&out).await?;
-            out.clear();
+            attachment.write(&piece).await?;
         }
-        lines.finish(&mut out);
-        Ok(incoming.write(&out).await?)
+        Ok(attachment.end().await?)
     }
     /// They are in a letter now.
     pub(super) fn used_up(&self, ahead: &[Ahead]) {
