@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// The longest sleep: a clock that was set, or a lost signal, costs no more.
-const SLEEP_MAX: Duration = Duration::from_secs(30);
+pub(super) const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// The shortest sleep when work is due and none was given: leased elsewhere, or a store in trouble.
 const SLEEP_MIN: Duration = Duration::from_secs(1);
 
@@ -43,10 +43,12 @@ impl Relay {
     pub async fn run(&self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut floor = Floor::new(self.clone());
         let arrivals = self.ports().queue.arrivals();
+        // One future over the rounds: an arrival that it has seen while something else was seen to
+        // first is still in it.
+        let arrived = arrivals.notified();
+        tokio::pin!(arrived);
         let result = loop {
             // Listening begins before the look into the queue, so that no arrival falls in between.
-            let arrived = arrivals.notified();
-            tokio::pin!(arrived);
             arrived.as_mut().enable();
             if let Err(error @ StoreError::Fatal(_)) = floor.fill().await {
                 break Err(error);
@@ -56,7 +58,10 @@ impl Relay {
                 biased;
                 () = stop.cancelled() => break Ok(()),
                 Some(ended) = floor.tasks.join_next_with_id() => floor.ended(&ended),
-                () = arrived => floor.look = true,
+                () = &mut arrived => {
+                    floor.look = true;
+                    arrived.set(arrivals.notified());
+                }
                 () = tokio::time::sleep(sleep) => floor.look = true,
             }
             floor.note_ends();
