@@ -26,7 +26,7 @@ use crate::{
     mail::QueueId,
     seal::{DataKey, WrappedKey},
 };
-use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit, Nonce, Tag};
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -85,16 +85,19 @@ impl Kind {
     }
 }
 
-/// Cipher and count: what both directions share.
+/// Cipher and count: what both directions share. The library zeroes its copy of the key when it is
+/// dropped.
 struct Frames {
-    cipher: ChaCha20Poly1305,
+    cipher: LessSafeKey,
     id: QueueId,
     number: u64,
 }
 
 impl Frames {
+    #[expect(clippy::expect_used, reason = "a data key has the length of this cipher's keys")]
     fn new(key: &DataKey, id: QueueId, number: u64) -> Self {
-        Self { cipher: ChaCha20Poly1305::new(key.bytes().into()), id, number }
+        let key = UnboundKey::new(&CHACHA20_POLY1305, key.bytes()).expect("32 bytes");
+        Self { cipher: LessSafeKey::new(key), id, number }
     }
 
     fn nonce(&self, kind: Kind) -> Nonce {
@@ -102,15 +105,15 @@ impl Frames {
         let (first, rest) = nonce.split_at_mut(4);
         first.copy_from_slice(&[kind as u8, 0, 0, 0]);
         rest.copy_from_slice(&self.number.to_be_bytes());
-        Nonce::from(nonce)
+        Nonce::assume_unique_for_key(nonce)
     }
 
-    fn associated(&self, head: [u8; HEAD]) -> [u8; 1 + 16 + HEAD] {
+    fn associated(&self, head: [u8; HEAD]) -> Aad<[u8; 1 + 16 + HEAD]> {
         let mut data = [VERSION; 1 + 16 + HEAD];
         let (id, end) = data.split_at_mut(1).1.split_at_mut(16);
         id.copy_from_slice(self.id.as_bytes());
         end.copy_from_slice(&head);
-        data
+        Aad::from(data)
     }
 
     /// Seals `plain` where it stands, appends the frame.
@@ -121,26 +124,22 @@ impl Frames {
         head.split_at_mut(1).1.copy_from_slice(&length);
         let tag = self
             .cipher
-            .encrypt_inout_detached(&self.nonce(kind), &self.associated(head), plain.into())
+            .seal_in_place_separate_tag(self.nonce(kind), self.associated(head), plain)
             .expect("shorter than the cipher's limit");
         out.reserve(HEAD + plain.len() + TAG);
         out.extend_from_slice(&head);
         out.extend_from_slice(plain);
-        out.extend_from_slice(&tag);
+        out.extend_from_slice(tag.as_ref());
         self.number += 1;
     }
 
     /// Opens a frame's ciphertext and tag.
     fn open(&self, kind: Kind, head: [u8; HEAD], sealed: &[u8]) -> Result<Plain, SealError> {
         let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(SealError::DoesNotOpen)?;
-        let mut plain = Zeroizing::new(text.to_vec());
+        let mut plain = Zeroizing::new(vec![0; text.len()]);
+        let (nonce, associated) = (self.nonce(kind), self.associated(head));
         self.cipher
-            .decrypt_inout_detached(
-                &self.nonce(kind),
-                &self.associated(head),
-                plain.as_mut_slice().into(),
-                &Tag::from(*tag),
-            )
+            .open_separate_gather(nonce, associated, text, tag, &mut plain)
             .map_err(|_| SealError::DoesNotOpen)?;
         Ok(plain)
     }
