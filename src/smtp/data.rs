@@ -4,6 +4,8 @@
 //! `LF . LF`, `LF . CRLF`, `CRLF . LF`, `CR . CR` and `CRLF . CR CR LF` are content. What else
 //! differs between two servers' ideas of that end is a smuggled message.
 
+use memchr::memmem;
+
 /// The longest piece of content that is given out at once.
 pub const MAX_PIECE: usize = 64 * 1024;
 
@@ -232,12 +234,22 @@ impl Stuffer {
 
     pub(super) fn push(&mut self, content: &[u8], out: &mut Vec<u8>) {
         out.reserve(content.len() + content.len() / 64);
-        for line in content.split_inclusive(|&byte| byte == b'\n') {
-            if self.0 == Position::LineStart && line.starts_with(b".") {
-                out.push(b'.');
-            }
-            out.extend_from_slice(line);
-            self.0 = if line.ends_with(b"\n") { Position::LineStart } else { Position::Line };
+        if self.0 == Position::LineStart && content.starts_with(b".") {
+            out.push(b'.');
+        }
+        // Few lines begin with a dot: what lies between them is copied in one piece.
+        let mut rest = content;
+        while let Some(end) = memmem::find(rest, b"\n.") {
+            let (before, after) = rest.split_at(end + 1);
+            out.extend_from_slice(before);
+            out.push(b'.');
+            rest = after;
+        }
+        out.extend_from_slice(rest);
+        match content.last() {
+            Some(b'\n') => self.0 = Position::LineStart,
+            Some(_) => self.0 = Position::Line,
+            None => {}
         }
     }
 
