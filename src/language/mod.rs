@@ -13,7 +13,7 @@ mod tests;
 mod text;
 
 pub use catalogue::{CatalogueError, CatalogueFile, Language};
-pub(crate) use template::teach;
+pub(crate) use template::{escaped, teach};
 pub use text::Text;
 pub(crate) use text::say;
 

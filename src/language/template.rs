@@ -5,7 +5,7 @@ use super::{Language, Text, catalogue::filled};
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, State, Value, escape_formatter, value::Kwargs,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 /// Columns of text in a mail.
 const COLUMNS: usize = 72;
@@ -21,7 +21,7 @@ pub(crate) fn teach(env: &mut Environment<'static>, language: &Arc<Language>) {
     env.set_formatter(move |out, state, value| match value.downcast_object_ref::<Text>() {
         Some(text) => {
             let said = own.say(text);
-            let said = if html(state) { escaped(&said) } else { said };
+            let said = if html(state) { escaped(&said) } else { Cow::Owned(said) };
             Ok(out.write_str(&said)?)
         }
         None => escape_formatter(out, state, value),
@@ -41,34 +41,40 @@ fn translated(
     key: &Value,
     values: &Kwargs,
 ) -> Result<Value, Error> {
-    let escape = |text: &str| if html { escaped(text) } else { text.to_owned() };
+    let escape = |text: String| if html { escaped(&text).into_owned() } else { text };
     if let Some(text) = key.downcast_object_ref::<Text>() {
-        return Ok(made(html, escape(&language.say(text))));
+        return Ok(made(html, escape(language.say(text))));
     }
     let Some(key) = key.as_str() else {
         return Err(Error::new(ErrorKind::InvalidOperation, "t() takes a text"));
     };
-    let mut said = BTreeMap::new();
+    let mut said = Vec::new();
     for name in values.args() {
         let value: Value = values.peek(name)?;
         let text = match value.downcast_object_ref::<Text>() {
-            Some(text) => escape(&language.say(text)),
+            Some(text) => escape(language.say(text)),
             None if value.is_safe() => value.to_string(),
-            None => escape(&value.to_string()),
+            None => escape(value.to_string()),
         };
-        said.insert(name.to_owned(), text);
+        said.push((name, text));
     }
     let count = values.peek::<u64>("count").ok();
-    let pattern = escape(language.pattern(key, count));
-    Ok(made(html, filled(&pattern, |name| said.get(name).map(String::as_str))))
+    let pattern = language.pattern(key, count);
+    let pattern = if html { escaped(pattern) } else { Cow::Borrowed(pattern) };
+    let find = |name: &str| said.iter().find(|(n, _)| *n == name).map(|(_, text)| text.as_str());
+    Ok(made(html, filled(&pattern, find)))
 }
 
 fn made(html: bool, text: String) -> Value {
     if html { Value::from_safe_string(text) } else { Value::from(text) }
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+/// As it stands in HTML, but for slashes, so that a link stays readable in the source too.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| matches!(byte, b'&' | b'<' | b'>' | b'"' | b'\'')) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
@@ -79,7 +85,7 @@ fn escaped(text: &str) -> String {
             _ => out.push(c),
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// A paragraph in lines that every mail program shows whole; a word that is longer stands alone.
