@@ -10,8 +10,8 @@ use std::{fmt, str::FromStr};
 #[serde(try_from = "String", into = "String")]
 pub struct QueueId([u8; 16]);
 
-/// A grant's id, the one that a recipient sees at the portal; never the queue id. 16 random bytes,
-/// shown likewise.
+/// A grant's id, the one that a recipient sees at the portal; never the queue id. 16 bytes with their
+/// time first too, so that new ones lie side by side in a store; shown likewise. It opens nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GrantId([u8; 16]);
@@ -34,7 +34,7 @@ impl QueueId {
     }
 }
 impl GrantId {
-    /// From 16 random bytes.
+    /// From stored bytes, or those of an id that is nobody's.
     pub const fn from_bytes(b: [u8; 16]) -> Self {
         Self(b)
     }

@@ -5,6 +5,7 @@ use crate::{
     mail::QueueId,
     store::{Locator, StoreError},
 };
+use futures_util::{StreamExt, stream};
 use jiff::SignedDuration;
 
 /// How long the record of a message that came to its end is kept for `trace`.
@@ -14,6 +15,8 @@ pub const HISTORY: SignedDuration = SignedDuration::from_hours(30 * 24);
 const SESSION_REST: SignedDuration = SignedDuration::from_hours(24);
 /// Messages in one question to the store.
 const BATCH: usize = 100;
+/// Messages that come to their end at the same time.
+const AT_ONCE: usize = 50;
 
 impl Vault {
     /// One round of ending: expired grants, destroyed keys, freed bodies, purged records and
@@ -37,8 +40,11 @@ impl Vault {
         loop {
             let doomed = self.queue.doomed(self.clock.now(), BATCH).await?;
             let (found, mut trouble) = (doomed.len(), None);
-            for (id, at) in doomed {
-                match self.end(id, &at).await {
+            // Several at once: a store that writes in groups does so for all of them.
+            let ends = stream::iter(doomed).map(|(id, at)| async move { self.end(id, &at).await });
+            let mut ended = ends.buffer_unordered(AT_ONCE);
+            while let Some(end) = ended.next().await {
+                match end {
                     Ok(()) => freed += 1,
                     Err(error) => trouble = trouble.or(Some(error)),
                 }

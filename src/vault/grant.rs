@@ -30,7 +30,7 @@ impl Vault {
         let now = self.clock.now();
         let token = LinkToken::from_random(random_secret());
         let grant = Grant {
-            id: GrantId::from_bytes(rand::random()),
+            id: self.new_grant_id(),
             message: message.facts.id,
             recipient: recipient.clone(),
             token: token.hash(),
@@ -52,7 +52,7 @@ impl Vault {
     pub fn copy_for(&self, message: QueueId, author: &Address) -> Grant {
         let now = self.clock.now();
         Grant {
-            id: GrantId::from_bytes(rand::random()),
+            id: self.new_grant_id(),
             message,
             recipient: author.clone(),
             token: LinkToken::from_random(random_secret()).hash(),

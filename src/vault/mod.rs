@@ -28,7 +28,7 @@ pub use stage::{Staged, Staging};
 use crate::{
     clock::Clock,
     mail::{
-        Domain, QueueId,
+        Domain, GrantId, QueueId,
         notice::{Letterhead, Templates},
     },
     seal::{DataKey, KeyRing, RingError, SealError},
@@ -138,6 +138,11 @@ impl Vault {
     /// An id for a message that comes into being now.
     fn new_id(&self) -> QueueId {
         self.clock.new_id()
+    }
+
+    /// An id for a grant that comes into being now.
+    fn new_grant_id(&self) -> GrantId {
+        GrantId::from_bytes(*self.clock.new_id().as_bytes())
     }
 }
 
