@@ -15,7 +15,7 @@ use std::{fmt, mem};
 use zeroize::Zeroizing;
 
 /// Sealed bytes gathered for one write of a large body.
-pub(super) const GATHER: usize = 8 * CHUNK;
+pub(super) const GATHER: usize = 4 * CHUNK;
 
 /// A message on its way in: seals as it streams. Dropping it discards what was written.
 pub struct Deposit {
