@@ -14,7 +14,7 @@ use crate::{
     policies::Policies,
     policy::{RuleAction, RuleFacts, RuleVerdict},
     seal::header::{Class, ClientFacts, MessageFacts, Needs},
-    store::{Grant, Health, QueueStore, StoreError, queue::SMALL},
+    store::{Announced, Grant, Health, QueueStore, StoreError, queue::SMALL},
     vault::{Deposit, Vault, VaultError},
 };
 use std::sync::Arc;
@@ -93,6 +93,7 @@ pub struct Incoming {
     portion: usize,
     /// What its recipients weigh.
     envelope: usize,
+    _announced: Announced,
     share: Share,
 }
 
@@ -134,6 +135,7 @@ impl Door {
             high_bytes: false,
             portion: PORTION,
             envelope: weight.saturating_mul(ENVELOPES),
+            _announced: self.queue.announce(),
             share: self.memory.share(),
         };
         incoming.find_room().await?;

@@ -18,8 +18,8 @@ pub use people::{
     Session,
 };
 pub use queue::{
-    Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage, Outcome,
-    QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,
+    Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage,
+    Outcome, QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,
 };
 
 /// What a store can answer instead of doing it. SMTP codes are mapped in one place

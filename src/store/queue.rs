@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// Sealed bodies up to this many sealed bytes travel in [`NewBody::Small`] and are laid beside
 /// their row in one commit.
@@ -378,6 +378,15 @@ impl Filter {
 fn same(one: &Address, other: &Address) -> bool {
     one.domain() == other.domain() && one.local().eq_ignore_ascii_case(other.local())
 }
+/// A message on its way into the queue: [`QueueStore::announce`].
+#[derive(Debug, Clone, Default)]
+pub struct Announced(Arc<()>);
+impl Announced {
+    /// How many are held, this one not.
+    pub(super) fn others(&self) -> usize {
+        Arc::strong_count(&self.0).saturating_sub(1)
+    }
+}
 /// Attempts kept of one recipient; older ones are dropped.
 pub const ATTEMPTS_KEPT: usize = 50;
 /// The queue.
@@ -385,12 +394,17 @@ pub const ATTEMPTS_KEPT: usize = 50;
 pub trait QueueStore: Send + Sync + std::fmt::Debug {
     /// Durable when it returns (the commit point of 250). A second `accept` of an id does nothing.
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError>;
+    /// A message is on its way, for as long as the answer is held: a store that writes several in
+    /// one go may let others wait a moment for its `accept`.
+    fn announce(&self) -> Announced {
+        Announced::default()
+    }
     /// Due work, leased until `now + lease`; a lease that is over is lost once the work has been
     /// claimed anew, and not before: who is late is still heard. A caller that drops this future before it is ready
     /// loses what it would have got until the lease ends.
     async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError>;
     /// Wakes whoever waits for new work.
-    fn arrivals(&self) -> std::sync::Arc<tokio::sync::Notify>;
+    fn arrivals(&self) -> Arc<tokio::sync::Notify>;
     /// Writes outcomes, grants and spawned messages in one commit. A message whose recipients all
     /// came to an end and that has no live grant becomes doomed. [`StoreError::Fenced`] if the
     /// lease was lost.

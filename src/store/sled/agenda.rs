@@ -141,6 +141,10 @@ impl Lane {
 }
 
 impl Agenda {
+    /// Units that somebody works at.
+    pub(super) fn claims(&self) -> usize {
+        self.leases.len()
+    }
     /// A recipient waits, from now on until that time.
     pub(super) fn wait(&mut self, id: QueueId, domain: &Domain, index: u16, next: Timestamp) {
         self.change(domain, id, |unit| unit.wait(index, next));

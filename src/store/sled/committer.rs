@@ -1,7 +1,8 @@
 //! The one thread that changes the store. It takes all requests that wait, lets each prepare its
-//! changes, writes all of them to the journal with one sync, and only then answers. There is no timer:
-//! while one group goes to the disk, the next one gathers. When half a sheet of the journal is
-//! written, or nobody asks for anything, it is sent on its way into segments and book.
+//! changes, writes all of them to the journal with one sync, and only then answers. While one group
+//! goes to the disk, the next one gathers; and where others are about to ask for the same, it waits a
+//! moment for them. When half a sheet of the journal is written, or nobody asks for anything, it is
+//! sent on its way into segments and book.
 
 use super::{
     agenda::Agenda,
@@ -12,11 +13,12 @@ use super::{
     space::{Room, Runway, Watch},
     tally::Tally,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, queue::Announced};
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -26,6 +28,9 @@ const MOST: usize = 512;
 const HEAVY: usize = 4 * 1024 * 1024;
 /// What the last request of a group may write beyond what was reckoned.
 const SLACK: usize = 64 * 1024;
+/// The longest that a group waits for more, and how long it sleeps between two looks.
+const PATIENCE: Duration = Duration::from_millis(2);
+const NAP: Duration = Duration::from_micros(100);
 /// Sealed bytes that wait, in KiB; more senders wait before they hand theirs over.
 const WAITING_KIB: u32 = 8 * 1024;
 
@@ -70,17 +75,57 @@ enum Request {
 struct Work {
     job: Job,
     weight: usize,
-    /// Changes nothing that is kept: done before the group's changes, of what earlier groups wrote,
-    /// and answered at once.
-    reads: bool,
+    kind: Kind,
     room: OwnedSemaphorePermit,
 }
-
+/// What is asked for, which says whom it may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Changes nothing that is kept: done at once, of what earlier groups wrote.
+    Read,
+    /// A message is taken: waits for others that were announced.
+    Accept,
+    /// A claim is settled: waits for other claims to be, and for no longer than messages do.
+    Settle,
+    /// Anything else: waits for nobody.
+    Change,
+}
+/// Changes that become one record of the journal.
+#[derive(Default)]
+struct Group {
+    works: Vec<Work>,
+    weight: usize,
+    accepts: usize,
+    settles: usize,
+}
+impl Group {
+    fn add(&mut self, work: Work) {
+        self.weight = self.weight.saturating_add(work.weight);
+        match work.kind {
+            Kind::Accept => self.accepts += 1,
+            Kind::Settle => self.settles += 1,
+            Kind::Read | Kind::Change => {}
+        }
+        self.works.push(work);
+    }
+    /// True if nobody is worth waiting for: most of those who may come have, and the rest would keep
+    /// them waiting. Outcomes travel along with the next messages, if some are on their way.
+    fn has_company(&self, announced: usize, claims: usize) -> bool {
+        let Self { works, accepts, settles, .. } = self;
+        let most = |here: usize, all: usize| here.saturating_mul(3) >= all.saturating_mul(2);
+        match (accepts, settles) {
+            (a, s) if a + s < works.len() => true,
+            (0, s) => announced == 0 && *s > 1 && most(*s, claims),
+            (a, _) => most(*a, announced),
+        }
+    }
+}
 /// The callers' end.
 #[derive(Debug)]
 pub(super) struct Committer {
     requests: Option<mpsc::Sender<Request>>,
     room: Arc<Semaphore>,
+    announced: Announced,
     watch: Arc<Watch>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -94,6 +139,7 @@ impl Committer {
     ) -> std::io::Result<Self> {
         let (requests, waiting) = mpsc::channel(MOST);
         let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
+        let announced = Announced::default();
         // Does not keep the committer at work.
         let committer = requests.downgrade();
         let remind = move || {
@@ -112,11 +158,16 @@ impl Committer {
             worked: false,
             watch: watched,
             arrivals,
+            announced: announced.clone(),
             waiting,
         };
         let thread =
             std::thread::Builder::new().name("committer".to_owned()).spawn(move || thread.run())?;
-        Ok(Self { requests: Some(requests), room, watch, thread: Some(thread) })
+        Ok(Self { requests: Some(requests), room, announced, watch, thread: Some(thread) })
+    }
+    /// A message is on its way, for as long as the answer is held.
+    pub(super) fn announce(&self) -> Announced {
+        self.announced.clone()
     }
     /// Has the thread run `work` in its next group; returns when that group is on the disk.
     pub(super) async fn run<T: Send + 'static>(
@@ -124,19 +175,20 @@ impl Committer {
         weight: usize,
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.ask(weight, false, work).await
+        self.ask(Kind::Change, weight, work).await
     }
-    /// Has the thread run `work`, which changes nothing that is kept, before its next group.
+    /// Has the thread run `work`, which changes nothing that is kept.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.ask(0, true, work).await
+        self.ask(Kind::Read, 0, work).await
     }
-    async fn ask<T: Send + 'static>(
+    /// As [`Committer::run`], in a group that may wait for others of its kind.
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
+        kind: Kind,
         weight: usize,
-        reads: bool,
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let kib = u32::try_from(weight / 1024).unwrap_or(u32::MAX).saturating_add(1);
@@ -150,7 +202,7 @@ impl Committer {
             })
         });
         let (Some(requests), Ok(room)) = (&self.requests, room) else { return Err(self.ended()) };
-        let work = Work { job, weight, reads, room };
+        let work = Work { job, weight, kind, room };
         requests.send(Request::Work(work)).await.map_err(|_| self.ended())?;
         answered.await.map_err(|_| self.ended())?
     }
@@ -192,27 +244,17 @@ struct Thread {
     worked: bool,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
+    announced: Announced,
     waiting: mpsc::Receiver<Request>,
 }
 impl Thread {
     fn run(mut self) {
         while let Some(first) = self.waiting.blocking_recv() {
-            let group = self.gather(first);
-            let rests = group.is_empty();
-            let idle = rests && !std::mem::replace(&mut self.worked, false);
-            self.worked |= !rests;
             if self.watch.broken().is_some() {
                 // Dropped requests are answered by `Committer::ended`.
                 continue;
             }
-            self.state.room = self.watch.room(self.carrier.is_starved());
-            self.state.left = self.journal.left();
-            self.guarded(|thread| {
-                if !group.is_empty() {
-                    thread.commit(group)?;
-                }
-                thread.look(idle)
-            });
+            self.guarded(|thread| thread.round(first));
             if self.watch.broken().is_some() {
                 // The worker that waits for work is to hear of it now.
                 self.arrivals.notify_one();
@@ -223,6 +265,20 @@ impl Thread {
             self.guarded(Self::close);
         }
     }
+    /// A group from its first request to its answers, and what is due between groups.
+    fn round(&mut self, first: Request) -> Result<(), StoreError> {
+        self.state.room = self.watch.room(self.carrier.is_starved());
+        self.state.left = self.journal.left();
+        let rests = matches!(first, Request::Idle);
+        let group = self.gather(first);
+        let rests = rests && group.is_empty();
+        let idle = rests && !std::mem::replace(&mut self.worked, false);
+        self.worked |= !rests;
+        if !group.is_empty() {
+            self.commit(group)?;
+        }
+        self.look(idle)
+    }
     /// After a failure the store takes nothing more. sled panics on damage that it finds late.
     fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) {
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
@@ -231,37 +287,48 @@ impl Thread {
             Err(_) => self.watch.break_down("the book panicked; it may be damaged"),
         }
     }
-    /// Takes what waits. Where several ask at once, those who are about to are let go first for as long
-    /// as more of them come: on a fast disk a sync is over before the next group has gathered.
+    /// Takes what waits, and a little later what has come meanwhile: on a fast disk a sync is over
+    /// before the next group has gathered. Who only reads is answered at once.
     fn gather(&mut self, first: Request) -> Vec<Work> {
-        let (mut weight, mut group) = (0, Vec::new());
-        let mut next = Some(first);
-        let (mut before, heavy) = (1, HEAVY.min(self.journal.portion()));
+        let (mut group, mut waited) = (Group::default(), Duration::ZERO);
+        let (mut next, heavy) = (Some(first), HEAVY.min(self.journal.portion()));
         loop {
+            let before = group.works.len();
             while let Some(request) = next {
-                if let Request::Work(work) = request {
-                    weight += work.weight;
-                    group.push(work);
+                match request {
+                    Request::Work(Work { job, kind: Kind::Read, .. }) => {
+                        job(&mut self.state)(Ok(()));
+                    }
+                    Request::Work(work) => group.add(work),
+                    Request::Idle => {}
                 }
-                let more = group.len() < MOST && weight < heavy;
+                let more = group.works.len() < MOST && group.weight < heavy;
                 next = if more { self.waiting.try_recv().ok() } else { None };
             }
-            if group.len() <= before || group.len() >= MOST || weight >= heavy {
-                return group;
+            let come = group.works.len() - before;
+            if group.works.is_empty() || group.works.len() >= MOST || group.weight >= heavy {
+                return group.works;
             }
-            before = group.len();
-            std::thread::yield_now();
+            if come > 1 {
+                std::thread::yield_now();
+            } else if waited >= PATIENCE || self.has_company(&group) {
+                return group.works;
+            } else {
+                std::thread::sleep(NAP);
+                waited += NAP;
+            }
             next = self.waiting.try_recv().ok();
         }
     }
+    fn has_company(&self, group: &Group) -> bool {
+        // One of the others is the callers' end.
+        let announced = self.announced.others().saturating_sub(1);
+        group.has_company(announced, self.state.agenda.claims())
+    }
     fn commit(&mut self, group: Vec<Work>) -> Result<(), StoreError> {
-        let (reads, writes): (Vec<_>, Vec<_>) = group.into_iter().partition(|work| work.reads);
-        for Work { job, .. } in reads {
-            job(&mut self.state)(Ok(()));
-        }
         let mut answers = Vec::new();
         let mut rooms = Vec::new();
-        for Work { job, room, .. } in writes {
+        for Work { job, room, .. } in group {
             answers.push(job(&mut self.state));
             rooms.push(room);
         }
@@ -342,5 +409,42 @@ impl Thread {
             self.watch.room(true);
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_waits_for_its_kind_and_for_nobody_else() {
+        let room = Arc::new(Semaphore::new(1000));
+        for (kinds, announced, claims, goes, why) in [
+            ("a", 1, 0, true, "nobody else is coming"),
+            ("a", 1, 50, true, "deliveries under way keep no message waiting"),
+            ("a", 0, 0, true, "one that was not announced"),
+            ("a", 4, 0, false, "three are to come"),
+            ("aaa", 4, 0, true, "most are here"),
+            ("as", 1, 50, true, "an outcome travels along"),
+            ("s", 0, 1, false, "an outcome alone waits for a message that may come"),
+            ("ss", 1, 2, false, "a message comes"),
+            ("ss", 0, 2, true, "all outcomes that can come, and no message"),
+            ("ss", 0, 50, false, "few of many outcomes"),
+            ("c", 50, 50, true, "somebody waits at the portal or the command line"),
+            ("sc", 50, 50, true, "the same, with others"),
+        ] {
+            let mut group = Group::default();
+            for kind in kinds.chars() {
+                let kind = match kind {
+                    'a' => Kind::Accept,
+                    's' => Kind::Settle,
+                    _ => Kind::Change,
+                };
+                let room = Arc::clone(&room).acquire_owned().await.unwrap();
+                let job: Job = Box::new(|_| Box::new(drop));
+                group.add(Work { job, weight: 1, kind, room });
+            }
+            assert_eq!(group.has_company(announced, claims), goes, "{kinds}: {why}");
+        }
     }
 }

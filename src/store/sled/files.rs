@@ -177,7 +177,8 @@ impl Aside for FileWriter {
         let Unfinished { file, path, length, .. } = self.open.as_ref().ok_or_else(gone)?;
         let file = file.try_clone().map_err(|e| open_error(path, &e))?;
         let (at, end) = (from.min(*length), *length);
-        Ok(Box::new(FileReader { file: Arc::new(file), path: path.clone(), at, end }))
+        let (file, path, first) = (Arc::new(file), path.clone(), Bytes::new());
+        Ok(Box::new(FileReader { file, path, at, end, first }))
     }
 }
 
@@ -188,6 +189,17 @@ pub(super) struct FileReader {
     path: PathBuf,
     at: u64,
     end: u64,
+    /// What was read as it was opened.
+    first: Bytes,
+}
+/// Reads what lies there, [`READ`] bytes at most.
+fn read(file: &File, path: &Path, at: u64, end: u64) -> Result<Bytes, StoreError> {
+    let length = usize::try_from(end.saturating_sub(at)).map_or(READ, |rest| rest.min(READ));
+    let mut bytes = vec![0; length];
+    match file.read_exact_at(&mut bytes, at) {
+        Ok(()) => Ok(Bytes::from(bytes)),
+        Err(e) => Err(StoreError::Corrupt(format!("{}: {e}", path.display()))),
+    }
 }
 impl FileReader {
     pub(super) async fn open(
@@ -206,28 +218,26 @@ impl FileReader {
                 return Err(StoreError::Corrupt("a locator of another store".to_owned()));
             }
         };
-        let opening = path.clone();
-        let file = off(move || File::open(&opening).map_err(|e| open_error(&opening, &e))).await?;
         let end = start.saturating_add(length);
-        Ok(Self { file: Arc::new(file), path, at: start.saturating_add(from).min(end), end })
+        let at = start.saturating_add(from).min(end);
+        // A small body is whole then.
+        let opened = off(move || {
+            let file = File::open(&path).map_err(|e| open_error(&path, &e))?;
+            let first = read(&file, &path, at, end)?;
+            Ok(Self { file: Arc::new(file), path, at: at + first.len() as u64, end, first })
+        });
+        opened.await
     }
 }
 #[async_trait]
 impl BodyReader for FileReader {
     async fn next(&mut self) -> Result<Bytes, StoreError> {
-        let length = usize::try_from(self.end - self.at).map_or(READ, |rest| rest.min(READ));
-        if length == 0 {
-            return Ok(Bytes::new());
+        let first = std::mem::take(&mut self.first);
+        if !first.is_empty() || self.at >= self.end {
+            return Ok(first);
         }
-        let (file, at, path) = (Arc::clone(&self.file), self.at, self.path.clone());
-        let bytes = off(move || {
-            let mut bytes = vec![0; length];
-            match file.read_exact_at(&mut bytes, at) {
-                Ok(()) => Ok(Bytes::from(bytes)),
-                Err(e) => Err(StoreError::Corrupt(format!("{}: {e}", path.display()))),
-            }
-        });
-        let bytes = bytes.await?;
+        let (file, path, at, end) = (Arc::clone(&self.file), self.path.clone(), self.at, self.end);
+        let bytes = off(move || read(&file, &path, at, end)).await?;
         self.at += bytes.len() as u64;
         Ok(bytes)
     }

@@ -25,7 +25,7 @@ use std::{
 /// Length of a sheet where the disk is not small. It bounds what waits in memory for book and segments.
 pub(super) const SHEET: u64 = 8 * 1024 * 1024;
 /// A sheet is laid out in strides of this length.
-const STRIDE: u64 = 512 * 1024;
+const STRIDE: u64 = 4 * 1024 * 1024;
 const MAGIC: [u8; 4] = *b"RSJ1";
 /// Magic, length, epoch, check.
 const HEAD: usize = 4 + 4 + 8 + 16;
@@ -91,6 +91,9 @@ pub(super) struct Read {
 struct Sheet {
     path: PathBuf,
     file: File,
+    /// Blocks are reserved up to there.
+    length: u64,
+    /// Zeros are laid up to there.
     laid: u64,
     /// Where the next record goes.
     end: u64,
@@ -218,7 +221,7 @@ impl Sheet {
         if laid < length && allocate(&file, FallocateFlags::KEEP_SIZE, 0, length).is_err() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(Self { path, file, laid, end: 0, used: 0 })
+        Ok(Self { path, file, length, laid, end: 0, used: 0 })
     }
     /// Overwrites what lies behind the last record.
     fn wipe(&mut self) -> io::Result<()> {
@@ -230,7 +233,8 @@ impl Sheet {
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
         let end = self.end.saturating_add(record.len() as u64);
         if end > self.laid {
-            let goal = end.max(self.laid.saturating_add(STRIDE));
+            let stride = self.laid.saturating_add(STRIDE).min(self.length);
+            let goal = end.max(stride);
             self.file.seek(SeekFrom::Start(self.laid))?;
             write_zeros(&mut self.file, goal - self.laid)?;
             self.file.sync_all()?;

@@ -27,16 +27,16 @@ use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
-        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
+        Account, Announced, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health,
+        Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
         QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
 use agenda::Agenda;
 use async_trait::async_trait;
-use book::{Book, Changes};
-use committer::{Committer, State};
+use book::{Accounts, Book, Changes};
+use committer::{Committer, Kind, State};
 use files::{FileReader, FileWriter, MemoryReader};
 use jiff::Timestamp;
 use journal::{Entry, Journal, Read};
@@ -137,6 +137,8 @@ impl OpenError {
 /// The embedded store: queue, bodies and people in one directory.
 #[derive(Debug)]
 pub struct SledStore {
+    /// Ends before the committer: it has the book open too.
+    accounts: Accounts,
     committer: Committer,
     layout: Layout,
     fresh: Fresh,
@@ -163,12 +165,12 @@ impl SledStore {
         let state = load(&layout, &options, book, lock, &watch)?;
         watch.lay_reserve();
         let arrivals = Arc::new(Notify::new());
-        let fresh = state.segments.fresh();
+        let (accounts, fresh) = (state.book.accounts(), state.segments.fresh());
         let runway = Runway::new(&layout, Arc::clone(&watch));
         let committer =
             Committer::start(state, journal, runway, Arc::clone(&watch), Arc::clone(&arrivals));
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
-        Ok(Self { committer, layout, fresh, watch, arrivals })
+        Ok(Self { accounts, committer, layout, fresh, watch, arrivals })
     }
 }
 
@@ -358,9 +360,12 @@ impl QueueStore for SledStore {
     async fn accept(&self, message: NewMessage) -> Result<(), StoreError> {
         let weight = weight(&message);
         self.committer
-            .write(weight, move |s| s.accept(message))
+            .ask(Kind::Accept, weight, move |s| s.accept(message))
             .await
             .inspect_err(|e| self.note_trouble(e))
+    }
+    fn announce(&self) -> Announced {
+        self.committer.announce()
     }
     async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError> {
         self.committer.read(move |s| s.claim(ask)).await
@@ -372,7 +377,7 @@ impl QueueStore for SledStore {
         let rows: usize = settle.outcomes.iter().map(|outcome| outcome.attempts.len() + 2).sum();
         let weight = settle.spawn.iter().map(weight).sum::<usize>() + rows.saturating_mul(ROW);
         self.committer
-            .run(weight, move |s| s.settle(settle))
+            .ask(Kind::Settle, weight, move |s| s.settle(settle))
             .await
             .inspect_err(|e| self.note_trouble(e))
     }
@@ -540,6 +545,9 @@ impl PeopleStore for SledStore {
         self.committer.write(0, move |s| s.update_grant(&grant)).await
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+        if let Some(account) = self.accounts.get(address) {
+            return Ok(account);
+        }
         let address = address.clone();
         self.committer.read(move |s| s.account(&address)).await
     }

@@ -238,6 +238,7 @@ impl State {
         outcome: &Outcome,
         changes: &mut Changes,
     ) -> Result<RecipientRow, StoreError> {
+        let first = row.attempts == 0;
         row.apply(outcome);
         if let RecipientState::Delivered { reply, .. } = &mut row.state {
             clip(reply);
@@ -246,7 +247,12 @@ impl State {
             clip(&mut why.text);
         }
         changes.put(book::recipient(id, row.index), &row)?;
-        let kept = self.book.page(book::under(book::attempts(id, row.index)), false, usize::MAX)?;
+        // The first time there is nothing to look for.
+        let kept = if first {
+            Vec::new()
+        } else {
+            self.book.page(book::under(book::attempts(id, row.index)), false, usize::MAX)?
+        };
         let skip = outcome.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         let surplus = (kept.len() + outcome.attempts.len() - skip).saturating_sub(ATTEMPTS_KEPT);
         let mut number = kept.last().map_or(0, |(key, _)| book::number_of(key).saturating_add(1));
@@ -272,8 +278,7 @@ impl State {
             return Ok(());
         }
         let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
-        let others: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
-        row.done = others.iter().filter_map(|r| r.state.ended()).chain(ended).max();
+        row.done = ended.into_iter().max();
         changes.put(book::message(id), &row)
     }
     /// Readies spawned messages; if one cannot be, the bodies of those before it are given up.
