@@ -79,7 +79,7 @@ impl Bench<'_> {
         let mut stage = self.stage(kind, duty, None)?;
         let before = self.warm_up(&mut stage, row, duty)?;
         let messages = row.messages(self.arguments.messages);
-        let profile = self.profile(row, kind, &stage.peer)?;
+        let profile = self.profile(row, kind, duty, &stage.peer)?;
         let cpu = stage.peer.group.cpu();
         let sent = self.load(stage.peer.smtp, row, 'm', messages)?;
         stage.sink_has('m', if duty == Duty::Accept { 0 } else { messages })?;
@@ -205,6 +205,7 @@ impl Bench<'_> {
         &self,
         row: &Row,
         kind: Kind,
+        duty: Duty,
         peer: &Peer,
     ) -> Result<Option<std::process::Child>, Fault> {
         if !self.arguments.profile || kind != Kind::Restante {
@@ -213,7 +214,9 @@ impl Bench<'_> {
         let pids: Vec<_> = peer.group.members().iter().map(ToString::to_string).collect();
         let mut command = self.launch.command("perf");
         command.args(["record", "-q", "-F", "997", "-g", "-p", &pids.join(","), "-o"]);
-        command.arg(self.dir.join(format!("{}.perf", row.name))).stderr(Stdio::null());
+        // `envelope` times two duties.
+        let file = format!("{}.{}.perf", row.name, duty.name().replace([' ', ','], ""));
+        command.arg(self.dir.join(file)).stderr(Stdio::null());
         Ok(Some(command.spawn()?))
     }
 }

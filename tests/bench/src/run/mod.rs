@@ -48,7 +48,7 @@ pub(crate) struct RunArguments {
     /// Leaves out the pass that counts syncs and memory
     #[arg(long)]
     no_counts: bool,
-    /// Records a profile of Restante's timed passes with perf, as `ROW.perf` in the folder
+    /// Records a profile of Restante's timed passes with perf, as `ROW.DUTY.perf` in the folder
     #[arg(long)]
     profile: bool,
     /// Where all figures go; by default `results.json` in the folder
