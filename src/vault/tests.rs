@@ -1,6 +1,6 @@
 //! The vault over the store in memory: what goes in comes out by the right door, and only there.
 
-use super::*;
+use super::{deposit::GATHER, *};
 use crate::{
     mail::{
         Address, GrantId, ReversePath,
@@ -344,8 +344,8 @@ async fn large_bodies_are_gathered_and_small_ones_stay_with_their_row() {
                 let writes = bodies.writes.lock().unwrap();
                 let (last, rest) = writes.split_last().unwrap();
                 assert!(large && *last <= 2 * 1024 * 1024, "{length}: {writes:?}");
-                assert!(rest.iter().all(|w| *w <= 10 * CHUNK), "{writes:?}");
-                assert!(rest.iter().skip(1).all(|w| *w >= 8 * CHUNK), "{writes:?}");
+                assert!(rest.iter().all(|w| *w <= GATHER + 2 * CHUNK), "{writes:?}");
+                assert!(rest.iter().skip(1).all(|w| *w >= GATHER), "{writes:?}");
                 let sealed: usize = writes.iter().sum();
                 assert_eq!(at, Locator::File { length: sealed as u64 });
                 assert!(sealed > length && sealed < length + length / 100 + 2000, "{length}");
