@@ -31,7 +31,14 @@ use restante::{
         sled::{OpenError, Options, RebuildError, SledStore, rebuild},
     },
 };
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use zeroize::Zeroizing;
 
 trait Store: QueueStore + BodyStore + PeopleStore + NoteStore {}
@@ -1419,7 +1426,7 @@ mod sled_alone {
         let orphan = dir.path().join("body/msg").join(&name[name.len() - 2..]).join(&name);
         open(dir.path());
         assert!(orphan.exists(), "it is young");
-        let old = Options { orphan_age: std::time::Duration::ZERO, ..options() };
+        let old = Options { orphan_age: Duration::ZERO, ..options() };
         assert_filled(&SledStore::open(dir.path(), old).unwrap()).await;
         assert!(!orphan.exists());
     }
@@ -1472,4 +1479,32 @@ mod sled_alone {
         let kept = store.attempts(id(1), 0).await.unwrap();
         assert_eq!(kept[0].reply.as_ref().unwrap().len(), 512, "a peer's words are cut");
     }
+}
+
+/// Readers are answered while a group gathers; it goes all the same, and soon, though one message that
+/// was announced never comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_reads_without_a_pause_holds_up_no_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path()));
+    let (never, done) = (store.announce(), Arc::new(AtomicBool::new(false)));
+    let readers = (0..4).map(|_| {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        tokio::spawn(async move {
+            while !done.load(Ordering::SeqCst) {
+                store.totals().await.unwrap();
+            }
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    for n in 1..=50 {
+        let accepted = store.accept(message(n, &["a@a.example"]));
+        let accepted = tokio::time::timeout(Duration::from_secs(20), accepted).await;
+        accepted.expect("held up by readers").unwrap();
+    }
+    done.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    drop(never);
 }

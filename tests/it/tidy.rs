@@ -52,7 +52,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("mail_auth", &["vault::dkim"]),
     ("webpki_roots", &["net"]),
     ("rustls_native_certs", &["net"]),
-    ("aws_lc_rs", &["portal::passkey", "portal::oidc", "oidc"]),
+    ("aws_lc_rs", &["portal::passkey", "portal::oidc", "oidc", "seal::stream"]),
     ("axum", &["portal", "observe::metrics", "daemon"]),
     ("prometheus_client", &["observe::metrics"]),
     ("axum_server", &["daemon"]),

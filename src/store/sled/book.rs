@@ -28,20 +28,11 @@ use super::journal::Entries;
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
-    store::{Account, NoteKind, StoreError, people::without_case},
+    store::{NoteKind, StoreError, people::without_case},
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
-    ops::{Bound, Range},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{cell::OnceCell, collections::BTreeMap, ops::Bound, ops::Range, sync::Arc};
 
 /// Largest value. A leaf of sled's holds up to 17 of them and must stay below a quarter of its
 /// segment (2 MiB), or it becomes a blob, which sled never syncs.
@@ -69,27 +60,7 @@ pub(super) struct Book {
     frozen: Arc<Rows>,
     /// What the current group is about to write to the journal.
     pub(super) entries: Entries,
-    /// Some row of an account is not in sled yet.
-    accounts: Arc<AtomicBool>,
     failed: OnceCell<String>,
-}
-/// Reads accounts past the committer: each notice asks for its reader's, and hardly any changes.
-#[derive(Debug)]
-pub(super) struct Accounts {
-    db: ::sled::Db,
-    changed: Arc<AtomicBool>,
-}
-impl Accounts {
-    /// The account, if there is one; `None`: only the committer knows.
-    pub(super) fn get(&self, address: &Address) -> Option<Option<Account>> {
-        if self.changed.load(Ordering::Acquire) {
-            return None;
-        }
-        // What is damaged here the committer will find too, and it knows what to do.
-        let read = || self.db.get(account(address)).ok();
-        let value = catch_unwind(AssertUnwindSafe(read)).ok()??;
-        value.map(|value| decode(&value)).transpose().ok()
-    }
 }
 /// Rows to write or remove together. Nothing of it counts before [`Book::take`].
 #[derive(Debug, Default)]
@@ -132,15 +103,11 @@ impl Changes {
 impl Book {
     pub(super) fn new(db: ::sled::Db) -> Self {
         let (pending, frozen, entries) = (Rows::new(), Arc::default(), Entries::default());
-        Self { db, pending, frozen, entries, accounts: Arc::default(), failed: OnceCell::new() }
+        Self { db, pending, frozen, entries, failed: OnceCell::new() }
     }
     /// A handle for whoever carries rows over.
     pub(super) fn db(&self) -> ::sled::Db {
         self.db.clone()
-    }
-    /// A handle for whoever only reads accounts.
-    pub(super) fn accounts(&self) -> Accounts {
-        Accounts { db: self.db(), changed: Arc::clone(&self.accounts) }
     }
     fn fail(&self, e: &::sled::Error) -> StoreError {
         let why = self.failed.get_or_init(|| format!("the book: {e}"));
@@ -150,9 +117,6 @@ impl Book {
     pub(super) fn take(&mut self, changes: Changes) {
         for (key, value) in changes.rows {
             self.entries.row(&key, value.as_deref());
-            if key.first() == Some(&ACCOUNTS) {
-                self.accounts.store(true, Ordering::Release);
-            }
             self.pending.insert(key, value);
         }
     }
@@ -169,8 +133,6 @@ impl Book {
     /// What was frozen is in sled.
     pub(super) fn thaw(&mut self) {
         self.frozen = Arc::default();
-        let changed = self.pending.range(under(vec![ACCOUNTS])).next().is_some();
-        self.accounts.store(changed, Ordering::Release);
     }
     fn laid_over(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
         self.pending.get(key).or_else(|| self.frozen.get(key))

@@ -18,17 +18,17 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// Requests in a group, and waiting for the next one.
+/// Requests that a group answers, and that wait for the next one.
 const MOST: usize = 512;
 /// Sealed bytes in a group.
 const HEAVY: usize = 4 * 1024 * 1024;
 /// What the last request of a group may write beyond what was reckoned.
 const SLACK: usize = 64 * 1024;
-/// The longest that a group waits for more, and how long it sleeps between two looks.
+/// The longest that a group waits for more, and about how long it sleeps between two looks.
 const PATIENCE: Duration = Duration::from_millis(2);
 const NAP: Duration = Duration::from_micros(100);
 /// Sealed bytes that wait, in KiB; more senders wait before they hand theirs over.
@@ -159,6 +159,7 @@ impl Committer {
             watch: watched,
             arrivals,
             announced: announced.clone(),
+            patience: PATIENCE,
             waiting,
         };
         let thread =
@@ -245,6 +246,8 @@ struct Thread {
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
     announced: Announced,
+    /// How long messages wait for others now.
+    patience: Duration,
     waiting: mpsc::Receiver<Request>,
 }
 impl Thread {
@@ -295,8 +298,9 @@ impl Thread {
                   sessions, not 0.08) and the waking would cost more than they do"
     )]
     fn gather(&mut self, first: Request) -> Vec<Work> {
-        let (mut group, mut waited) = (Group::default(), Duration::ZERO);
-        let (mut next, heavy) = (Some(first), HEAVY.min(self.journal.portion()));
+        let (mut group, mut begun) = (Group::default(), None);
+        let (mut next, mut requests) = (Some(first), 0);
+        let heavy = HEAVY.min(self.journal.portion());
         loop {
             let before = group.works.len();
             while let Some(request) = next {
@@ -307,23 +311,38 @@ impl Thread {
                     Request::Work(work) => group.add(work),
                     Request::Idle => {}
                 }
-                let more = group.works.len() < MOST && group.weight < heavy;
+                requests += 1;
+                let more = requests < MOST && group.weight < heavy;
                 next = if more { self.waiting.try_recv().ok() } else { None };
             }
-            let come = group.works.len() - before;
-            if group.works.is_empty() || group.works.len() >= MOST || group.weight >= heavy {
+            if group.works.is_empty() || requests >= MOST || group.weight >= heavy {
                 return group.works;
             }
-            if come > 1 {
+            let waited = begun.get_or_insert_with(Instant::now).elapsed();
+            if group.works.len() > before + 1 && waited < PATIENCE {
                 std::thread::yield_now();
-            } else if waited >= PATIENCE || self.has_company(&group) {
+            } else if self.is_enough(&group, waited) {
                 return group.works;
             } else {
                 std::thread::sleep(NAP);
-                waited += NAP;
             }
             next = self.waiting.try_recv().ok();
         }
+    }
+    /// True if the group has waited enough. Messages that wait in vain wait less the next time: a
+    /// client that stops within its content is not to slow down all others.
+    fn is_enough(&mut self, group: &Group, waited: Duration) -> bool {
+        let company = self.has_company(group);
+        if group.accepts == 0 {
+            return company || waited >= PATIENCE;
+        }
+        let over = waited >= self.patience;
+        if company {
+            self.patience = (self.patience * 2).min(PATIENCE);
+        } else if over {
+            self.patience = (self.patience / 2).max(NAP);
+        }
+        company || over
     }
     fn has_company(&self, group: &Group) -> bool {
         // One of the others is the callers' end.

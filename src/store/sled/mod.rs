@@ -35,7 +35,7 @@ use crate::{
 };
 use agenda::Agenda;
 use async_trait::async_trait;
-use book::{Accounts, Book, Changes};
+use book::{Book, Changes};
 use committer::{Committer, Kind, State};
 use files::{FileReader, FileWriter, MemoryReader};
 use jiff::Timestamp;
@@ -137,8 +137,6 @@ impl OpenError {
 /// The embedded store: queue, bodies and people in one directory.
 #[derive(Debug)]
 pub struct SledStore {
-    /// Ends before the committer: it has the book open too.
-    accounts: Accounts,
     committer: Committer,
     layout: Layout,
     fresh: Fresh,
@@ -165,12 +163,12 @@ impl SledStore {
         let state = load(&layout, &options, book, lock, &watch)?;
         watch.lay_reserve();
         let arrivals = Arc::new(Notify::new());
-        let (accounts, fresh) = (state.book.accounts(), state.segments.fresh());
+        let fresh = state.segments.fresh();
         let runway = Runway::new(&layout, Arc::clone(&watch));
         let committer =
             Committer::start(state, journal, runway, Arc::clone(&watch), Arc::clone(&arrivals));
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
-        Ok(Self { accounts, committer, layout, fresh, watch, arrivals })
+        Ok(Self { committer, layout, fresh, watch, arrivals })
     }
 }
 
@@ -545,9 +543,6 @@ impl PeopleStore for SledStore {
         self.committer.write(0, move |s| s.update_grant(&grant)).await
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
-        if let Some(account) = self.accounts.get(address) {
-            return Ok(account);
-        }
         let address = address.clone();
         self.committer.read(move |s| s.account(&address)).await
     }

@@ -278,7 +278,8 @@ impl State {
             return Ok(());
         }
         let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
-        row.done = ended.into_iter().max();
+        let others: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
+        row.done = others.iter().filter_map(|r| r.state.ended()).chain(ended).max();
         changes.put(book::message(id), &row)
     }
     /// Readies spawned messages; if one cannot be, the bodies of those before it are given up.
