@@ -97,9 +97,9 @@ impl Gateway {
         // port is taken.
         let parts = gather(config, clock).await?;
         let smtp = bind_all(&config.smtp.listen).await?;
-        let portal_listener = listen::bind(config.portal.listen).await?;
+        let portal_listener = listen::bind(config.portal.listen)?;
         let metrics = match config.metrics.listen {
-            Some(address) => Some(listen::bind(address).await?),
+            Some(address) => Some(listen::bind(address)?),
             None => None,
         };
         let listeners = Listeners {
@@ -381,7 +381,7 @@ fn portal_ended(served: std::io::Result<()>) -> Ended {
 async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     let mut bound = Vec::with_capacity(wanted.len());
     for &address in wanted {
-        bound.push(listen::bind(address).await?);
+        bound.push(listen::bind(address)?);
     }
     Ok(bound)
 }

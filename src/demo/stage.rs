@@ -198,10 +198,10 @@ async fn bind_hosts() -> Told<[TcpListener; 3]> {
         Failure::new(format!("{error}; the demo needs all of 127.0.0.0/8, as Linux has it"))
     };
     for _ in 0..TRIES {
-        let partner = net::bind((PARTNER_IP, 0).into()).await.map_err(wrong)?;
+        let partner = net::bind((PARTNER_IP, 0).into()).map_err(wrong)?;
         let port = partner.local_addr().map_err(Failure::at(PARTNER_HOST))?.port();
-        let stranger = net::bind((STRANGER_IP, port).into()).await;
-        let inside = net::bind((INSIDE_IP, port).into()).await;
+        let stranger = net::bind((STRANGER_IP, port).into());
+        let inside = net::bind((INSIDE_IP, port).into());
         match (stranger, inside) {
             (Ok(stranger), Ok(inside)) => return Ok([partner, stranger, inside]),
             (Err(BindError::Taken(_)), _) | (_, Err(BindError::Taken(_))) => {}

@@ -2,7 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,13 @@ pub enum BindError {
     Other(SocketAddr, io::Error),
 }
 
+/// Connections that wait to be accepted; the kernel holds it to `net.core.somaxconn`. Where a crowd
+/// comes at once, the first SYN of each for whom there is no room is lost, and a second with it.
+const BACKLOG: u32 = 1024;
+
 /// Binds an address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    listener(address).map_err(|error| {
         let kind = error.kind();
         if kind == io::ErrorKind::AddrInUse {
             BindError::Taken(address)
@@ -42,6 +46,14 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
             BindError::Other(address, error)
         }
     })
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart does not wait for what the last run's connections left behind.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Accepts until `stop`, a task for each connection; then closes the listener and returns when the
@@ -94,18 +106,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_address_says_so() {
-        let first = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address).await.unwrap_err();
+        let error = bind(address).unwrap_err();
         assert!(matches!(error, BindError::Taken(a) if a == address));
         assert_eq!(error.to_string(), format!("{address} is taken: another program listens there"));
-        let elsewhere = bind("192.0.2.1:0".parse().unwrap()).await.unwrap_err();
+        let elsewhere = bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
         assert!(matches!(elsewhere, BindError::NotHere(_)), "{elsewhere}");
     }
 
     #[tokio::test]
     async fn a_panic_stays_in_its_session_and_stop_waits_for_the_last() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let echo = |mut stream: TcpStream, _| async move {
