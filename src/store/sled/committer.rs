@@ -329,17 +329,17 @@ impl Thread {
             next = self.waiting.try_recv().ok();
         }
     }
-    /// True if the group has waited enough. Messages that wait in vain wait less the next time: a
-    /// client that stops within its content is not to slow down all others.
+    /// True if the group has waited enough. A message to which nobody came waits less the next time: a
+    /// client that stops within its content is not to slow down another.
     fn is_enough(&mut self, group: &Group, waited: Duration) -> bool {
         let company = self.has_company(group);
         if group.accepts == 0 {
             return company || waited >= PATIENCE;
         }
         let over = waited >= self.patience;
-        if company {
-            self.patience = (self.patience * 2).min(PATIENCE);
-        } else if over {
+        if group.works.len() > 1 {
+            self.patience = PATIENCE;
+        } else if over && !company {
             self.patience = (self.patience / 2).max(NAP);
         }
         company || over

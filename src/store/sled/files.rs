@@ -16,6 +16,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::{buffer::spare_capacity, io::Errno};
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -195,11 +196,18 @@ pub(super) struct FileReader {
 /// Reads what lies there, [`READ`] bytes at most.
 fn read(file: &File, path: &Path, at: u64, end: u64) -> Result<Bytes, StoreError> {
     let length = usize::try_from(end.saturating_sub(at)).map_or(READ, |rest| rest.min(READ));
-    let mut bytes = vec![0; length];
-    match file.read_exact_at(&mut bytes, at) {
-        Ok(()) => Ok(Bytes::from(bytes)),
-        Err(e) => Err(StoreError::Corrupt(format!("{}: {e}", path.display()))),
+    let corrupt = |e: io::Error| StoreError::Corrupt(format!("{}: {e}", path.display()));
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let from = at.saturating_add(bytes.len() as u64);
+        match rustix::io::pread(file, spare_capacity(&mut bytes), from) {
+            Ok(0) => return Err(corrupt(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(corrupt(e.into())),
+        }
     }
+    bytes.truncate(length);
+    Ok(Bytes::from(bytes))
 }
 impl FileReader {
     pub(super) async fn open(
