@@ -96,7 +96,7 @@ impl Gateway {
         // The data before the ports: a second server on the same data is told so, and not that its
         // port is taken.
         let parts = gather(config, clock).await?;
-        let smtp = bind_all(&config.smtp.listen).await?;
+        let smtp = bind_all(&config.smtp.listen)?;
         let portal_listener = listen::bind(config.portal.listen)?;
         let metrics = match config.metrics.listen {
             Some(address) => Some(listen::bind(address)?),
@@ -378,12 +378,8 @@ fn portal_ended(served: std::io::Result<()>) -> Ended {
     }
 }
 
-async fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    let mut bound = Vec::with_capacity(wanted.len());
-    for &address in wanted {
-        bound.push(listen::bind(address)?);
-    }
-    Ok(bound)
+fn bind_all(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    wanted.iter().map(|address| Ok(listen::bind(*address)?)).collect()
 }
 
 fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {

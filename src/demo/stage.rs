@@ -80,7 +80,7 @@ impl Stage {
         let scratch = Scratch::make()?;
         let stop = CancellationToken::new();
         let certificates = Certificates::make(&scratch)?;
-        let [partner, stranger, inside] = bind_hosts().await?;
+        let [partner, stranger, inside] = bind_hosts()?;
         let partner = Host::open(PARTNER_HOST, partner, Some(certificates.tls), stop.clone())?;
         let stranger = Host::open(STRANGER_HOST, stranger, None, stop.clone())?;
         let inside = Host::open(INSIDE_HOST, inside, None, stop.clone())?;
@@ -193,7 +193,7 @@ fn short_lived(params: &mut CertificateParams) -> Told {
 }
 
 /// The hosts have an address each and one port in common, as port 25 is elsewhere.
-async fn bind_hosts() -> Told<[TcpListener; 3]> {
+fn bind_hosts() -> Told<[TcpListener; 3]> {
     let wrong = |error: BindError| {
         Failure::new(format!("{error}; the demo needs all of 127.0.0.0/8, as Linux has it"))
     };

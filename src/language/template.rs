@@ -21,8 +21,7 @@ pub(crate) fn teach(env: &mut Environment<'static>, language: &Arc<Language>) {
     env.set_formatter(move |out, state, value| match value.downcast_object_ref::<Text>() {
         Some(text) => {
             let said = own.say(text);
-            let said = if html(state) { escaped(&said) } else { Cow::Owned(said) };
-            Ok(out.write_str(&said)?)
+            Ok(out.write_str(&as_shown(html(state), &said))?)
         }
         None => escape_formatter(out, state, value),
     });
@@ -41,9 +40,9 @@ fn translated(
     key: &Value,
     values: &Kwargs,
 ) -> Result<Value, Error> {
-    let escape = |text: String| if html { escaped(&text).into_owned() } else { text };
+    let shown = |text: &str| as_shown(html, text).into_owned();
     if let Some(text) = key.downcast_object_ref::<Text>() {
-        return Ok(made(html, escape(language.say(text))));
+        return Ok(made(html, shown(&language.say(text))));
     }
     let Some(key) = key.as_str() else {
         return Err(Error::new(ErrorKind::InvalidOperation, "t() takes a text"));
@@ -52,21 +51,24 @@ fn translated(
     for name in values.args() {
         let value: Value = values.peek(name)?;
         let text = match value.downcast_object_ref::<Text>() {
-            Some(text) => escape(language.say(text)),
+            Some(text) => shown(&language.say(text)),
             None if value.is_safe() => value.to_string(),
-            None => escape(value.to_string()),
+            None => shown(&value.to_string()),
         };
         said.push((name, text));
     }
     let count = values.peek::<u64>("count").ok();
-    let pattern = language.pattern(key, count);
-    let pattern = if html { escaped(pattern) } else { Cow::Borrowed(pattern) };
+    let pattern = as_shown(html, language.pattern(key, count));
     let find = |name: &str| said.iter().find(|(n, _)| *n == name).map(|(_, text)| text.as_str());
     Ok(made(html, filled(&pattern, find)))
 }
 
 fn made(html: bool, text: String) -> Value {
     if html { Value::from_safe_string(text) } else { Value::from(text) }
+}
+
+fn as_shown(html: bool, text: &str) -> Cow<'_, str> {
+    if html { escaped(text) } else { Cow::Borrowed(text) }
 }
 
 /// As it stands in HTML, but for slashes, so that a link stays readable in the source too.

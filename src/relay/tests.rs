@@ -555,6 +555,24 @@ impl House {
     fn taken(&self) -> Vec<Taken> {
         self.net.taken.lock().unwrap().clone()
     }
+
+    /// The relay's own loop, until [`Running::end`].
+    fn run(&self) -> Running {
+        let (relay, stop) = (self.relay.clone(), CancellationToken::new());
+        let stopped = stop.clone();
+        Running { stop, task: tokio::spawn(async move { relay.run(stopped).await }) }
+    }
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), StoreError>>,
+}
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
 }
 
 fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {

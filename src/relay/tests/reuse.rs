@@ -175,17 +175,12 @@ async fn ten_thousand_messages_to_a_dead_domain_hold_up_nobody() {
         house.store.accept(message).await.unwrap();
     }
     let live = house.submit(ANN, &["bob@partner.example", "x@example.org"]).await;
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (relay, stop) = (house.relay.clone(), stop.clone());
-        async move { relay.run(stop).await }
-    });
+    let running = house.run();
     until(|| house.taken().len() == 2).await;
     for row in house.rows(live).await {
         assert!(matches!(row.state, RecipientState::Delivered { .. }), "{row:?}");
     }
     let totals = house.store.totals().await.unwrap();
     assert_eq!(totals.active, DEAD as u64, "the others wait");
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    running.end().await;
 }

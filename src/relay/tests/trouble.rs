@@ -30,11 +30,7 @@ async fn a_clock_that_jumps_over_the_lease_doubles_nothing() {
     let house = House::new();
     house.net.gate.forget_permits(1_000_000);
     let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (relay, stop) = (house.relay.clone(), stop.clone());
-        async move { relay.run(stop).await }
-    });
+    let running = house.run();
     until(|| house.net.open.load(Ordering::SeqCst) == 1).await;
     house.wait(24 * 3600);
     // Its arrival has the queue looked through; once it is at work, the first has been claimed again.
@@ -42,8 +38,7 @@ async fn a_clock_that_jumps_over_the_lease_doubles_nothing() {
     until(|| house.net.open.load(Ordering::SeqCst) == 2).await;
     house.net.gate.add_permits(9);
     until(|| house.taken().len() == 2).await;
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    running.end().await;
     for id in [id, next] {
         assert!(matches!(house.row(id).await.state, RecipientState::Delivered { .. }));
     }
@@ -136,11 +131,7 @@ async fn mail_behind_a_busy_domain_can_be_removed() {
         let to = format!("r{i}@partner.example");
         ids.push(house.submit(Some("ann@example.org"), &[to.as_str()]).await);
     }
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (relay, stop) = (house.relay.clone(), stop.clone());
-        async move { relay.run(stop).await }
-    });
+    let running = house.run();
     until(|| house.net.open.load(Ordering::SeqCst) == 2).await;
     let mut removed = Vec::new();
     let kind = OrderKind::Remove;
@@ -153,8 +144,7 @@ async fn mail_behind_a_busy_domain_can_be_removed() {
     assert_eq!(removed.len(), 3, "who waits for a connection is nobody's yet");
     house.net.gate.add_permits(9);
     until(|| house.net.open.load(Ordering::SeqCst) == 0).await;
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    running.end().await;
     assert_eq!(house.taken().len(), 2, "who was being delivered, and nobody else");
     for id in ids {
         let state = house.row(id).await.state;
@@ -207,19 +197,14 @@ async fn the_loop_holds_each_domain_to_its_connections_and_drains_on_stop() {
         house.submit(Some("ann@example.org"), &[to.as_str()]).await;
     }
     let other = house.submit(Some("ann@example.org"), &["x@example.org"]).await;
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (relay, stop) = (house.relay.clone(), stop.clone());
-        async move { relay.run(stop).await }
-    });
+    let running = house.run();
     until(|| house.net.open.load(Ordering::SeqCst) == 3).await;
     for taken in 1..=7 {
         house.net.gate.add_permits(1);
         until(|| house.taken().len() >= taken).await;
     }
     assert!(house.net.most_open.load(Ordering::SeqCst) <= 3, "two for the partner, one inside");
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    running.end().await;
     assert!(matches!(house.row(other).await.state, RecipientState::Delivered { .. }));
     let totals = house.store.totals().await.unwrap();
     assert_eq!((totals.active, totals.deferred), (0, 0), "what ran at the stop was settled");
@@ -230,11 +215,7 @@ async fn the_loop_holds_each_domain_to_its_connections_and_drains_on_stop() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_arrival_is_lost_behind_an_end() {
     let house = Arc::new(House::new());
-    let stop = CancellationToken::new();
-    let running = tokio::spawn({
-        let (relay, stop) = (house.relay.clone(), stop.clone());
-        async move { relay.run(stop).await }
-    });
+    let running = house.run();
     for round in 0..400 {
         let senders = (0..6).map(|n| {
             let house = Arc::clone(&house);
@@ -249,6 +230,5 @@ async fn no_arrival_is_lost_behind_an_end() {
         let all = tokio::time::timeout(SLEEP_MAX / 2, all).await;
         assert!(all.is_ok_and(|all| all.iter().all(Result::is_ok)), "round {round}: one waits");
     }
-    stop.cancel();
-    running.await.unwrap().unwrap();
+    running.end().await;
 }

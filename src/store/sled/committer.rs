@@ -85,7 +85,8 @@ pub(super) enum Kind {
     Read,
     /// A message is taken: waits for others that were announced.
     Accept,
-    /// A claim is settled: waits for other claims to be, and for no longer than messages do.
+    /// A claim is settled: waits for the next messages or, where none are on their way, for most of the
+    /// other claims.
     Settle,
     /// Anything else: waits for nobody.
     Change,
@@ -272,9 +273,9 @@ impl Thread {
     fn round(&mut self, first: Request) -> Result<(), StoreError> {
         self.state.room = self.watch.room(self.carrier.is_starved());
         self.state.left = self.journal.left();
-        let rests = matches!(first, Request::Idle);
+        let reminded = matches!(first, Request::Idle);
         let group = self.gather(first);
-        let rests = rests && group.is_empty();
+        let rests = reminded && group.is_empty();
         let idle = rests && !std::mem::replace(&mut self.worked, false);
         self.worked |= !rests;
         if !group.is_empty() {
@@ -440,8 +441,8 @@ impl Thread {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_group_waits_for_its_kind_and_for_nobody_else() {
+    #[test]
+    fn a_group_waits_for_its_kind_and_for_nobody_else() {
         let room = Arc::new(Semaphore::new(1000));
         for (kinds, announced, claims, goes, why) in [
             ("a", 1, 0, true, "nobody else is coming"),
@@ -464,7 +465,7 @@ mod tests {
                     's' => Kind::Settle,
                     _ => Kind::Change,
                 };
-                let room = Arc::clone(&room).acquire_owned().await.unwrap();
+                let room = Arc::clone(&room).try_acquire_owned().unwrap();
                 let job: Job = Box::new(|_| Box::new(drop));
                 group.add(Work { job, weight: 1, kind, room });
             }
