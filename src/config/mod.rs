@@ -4,6 +4,7 @@ mod read;
 mod show;
 
 use crate::{
+    identity::SecondFactorRule,
     mail::{Address, Domain},
     policy::{Level, NextHop, Problem},
     portal::Colour,
@@ -221,6 +222,14 @@ pub struct Portal {
     pub language: String,
     /// `languages`: catalogues besides the built-in ones.
     pub languages: Vec<PathBuf>,
+    /// `second_factor`
+    pub second_factor: SecondFactorRule,
+    /// `code_sign_in`: a mailed code alone signs in.
+    pub code_sign_in: bool,
+    /// `terms_url`, empty: none.
+    pub terms_url: String,
+    /// `privacy_url`, empty: none.
+    pub privacy_url: String,
     /// `oidc`
     pub oidc: Vec<Oidc>,
 }

@@ -6,6 +6,7 @@ use super::{
     Organization, Portal, Smtp, Vault,
 };
 use crate::{
+    identity::SecondFactorRule,
     language::ENGLISH,
     mail::{Address, Domain},
     oidc::place_of,
@@ -81,7 +82,7 @@ const DELIVERY: [&str; 10] = [
 const NOTIFICATION: [&str; 7] =
     ["from", "subject", "language", "template", "level", "note", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
-const PORTAL: [&str; 10] = [
+const PORTAL: [&str; 14] = [
     "listen",
     "url",
     "certificate",
@@ -91,6 +92,10 @@ const PORTAL: [&str; 10] = [
     "refuse_files",
     "language",
     "languages",
+    "second_factor",
+    "code_sign_in",
+    "terms_url",
+    "privacy_url",
     "oidc",
 ];
 const OIDC: [&str; 5] = ["name", "issuer", "client_id", "client_secret_file", "domains"];
@@ -108,6 +113,11 @@ const LOG: [&str; 2] = ["format", "level"];
 
 const DNSSEC: [(&str, Dnssec); 3] =
     [("validate", Dnssec::Validate), ("trust-ad", Dnssec::TrustAd), ("off", Dnssec::Off)];
+const SECOND_FACTOR: [(&str, SecondFactorRule); 3] = [
+    ("optional", SecondFactorRule::Optional),
+    ("required", SecondFactorRule::Required),
+    ("off", SecondFactorRule::Off),
+];
 const LOG_LEVELS: [(&str, &str); 5] = [
     ("error", "error"),
     ("warn", "warn"),
@@ -341,6 +351,12 @@ impl<'d, 't> Reading<'d, 't> {
                 .unwrap_or_else(|| REFUSED_FILES.map(str::to_owned).to_vec()),
             language: text(&keys, "language", ENGLISH),
             languages: self.paths(&keys, "languages"),
+            second_factor: get(&keys, "second_factor")
+                .and_then(|e| e.parse(|t| choice(t, &SECOND_FACTOR)))
+                .unwrap_or_default(),
+            code_sign_in: boolean(&keys, "code_sign_in", true),
+            terms_url: page_url(&keys, "terms_url"),
+            privacy_url: page_url(&keys, "privacy_url"),
             oidc: self.providers(&keys, oidc),
         }
     }
@@ -693,6 +709,19 @@ fn portal_url(text: &str) -> Result<String, String> {
         _ => return Err(wrong()),
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// A page of the house that the portal links to; empty: none.
+fn page_url(keys: &Keys<'_, '_>, key: &'static str) -> String {
+    let Some(entry) = get(keys, key) else { return String::new() };
+    let parse = |text: &str| match url::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(url.to_string()),
+        _ if text.is_empty() => Ok(String::new()),
+        _ => Err(format!(
+            "`{text}` is no address of a page: write \"https://www.example.org/terms\""
+        )),
+    };
+    entry.parse(parse).unwrap_or_default()
 }
 
 /// What a button says.

@@ -3,6 +3,7 @@
 
 use super::{Config, Dkim, Dnssec, KeyPair, Oidc};
 use crate::{
+    identity::SecondFactorRule,
     policy::toml_source::{show_duration, show_size},
     portal::Colour,
 };
@@ -190,8 +191,20 @@ fn portal(config: &Config) -> Vec<(&'static str, Value)> {
         ("refuse_files", list(&portal.refuse_files)),
         ("language", text(&portal.language)),
         ("languages", Value::Array(portal.languages.iter().map(|p| path(p)).collect())),
+        ("second_factor", text(second_factor(portal.second_factor))),
+        ("code_sign_in", Value::Boolean(portal.code_sign_in)),
+        ("terms_url", text(&portal.terms_url)),
+        ("privacy_url", text(&portal.privacy_url)),
         ("oidc", Value::Array(portal.oidc.iter().map(oidc).collect())),
     ]
+}
+
+const fn second_factor(rule: SecondFactorRule) -> &'static str {
+    match rule {
+        SecondFactorRule::Optional => "optional",
+        SecondFactorRule::Required => "required",
+        SecondFactorRule::Off => "off",
+    }
 }
 
 fn oidc(entry: &Oidc) -> Value {

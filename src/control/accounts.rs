@@ -6,14 +6,12 @@ use super::{
     view::{AccountDone, AccountLife, AccountView, SessionView},
 };
 use crate::{
+    identity::{Event, IdentityError},
     mail::Address,
-    store::{Account, Grant, GrantKind, GrantState},
-    vault::{Change, VaultError},
+    store::{Account, Grant, GrantState},
 };
 use serde::{Deserialize, Serialize};
 
-/// Sessions shown at most.
-const SESSIONS: usize = 100;
 /// Grants looked at in one piece.
 const GRANTS: usize = 500;
 
@@ -55,90 +53,64 @@ impl Control {
         address: &str,
     ) -> Result<Answer, Answer> {
         let account = self.account_named(address).await?;
-        let who = &account.address;
-        let (changed, ends) = match order {
-            AccountOrder::Show => return ok(&self.account_life(&account).await?),
-            AccountOrder::Lock => (self.set_locked(&account, true).await?, true),
-            AccountOrder::Unlock => (self.set_locked(&account, false).await?, false),
-            AccountOrder::Reset => (self.clear(&account).await?, true),
+        match order {
+            AccountOrder::Show => ok(&self.account_life(&account).await?),
+            AccountOrder::Lock | AccountOrder::Unlock | AccountOrder::Reset => {
+                self.change(&account, order).await
+            }
             AccountOrder::Remove => {
                 // Counted before they go with the account.
-                let sessions = self.end_sessions(who).await?;
-                let removed = self.people.remove_account(who, self.clock.now()).await;
-                let changed = removed.map_err(unavailable)?;
-                self.end_grants(&account).await?;
-                return done(&account, order, changed, sessions);
+                let sessions = self.sessions(&account).await?;
+                let whose = &account.address;
+                let removed = self.people.remove_account(whose, self.clock.now()).await;
+                let removed = removed.map_err(unavailable)?;
+                self.identity.end_grants(&account).await.map_err(failed)?;
+                done(&account, order, removed, sessions)
             }
-        };
-        let sessions = if ends { self.end_sessions(who).await? } else { 0 };
-        if order == AccountOrder::Reset {
-            self.vault.tell(who, Change::Cleared).await;
         }
-        done(&account, order, changed, sessions)
     }
 
-    /// As typed, or else the one account that it can mean.
     async fn account_named(&self, text: &str) -> Result<Account, Answer> {
         let none = || no(Refusal::NotFound, format!("no account {text}"));
         let address: Address = text.parse().map_err(|_| none())?;
-        if let Some(account) = self.people.account(&address).await.map_err(unavailable)? {
-            return Ok(account);
-        }
-        let mut alike = self.people.accounts_like(&address).await.map_err(unavailable)?;
-        alike.pop().filter(|_| alike.is_empty()).ok_or_else(none)
+        let account = self.people.account(&address).await.map_err(unavailable)?;
+        account.ok_or_else(none)
     }
 
-    async fn set_locked(&self, account: &Account, locked: bool) -> Result<bool, Answer> {
-        let set = |account: &mut Account| {
-            let changed = account.locked != locked;
-            account.locked = locked;
-            changed
-        };
-        let generation = Some(account.generation);
-        let changed = self.vault.change_account(&account.address, generation, set).await;
-        Ok(changed.map_err(failed)?.is_some())
-    }
-
-    async fn clear(&self, account: &Account) -> Result<bool, Answer> {
-        let clear = |account: &mut Account| {
-            account.password.clear();
-            account.second = None;
-            account.passkeys.clear();
-            true
-        };
-        let generation = Some(account.generation);
-        let changed = self.vault.change_account(&account.address, generation, clear).await;
-        Ok(changed.map_err(failed)?.is_some())
-    }
-
-    async fn end_sessions(&self, address: &Address) -> Result<u64, Answer> {
-        let ended = self.people.remove_sessions(Some(address), None, None).await;
-        Ok(u64::try_from(ended.map_err(unavailable)?).unwrap_or(u64::MAX))
-    }
-
-    /// Nobody may open them any more, nor the copies of what was written: their keys go with the next sweep.
-    async fn end_grants(&self, account: &Account) -> Result<(), Answer> {
-        let who = &account.address;
-        for kind in [GrantKind::Received, GrantKind::Sent] {
-            let mut after = None;
-            loop {
-                let grants = match kind {
-                    GrantKind::Received => self.people.grants(Some(who), after, GRANTS).await,
-                    GrantKind::Sent => self.people.sent(who, after, GRANTS).await,
+    /// A change that ends sessions, unless there is nothing to change.
+    async fn change(&self, account: &Account, order: AccountOrder) -> Result<Answer, Answer> {
+        let sessions = self.sessions(account).await?;
+        let changed = match order {
+            AccountOrder::Reset => {
+                let clear = |account: &mut Account| {
+                    account.password.clear();
+                    account.second = None;
+                    account.passkeys.clear();
+                    account.devices.clear();
+                    true
                 };
-                let grants = grants.map_err(unavailable)?;
-                let Some(last) = grants.last() else { break };
-                after = Some(last.id);
-                let own = grants.iter().filter(|grant| account.holds(grant));
-                let ids: Vec<_> = own.map(|grant| grant.id).collect();
-                self.vault.withdraw(&ids).await.map_err(failed)?;
+                self.identity.change_credentials(account, None, &Event::Cleared, clear).await
             }
-        }
-        Ok(())
+            AccountOrder::Lock
+            | AccountOrder::Unlock
+            | AccountOrder::Show
+            | AccountOrder::Remove => {
+                let locked = order == AccountOrder::Lock;
+                self.identity.set_locked(account, locked).await
+            }
+        };
+        let changed = changed.map_err(failed)?.is_some();
+        let ended = if changed && order != AccountOrder::Unlock { sessions } else { 0 };
+        done(account, order, changed, ended)
+    }
+
+    async fn sessions(&self, account: &Account) -> Result<u64, Answer> {
+        let sessions = self.people.sessions(&account.address).await.map_err(unavailable)?;
+        Ok(u64::try_from(sessions.len()).unwrap_or(u64::MAX))
     }
 
     async fn account_life(&self, account: &Account) -> Result<AccountLife, Answer> {
-        let sessions = self.people.sessions(&account.address, SESSIONS).await;
+        let sessions = self.people.sessions(&account.address).await;
         let mut sessions = sessions.map_err(unavailable)?;
         sessions.sort_by_key(|session| session.created);
         let (mut waiting, mut opened, mut after) = (0_u64, 0_u64, None);
@@ -174,13 +146,11 @@ fn done(
     ok(&AccountDone { address: account.address.clone(), changed, sessions })
 }
 
-fn failed(error: VaultError) -> Answer {
+fn failed(error: IdentityError) -> Answer {
     match error {
-        VaultError::Store(error) => unavailable(error),
-        VaultError::Seal(_)
-        | VaultError::Ring(_)
-        | VaultError::Gone
-        | VaultError::Template(_)
-        | VaultError::Refused(_) => no(Refusal::TryAgain, error.to_string()),
+        IdentityError::Store(error) => unavailable(error),
+        IdentityError::Vault(_) | IdentityError::Busy | IdentityError::Work(_) => {
+            no(Refusal::TryAgain, error.to_string())
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    identity::Identity,
     mail::{Address, Domain, QueueId},
     oidc::Provider,
     probe::watch::Board,
@@ -69,6 +70,8 @@ pub struct Control {
     pub vault: Vault,
     /// Grants.
     pub people: Arc<dyn PeopleStore>,
+    /// Accounts.
+    pub identity: Identity,
     /// Policies.
     pub policies: Arc<dyn PolicyReport>,
     /// Warnings of the watch.

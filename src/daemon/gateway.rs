@@ -48,6 +48,8 @@ const WORKERS: usize = 200;
 const LEASE: SignedDuration = SignedDuration::from_hours(6);
 /// How long running deliveries and sessions may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How often sessions and budgets that are over are forgotten.
+const IDENTITY_SWEEP: Duration = Duration::from_secs(600);
 /// How often the vault ends what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
 /// Over how long the first look at all partners is spread.
@@ -182,6 +184,11 @@ impl Gateway {
                 Err(error) => Ended::Failed(error.to_string()),
             }
         });
+        let (identity, stop) = (parts.identity.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            identity.sweep_every(IDENTITY_SWEEP, stop).await;
+            Ended::Asked
+        });
         let (sweeper, stop) = (Sweeper::new(parts.vault.clone(), SWEEP), self.stop.clone());
         self.tasks.spawn(async move {
             sweeper.run(stop).await;
@@ -249,6 +256,7 @@ impl Gateway {
             relay,
             clock: Arc::clone(&parts.vault.clock),
             vault: parts.vault.clone(),
+            identity: parts.identity.clone(),
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
             watch: self.watch.clone(),

@@ -6,6 +6,7 @@ use crate::{
     config::{self, Config},
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
+    identity::{Identity, IdentitySettings},
     intake::Door,
     language::{CatalogueFile, ENGLISH, Languages},
     mail::notice::{Letterhead, Templates},
@@ -40,6 +41,7 @@ const SIGN_IN_PATIENCE: Duration = Duration::from_secs(10);
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
     pub(super) vault: Vault,
+    pub(super) identity: Identity,
     pub(super) notes: Arc<dyn NoteStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
@@ -129,7 +131,33 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     );
     let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
     let vault = Vault::new(queue, bodies, people, ring, clock, notices).signing(dkim);
-    let portal = PortalSettings {
+    let portal = portal_settings(config, languages, pages, &providers)?;
+    let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
+    let identity = Identity::new(identity_settings(config), vault.clone(), Arc::clone(&notes));
+    let portal = Portal::new(portal, vault.clone(), identity.clone(), door.clone());
+    let portal = portal.map_err(|e| settled(&e))?;
+    Ok(Parts {
+        vault,
+        identity,
+        notes,
+        policies,
+        resolver,
+        web,
+        anchors,
+        smtp_tls,
+        door,
+        portal,
+        providers,
+    })
+}
+
+fn portal_settings(
+    config: &Config,
+    languages: Arc<Languages>,
+    overrides: BTreeMap<String, String>,
+    providers: &[Arc<Provider>],
+) -> Result<PortalSettings, StartError> {
+    Ok(PortalSettings {
         organization: config.organization.name.clone(),
         support: config.organization.support.clone(),
         url: config.portal.url.clone(),
@@ -138,12 +166,20 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         refuse_files: config.portal.refuse_files.clone(),
         brand: brand(&config.organization)?,
         languages,
-        overrides: pages,
-        providers: providers.clone(),
-    };
-    let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
-    let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal, providers })
+        terms_url: config.portal.terms_url.clone(),
+        privacy_url: config.portal.privacy_url.clone(),
+        overrides,
+        providers: providers.to_vec(),
+    })
+}
+
+fn identity_settings(config: &Config) -> IdentitySettings {
+    IdentitySettings {
+        organization: config.organization.name.clone(),
+        url: config.portal.url.clone(),
+        second_factor: config.portal.second_factor,
+        code_sign_in: config.portal.code_sign_in,
+    }
 }
 
 /// Where readers may sign in elsewhere (`portal.oidc`); nobody is asked before somebody wants to.

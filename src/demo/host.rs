@@ -60,10 +60,10 @@ impl Mail {
         matches!(self.recipients.as_slice(), [only] if only.to_string() == address)
     }
 
-    /// The code in it, if it is a code mail: six digits alone on a line.
+    /// The code in it, if it is a code mail: eight digits alone on a line.
     pub(super) fn code(&self) -> Option<String> {
         let text = self.text().ok()?;
-        let is_code = |line: &&str| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit());
+        let is_code = |line: &&str| line.len() == 8 && line.bytes().all(|b| b.is_ascii_digit());
         text.lines().map(str::trim).find(is_code).map(str::to_owned)
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn walk(stage: &Stage, letter: &Letter, token: &str) -> Told {
     let verify = register(&mut reader, token).await?;
     let mails = stage.stranger.mails(NOTICES + 1, "the code mail").await?;
     let code = mails.iter().skip(NOTICES).find_map(|mail| mail.code());
-    let code = code.ok_or_else(|| Failure::new("the code mail has no code of six digits"))?;
+    let code = code.ok_or_else(|| Failure::new("the code mail has no code of eight digits"))?;
     claim(verify == "/verify", format_args!("the code {code} came by mail to the box"))?;
     let page = reader.post("/verify", &[("code", &code)]).await?;
     let message = page.location()?.to_owned();

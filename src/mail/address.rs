@@ -171,6 +171,15 @@ impl Address {
     pub fn needs_smtputf8(&self) -> bool {
         !self.local.is_ascii()
     }
+    /// The mailbox as accounts are kept by: without the case of its letters, for no mail system in
+    /// use tells local parts apart by it.
+    pub fn mailbox(&self) -> String {
+        self.to_string().to_lowercase()
+    }
+    /// True if both name one mailbox, in whatever case.
+    pub fn same_mailbox(&self, other: &Self) -> bool {
+        self.domain == other.domain && self.local.to_lowercase() == other.local.to_lowercase()
+    }
     /// Checks the lengths of the form that goes over the wire.
     fn build(local: String, domain: Domain) -> Result<Self, AddressError> {
         let address = Self { local, domain };

@@ -74,8 +74,10 @@ pub struct CodeMail<'a> {
     pub recipient: &'a Address,
     /// The code of the reader's language, if it is known.
     pub language: Option<&'a str>,
-    /// Six digits.
+    /// Eight digits, or sixteen letters where the mailbox's budget of wrong codes is spent.
     pub code: &'a str,
+    /// Of a long code: the page that it is typed at, with the code filled in.
+    pub link: Option<&'a str>,
     /// Minutes it is valid.
     pub minutes: u32,
     /// Date.
@@ -222,8 +224,15 @@ impl Templates {
             };
             self.waiting(&head, &waiting)?;
         }
-        let code =
-            CodeMail { recipient: &recipient, language: None, code: "123456", minutes: 15, at, id };
+        let code = CodeMail {
+            recipient: &recipient,
+            language: None,
+            code: "12345678",
+            link: None,
+            minutes: 15,
+            at,
+            id,
+        };
         self.code(&head, &code)?;
         let what = &say!("A passkey was removed: it no longer lets in.");
         let change = ChangeMail { recipient: &recipient, language: None, what, at, id };
@@ -287,6 +296,7 @@ impl Templates {
                     support => one_line(&head.support, MAX_NAME),
                     recipient => c.recipient.to_string(),
                     code => c.code,
+                    link => c.link.unwrap_or_default(),
                     minutes => c.minutes,
                 },
             )?;
@@ -454,7 +464,8 @@ mod tests {
         let code = CodeMail {
             recipient: &"jane@partner.example".parse().unwrap(),
             language: None,
-            code: "314159",
+            code: "31415926",
+            link: None,
             minutes: 15,
             at: "2026-11-22T01:02:03Z".parse().unwrap(),
             id: QueueId::from_bytes([0x12; 16]),
@@ -535,7 +546,8 @@ mod tests {
                 id,
             };
             let waiting = templates.waiting(&head, &waiting).unwrap();
-            let code = CodeMail { recipient, language, code: "314159", minutes: 15, at, id };
+            let code =
+                CodeMail { recipient, language, code: "31415926", link: None, minutes: 15, at, id };
             let code = templates.code(&head, &code).unwrap();
             let what = &say!("A passkey was added: it lets in without the password.");
             let change = ChangeMail { recipient, language, what, at, id };
@@ -640,14 +652,16 @@ mod tests {
         check_lines(&message);
         let (text, html) = bodies(&message);
         assert!(
-            text.contains("\n314159") && html.contains("\n314159") && text.contains("15 minutes")
+            text.contains("\n31415926")
+                && html.contains("\n31415926")
+                && text.contains("15 minutes")
         );
         let whole = String::from_utf8(message).unwrap();
         assert!(!whole.contains("/m/") && !whole.contains("http"));
         let digits: Vec<&str> =
             whole.split(|c: char| !c.is_ascii_digit()).filter(|run| run.len() >= 6).collect();
-        assert_eq!(digits, ["314159", "314159"], "no other number could be taken for it");
-        assert!(!Fields::parse(whole.as_bytes()).first("Subject").unwrap().contains("314159"));
+        assert_eq!(digits, ["31415926", "31415926"], "no other number could be taken for it");
+        assert!(!Fields::parse(whole.as_bytes()).first("Subject").unwrap().contains("31415926"));
     }
 
     #[test]
@@ -702,7 +716,7 @@ mod tests {
             ("notice.html", "hello", "{{ link }}", "no link"),
             ("code.txt", "hello", "{{ code }}", "no code"),
             ("code.html", "{{ code }} <a href='/m/x'>", "/m/", "a link beside the code"),
-            ("code.txt", "{{ code }} {{ link }}", "line 1", "the link is not known there"),
+            ("code.txt", "{{ code }} {{ token }}", "line 1", "the link is not known there"),
             ("notice.htm", "", "notice.html", "a wrong file name"),
         ] {
             let error = one(name, text).expect_err(why).to_string();

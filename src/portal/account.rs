@@ -1,18 +1,16 @@
 //! The reader's own account: names, password, second factor, and where it is signed in.
 use super::{
     Desk, Fault, codes,
-    form::{AccountForm, Errors, Form, Secret, fault_of_name},
+    form::{AccountForm, Errors, Form, Secret, fault_of_name, judge},
     pages::retry_after,
-    passkey, password,
+    passkey, second,
     session::{self, Visitor},
     show,
-    throttle::keys_of,
 };
 use crate::{
+    identity::{MOST_PASSKEYS, SecondFactorRule, limits::Wait},
     language::{Text, say},
-    seal::TokenHash,
     store::{Account, Session},
-    vault::Change,
 };
 use axum::{
     Extension,
@@ -24,10 +22,6 @@ use data_encoding::HEXLOWER;
 use minijinja::{Value, context};
 use serde::Deserialize;
 use std::sync::Arc;
-use zeroize::Zeroizing;
-
-/// Sessions listed at most.
-const LISTED: usize = 100;
 
 type Answer = Result<Response, Fault>;
 
@@ -38,6 +32,8 @@ pub(super) struct Done {
     done: String,
     /// `passkey`: the page that makes one.
     add: String,
+    /// `passkey`: the page where one shows that it is the owner.
+    prove: String,
 }
 impl Done {
     fn words(&self) -> Text {
@@ -51,6 +47,10 @@ impl Done {
                 say!("The passkey is added. It lets you in without your password.")
             }
             "passkey-off" => say!("The passkey is removed."),
+            "proved" => say!("Thank you. For the next 15 minutes you can change how you sign in."),
+            "reset" => {
+                say!("Your new password is set. Check below what else lets into your account.")
+            }
             "second-off" => say!("Sign-in no longer asks for a code from your app."),
             _ => Text::default(),
         }
@@ -78,24 +78,24 @@ impl Desk {
         let own = account.language.as_deref().unwrap_or_default();
         let language = profile.map_or(own, |form| &form.language);
         let languages = self.pages.languages();
+        let browser = visitor.browser();
         let values = context! {
             tab => "account", errors => errors.to_value(), done => Value::from(done),
             address => account.address.to_string(), has_password => !account.password.is_empty(),
             first_name => first, last_name => last, language => language, languages => languages,
             second => account.second_factor().is_some(),
             recovery => account.second_factor().map_or(0, |factor| factor.recovery.len()),
-            enrolment => self.enrolment(account)?,
+            enrolment => second::shown(self.identity.enrolment(&browser)?)?,
+            proved => self.identity.proved(&browser), must_enrol => self.identity.must_enrol(&browser),
+            offers_second => self.identity.settings().second_factor != SecondFactorRule::Off,
             sessions => self.sessions_of(visitor, account).await?,
             created => show::day(account.created), passkeys => passkey::listed(account),
-            more_passkeys => account.passkeys.len() < passkey::MOST,
+            more_passkeys => account.passkeys.len() < MOST_PASSKEYS,
         };
         self.pages.answer(status, "account.html", say!("Your account"), visitor, values)
     }
     async fn sessions_of(&self, visitor: &Visitor, account: &Account) -> Result<Value, Fault> {
-        let now = self.now();
-        let mut sessions = self.vault.people.sessions(&account.address, LISTED).await?;
-        sessions.retain(|session| session::runs(session, now));
-        sessions.sort_by_key(|session| std::cmp::Reverse(session.created));
+        let sessions = self.identity.sessions_of(account).await?;
         let own = visitor.session.as_ref().map(|session| session.id);
         let line = |session: &Session| {
             context! {
@@ -135,34 +135,8 @@ impl Desk {
             account.language = known.then(|| form.language.clone());
             true
         };
-        self.vault.change_account(&account.address, Some(account.generation), set).await?;
+        self.identity.update(account, set).await?;
         Ok(Redirect::to("/account?done=profile").into_response())
-    }
-    /// Whether the current password was typed; if not, the page that says so. A session left open
-    /// must not be enough to take an account over.
-    pub(super) async fn proved(
-        &self,
-        visitor: &Visitor,
-        account: &Account,
-        form: &AccountForm,
-        (field, typed): (&'static str, Secret),
-    ) -> Result<Option<Response>, Fault> {
-        let own = format!("account {}", account.address.to_string().to_lowercase());
-        let (keys, now) = (keys_of(&own, visitor.client), self.now());
-        if let Some(wait) = self.sign_ins.wait(&keys, now) {
-            let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
-            let page =
-                self.account_page(status, visitor, Some(form), Text::default(), &errors).await?;
-            return Ok(Some(retry_after(page, wait.as_secs())));
-        }
-        self.sign_ins.count(&keys, now);
-        let hash = Some(account.password.clone());
-        if self.passwords.matches(typed.into_inner(), hash).await? {
-            self.sign_ins.forgive(&own, &keys);
-            return Ok(None);
-        }
-        let errors = Errors::of(field, say!("This is not your current password."));
-        self.wrong(visitor, form, &errors).await.map(Some)
     }
     async fn set_password(
         &self,
@@ -173,62 +147,59 @@ impl Desk {
         let mut errors = Errors::default();
         let missing = form.current_password.expose().is_empty();
         errors.add_if("current_password", missing.then(|| say!("Type your current password.")));
-        password::judge(&mut errors, &form.password, &form.password_confirm, &account.address);
+        judge(&mut errors, &form.password, &form.password_confirm, &account.address);
         if !errors.none() {
             return self.wrong(visitor, &form, &errors).await;
         }
         let current = ("current_password", std::mem::take(&mut form.current_password));
-        if let Some(page) = self.proved(visitor, account, &form, current).await? {
+        if let Some(page) = self.prove_password(visitor, &form, current).await? {
             return Ok(page);
         }
-        let keep = visitor.session.as_ref().map(|session| session.id);
         let password = form.password.into_inner();
-        if self.renew_password(account, password, keep.as_ref(), Change::Password).await?.is_none()
-        {
+        if !self.identity.change_password(&visitor.browser(), password).await? {
             return self.ended("/login");
         }
         Ok(Redirect::to("/account?done=password").into_response())
     }
-    /// Sets a new password; all sessions but `keep` end, and the mailbox is told. `None` if the account
-    /// was locked or removed while the password was being hashed.
-    pub(super) async fn renew_password(
-        &self,
-        account: &Account,
-        password: Zeroizing<String>,
-        keep: Option<&TokenHash>,
-        told: Change,
-    ) -> Result<Option<Account>, Fault> {
-        let hash = self.passwords.hash(password).await?;
-        let set = |account: &mut Account| {
-            account.password.clone_from(&hash);
-            !account.locked
-        };
-        let changed = self.vault.change_account(&account.address, Some(account.generation), set);
-        let Some(account) = changed.await? else { return Ok(None) };
-        self.vault.people.remove_sessions(Some(&account.address), keep, None).await?;
-        self.vault.tell(&account.address, told).await;
-        Ok(Some(account))
-    }
-    /// The password first: then a passkey may be made for a while.
-    async fn begin_passkey(
+    /// Whether the present password was typed; if not, the page that says so.
+    async fn prove_password(
         &self,
         visitor: &Visitor,
-        account: &Account,
-        mut form: AccountForm,
-    ) -> Answer {
-        let current = ("passkey_password", std::mem::take(&mut form.passkey_password));
-        if let Some(page) = self.proved(visitor, account, &form, current).await? {
-            return Ok(page);
+        form: &AccountForm,
+        (field, typed): (&'static str, Secret),
+    ) -> Result<Option<Response>, Fault> {
+        let proved = self.identity.prove_password(&visitor.browser(), typed.into_inner()).await?;
+        match proved {
+            Ok(true) => Ok(None),
+            Ok(false) => {
+                let errors = Errors::of(field, say!("This is not your current password."));
+                self.wrong(visitor, form, &errors).await.map(Some)
+            }
+            Err(Wait(wait)) => {
+                let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
+                let page = self.account_page(status, visitor, Some(form), Text::default(), &errors);
+                Ok(Some(retry_after(page.await?, wait.as_secs())))
+            }
         }
-        if let Some(session) = &visitor.session {
-            let proved = Some(self.now());
-            self.vault.people.put_session(&Session { proved, ..session.clone() }).await?;
+    }
+    /// The owner shows to be present: by the password, or by a passkey.
+    async fn prove(&self, visitor: &Visitor, mut form: AccountForm) -> Answer {
+        let there = || Redirect::to("/account?done=proved#second").into_response();
+        if !form.credential.is_empty() {
+            let proved = self.identity.prove_passkey(&visitor.browser(), &form.assertion()).await?;
+            if proved {
+                return Ok(there());
+            }
+            let text = say!("This passkey is not one of your account. Please take another way.");
+            let (status, errors) = (StatusCode::UNPROCESSABLE_ENTITY, Errors::of("", text));
+            return self.proof_page(status, visitor, &errors);
         }
-        Ok(Redirect::to("/account?add=passkey").into_response())
+        let current = ("proof_password", std::mem::take(&mut form.proof_password));
+        Ok(self.prove_password(visitor, &form, current).await?.unwrap_or_else(there))
     }
     /// Signs one device out; what the form points at must be of this account.
     async fn sign_out(&self, visitor: &Visitor, account: &Account, named: &str) -> Answer {
-        let sessions = self.vault.people.sessions(&account.address, LISTED).await?;
+        let sessions = self.identity.sessions_of(account).await?;
         let Some(session) = sessions.iter().find(|session| handle(session) == named) else {
             return Ok(Redirect::to("/account?done=sign-out").into_response());
         };
@@ -238,21 +209,50 @@ impl Desk {
         }
         Ok(Redirect::to("/account?done=sign-out").into_response())
     }
-    async fn second(&self, visitor: &Visitor, account: &Account, mut form: AccountForm) -> Answer {
-        if form.verb() == "second-confirm" {
-            let done = self.confirm_second(visitor, account, &form.code).await?;
-            let text = say!("This is not the code. Type the one that your app shows now.");
-            return match done {
-                Some(page) => Ok(page),
-                None => self.wrong(visitor, &form, &Errors::of("code", text)).await,
-            };
+    /// A change of factors. It takes an owner who has shown to be present.
+    async fn factor(&self, visitor: &Visitor, form: &AccountForm) -> Answer {
+        let browser = visitor.browser();
+        if !self.identity.proved(&browser) {
+            let text = say!("Confirm first that it is you, then choose again.");
+            return self.wrong(visitor, form, &Errors::of("proof_password", text)).await;
         }
-        let current = ("second_password", std::mem::take(&mut form.second_password));
-        match self.proved(visitor, account, &form, current).await? {
-            Some(page) => Ok(page),
-            None if form.verb() == "second-off" => self.end_second(account).await,
-            None => self.begin_second(account).await,
+        let to = match form.verb() {
+            "second-begin" => {
+                self.identity.begin_second(&browser).await?;
+                "/account#second"
+            }
+            "second-off" => {
+                self.identity.end_second(&browser).await?;
+                "/account?done=second-off"
+            }
+            "passkey-begin" => "/account?add=passkey",
+            "passkey-off" => {
+                self.identity.remove_passkey(&browser, &form.passkey).await?;
+                "/account?done=passkey-off"
+            }
+            _ => {
+                let text = say!("This is not the code. Type the one that your app shows now.");
+                let errors = Errors::of("code", text);
+                return match self.confirm_second(visitor, &form.code).await? {
+                    Some(page) => Ok(page),
+                    None => self.wrong(visitor, form, &errors).await,
+                };
+            }
+        };
+        Ok(Redirect::to(to).into_response())
+    }
+    /// Deletes the account at its owner's wish.
+    async fn delete(&self, visitor: &Visitor, account: &Account, form: &AccountForm) -> Answer {
+        if !self.identity.proved(&visitor.browser()) {
+            let text = say!("Confirm first that it is you, then choose again.");
+            return self.wrong(visitor, form, &Errors::of("proof_password", text)).await;
         }
+        if form.sure.is_empty() {
+            let text = say!("Tick the box if you want to delete your account.");
+            return self.wrong(visitor, form, &Errors::of("sure", text)).await;
+        }
+        self.identity.delete(account).await?;
+        self.ended("/login?done=deleted")
     }
 }
 
@@ -265,6 +265,9 @@ pub(super) async fn form(
     let errors = Errors::default();
     if done.add == "passkey" {
         return desk.new_passkey_page(StatusCode::OK, &visitor, "", &errors);
+    }
+    if done.prove == "passkey" {
+        return desk.proof_page(StatusCode::OK, &visitor, &errors);
     }
     desk.account_page(StatusCode::OK, &visitor, None, done.words(), &errors).await
 }
@@ -281,15 +284,15 @@ pub(super) async fn change(
         "password" => desk.set_password(&visitor, account, form).await,
         "sign-out" => desk.sign_out(&visitor, account, &form.session).await,
         "sign-out-everywhere" => {
-            desk.vault.people.remove_sessions(Some(&account.address), None, None).await?;
+            desk.identity.sign_out_everywhere(&visitor.browser()).await?;
             desk.ended("/login")
         }
-        "second-begin" | "second-confirm" | "second-off" => {
-            desk.second(&visitor, account, form).await
+        "prove" => desk.prove(&visitor, form).await,
+        "second-begin" | "second-confirm" | "second-off" | "passkey-begin" | "passkey-off" => {
+            desk.factor(&visitor, &form).await
         }
-        "passkey-begin" => desk.begin_passkey(&visitor, account, form).await,
-        "passkey-add" => desk.add_passkey(&visitor, account, &form.attestation).await,
-        "passkey-off" => desk.remove_passkey(account, &form.passkey).await,
+        "passkey-add" => desk.add_passkey(&visitor, &form.attestation).await,
+        "delete" => desk.delete(&visitor, account, &form).await,
         _ => Err(Fault::Status(StatusCode::UNPROCESSABLE_ENTITY)),
     }
 }

@@ -2,6 +2,7 @@
 //! reader types, not one that a mail leads to.
 use super::{Desk, Fault, codes, form::Errors, pages::retry_after, session::Visitor};
 use crate::{
+    identity::limits::{Kind, Standing, Wait},
     language::{Text, say},
     mail::Address,
     seal::TokenHash,
@@ -58,14 +59,15 @@ pub(super) async fn check(
             wrong(say!("This is no code of ours: each has twelve letters, as in bcdf-ghjk-mnpr."));
         return answer(status, &typed, Verdict::Nothing, &errors);
     };
-    let keys: Vec<String> = visitor.client.map(super::throttle::client_key).into_iter().collect();
-    let now = desk.now();
-    if let Some(wait) = desk.checks.wait(&keys, now) {
-        let errors = codes::please_wait(wait);
-        let page = answer(StatusCode::TOO_MANY_REQUESTS, &typed, Verdict::Nothing, &errors)?;
-        return Ok(retry_after(page, wait.as_secs()));
-    }
-    desk.checks.count(&keys, now);
+    let begun = desk.identity.limits().begin(Kind::Check, None, Standing::Stranger, visitor.client);
+    let attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(Wait(wait)) => {
+            let errors = codes::please_wait(wait);
+            let page = answer(StatusCode::TOO_MANY_REQUESTS, &typed, Verdict::Nothing, &errors)?;
+            return Ok(retry_after(page, wait.as_secs()));
+        }
+    };
     // Two of one code, by a chance of one in 2^48: then it says nothing for sure.
     let found = desk.vault.people.grants_by_hash(start, 2).await?;
     let [Grant { recipient, sealed, .. }] = found.as_slice() else {
@@ -75,7 +77,7 @@ pub(super) async fn check(
         ));
         return answer(status, &typed, Verdict::Nothing, &errors);
     };
-    desk.checks.forgive("", &keys);
+    attempt.succeed();
     let ours = Verdict::Ours { date: Text::Moment(*sealed), to: masked(recipient) };
     answer(StatusCode::OK, &typed, ours, &Errors::default())
 }

@@ -1,6 +1,8 @@
 //! What ends a request early. Only the status reaches the visitor (as a plain page); detail goes to
 //! the log.
-use crate::{mail::notice::TemplateError, store::StoreError, vault::VaultError};
+use crate::{
+    identity::IdentityError, mail::notice::TemplateError, store::StoreError, vault::VaultError,
+};
 use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -27,6 +29,17 @@ pub(super) enum Fault {
     /// Work on another thread did not come back.
     #[error("{0}")]
     Work(&'static str),
+}
+
+impl From<IdentityError> for Fault {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Store(error) => Self::Store(error),
+            IdentityError::Vault(error) => Self::Vault(error),
+            IdentityError::Busy => Self::Status(StatusCode::SERVICE_UNAVAILABLE),
+            IdentityError::Work(what) => Self::Work(what),
+        }
+    }
 }
 
 impl Fault {

@@ -1,6 +1,10 @@
 //! What forms send, and what is wrong with it.
 use super::Fault;
-use crate::language::{Text, say};
+use crate::{
+    identity::{Assertion, Attestation, password},
+    language::{Text, say},
+    mail::Address,
+};
 use axum::{
     extract::{FromRequest, Request},
     response::IntoResponse,
@@ -70,26 +74,6 @@ pub(super) struct SignIn {
     #[serde(flatten)]
     pub(super) passkey: Assertion,
 }
-/// What a device says to sign in with a passkey, each in base64url.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Assertion {
-    pub(super) credential: String,
-    pub(super) client_data: String,
-    pub(super) authenticator_data: String,
-    pub(super) signature: String,
-    pub(super) user_handle: String,
-}
-/// What a device says of a new passkey, each in base64url but the COSE algorithm's number.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Attestation {
-    pub(super) client_data: String,
-    pub(super) authenticator_data: String,
-    pub(super) public_key: String,
-    pub(super) algorithm: String,
-    pub(super) name: String,
-}
 /// `POST /reset`
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -98,6 +82,8 @@ pub(super) struct Reset {
     pub(super) code: Option<String>,
     pub(super) password: Secret,
     pub(super) password_confirm: Secret,
+    /// Filled: passkeys stay.
+    pub(super) keep_passkeys: String,
 }
 /// `POST /account`
 #[derive(Debug, Default, Deserialize)]
@@ -110,15 +96,30 @@ pub(super) struct AccountForm {
     pub(super) current_password: Secret,
     pub(super) password: Secret,
     pub(super) password_confirm: Secret,
-    pub(super) second_password: Secret,
+    /// The present password, to show that it is the owner.
+    pub(super) proof_password: Secret,
     pub(super) code: String,
     pub(super) session: String,
-    pub(super) passkey_password: Secret,
     pub(super) passkey: String,
+    /// Filled: the owner means it.
+    pub(super) sure: String,
+    pub(super) credential: String,
+    pub(super) signature: String,
+    pub(super) user_handle: String,
     #[serde(flatten)]
     pub(super) attestation: Attestation,
 }
 impl AccountForm {
+    /// What a device said to show that it is the owner's.
+    pub(super) fn assertion(&self) -> Assertion {
+        Assertion {
+            credential: self.credential.clone(),
+            client_data: self.attestation.client_data.clone(),
+            authenticator_data: self.attestation.authenticator_data.clone(),
+            signature: self.signature.clone(),
+            user_handle: self.user_handle.clone(),
+        }
+    }
     /// What is to be done. A form that does not say it means what it brings.
     pub(super) fn verb(&self) -> &str {
         match self.action.as_str() {
@@ -154,10 +155,6 @@ impl Errors {
             self.add(field, text);
         }
     }
-    /// The words of the first.
-    pub(super) fn first(&self) -> Text {
-        self.0.first().map(|(_, text)| text.clone()).unwrap_or_default()
-    }
     pub(super) const fn none(&self) -> bool {
         self.0.is_empty()
     }
@@ -183,5 +180,16 @@ pub(super) fn fault_of_name(name: &str, missing: Text) -> Option<Text> {
         Some(say!("Use letters only, please: there is a character in it that can’t be shown."))
     } else {
         None
+    }
+}
+
+/// Judges a new password that was typed twice.
+pub(super) fn judge(errors: &mut Errors, password: &Secret, again: &Secret, address: &Address) {
+    let weak = password::fault_of(password.expose(), address);
+    let strong = weak.is_none();
+    errors.add_if("password", weak);
+    if strong && password.expose() != again.expose() {
+        errors
+            .add("password_confirm", say!("The two passwords are not the same. Type both again."));
     }
 }

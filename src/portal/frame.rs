@@ -9,9 +9,10 @@ use super::{
     Desk, Fault, markup,
     pages::html as html_answer,
     picture::{MAX_FILE, Size},
-    session::{Visitor, runs},
+    session::Visitor,
 };
 use crate::{
+    identity,
     language::say,
     mail::{
         GrantId,
@@ -94,7 +95,9 @@ impl Desk {
         let now = self.now();
         let Some(ticket) = ticket.filter(|ticket| ticket.until > now) else { return Ok(None) };
         let session = self.vault.people.session(&ticket.session).await?;
-        let Some(session) = session.filter(|session| runs(session, now)) else { return Ok(None) };
+        let Some(session) = session.filter(|session| identity::runs(session, now)) else {
+            return Ok(None);
+        };
         let Some(account) = self.account_of(&session).await? else { return Ok(None) };
         match self.vault.access(ticket.grant, &account).await? {
             AccessAnswer::Granted(access) => Ok(Some(access)),

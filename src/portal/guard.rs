@@ -66,6 +66,10 @@ pub(super) async fn guard(
         }
         return turned_away(request.method());
     }
+    let enrolling = ["/account", "/logout"].contains(&request.uri().path());
+    if access == Access::SignedIn && !enrolling && desk.identity.must_enrol(&visitor.browser()) {
+        return Redirect::to("/account").into_response();
+    }
     request.extensions_mut().insert(visitor.clone());
     let mut response = next.run(request).await;
     response.extensions_mut().insert(visitor);

@@ -7,11 +7,7 @@
 //! for a whole one. So does the end of the session or of its account, before the next message.
 
 use super::{
-    Desk, Fault,
-    download::download,
-    read::PAGE,
-    search::of_one_message,
-    session::{SEEN, Visitor, runs},
+    Desk, Fault, download::download, read::PAGE, search::of_one_message, session::Visitor,
 };
 use crate::{
     language::{Language, Text, say},
@@ -87,15 +83,9 @@ impl Export {
     /// Looks again who it is for: the session may have ended since, and the account may be locked,
     /// gone or another's. While it runs the session is in use.
     async fn look_again(&mut self) -> Result<(), Fault> {
-        let (people, now) = (&self.desk.vault.people, self.desk.now());
-        let session = people.session(&self.session).await?.filter(|session| runs(session, now));
-        let session = session.ok_or(OVER)?;
-        let account = self.desk.account_of(&session).await?;
-        self.account =
-            account.filter(|own| own.generation == self.account.generation).ok_or(OVER)?;
-        if now.duration_since(session.seen) >= SEEN {
-            people.touch_session(&session.id, now).await?;
-        }
+        let account = self.desk.identity.still_in(&self.session).await?;
+        let same = |own: &Account| own.generation == self.account.generation;
+        self.account = account.filter(same).ok_or(OVER)?;
         Ok(())
     }
 

@@ -19,7 +19,6 @@ mod mbox;
 mod oidc;
 mod pages;
 mod passkey;
-mod password;
 mod picture;
 mod read;
 mod reset;
@@ -31,13 +30,13 @@ mod show;
 mod sign_in;
 #[cfg(test)]
 mod tests;
-mod throttle;
 mod tongue;
 mod why;
 mod workers;
 mod write;
 
 use crate::{
+    identity::Identity,
     intake::Door,
     language::Languages,
     mail::{Domain, notice::TemplateError},
@@ -50,6 +49,7 @@ pub use brand::{Brand, Colour, Logo};
 use fault::Fault;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
+use zeroize::Zeroizing;
 
 /// What the portal shows and how it is reached.
 #[derive(Debug, Clone)]
@@ -69,6 +69,10 @@ pub struct PortalSettings {
     pub refuse_files: Vec<String>,
     /// `organization.logo`, `accent` and `accent_dark`
     pub brand: Brand,
+    /// `portal.terms_url`, or empty.
+    pub terms_url: String,
+    /// `portal.privacy_url`, or empty.
+    pub privacy_url: String,
     /// `portal.language` and `portal.languages`
     pub languages: Arc<Languages>,
     /// Templates that stand in for built-in ones: file name → text. [`Portal::template_names`]
@@ -92,21 +96,10 @@ struct Desk {
     /// Where letters go in.
     door: Door,
     pages: pages::Pages,
-    passwords: password::Passwords,
-    /// Wrong passwords, by account and by client address.
-    sign_ins: throttle::Throttle,
-    /// Codes mailed, by mailbox and by client address: each is worth ten guesses.
-    codes: throttle::Throttle,
-    /// Notices asked after that nobody knows, by client address.
-    checks: throttle::Throttle,
-    /// What passkeys are asked to sign.
-    challenges: passkey::Challenges,
+    /// Sign-in, sessions, credentials.
+    identity: Identity,
     /// Sign-ins that are under way elsewhere.
     trips: oidc::Trips,
-    /// Mails on their way that no answer waits for.
-    mailing: Arc<tokio::sync::Semaphore>,
-    /// One code is checked at a time, so that parallel guesses can't share a try.
-    verifying: tokio::sync::Mutex<()>,
     /// Letters sent, by account.
     quota: write::Quota,
     /// Files uploaded ahead of their letter.
@@ -127,25 +120,24 @@ const UPLOADS: usize = 16;
 impl Portal {
     /// Checks the templates by rendering each of them with sample values, so that a bad override is
     /// found at start.
-    pub fn new(settings: PortalSettings, vault: Vault, door: Door) -> Result<Self, TemplateError> {
+    pub fn new(
+        settings: PortalSettings,
+        vault: Vault,
+        identity: Identity,
+        door: Door,
+    ) -> Result<Self, TemplateError> {
         let pages = pages::Pages::new(&settings)?;
         let desk = Desk {
             settings,
             vault,
             door,
             pages,
-            passwords: password::Passwords::default(),
-            sign_ins: throttle::Throttle::default(),
-            codes: throttle::Throttle::default(),
-            checks: throttle::Throttle::default(),
-            challenges: passkey::Challenges::default(),
+            identity,
             trips: oidc::Trips::default(),
-            mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
-            verifying: tokio::sync::Mutex::new(()),
             quota: write::Quota::default(),
             stage: write::Stage::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
-            tickets: TicketKey::from_random(session::secret()),
+            tickets: TicketKey::from_random(Zeroizing::new(rand::random())),
             studio: picture::Studio::default(),
             workers: workers::Workers::default(),
         };

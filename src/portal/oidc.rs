@@ -3,19 +3,17 @@
 //! Who comes back has shown that a mailbox is theirs, as by a mailed code: it opens the account of
 //! that mailbox (whose second factor is asked for all the same), or makes one where a message waits.
 use super::{
-    Desk, Fault, codes,
+    Desk, Fault,
     form::{Form, fault_of_name},
-    pages::retry_after,
     session::Visitor,
-    sign_in::live,
-    throttle::client_key,
 };
 use crate::{
+    identity::{SignIn, Way},
     language::{Text, say},
     mail::GrantId,
     oidc::{OidcError, Person, Provider, Trip},
     seal::LinkToken,
-    store::Account,
+    store::SignedBy,
 };
 use aws_lc_rs::hmac;
 use axum::{
@@ -43,8 +41,6 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 const MAX_USED: usize = 10_000;
 /// Longest code that a provider may send back.
 const MAX_CODE: usize = 4096;
-/// Grants looked at for one that waits.
-const LOOKED_AT: usize = 100;
 
 type Answer = Result<Response, Fault>;
 
@@ -222,14 +218,6 @@ pub(super) async fn back(
     Query(brought): Query<Brought>,
 ) -> Answer {
     let (now, providers) = (desk.now(), &desk.settings.providers);
-    // Counted whatever comes of it: what anybody can send without an account costs the sender alone.
-    let keys: Vec<_> = visitor.client.map(client_key).into_iter().collect();
-    if let Some(wait) = desk.sign_ins.wait(&keys, now) {
-        let text = codes::please_wait(wait).first();
-        let page = desk.trouble(&visitor, StatusCode::TOO_MANY_REQUESTS, text)?;
-        return Ok(retry_after(page, wait.as_secs()));
-    }
-    desk.sign_ins.count(&keys, now);
     let cookie = cookie_in(&headers, desk.trip_cookie_name());
     let trip = match cookie.as_deref().filter(|_| method == Method::GET) {
         Some(cookie) => desk.trips.found(cookie, &brought.state, providers, &desk.way_back(), now),
@@ -309,11 +297,6 @@ impl Desk {
         link: Option<&str>,
     ) -> Answer {
         let person = provider.person(code, trip, self.now()).await;
-        // That a provider is down is nobody's guess.
-        if !matches!(person, Err(OidcError::Refused(_))) {
-            let keys: Vec<_> = visitor.client.map(client_key).into_iter().collect();
-            self.sign_ins.forgive("", &keys);
-        }
         let person = match person {
             Ok(person) => person,
             Err(error) => return self.not_there(visitor, provider, &error),
@@ -330,14 +313,20 @@ impl Desk {
         person: Person,
         wants: Option<GrantId>,
     ) -> Answer {
-        // The address letter by letter: only its host knows whether another case is the same mailbox.
-        let mut account = self.vault.people.account(&person.address).await?;
-        if account.is_none() {
-            account = self.newcomer(&person).await?;
-        }
-        match account.filter(|account| !account.locked) {
-            Some(account) => self.enter(visitor, account, wants).await,
-            None => {
+        let names = (
+            name_of(&person.first_name).unwrap_or_else(|| person.address.local().to_owned()),
+            name_of(&person.last_name).unwrap_or_default(),
+        );
+        let account = self.identity.account_of_person(&person.address, names).await?;
+        let way = Way::new(SignedBy::Oidc, wants);
+        let entered = match account {
+            Some(account) => self.identity.first_shown(&visitor.browser(), account, way).await?,
+            None => SignIn::Wrong,
+        };
+        match entered {
+            SignIn::In(begun) => self.let_in(&begun),
+            SignIn::Second(begun) => self.begun(&begun, "/login"),
+            SignIn::Wrong | SignIn::Wait(_) => {
                 let text = say!(
                     "Nothing waits here for {address}. If a notice was sent to another address of \
                      yours, sign in with that one.",
@@ -346,30 +335,6 @@ impl Desk {
                 self.trouble(visitor, StatusCode::UNPROCESSABLE_ENTITY, text)
             }
         }
-    }
-    /// A new account, if a message waits for that mailbox. It has no password; "Forgot your
-    /// password?" gives it one.
-    async fn newcomer(&self, person: &Person) -> Result<Option<Account>, Fault> {
-        let (people, now) = (&self.vault.people, self.now());
-        let since = people.vacated(&person.address).await?;
-        let grants = people.grants(Some(&person.address), None, LOOKED_AT).await?;
-        let held = |sealed: Timestamp| since.is_none_or(|since| sealed > since);
-        if !grants.iter().any(|grant| live(grant, now) && held(grant.sealed)) {
-            return Ok(None);
-        }
-        let account = Account {
-            first_name: name_of(&person.first_name)
-                .unwrap_or_else(|| person.address.local().to_owned()),
-            last_name: name_of(&person.last_name).unwrap_or_default(),
-            since,
-            ..Account::new(person.address.clone(), rand::random(), now)
-        };
-        if people.change_account(None, &account).await? {
-            tracing::info!(domain = %account.address.domain(), "portal: an account was registered");
-            return Ok(Some(account));
-        }
-        // Another browser was faster; that account stands.
-        Ok(people.account(&person.address).await?)
     }
 }
 

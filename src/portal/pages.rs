@@ -61,6 +61,8 @@ pub(super) struct Pages {
     style: String,
     /// Whether the house has a logo of its own.
     logo: bool,
+    terms_url: String,
+    privacy_url: String,
     /// Names of `portal.oidc`.
     providers: Vec<String>,
 }
@@ -96,6 +98,8 @@ impl Pages {
             support: settings.support.clone(),
             style: chosen(STYLE, include_str!("assets/style.css")) + &settings.brand.style(),
             logo: settings.brand.logo.is_some(),
+            terms_url: settings.terms_url.clone(),
+            privacy_url: settings.privacy_url.clone(),
             providers: vec!["sample".to_owned()],
         };
         pages.try_all()?;
@@ -127,6 +131,8 @@ impl Pages {
             organization => &self.organization,
             support => &self.support,
             logo => self.logo,
+            terms_url => &self.terms_url,
+            privacy_url => &self.privacy_url,
             title => Value::from(title),
             me => me.unwrap_or_default(),
             tongues => if choice { self.languages() } else { Value::from(Vec::<Value>::new()) },
@@ -281,8 +287,8 @@ const SAMPLE_FIELDS: [&str; 8] = [
     "first_name",
     "language",
     "accept_terms",
-    "second_password",
-    "passkey_password",
+    "proof_password",
+    "sure",
     "code",
 ];
 
@@ -296,8 +302,10 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
     let mut all = Vec::new();
     for errors in [Errors::default().to_value(), errors.to_value()] {
         for token in ["", "token"] {
-            let values =
-                context! { errors => &errors, token => token, email => "ann@clinic.example" };
+            let values = context! {
+                errors => &errors, token => token, email => "ann@clinic.example",
+                by_code => token.is_empty(),
+            };
             all.push(("login.html", "Sign in", values));
         }
         let names = context! { first_name => "Ann", last_name => "Ode", accept_terms => true };
@@ -315,12 +323,7 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         let values = context! { errors => &errors, email => "ann@clinic.example" };
         all.push(("reset.html", "Forgotten password", values.clone()));
         all.push(("second.html", "One more step", values));
-        let values = context! {
-            errors => &errors, party => "portal.example", challenge => "AA", user => "AA",
-            address => "ann@clinic.example", known => "AA AB", name => "my phone",
-        };
-        all.push(("passkey.html", "Passkey", values.clone()));
-        all.push(("new-passkey.html", "A new passkey", values));
+        all.extend(sample_passkeys(&errors));
         all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
         for date in ["", "22 November 2026"] {
             let values = context! {
@@ -348,6 +351,18 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
     all.extend(super::write::samples());
     all
 }
+fn sample_passkeys(errors: &Value) -> [(&'static str, &'static str, Value); 3] {
+    let values = context! {
+        errors => errors, party => "portal.example", challenge => "AA", user => "AA",
+        address => "ann@clinic.example", known => "AA AB", name => "my phone", proof => false,
+    };
+    let proof = context! { proof => true, ..values.clone() };
+    [
+        ("passkey.html", "Passkey", proof),
+        ("passkey.html", "Passkey", values.clone()),
+        ("new-passkey.html", "A new passkey", values),
+    ]
+}
 fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
     let errors = errors.clone();
     let session = |own: bool| {
@@ -374,7 +389,8 @@ fn sample_accounts(errors: &Value) -> impl Iterator<Item = Value> {
             sessions => &sessions, created => "22 November 2026",
             has_password => second || secret.is_empty(),
             passkeys => if second { passkeys.clone() } else { none.clone() },
-            more_passkeys => !second,
+            more_passkeys => !second, proved => !second, must_enrol => second,
+            offers_second => !second,
         }
     })
 }
@@ -434,6 +450,8 @@ mod tests {
             refuse_files: Vec::new(),
             brand: super::super::Brand::default(),
             languages: languages(),
+            terms_url: String::new(),
+            privacy_url: String::new(),
         }
     }
     fn languages() -> Arc<Languages> {

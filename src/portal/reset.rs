@@ -1,22 +1,19 @@
-//! A forgotten password: a mailed code, then a new one. All other sessions end, and the mailbox is
-//! told.
+//! A forgotten password: a mailed code, then a new one.
 use super::{
-    Desk, Fault,
-    codes::{self, Asked, Redeemed},
-    form::{Errors, Form, Reset},
+    Desk, Fault, codes,
+    form::{Errors, Form, Reset, judge},
     pages::retry_after,
-    password,
     session::Visitor,
 };
 use crate::{
+    identity::{Asked, ResetForm, SignIn},
     language::say,
     mail::Address,
-    store::{Account, Code, Purpose},
-    vault::Change,
+    store::{Code, Purpose},
 };
 use axum::{
     Extension,
-    extract::State,
+    extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
@@ -46,8 +43,7 @@ impl Desk {
         &self,
         status: StatusCode,
         visitor: &Visitor,
-        code: &Code,
-        typed: &str,
+        (code, typed): (&Code, &str),
         errors: &Errors,
     ) -> Answer {
         let values = context! {
@@ -56,8 +52,8 @@ impl Desk {
         };
         self.pages.answer(status, "new-password.html", say!("A new password"), visitor, values)
     }
-    /// The first step: who?
-    async fn ask_reset(self: &Arc<Self>, visitor: &Visitor, email: &str) -> Answer {
+    /// The first step: which address?
+    async fn ask_reset(&self, visitor: &Visitor, email: &str) -> Answer {
         let email: String = email.trim().chars().take(320).collect();
         let again = |status, errors: &Errors| self.reset_page(status, visitor, &email, errors);
         let Ok(address) = email.parse::<Address>() else {
@@ -68,51 +64,43 @@ impl Desk {
             };
             return again(StatusCode::UNPROCESSABLE_ENTITY, &Errors::of("email", text));
         };
-        match self.ask_code(visitor, address, Purpose::Reset, None).await? {
-            Asked::Sent(answer) => Ok(answer),
+        let (browser, way) = (visitor.browser(), (None, &visitor.language));
+        match self.identity.ask_code(&browser, address, Purpose::Reset, way).await? {
+            Asked::Sent(begun) => self.begun(&begun, "/reset"),
             Asked::Wait(wait) => {
                 let page = again(StatusCode::TOO_MANY_REQUESTS, &codes::many_codes(wait))?;
                 Ok(retry_after(page, wait.as_secs()))
             }
+            Asked::Gone | Asked::Registered => Ok(Redirect::to("/reset").into_response()),
         }
     }
     /// The second step: the code, and the new password twice.
     async fn redeem_reset(&self, visitor: &Visitor, form: Reset, awaited: &Code) -> Answer {
         let typed = form.code.clone().unwrap_or_default();
         let errors = faults_of(&form, &awaited.account.address);
+        let (wrong, later) = (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::TOO_MANY_REQUESTS);
         if !errors.none() {
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            return self.new_password_page(status, visitor, awaited, &typed, &errors);
+            return self.new_password_page(wrong, visitor, (awaited, &typed), &errors);
         }
-        match self.redeem(visitor, &typed, &[Purpose::Reset]).await? {
-            Redeemed::Right(right) => {
-                let (_, code) = *right;
-                match self.owner_of(&code).await? {
-                    Some(account) => self.renew(visitor, &code, account, form).await,
-                    None => self.not_this(visitor, &code, &codes::not_the_code()),
-                }
-            }
-            Redeemed::Wrong(code, errors) => self.not_this(visitor, &code, &errors),
-            Redeemed::Wait(code, wait) => {
-                let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
-                let page = self.new_password_page(status, visitor, &code, "", &errors)?;
+        let kept = !form.keep_passkeys.is_empty();
+        let form =
+            ResetForm { code: typed, password: form.password.into_inner(), keep_passkeys: kept };
+        match self.identity.reset(&visitor.browser(), form).await? {
+            // What else lets in is listed there.
+            Ok(SignIn::In(begun)) if kept => self.begun(&begun, "/account?done=reset"),
+            Ok(SignIn::In(begun)) => self.let_in(&begun),
+            Ok(SignIn::Second(begun)) => self.begun(&begun, "/login"),
+            Ok(SignIn::Wrong) => self.ended("/login"),
+            Ok(SignIn::Wait(wait)) => {
+                let errors = codes::please_wait(wait);
+                let page = self.new_password_page(later, visitor, (awaited, ""), &errors)?;
                 Ok(retry_after(page, wait.as_secs()))
             }
-            Redeemed::None => Ok(Redirect::to("/reset").into_response()),
+            Err(state) => {
+                let errors = codes::not_this(state);
+                self.new_password_page(wrong, visitor, (awaited, ""), &errors)
+            }
         }
-    }
-    fn not_this(&self, visitor: &Visitor, code: &Code, errors: &Errors) -> Answer {
-        self.new_password_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, code, "", errors)
-    }
-    async fn renew(&self, visitor: &Visitor, code: &Code, account: Account, form: Reset) -> Answer {
-        let password = form.password.into_inner();
-        let changed = self.renew_password(&account, password, None, Change::Reset).await?;
-        let Some(account) = changed else { return self.ended("/login") };
-        for typed in [&code.account.address, &account.address] {
-            self.sign_ins.forgive(&format!("account {}", typed.to_string().to_lowercase()), &[]);
-        }
-        tracing::info!(domain = %account.address.domain(), "portal: a password was reset");
-        self.enter(visitor, account, None).await
     }
 }
 
@@ -120,7 +108,7 @@ fn faults_of(form: &Reset, address: &Address) -> Errors {
     let mut errors = Errors::default();
     let missing = form.code.as_deref().unwrap_or_default().trim().is_empty();
     errors.add_if("code", missing.then(|| say!("Type the code from the mail.")));
-    password::judge(&mut errors, &form.password, &form.password_confirm, address);
+    judge(&mut errors, &form.password, &form.password_confirm, address);
     errors
 }
 
@@ -128,10 +116,14 @@ fn faults_of(form: &Reset, address: &Address) -> Errors {
 pub(super) async fn form(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
+    Query(filled): Query<Reset>,
 ) -> Answer {
     match awaited(&visitor) {
         Some(code) => {
-            desk.new_password_page(StatusCode::OK, &visitor, code, "", &Errors::default())
+            let filled = filled.code.unwrap_or_default();
+            let filled: String =
+                filled.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+            desk.new_password_page(StatusCode::OK, &visitor, (code, &filled), &Errors::default())
         }
         None => {
             let own = visitor.name().unwrap_or_default();

@@ -46,7 +46,7 @@ impl LinkToken {
 }
 
 impl TokenHash {
-    /// Hash of a mailed code, salted with what it belongs to (a six-digit code alone could be
+    /// Hash of a mailed code, salted with what it belongs to (a code of eight digits alone could be
     /// guessed from its hash).
     pub fn of_code(code: &str, salt: &[u8]) -> Self {
         // Each part behind its length: no salt and code can be another salt and code run together.

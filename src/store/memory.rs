@@ -5,13 +5,12 @@ use crate::{
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind,
-        GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
-        StoreError, Totals,
+        Account, AccountChange, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant,
+        GrantKind, GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind,
+        NoteStore, Order, Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState,
+        Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         notes,
-        people::without_case,
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
@@ -41,8 +40,8 @@ struct Book {
     leases: HashMap<u64, Lease>,
     last_token: u64,
     grants: HashMap<GrantId, Grant>,
-    accounts: BTreeMap<Address, Account>,
-    vacated: HashMap<Address, Timestamp>,
+    accounts: BTreeMap<String, Account>,
+    vacated: HashMap<String, Timestamp>,
     sessions: HashMap<TokenHash, Session>,
     notes: BTreeMap<(NoteKind, String), Vec<u8>>,
     health: Health,
@@ -91,6 +90,11 @@ impl MemoryStore {
     /// The sealed bytes of a message as they are kept, to look for what must not be there.
     pub fn sealed_bytes(&self, id: QueueId) -> Option<Bytes> {
         self.book().bodies.get(&id).cloned()
+    }
+    /// Lays a grant down, as a settle would.
+    #[cfg(test)]
+    pub(crate) fn put_grant(&self, grant: Grant) {
+        self.book().grants.insert(grant.id, grant);
     }
     /// Damages the kept bytes of a message but for the first so many in a hundred.
     #[cfg(test)]
@@ -250,6 +254,45 @@ impl Book {
             }
         }
         settle.spawn.iter().try_for_each(|message| self.acceptable(message))
+    }
+    fn change_account(&mut self, change: AccountChange) -> Result<bool, StoreError> {
+        let AccountChange { old, new, session, ends, mail } = change;
+        let mailbox = new.address.mailbox();
+        if self.accounts.get(&mailbox) != old.as_ref() {
+            return Ok(false);
+        }
+        if !mail.is_empty() {
+            self.takes_mail()?;
+        }
+        if old.is_some_and(|old| old.epoch != new.epoch) {
+            let stale = |s: &Session| {
+                is_of(s, &new.address) && !s.account.as_ref().is_some_and(|named| new.is(named))
+            };
+            self.sessions.retain(|_, session| !stale(session));
+        }
+        self.accounts.insert(mailbox, new);
+        if let Some(id) = ends {
+            self.sessions.remove(&id);
+        }
+        if let Some(session) = session {
+            self.put_session(session);
+        }
+        mail.into_iter().try_for_each(|message| self.accept(message))?;
+        Ok(true)
+    }
+    fn put_session(&mut self, session: Session) {
+        if let Some(named) = session.account.clone()
+            && !self.sessions.contains_key(&session.id)
+        {
+            let own = self.sessions.values().filter(|other| is_of(other, &named.address));
+            let mut own: Vec<_> = own.map(|other| (other.created, other.id)).collect();
+            own.sort_unstable();
+            let surplus = (own.len() + 1).saturating_sub(Account::SESSIONS);
+            for (_, id) in own.iter().take(surplus) {
+                self.sessions.remove(id);
+            }
+        }
+        self.sessions.insert(session.id, session);
     }
     fn order(&mut self, order: Order, now: Timestamp) -> Result<Ordered, StoreError> {
         let entry = self.messages.get(&order.id).ok_or(StoreError::NotFound)?;
@@ -577,7 +620,7 @@ impl PeopleStore for MemoryStore {
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
         let wanted = |g: &Grant| {
-            g.kind == GrantKind::Received && recipient.is_none_or(|r| g.recipient == *r)
+            g.kind == GrantKind::Received && recipient.is_none_or(|r| g.recipient.same_mailbox(r))
         };
         Ok(self.book().newest(wanted, after, max))
     }
@@ -587,7 +630,7 @@ impl PeopleStore for MemoryStore {
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.recipient == *author;
+        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.recipient.same_mailbox(author);
         Ok(self.book().newest(wanted, after, max))
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
@@ -597,44 +640,28 @@ impl PeopleStore for MemoryStore {
         Ok(())
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
-        Ok(self.book().accounts.get(address).cloned())
-    }
-    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
-        let (book, folded) = (self.book(), without_case(address));
-        let alike = book.accounts.values().filter(|a| without_case(&a.address) == folded);
-        Ok(alike.take(Account::LIKE).cloned().collect())
+        Ok(self.book().accounts.get(&address.mailbox()).cloned())
     }
     async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
         let book = self.book();
         Ok(book.accounts.values().find(|account| account.generation == generation).cloned())
     }
-    async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
-        self.book().accounts.insert(account.address.clone(), account.clone());
-        Ok(())
-    }
-    async fn change_account(
-        &self,
-        old: Option<&Account>,
-        new: &Account,
-    ) -> Result<bool, StoreError> {
-        let mut book = self.book();
-        let same = book.accounts.get(&new.address) == old;
-        if same {
-            book.accounts.insert(new.address.clone(), new.clone());
-        }
-        Ok(same)
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
+        let changed = self.book().change_account(change)?;
+        self.arrivals.notify_one();
+        Ok(changed)
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let mut book = self.book();
-        book.sessions.retain(|_, s| !s.is_of(address));
-        let removed = book.accounts.remove(address).is_some();
+        let removed = book.accounts.remove(&address.mailbox()).is_some();
         if removed {
-            book.vacated.insert(address.clone(), at);
+            book.sessions.retain(|_, s| !is_of(s, address));
+            book.vacated.insert(address.mailbox(), at);
         }
         Ok(removed)
     }
     async fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.book().vacated.get(address).copied())
+        Ok(self.book().vacated.get(&address.mailbox()).copied())
     }
     async fn accounts(
         &self,
@@ -642,20 +669,28 @@ impl PeopleStore for MemoryStore {
         max: usize,
     ) -> Result<Vec<Account>, StoreError> {
         let book = self.book();
-        let rest = book.accounts.iter().filter(|(a, _)| after.is_none_or(|after| *a > after));
+        let after = after.map(Address::mailbox);
+        let rest = book.accounts.iter().filter(|(a, _)| after.as_ref().is_none_or(|b| *a > b));
         Ok(rest.map(|(_, account)| account.clone()).take(max).collect())
     }
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         Ok(self.book().sessions.get(id).cloned())
     }
-    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError> {
+    async fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
         let book = self.book();
-        let own = |s: &&Session| s.account.as_ref().is_some_and(|(address, _)| address == account);
-        Ok(book.sessions.values().filter(own).take(max).cloned().collect())
+        Ok(book.sessions.values().filter(|s| is_of(s, account)).cloned().collect())
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
-        self.book().sessions.insert(session.id, session.clone());
+        self.book().put_session(session.clone());
         Ok(())
+    }
+    async fn change_session(&self, old: &Session, new: &Session) -> Result<bool, StoreError> {
+        let mut book = self.book();
+        let same = book.sessions.get(&old.id) == Some(old);
+        if same {
+            book.put_session(new.clone());
+        }
+        Ok(same)
     }
     async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError> {
         if let Some(session) = self.book().sessions.get_mut(id) {
@@ -667,17 +702,20 @@ impl PeopleStore for MemoryStore {
         self.book().sessions.remove(id);
         Ok(())
     }
-    async fn remove_sessions(
+    async fn expire_sessions(
         &self,
-        account: Option<&Address>,
-        keep: Option<&TokenHash>,
-        before: Option<Timestamp>,
-    ) -> Result<usize, StoreError> {
-        let mut book = self.book();
-        let count = book.sessions.len();
-        book.sessions.retain(|id, s| !s.ends_with(account, before) || keep == Some(id));
-        Ok(count - book.sessions.len())
+        before: Timestamp,
+        _after: Option<TokenHash>,
+        _max: usize,
+    ) -> Result<Option<TokenHash>, StoreError> {
+        self.book().sessions.retain(|_, session| session.seen >= before);
+        Ok(None)
     }
+}
+
+/// True if a session is signed in at that account.
+fn is_of(session: &Session, account: &Address) -> bool {
+    session.account.as_ref().is_some_and(|named| named.address.same_mailbox(account))
 }
 
 #[async_trait]

@@ -14,8 +14,8 @@ pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
-    Account, Code, Grant, GrantKind, GrantState, Passkey, PeopleStore, Purpose, SecondFactor,
-    Session,
+    Account, AccountChange, Code, Device, Grant, GrantKind, GrantState, Passkey, PeopleStore,
+    Purpose, SecondFactor, Session, SignedBy, SignedIn,
 };
 pub use queue::{
     Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage,

@@ -17,6 +17,8 @@ pub enum NoteKind {
     TlsReport,
     /// What was last seen of a partner's transport.
     Watch,
+    /// Budgets of wrong codes, by mailbox.
+    WrongCodes,
 }
 
 /// Notes by kind and key.

@@ -3,7 +3,7 @@
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::{TokenHash, WrappedKey},
-    store::StoreError,
+    store::{NewMessage, StoreError},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -56,18 +56,32 @@ pub enum GrantState {
     /// The sender's side took it back.
     Withdrawn,
 }
-/// A recipient's account. Written only once the mailbox has proved itself by a code.
+/// A recipient's account. Written only once the mailbox has proved itself.
 ///
-/// `Ann@x` and `ann@x` are two mailboxes with an account each (RFC 5321 §2.4: only the host that
-/// has the mailbox knows whether case counts there): what was sealed for one is never shown to the
-/// other.
+/// One mailbox has one account, however the case of its letters is typed: no mail system in use
+/// tells `Ann@x` and `ann@x` apart, though RFC 5321 §2.4 would let it. Mail keeps the spelling that
+/// it was sent with.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The mailbox.
     pub address: Address,
-    /// Random number of this identity: an address that is removed and registered again is somebody
-    /// new.
+    /// Random number of this identity: an address that is removed and registered again is another
+    /// one.
     pub generation: [u8; 16],
+    /// Counts changes of credentials. A session of an older epoch has ended, whatever was in flight
+    /// when the epoch began.
+    #[serde(default)]
+    pub epoch: u64,
+    /// When that epoch began. A code that was asked for before does not sign in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_since: Option<Timestamp>,
+    /// When its credentials were last established by a mailed code alone: at registration, and at
+    /// each reset. They prove no more than the mailbox did at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rooted: Option<Timestamp>,
+    /// Browsers that have signed in, the latest last; at most [`Account::DEVICES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// First name.
     pub first_name: String,
     /// Last name.
@@ -91,6 +105,15 @@ pub struct Account {
     /// Passkeys (`WebAuthn`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passkeys: Vec<Passkey>,
+}
+/// A browser that has signed in at an account: it has a budget of wrong tries of its own, so that
+/// strangers who try passwords do not lock it out (OWASP, device cookies).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Hash of its cookie.
+    pub id: TokenHash,
+    /// When it last signed in.
+    pub used: Timestamp,
 }
 /// A passkey: a public key whose other half never leaves the reader's device.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,13 +155,13 @@ pub struct SecondFactor {
 pub struct Session {
     /// Hash of the cookie.
     pub id: TokenHash,
-    /// Who is signed in, if anybody: address and generation.
-    pub account: Option<(Address, [u8; 16])>,
-    /// Registration or reset that waits for its code in this browser.
+    /// The account that is signed in.
+    pub account: Option<SignedIn>,
+    /// Registration, sign-in or reset that waits for its code in this browser.
     pub pending: Option<Code>,
-    /// Who has shown the first factor, and must show the second before being signed in.
+    /// The account whose first factor was shown, and whose second must follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub half: Option<(Address, [u8; 16])>,
+    pub half: Option<SignedIn>,
     /// The grant whose link led here; shown after sign-in.
     pub wants: Option<GrantId>,
     /// When the password was last typed, for what asks for it anew.
@@ -154,6 +177,33 @@ pub struct Session {
     pub created: Timestamp,
     /// Last used (written at most once a minute).
     pub seen: Timestamp,
+}
+/// An account as a session names it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedIn {
+    /// The mailbox.
+    pub address: Address,
+    /// See [`Account::generation`].
+    pub generation: [u8; 16],
+    /// See [`Account::epoch`].
+    pub epoch: u64,
+    /// How it was proved.
+    pub by: SignedBy,
+}
+/// How a session was signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignedBy {
+    /// By a mailed code alone: it proves the mailbox, and the line to it.
+    Code,
+    /// By the password.
+    Password,
+    /// By a first factor and an authenticator app or a recovery code.
+    SecondFactor,
+    /// By a passkey.
+    Passkey,
+    /// At a provider of identities (`portal.oidc`).
+    Oidc,
 }
 /// A mailed code that is awaited.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,13 +234,19 @@ pub enum Purpose {
     SignIn,
 }
 impl Account {
-    /// Accounts named at most by [`PeopleStore::accounts_like`].
-    pub const LIKE: usize = 2;
+    /// Browsers remembered.
+    pub const DEVICES: usize = 16;
+    /// Sessions that it has at a time; a further one ends the oldest.
+    pub const SESSIONS: usize = 20;
     /// A new identity of a mailbox: no names, and no way in yet.
     pub const fn new(address: Address, generation: [u8; 16], created: Timestamp) -> Self {
         Self {
             address,
             generation,
+            epoch: 0,
+            epoch_since: None,
+            rooted: None,
+            devices: Vec::new(),
             first_name: String::new(),
             last_name: String::new(),
             password: String::new(),
@@ -205,16 +261,33 @@ impl Account {
     /// True if a grant is for this identity: for its mailbox, and not from a time when the mailbox
     /// was somebody else's.
     pub fn holds(&self, grant: &Grant) -> bool {
-        grant.recipient == self.address && self.since.is_none_or(|since| grant.sealed > since)
+        grant.recipient.same_mailbox(&self.address)
+            && self.since.is_none_or(|since| grant.sealed > since)
+    }
+    /// As a session names it.
+    pub fn signed_in(&self, by: SignedBy) -> SignedIn {
+        let (address, generation, epoch) = (self.address.clone(), self.generation, self.epoch);
+        SignedIn { address, generation, epoch, by }
+    }
+    /// True if a session that names it so is still its own: the same identity, no change of
+    /// credentials since, not locked.
+    pub fn is(&self, named: &SignedIn) -> bool {
+        self.generation == named.generation && self.epoch == named.epoch && !self.locked
     }
     /// The second factor, if it is in use.
     pub fn second_factor(&self) -> Option<&SecondFactor> {
         self.second.as_ref().filter(|second| second.on)
     }
 }
-/// An address without the case of its letters.
-pub(super) fn without_case(address: &Address) -> String {
-    address.to_string().to_lowercase()
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Device(..)")
+    }
+}
+impl std::fmt::Debug for SignedIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SignedIn({}, {:?})", self.address, self.by)
+    }
 }
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -272,15 +345,30 @@ impl Session {
             seen: now,
         }
     }
-    /// True if it is of that mailbox: signed in or on the way there, or waiting for a code that
-    /// would make or change its account.
-    pub fn is_of(&self, address: &Address) -> bool {
-        let in_or_half = self.account.iter().chain(&self.half).any(|(a, _)| a == address);
-        in_or_half || self.pending.as_ref().is_some_and(|code| code.account.address == *address)
+    /// The mailbox that it is signed in at, or on the way to, or whose code it awaits.
+    pub fn mailbox(&self) -> Option<&Address> {
+        let named = self.account.as_ref().or(self.half.as_ref()).map(|named| &named.address);
+        named.or_else(|| self.pending.as_ref().map(|code| &code.account.address))
     }
-    /// True if [`PeopleStore::remove_sessions`] with these arguments ends it, `keep` apart.
-    pub fn ends_with(&self, account: Option<&Address>, before: Option<Timestamp>) -> bool {
-        account.map_or_else(|| before.is_some_and(|t| self.seen < t), |a| self.is_of(a))
+}
+/// A change of an account with all that follows from it: one commit, of which no half is ever seen.
+#[derive(Debug)]
+pub struct AccountChange {
+    /// The account as it was read; `None`: there is none yet.
+    pub old: Option<Account>,
+    /// As it is from now on; of the same mailbox.
+    pub new: Account,
+    /// The session of the browser that asks for the change, as it goes on.
+    pub session: Option<Session>,
+    /// The session that it takes the place of.
+    pub ends: Option<TokenHash>,
+    /// Mail that tells the owner.
+    pub mail: Vec<NewMessage>,
+}
+impl AccountChange {
+    /// A change that brings nothing else.
+    pub const fn new(old: Option<Account>, new: Account) -> Self {
+        Self { old, new, session: None, ends: None, mail: Vec::new() }
     }
 }
 /// People and their grants. Grants come into being in `QueueStore::settle`, an author's own copy in
@@ -311,23 +399,14 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
-    /// Up to [`Account::LIKE`] accounts whose address reads the same when the case of its letters
-    /// is left aside: for people who type theirs.
-    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError>;
     /// The account of that identity.
     async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError>;
-    /// Creates or replaces an account.
-    async fn put_account(&self, account: &Account) -> Result<(), StoreError>;
-    /// Creates an account where there is none (`old` is `None`), or replaces it if it still is what
-    /// it was. False, and nothing is changed, if it is not: two changes at a time never undo each
-    /// other.
-    async fn change_account(
-        &self,
-        old: Option<&Account>,
-        new: &Account,
-    ) -> Result<bool, StoreError>;
+    /// Writes an account together with all that follows from it, in one commit. False, and nothing
+    /// is written, if the account is not any more what `old` says: two changes at a time never undo
+    /// each other. Where the epoch changes, all sessions of older epochs end in the same commit.
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError>;
     /// Removes an account and its sessions; false if there was none. A mailbox belongs to a person
-    /// and not to a string: what was sealed for it so far is for nobody who registers it anew, and
+    /// and not to a string: what was sealed for it so far is not for its next holder, and
     /// [`PeopleStore::vacated`] says so from then on.
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError>;
     /// When the last account of that address was removed.
@@ -340,21 +419,25 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Account>, StoreError>;
     /// A session.
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError>;
-    /// Up to `max` sessions that are signed in at that account, in no order.
-    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError>;
-    /// Creates or replaces a session. Who is signed in never changes.
+    /// All sessions that are signed in at that account, in no order: at most
+    /// [`Account::SESSIONS`].
+    async fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError>;
+    /// Creates a session that is signed in nowhere, or replaces one whose `account` stays as it was.
+    /// [`PeopleStore::change_account`] signs in.
     async fn put_session(&self, session: &Session) -> Result<(), StoreError>;
-    /// Notes that a session was used. One that has ended meanwhile stays ended: a request that runs
-    /// beside a sign-out must not bring it back.
+    /// Replaces a session if it is still there and still what it was; false if not. A request that
+    /// runs beside a sign-out must not bring a session back, and two never spend one try.
+    async fn change_session(&self, old: &Session, new: &Session) -> Result<bool, StoreError>;
+    /// Notes that a session was used. One that has ended meanwhile stays ended.
     async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError>;
     /// Ends a session.
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError>;
-    /// Ends all sessions of an account but `keep`; and, with no account given, those unseen since
-    /// `before`.
-    async fn remove_sessions(
+    /// Ends sessions unseen since `before`: looks at up to `max` after that one, and says which was
+    /// the last if there are more.
+    async fn expire_sessions(
         &self,
-        account: Option<&Address>,
-        keep: Option<&TokenHash>,
-        before: Option<Timestamp>,
-    ) -> Result<usize, StoreError>;
+        before: Timestamp,
+        after: Option<TokenHash>,
+        max: usize,
+    ) -> Result<Option<TokenHash>, StoreError>;
 }

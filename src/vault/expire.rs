@@ -10,17 +10,14 @@ use jiff::SignedDuration;
 
 /// How long the record of a message that came to its end is kept for `trace`.
 pub const HISTORY: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// Sessions that nobody has used for so long are removed. The portal ends them long before that, and
-/// what they held (a registration that never was completed) should not outlive them much.
-const SESSION_REST: SignedDuration = SignedDuration::from_hours(24);
 /// Messages in one question to the store.
 const BATCH: usize = 100;
 /// Messages that come to their end at the same time.
 const AT_ONCE: usize = 50;
 
 impl Vault {
-    /// One round of ending: expired grants, destroyed keys, freed bodies, purged records and
-    /// sessions. Returns how many bodies were freed. One message's trouble does not keep others
+    /// One round of ending: expired grants, destroyed keys, freed bodies, purged
+    /// records. Returns how many bodies were freed. One message's trouble does not keep others
     /// from ending; the first trouble is the answer.
     pub async fn sweep(&self) -> Result<usize, VaultError> {
         let now = self.clock.now();
@@ -28,9 +25,6 @@ impl Vault {
         // Before 1970 nothing was stored: a clock that cannot look back purges nothing.
         if let Ok(before) = now.checked_sub(HISTORY) {
             while self.queue.purge(before, BATCH).await? >= BATCH {}
-        }
-        if let Ok(before) = now.checked_sub(SESSION_REST) {
-            self.people.remove_sessions(None, None, Some(before)).await?;
         }
         Ok(ended?)
     }

@@ -22,7 +22,7 @@ pub use deposit::{Deposit, Finished};
 pub use dkim::{DkimError, DkimKey};
 pub use expire::HISTORY;
 pub use open::{Access, AccessAnswer, Content};
-pub use people::{CODE_MINUTES, Change};
+pub use people::CODE_MINUTES;
 pub use stage::{Staged, Staging};
 
 use crate::{
@@ -136,7 +136,7 @@ impl Vault {
     }
 
     /// An id for a message that comes into being now.
-    fn new_id(&self) -> QueueId {
+    pub(crate) fn new_id(&self) -> QueueId {
         self.clock.new_id()
     }
 

@@ -12,13 +12,13 @@ use crate::{
         RuleVerdict, SourceFile, StartTls, Why, decide,
     },
     seal::{
-        Class, LinkToken, MessageFacts, TokenHash,
+        Class, LinkToken, MessageFacts,
         header::Needs,
         stream::{CHUNK, HEADER_MAX},
     },
     store::{
-        Account, Ask, BodyWriter, Grant, GrantState, NewMessage, Outcome, RecipientState, Room,
-        Session, Settle,
+        Account, AccountChange, Ask, BodyWriter, Grant, GrantState, NewMessage, Outcome,
+        RecipientState, Room, Settle,
         body::{Aside, BodyReader},
         memory::MemoryStore,
         queue::NewBody,
@@ -564,7 +564,7 @@ async fn a_notice_is_in_the_language_of_the_account_if_there_is_one() {
         if let Some(language) = language {
             let account =
                 Account { language: Some(language.to_owned()), ..account(&to.to_string()) };
-            assert!(house.store.change_account(None, &account).await.unwrap());
+            assert!(house.store.change_account(AccountChange::new(None, account)).await.unwrap());
         }
         let (_, notice) = house.vault.grant(&row, &to, &why()).await.unwrap();
         let notice = house.accept(notice).await;
@@ -674,12 +674,6 @@ async fn after_its_time_key_and_body_are_gone_and_later_the_record() {
     let (row, grant, _) = house.granted(&mail(500_000)).await;
     let access = house.access(&grant).await;
     assert_eq!(house.vault.sweep().await.unwrap(), 0, "nothing is over yet");
-    let now = house.vault.clock.now();
-    let session = Session {
-        seen: now + DAY * 60 - SignedDuration::from_hours(20),
-        ..Session::new(TokenHash::from_bytes([3; 32]), now)
-    };
-    house.store.put_session(&session).await.unwrap();
 
     house.clock.forward(DAY * 30);
     assert_eq!(house.vault.sweep().await.unwrap(), 1);
@@ -698,10 +692,8 @@ async fn after_its_time_key_and_body_are_gone_and_later_the_record() {
 
     house.clock.forward(DAY * 30);
     house.vault.sweep().await.unwrap();
-    assert!(house.store.session(&session.id).await.unwrap().is_some(), "seen 20 hours ago");
     house.clock.forward(DAY);
     house.vault.sweep().await.unwrap();
-    assert!(house.store.session(&session.id).await.unwrap().is_none());
     assert!(house.store.message(row.facts.id).await.unwrap().is_none());
     let index = house.vault.index(&access).await;
     assert!(matches!(index, Err(VaultError::Gone)), "{index:?}");

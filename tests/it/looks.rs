@@ -297,11 +297,12 @@ impl Walk {
         self.fill(&[("first_name", "")]).await;
         self.press("form:has(#first_name) button").await;
         self.look("account-refused").await;
-        self.fill(&[("passkey_password", PASSWORD)]).await;
+        self.fill(&[("proof_password", PASSWORD)]).await;
+        self.press("form:has(#proof_password) button").await;
+        self.look("account-confirmed").await;
         self.press("button[value='passkey-begin']").await;
         self.look("new-passkey").await;
         self.goto("/account").await;
-        self.fill(&[("second_password", PASSWORD)]).await;
         self.press("button[value='second-begin']").await;
         self.look("second-factor-set-up").await;
         let secret = self.run("return document.getElementById('secret').textContent", vec![]).await;

@@ -21,10 +21,10 @@ use restante::{
         header::Needs,
     },
     store::{
-        Account, Ask, Attempt, BodyStore, Claim, Claimed, Code, DnsRecord, Filter, Grant,
-        GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome,
-        Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session,
-        Settle, StoreError,
+        Account, AccountChange, Ask, Attempt, BodyStore, Claim, Claimed, Code, Device, DnsRecord,
+        Filter, Grant, GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind,
+        NoteStore, Outcome, Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room,
+        SecondFactor, Session, Settle, SignedBy, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -84,10 +84,13 @@ contract! {
     an_authors_copy_comes_with_its_message,
     accounts_and_sessions_come_and_go,
     a_use_of_a_session_never_brings_it_back,
-    accounts_are_found_whatever_the_case,
+    a_mailbox_has_one_account_whatever_the_case,
     an_account_is_changed_only_as_it_was_read,
+    a_change_of_an_account_brings_all_that_follows_in_one_commit,
+    an_account_has_so_many_sessions_and_no_more,
+    a_session_is_changed_only_as_it_was_read,
     an_account_is_found_by_its_identity,
-    a_mailbox_remembers_that_somebody_left,
+    a_mailbox_remembers_that_its_account_was_removed,
     sessions_of_an_account_are_listed,
     notes_come_back_by_kind_and_key,
     notes_are_listed_page_by_page,
@@ -835,16 +838,31 @@ fn account(text: &str) -> Account {
 }
 fn session(n: u8, of: Option<&str>, seen: i64) -> Session {
     Session {
-        account: of.map(|a| (address(a), [1; 16])),
+        account: of.map(|name| account(name).signed_in(SignedBy::Password)),
         seen: at(seen),
-        ..Session::new(TokenHash::from_bytes([n; 32]), at(0))
+        ..Session::new(TokenHash::from_bytes([n; 32]), at(i64::from(n)))
     }
+}
+/// Creates an account, or replaces it whatever it was.
+async fn put_account(s: &impl Store, new: Account) {
+    let old = s.account(&new.address).await.unwrap();
+    assert!(s.change_account(AccountChange::new(old, new)).await.unwrap());
+}
+/// Which of the sessions 1 to 30 are there.
+async fn left(s: &impl Store) -> Vec<u8> {
+    let mut left = Vec::new();
+    for n in 1..=30 {
+        if s.session(&TokenHash::from_bytes([n; 32])).await.unwrap().is_some() {
+            left.push(n);
+        }
+    }
+    left
 }
 async fn accounts_and_sessions_come_and_go(s: &impl Store) {
     for name in ["c@a.example", "a@a.example", "b@a.example"] {
-        s.put_account(&account(name)).await.unwrap();
+        put_account(s, account(name)).await;
     }
-    s.put_account(&Account { locked: true, ..account("b@a.example") }).await.unwrap();
+    put_account(s, Account { locked: true, ..account("b@a.example") }).await;
     assert!(s.account(&address("b@a.example")).await.unwrap().unwrap().locked);
     assert!(s.account(&address("d@a.example")).await.unwrap().is_none());
     let first = s.accounts(None, 2).await.unwrap();
@@ -871,44 +889,36 @@ async fn accounts_and_sessions_come_and_go(s: &impl Store) {
     ] {
         s.put_session(&one).await.unwrap();
     }
-    let left = async || {
-        let mut left = Vec::new();
-        for n in 1..=5 {
-            if s.session(&TokenHash::from_bytes([n; 32])).await.unwrap().is_some() {
-                left.push(n);
-            }
-        }
-        left
-    };
     assert!(s.session(&resetting.id).await.unwrap() == Some(resetting.clone()));
-    assert_eq!(s.remove_sessions(None, None, None).await.unwrap(), 0);
-    assert_eq!(s.remove_sessions(None, None, Some(at(50))).await.unwrap(), 3);
-    assert_eq!(left().await, [2, 5]);
-    s.put_session(&session(1, a, 99)).await.unwrap();
-    let keep = TokenHash::from_bytes([1; 32]);
-    assert_eq!(
-        s.remove_sessions(Some(&address("a@a.example")), Some(&keep), None).await.unwrap(),
-        2
-    );
-    assert_eq!(left().await, [1], "the kept one; a reset under way ends too");
+    let mut after = None;
+    loop {
+        after = s.expire_sessions(at(50), after, 2).await.unwrap();
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(left(s).await, [2, 5], "unseen since, in slices of two");
     s.put_session(&session(3, b, 99)).await.unwrap();
-    assert!(s.remove_account(&address("a@a.example"), at(100)).await.unwrap());
+    assert!(s.remove_account(&address("A@a.example"), at(100)).await.unwrap());
     assert!(s.account(&address("a@a.example")).await.unwrap().is_none());
-    assert_eq!(left().await, [3]);
+    assert_eq!(left(s).await, [3, 5], "its sessions go with it");
     for _ in 0..2 {
         s.remove_session(&TokenHash::from_bytes([3; 32])).await.unwrap();
     }
-    assert!(left().await.is_empty());
+    assert_eq!(left(s).await, [5]);
 }
 
 async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
-    let who = address("a@a.example");
+    let change = async |old: Option<&Account>, new: &Account| {
+        s.change_account(AccountChange::new(old.cloned(), new.clone())).await.unwrap()
+    };
+    let mailbox = address("a@a.example");
     let (first, other) =
         (account("a@a.example"), Account { locked: true, ..account("a@a.example") });
-    assert!(s.change_account(None, &first).await.unwrap(), "there is none yet");
-    assert!(!s.change_account(None, &other).await.unwrap(), "now there is one");
-    assert!(!s.change_account(Some(&other), &other).await.unwrap(), "not what it was");
-    assert!(s.account(&who).await.unwrap() == Some(first.clone()));
+    assert!(change(None, &first).await, "there is none yet");
+    assert!(!change(None, &other).await, "now there is one");
+    assert!(!change(Some(&other), &other).await, "not what it was");
+    assert!(s.account(&mailbox).await.unwrap() == Some(first.clone()));
     let second = SecondFactor {
         seed: WrappedKey::from_bytes(&[7; WrappedKey::LEN]).unwrap(),
         on: true,
@@ -925,42 +935,104 @@ async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
         created: at(1),
         used: None,
     };
-    let (second, passkeys) = (Some(second), vec![passkey]);
-    let whole = Account { second, passkeys, since: Some(at(3)), ..other };
-    assert!(s.change_account(Some(&first), &whole).await.unwrap());
-    assert!(s.account(&who).await.unwrap() == Some(whole.clone()), "all of it comes back");
-    assert!(s.remove_account(&who, at(9)).await.unwrap());
-    assert!(!s.change_account(Some(&whole), &first).await.unwrap(), "it has gone");
+    let device = Device { id: TokenHash::from_bytes([4; 32]), used: at(2) };
+    let whole = Account {
+        second: Some(second),
+        passkeys: vec![passkey],
+        devices: vec![device],
+        since: Some(at(3)),
+        rooted: Some(at(4)),
+        epoch: 5,
+        epoch_since: Some(at(6)),
+        ..other
+    };
+    assert!(change(Some(&first), &whole).await);
+    assert!(s.account(&mailbox).await.unwrap() == Some(whole.clone()), "all of it comes back");
+    assert!(s.remove_account(&mailbox, at(9)).await.unwrap());
+    assert!(!change(Some(&whole), &first).await, "it has gone");
+}
+async fn a_change_of_an_account_brings_all_that_follows_in_one_commit(s: &impl Store) {
+    let old = account("a@a.example");
+    put_account(s, old.clone()).await;
+    put_account(s, account("b@a.example")).await;
+    let a = Some("a@a.example");
+    for one in [session(1, a, 1), session(2, a, 2), session(3, Some("b@a.example"), 3)] {
+        s.put_session(&one).await.unwrap();
+    }
+    let new = Account { epoch: 1, epoch_since: Some(at(9)), ..old.clone() };
+    let kept = Session { account: Some(new.signed_in(SignedBy::Password)), ..session(2, a, 2) };
+    let begun = Session { account: kept.account.clone(), ..session(4, a, 4) };
+    let change = |old: &Account, mail| AccountChange {
+        old: Some(old.clone()),
+        new: new.clone(),
+        session: Some(begun.clone()),
+        ends: Some(TokenHash::from_bytes([3; 32])),
+        mail: vec![mail],
+    };
+    let stale = Account { locked: true, ..old.clone() };
+    let refused = s.change_account(change(&stale, message(1, &["a@a.example"]))).await;
+    assert!(!refused.unwrap());
+    assert_eq!(left(s).await, [1, 2, 3], "nothing of a change that is refused is kept");
+    assert!(s.message(id(1)).await.unwrap().is_none());
+    assert!(s.change_account(change(&old, message(1, &["a@a.example"]))).await.unwrap());
+    assert_eq!(left(s).await, [4], "older epochs have ended; so has the session that it replaces");
+    assert!(s.message(id(1)).await.unwrap().is_some(), "the owner is told");
+    let same = AccountChange::new(Some(new.clone()), Account { locked: true, ..new.clone() });
+    assert!(s.change_account(same).await.unwrap());
+    assert_eq!(left(s).await, [4], "the epoch is the same");
+}
+async fn an_account_has_so_many_sessions_and_no_more(s: &impl Store) {
+    put_account(s, account("a@a.example")).await;
+    let most = u8::try_from(Account::SESSIONS).unwrap();
+    for n in 1..=most + 2 {
+        s.put_session(&session(n, Some("a@a.example"), 1)).await.unwrap();
+    }
+    s.put_session(&session(30, Some("b@a.example"), 1)).await.unwrap();
+    let mut expected: Vec<u8> = (3..=most + 2).collect();
+    expected.push(30);
+    assert_eq!(left(s).await, expected, "the oldest have ended");
+    s.put_session(&session(most + 2, Some("a@a.example"), 9)).await.unwrap();
+    assert_eq!(left(s).await, expected, "one that is written again ends no other");
+}
+async fn a_session_is_changed_only_as_it_was_read(s: &impl Store) {
+    let (old, new) = (session(1, None, 1), session(1, None, 2));
+    assert!(!s.change_session(&old, &new).await.unwrap(), "there is none");
+    s.put_session(&old).await.unwrap();
+    assert!(!s.change_session(&new, &old).await.unwrap(), "not what it was");
+    assert!(s.change_session(&old, &new).await.unwrap());
+    assert!(!s.change_session(&old, &new).await.unwrap(), "two never spend one try");
+    assert!(s.session(&old.id).await.unwrap() == Some(new));
 }
 async fn an_account_is_found_by_its_identity(s: &impl Store) {
     let of = async |n: u8| {
         let found = s.account_of([n; 16]).await.unwrap();
         found.map(|account| account.address.to_string())
     };
-    let who = |name: &str, n: u8| Account { generation: [n; 16], ..account(name) };
-    s.put_account(&who("a@a.example", 1)).await.unwrap();
-    s.put_account(&who("b@a.example", 2)).await.unwrap();
+    let named = |name: &str, n: u8| Account { generation: [n; 16], ..account(name) };
+    put_account(s, named("a@a.example", 1)).await;
+    put_account(s, named("b@a.example", 2)).await;
     assert_eq!(of(1).await.as_deref(), Some("a@a.example"));
     assert_eq!((of(2).await.as_deref(), of(3).await), (Some("b@a.example"), None));
-    s.put_account(&who("a@a.example", 3)).await.unwrap();
+    put_account(s, named("a@a.example", 3)).await;
     assert_eq!((of(1).await, of(3).await.as_deref()), (None, Some("a@a.example")));
     s.remove_account(&address("b@a.example"), at(9)).await.unwrap();
     assert_eq!(of(2).await, None);
 }
-async fn a_mailbox_remembers_that_somebody_left(s: &impl Store) {
-    let who = address("a@a.example");
-    assert!(!s.remove_account(&who, at(5)).await.unwrap(), "nobody was there");
-    assert_eq!(s.vacated(&who).await.unwrap(), None);
+async fn a_mailbox_remembers_that_its_account_was_removed(s: &impl Store) {
+    let mailbox = address("a@a.example");
+    assert!(!s.remove_account(&mailbox, at(5)).await.unwrap(), "there was none");
+    assert_eq!(s.vacated(&mailbox).await.unwrap(), None);
     for time in [7, 9] {
-        s.put_account(&account("a@a.example")).await.unwrap();
-        assert!(s.remove_account(&who, at(time)).await.unwrap());
-        assert_eq!(s.vacated(&who).await.unwrap(), Some(at(time)), "the last time");
+        put_account(s, account("a@a.example")).await;
+        assert!(s.remove_account(&mailbox, at(time)).await.unwrap());
+        assert_eq!(s.vacated(&mailbox).await.unwrap(), Some(at(time)), "the last time");
     }
-    assert_eq!(s.vacated(&address("A@a.example")).await.unwrap(), None, "another mailbox");
+    assert_eq!(s.vacated(&address("A@a.example")).await.unwrap(), Some(at(9)), "in any case");
+    assert_eq!(s.vacated(&address("b@a.example")).await.unwrap(), None, "another mailbox");
 }
 async fn sessions_of_an_account_are_listed(s: &impl Store) {
-    let listed = async |of: &str, max| {
-        let found = s.sessions(&address(of), max).await.unwrap();
+    let listed = async |of: &str| {
+        let found = s.sessions(&address(of)).await.unwrap();
         let mut ids: Vec<_> = found.iter().map(|one| one.id.as_bytes()[0]).collect();
         ids.sort_unstable();
         ids
@@ -971,34 +1043,22 @@ async fn sessions_of_an_account_are_listed(s: &impl Store) {
     }
     let half = Session { half: session(1, a, 1).account, ..session(5, None, 5) };
     s.put_session(&half).await.unwrap();
-    assert_eq!(listed("a@a.example", 9).await, [1, 3], "signed in, and nobody else's");
-    assert_eq!(listed("a@a.example", 1).await.len(), 1);
+    assert_eq!(listed("A@a.example").await, [1, 3], "signed in, and no other's");
     s.remove_session(&TokenHash::from_bytes([1; 32])).await.unwrap();
-    assert_eq!(listed("a@a.example", 9).await, [3]);
-    s.remove_sessions(Some(&address("a@a.example")), None, None).await.unwrap();
-    assert!(listed("a@a.example", 9).await.is_empty());
-    assert!(s.session(&half.id).await.unwrap().is_none(), "who was half in is out too");
-    s.remove_sessions(None, None, Some(at(50))).await.unwrap();
-    assert!(listed("a@a.example.org", 9).await.is_empty(), "idle");
+    assert_eq!(listed("a@a.example").await, [3]);
+    assert_eq!(listed("a@a.example.org").await, [2]);
 }
-async fn accounts_are_found_whatever_the_case(s: &impl Store) {
-    for name in ["Ann@a.example", "ann@a.example.org", "ann@b.example", "anna@a.example"] {
-        s.put_account(&account(name)).await.unwrap();
-    }
-    let like = async |text: &str| {
-        let found = s.accounts_like(&address(text)).await.unwrap();
-        let mut names: Vec<_> = found.iter().map(|a| a.address.to_string()).collect();
-        names.sort();
-        names
-    };
+async fn a_mailbox_has_one_account_whatever_the_case(s: &impl Store) {
+    put_account(s, account("Ann@a.example")).await;
+    put_account(s, account("ann@a.example.org")).await;
     for typed in ["ann@a.example", "ANN@A.EXAMPLE", "Ann@a.example"] {
-        assert_eq!(like(typed).await, ["Ann@a.example"], "{typed}");
+        let found = s.account(&address(typed)).await.unwrap().unwrap();
+        assert_eq!(found.address.to_string(), "Ann@a.example", "{typed}: as it was registered");
     }
-    assert!(like("an@a.example").await.is_empty());
-    s.put_account(&account("ann@a.example")).await.unwrap();
-    assert_eq!(like("aNN@a.example").await, ["Ann@a.example", "ann@a.example"], "two of them");
-    s.remove_account(&address("Ann@a.example"), at(1)).await.unwrap();
-    assert_eq!(like("ANN@a.example").await, ["ann@a.example"]);
+    assert!(s.account(&address("an@a.example")).await.unwrap().is_none());
+    let again = AccountChange::new(None, account("ann@a.example"));
+    assert!(!s.change_account(again).await.unwrap(), "the mailbox has one");
+    assert_eq!(s.accounts(Some(&address("ANN@a.example")), 9).await.unwrap().len(), 1);
 }
 /// A value that is no other one's.
 fn value(n: u8, length: usize) -> Vec<u8> {
@@ -1170,7 +1230,7 @@ mod sled_alone {
             };
             s.settle(settle(c, vec![outcome])).await.unwrap();
         }
-        s.put_account(&account("a@a.example")).await.unwrap();
+        put_account(s, account("a@a.example")).await;
         s.put_session(&session(1, Some("a@a.example"), 5)).await.unwrap();
         s.put_note(NoteKind::Sts, "a.example", value(1, 50_000)).await.unwrap();
     }

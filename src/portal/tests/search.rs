@@ -194,14 +194,14 @@ async fn a_file_under_way_breaks_off_when_its_reader_is_no_longer_in() {
             "sign-out" => assert_eq!(browser.post("/logout", &[]).await.status, 303),
             "lock" => {
                 account.locked = true;
-                world.store.put_account(&account).await.unwrap();
+                world.put_account(account.clone()).await;
             }
             "removal" => {
                 world.store.remove_account(&address(ANN), world.clock_now()).await.unwrap();
             }
             "another" => {
                 account.generation = [9; 16];
-                world.store.put_account(&account).await.unwrap();
+                world.put_account(account.clone()).await;
             }
             "idle" => world.clock.forward(SignedDuration::from_mins(61)),
             _ => {}

@@ -2,6 +2,7 @@
 use super::super::{Desk, Portal, PortalSettings};
 use crate::{
     clock::Clock,
+    identity::{Identity, IdentitySettings, SecondFactorRule},
     intake::{Door, Envelope},
     language::Languages,
     mail::{
@@ -15,8 +16,8 @@ use crate::{
     policy::{Level, PolicyRef, PolicySet, Reason, RuleVerdict, SourceFile, Why},
     seal::{Class, KeyRing, LinkToken, MessageFacts, header::Needs},
     store::{
-        Ask, Filter, Grant, GrantKind, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow,
-        RecipientState, Room, Settle, memory::MemoryStore,
+        Account, AccountChange, Ask, Filter, Grant, GrantKind, GrantState, Outcome, PeopleStore,
+        QueueStore, RecipientRow, RecipientState, Room, Settle, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -128,6 +129,13 @@ impl World {
     }
     /// A portal where readers may also sign in elsewhere.
     pub(super) fn with_providers(url: &str, providers: Vec<Arc<Provider>>) -> Self {
+        Self::built(url, providers, (SecondFactorRule::Optional, true))
+    }
+    /// A house that has decided about second factors, and whether a mailed code signs in.
+    pub(super) fn of_house(second_factor: SecondFactorRule, code_sign_in: bool) -> Self {
+        Self::built("http://portal.test", Vec::new(), (second_factor, code_sign_in))
+    }
+    fn built(url: &str, providers: Vec<Arc<Provider>>, house: (SecondFactorRule, bool)) -> Self {
         let clock =
             Arc::new(Hands(Mutex::new("2026-11-22T10:00:00Z".parse().unwrap()), AtomicU64::new(1)));
         let store = MemoryStore::new();
@@ -159,15 +167,30 @@ impl World {
             max_reply_size: MAX_REPLY,
             refuse_files: vec!["*.exe".into()],
             brand: super::super::Brand::default(),
+            terms_url: String::new(),
+            privacy_url: String::new(),
             languages: Arc::new(Languages::new("en", &[]).unwrap()),
             overrides: BTreeMap::new(),
             providers,
         };
-        let mut portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
+        let house = IdentitySettings {
+            organization: settings.organization.clone(),
+            url: url.into(),
+            second_factor: house.0,
+            code_sign_in: house.1,
+        };
+        let identity = Identity::new(house, vault.clone(), Arc::new(store.clone()));
+        let portal = Portal::new(settings, vault.clone(), identity, door.clone());
+        let mut portal = portal.unwrap();
         // A slow machine reads no less.
         Arc::get_mut(&mut portal.desk).unwrap().workers.reading = Duration::from_secs(3_600);
         let dial = serve(portal.router());
         Self { clock, store, vault, door, portal, dial }
+    }
+    /// Writes an account as it is to be, whatever it was.
+    pub(super) async fn put_account(&self, new: Account) {
+        let old = self.store.account(&new.address).await.unwrap();
+        assert!(self.store.change_account(AccountChange::new(old, new)).await.unwrap());
     }
     pub(super) fn desk(&self) -> Arc<Desk> {
         Arc::clone(&self.portal.desk)
@@ -300,9 +323,15 @@ impl World {
             text.push_str(std::str::from_utf8(&piece).unwrap());
         }
         assert!(!text.contains("/m/"), "a code mail holds no link");
-        let body = text.split_once("\r\n\r\n").unwrap().1;
-        let word = |w: &&str| w.len() == 6 && w.bytes().all(|b| b.is_ascii_digit());
-        body.split(|c: char| !c.is_ascii_alphanumeric()).find(word).map(ToOwned::to_owned)
+        // Eight digits, or sixteen letters and digits, alone on a line.
+        let of = |line: &&str, length: usize, letters: &str| {
+            line.len() == length && line.chars().all(|c| letters.contains(c))
+        };
+        let mut lines = text.lines().map(str::trim);
+        let code = lines.find(|line| {
+            of(line, 8, "0123456789") || of(line, 16, "abcdefghijklmnopqrstuvwxyz234567")
+        });
+        code.map(ToOwned::to_owned)
     }
     /// The mail that was written last, as it stands in the queue.
     pub(super) async fn newest_mail(&self, recipient: &str) -> String {
@@ -324,8 +353,7 @@ impl World {
     }
     /// Waits until no mail is being written any more.
     pub(super) async fn written(&self) {
-        let all = u32::try_from(super::super::codes::MAILS_AT_ONCE).unwrap();
-        drop(self.portal.desk.mailing.acquire_many(all).await.unwrap());
+        self.portal.desk.identity.written().await;
     }
     /// Words to an account's owner, oldest first.
     pub(super) async fn told(&self, recipient: &str) -> Vec<String> {
@@ -414,6 +442,12 @@ pub(super) struct Browser<'a> {
 impl Browser<'_> {
     pub(super) async fn get(&mut self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
+    }
+    /// Shows by the password that it is the owner.
+    pub(super) async fn prove(&mut self) {
+        let form = [("action", "prove"), ("proof_password", PASSWORD)];
+        let proved = self.post("/account", &form).await;
+        assert_eq!(proved.header("location"), Some("/account?done=proved#second"));
     }
     pub(super) async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
         self.send("POST", path, &[("sec-fetch-site", "same-origin")], &encoded(form)).await

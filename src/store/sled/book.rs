@@ -11,24 +11,24 @@
 //! | `g` grant | [`Grant`](crate::store::Grant) |
 //! | `t` token's hash | grant |
 //! | `q` message, grant | nothing |
-//! | `p` address NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
-//! | `o` address NUL time grant | nothing: an author's own copies |
-//! | `u` address | [`Account`](crate::store::Account) |
-//! | `l` address without case, NUL, address | nothing: accounts alike |
-//! | `k` identity | the address of its account |
-//! | `w` address | when its last account was removed |
+//! | `p` mailbox NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
+//! | `o` mailbox NUL time grant | nothing: an author's own copies |
+//! | `u` mailbox | [`Account`](crate::store::Account) |
+//! | `k` identity | the mailbox of its account |
+//! | `w` mailbox | when its last account was removed |
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
-//! | `i` address NUL cookie's hash | nothing: an account's sessions |
+//! | `i` mailbox NUL cookie's hash | nothing: an account's sessions |
 //! | `n` kind, key, NUL, number | a piece of a note's value, as it is |
 //! | `j` | the last epoch of the journal that is in here whole |
 //!
+//! A mailbox is an address without the case of its letters ([`Address::mailbox`]).
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
 
 use super::journal::Entries;
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
-    store::{NoteKind, StoreError, people::without_case},
+    store::{NoteKind, StoreError},
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -304,7 +304,7 @@ fn key(kind: u8, parts: &[&[u8]]) -> Key {
 pub(super) const HEAD: &[u8] = b"h";
 const EPOCH: &[u8] = b"j";
 /// What the head says: the version of the rows.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const MESSAGES: u8 = b'm';
 pub(super) const RECIPIENTS: u8 = b'r';
 pub(super) const ENDED: u8 = b'e';
@@ -372,7 +372,7 @@ pub(super) fn grant_at(key: &[u8]) -> Option<GrantId> {
     key.last_chunk().map(|id| GrantId::from_bytes(*id))
 }
 pub(super) fn grants_for(recipient: &Address) -> Key {
-    key(b'p', &[recipient.to_string().as_bytes(), &[0]])
+    key(b'p', &[recipient.mailbox().as_bytes(), &[0]])
 }
 pub(super) fn grant_for(recipient: &Address, at: Timestamp, id: GrantId) -> Key {
     let mut key = grants_for(recipient);
@@ -381,7 +381,7 @@ pub(super) fn grant_for(recipient: &Address, at: Timestamp, id: GrantId) -> Key 
     key
 }
 pub(super) fn sent_by(author: &Address) -> Key {
-    key(b'o', &[author.to_string().as_bytes(), &[0]])
+    key(b'o', &[author.mailbox().as_bytes(), &[0]])
 }
 pub(super) fn sent_at(author: &Address, at: Timestamp, id: GrantId) -> Key {
     let mut key = sent_by(author);
@@ -393,33 +393,22 @@ pub(super) fn grant_by_time(at: Timestamp, id: GrantId) -> Key {
     key(BY_TIME, &[&time(at), id.as_bytes()])
 }
 pub(super) fn account(address: &Address) -> Key {
-    key(ACCOUNTS, &[address.to_string().as_bytes()])
+    account_named(address.mailbox().as_bytes())
 }
-pub(super) fn account_named(address: &[u8]) -> Key {
-    key(ACCOUNTS, &[address])
+pub(super) fn account_named(mailbox: &[u8]) -> Key {
+    key(ACCOUNTS, &[mailbox])
 }
 pub(super) fn identity(generation: [u8; 16]) -> Key {
     key(b'k', &[&generation])
 }
-/// Keys of accounts whose addresses differ in the case of their letters only.
-pub(super) fn accounts_like(address: &Address) -> Key {
-    key(b'l', &[without_case(address).as_bytes(), &[0]])
-}
-pub(super) fn account_like(address: &Address) -> Key {
-    key(b'l', &[without_case(address).as_bytes(), &[0], address.to_string().as_bytes()])
-}
-/// The key of the account that ends a key of kind `l`.
-pub(super) fn account_at(like: &[u8]) -> Key {
-    account_named(like.split(|b| *b == 0).nth(1).unwrap_or_default())
-}
 pub(super) fn vacated(address: &Address) -> Key {
-    key(b'w', &[address.to_string().as_bytes()])
+    key(b'w', &[address.mailbox().as_bytes()])
 }
 pub(super) fn session(id: &TokenHash) -> Key {
     key(SESSIONS, &[id.as_bytes()])
 }
 pub(super) fn sessions_of(account: &Address) -> Key {
-    key(b'i', &[account.to_string().as_bytes(), &[0]])
+    key(b'i', &[account.mailbox().as_bytes(), &[0]])
 }
 pub(super) fn session_of(account: &Address, id: &TokenHash) -> Key {
     let mut key = sessions_of(account);
@@ -436,6 +425,7 @@ pub(super) fn notes(kind: NoteKind) -> Key {
         NoteKind::Sts => b's',
         NoteKind::TlsReport => b't',
         NoteKind::Watch => b'w',
+        NoteKind::WrongCodes => b'c',
     };
     vec![NOTES, kind]
 }

@@ -27,9 +27,9 @@ use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Announced, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health,
-        Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
-        QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        Account, AccountChange, Announced, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
+        Grant, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
+        Ordered, PeopleStore, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
@@ -546,24 +546,15 @@ impl PeopleStore for SledStore {
         let address = address.clone();
         self.committer.read(move |s| s.account(&address)).await
     }
-    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
-        let address = address.clone();
-        self.committer.read(move |s| s.accounts_like(&address)).await
-    }
     async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
         self.committer.read(move |s| s.account_of(generation)).await
     }
-    async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
-        let account = account.clone();
-        self.committer.write(0, move |s| s.put_account(&account)).await
-    }
-    async fn change_account(
-        &self,
-        old: Option<&Account>,
-        new: &Account,
-    ) -> Result<bool, StoreError> {
-        let (old, new) = (old.cloned(), new.clone());
-        self.committer.write(0, move |s| s.change_account(old.as_ref(), &new)).await
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
+        let weight = change.mail.iter().map(weight).sum();
+        self.committer
+            .write(weight, move |s| s.change_account(change))
+            .await
+            .inspect_err(|e| self.note_trouble(e))
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let address = address.clone();
@@ -585,13 +576,17 @@ impl PeopleStore for SledStore {
         let id = *id;
         self.committer.read(move |s| s.session(&id)).await
     }
-    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError> {
+    async fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
         let account = account.clone();
-        self.committer.read(move |s| s.sessions(&account, max)).await
+        self.committer.read(move |s| s.sessions(&account)).await
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
         self.committer.write(0, move |s| s.put_session(&session)).await
+    }
+    async fn change_session(&self, old: &Session, new: &Session) -> Result<bool, StoreError> {
+        let (old, new) = (old.clone(), new.clone());
+        self.committer.write(0, move |s| s.change_session(&old, &new)).await
     }
     async fn touch_session(&self, id: &TokenHash, seen: Timestamp) -> Result<(), StoreError> {
         let id = *id;
@@ -607,16 +602,13 @@ impl PeopleStore for SledStore {
         let id = *id;
         self.committer.write(0, move |s| s.remove_session(&id)).await
     }
-    async fn remove_sessions(
+    async fn expire_sessions(
         &self,
-        account: Option<&Address>,
-        keep: Option<&TokenHash>,
-        before: Option<Timestamp>,
-    ) -> Result<usize, StoreError> {
-        let (account, keep) = (account.cloned(), keep.copied());
-        self.committer
-            .write(0, move |s| s.remove_sessions(account.as_ref(), keep.as_ref(), before))
-            .await
+        before: Timestamp,
+        after: Option<TokenHash>,
+        max: usize,
+    ) -> Result<Option<TokenHash>, StoreError> {
+        self.committer.write(0, move |s| s.expire_sessions(before, after, max)).await
     }
 }
 

@@ -3,17 +3,15 @@
 use super::{
     book::{self, Changes},
     committer::State,
+    space::Room,
 };
 use crate::{
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, Grant, Session, StoreError},
+    store::{Account, AccountChange, Grant, Session, StoreError},
 };
 use jiff::Timestamp;
 use std::ops::Range;
-
-/// Sessions looked at in one piece, to bound memory.
-const SLICE: usize = 1000;
 
 impl State {
     pub(super) fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
@@ -84,51 +82,47 @@ impl State {
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.book.get(&book::account(address))
     }
-    pub(super) fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
-        let alike = book::under(book::accounts_like(address));
-        let keys = self.book.page(alike, false, Account::LIKE)?;
-        let accounts = keys.iter().map(|(key, _)| self.book.get(&book::account_at(key)));
-        accounts.filter_map(Result::transpose).collect()
-    }
     pub(super) fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
-        let Some(address) = self.book.raw(&book::identity(generation))? else { return Ok(None) };
-        let account: Option<Account> = self.book.get(&book::account_named(&address))?;
+        let Some(mailbox) = self.book.raw(&book::identity(generation))? else { return Ok(None) };
+        let account: Option<Account> = self.book.get(&book::account_named(&mailbox))?;
         Ok(account.filter(|account| account.generation == generation))
     }
-    pub(super) fn put_account(&mut self, account: &Account) -> Result<(), StoreError> {
+    pub(super) fn change_account(&mut self, change: AccountChange) -> Result<bool, StoreError> {
+        let AccountChange { old, new, session, ends, mail } = change;
+        if self.account(&new.address)? != old {
+            return Ok(false);
+        }
+        if !mail.is_empty() && self.room != Room::Enough {
+            return Err(StoreError::Full);
+        }
         let mut changes = Changes::default();
-        if let Some(old) = self.account(&account.address)? {
-            changes.remove(book::identity(old.generation));
+        put_account(old.as_ref(), &new, &mut changes)?;
+        if old.is_some_and(|old| old.epoch != new.epoch) {
+            self.end_sessions(&new, &mut changes)?;
         }
-        let address = account.address.to_string().into_bytes();
-        changes.put_raw(book::identity(account.generation), address)?;
-        changes.put(book::account(&account.address), account)?;
-        changes.put_raw(book::account_like(&account.address), Vec::new())?;
+        if let Some(id) = ends {
+            self.end_session(&id, &mut changes)?;
+        }
+        if let Some(session) = &session {
+            self.gather_session(session, &mut changes)?;
+        }
+        let mail = self.spawn(mail, &mut changes)?;
         self.book.take(changes);
-        Ok(())
-    }
-    pub(super) fn change_account(
-        &mut self,
-        old: Option<&Account>,
-        new: &Account,
-    ) -> Result<bool, StoreError> {
-        let same = self.account(&new.address)?.as_ref() == old;
-        if same {
-            self.put_account(new)?;
-        }
-        Ok(same)
+        mail.iter().for_each(|ready| self.enter(ready));
+        Ok(true)
     }
     pub(super) fn remove_account(
         &mut self,
         address: &Address,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.remove_sessions(Some(address), None, None)?;
         let Some(account) = self.account(address)? else { return Ok(false) };
         let mut changes = Changes::default();
+        for session in self.sessions(address)? {
+            forget(&mut changes, &session);
+        }
         changes.remove(book::identity(account.generation));
         changes.remove(book::account(address));
-        changes.remove(book::account_like(address));
         changes.put(book::vacated(address), &at)?;
         self.book.take(changes);
         Ok(true)
@@ -151,23 +145,27 @@ impl State {
     pub(super) fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         self.book.get(&book::session(id))
     }
-    pub(super) fn sessions(
-        &self,
-        account: &Address,
-        max: usize,
-    ) -> Result<Vec<Session>, StoreError> {
-        let keys = self.book.page(book::under(book::sessions_of(account)), false, max)?;
+    pub(super) fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
+        let keys = self.book.page(book::under(book::sessions_of(account)), false, usize::MAX)?;
         let sessions = keys.iter().filter_map(|(key, _)| book::session_at(key));
         sessions.filter_map(|id| self.session(&id).transpose()).collect()
     }
     pub(super) fn put_session(&mut self, session: &Session) -> Result<(), StoreError> {
         let mut changes = Changes::default();
-        changes.put(book::session(&session.id), session)?;
-        if let Some((address, _)) = &session.account {
-            changes.put_raw(book::session_of(address, &session.id), Vec::new())?;
-        }
+        self.gather_session(session, &mut changes)?;
         self.book.take(changes);
         Ok(())
+    }
+    pub(super) fn change_session(
+        &mut self,
+        old: &Session,
+        new: &Session,
+    ) -> Result<bool, StoreError> {
+        let same = self.session(&old.id)?.as_ref() == Some(old);
+        if same {
+            self.put_session(new)?;
+        }
+        Ok(same)
     }
     pub(super) fn touch_session(
         &mut self,
@@ -180,41 +178,83 @@ impl State {
         }
     }
     pub(super) fn remove_session(&mut self, id: &TokenHash) -> Result<(), StoreError> {
-        let Some(session) = self.session(id)? else { return Ok(()) };
         let mut changes = Changes::default();
-        forget(&mut changes, &session);
+        self.end_session(id, &mut changes)?;
         self.book.take(changes);
         Ok(())
     }
-    pub(super) fn remove_sessions(
+    pub(super) fn expire_sessions(
         &mut self,
-        account: Option<&Address>,
-        keep: Option<&TokenHash>,
-        before: Option<Timestamp>,
-    ) -> Result<usize, StoreError> {
+        before: Timestamp,
+        after: Option<TokenHash>,
+        max: usize,
+    ) -> Result<Option<TokenHash>, StoreError> {
         let mut range = book::under(vec![book::SESSIONS]);
-        let mut removed = 0;
-        loop {
-            let pairs = self.book.page(range.clone(), false, SLICE)?;
-            let Some((last, _)) = pairs.last() else { return Ok(removed) };
-            range.start = book::after(last.clone());
-            let mut changes = Changes::default();
-            for (_, value) in pairs {
-                let session: Session = book::decode(&value)?;
-                if session.ends_with(account, before) && keep != Some(&session.id) {
-                    forget(&mut changes, &session);
-                    removed += 1;
-                }
-            }
-            self.book.take(changes);
+        if let Some(id) = after {
+            range.start = book::after(book::session(&id));
         }
+        let pairs = self.book.page(range, false, max)?;
+        let mut changes = Changes::default();
+        for (_, value) in &pairs {
+            let session: Session = book::decode(value)?;
+            if session.seen < before {
+                forget(&mut changes, &session);
+            }
+        }
+        self.book.take(changes);
+        let last = pairs.last().filter(|_| pairs.len() == max);
+        Ok(last.and_then(|(key, _)| book::session_at(key)))
     }
+
+    /// Gathers a session; one more than an account may have ends its oldest.
+    fn gather_session(&self, session: &Session, changes: &mut Changes) -> Result<(), StoreError> {
+        changes.put(book::session(&session.id), session)?;
+        let Some(named) = &session.account else { return Ok(()) };
+        changes.put_raw(book::session_of(&named.address, &session.id), Vec::new())?;
+        let known = self.book.has(&book::session(&session.id))?;
+        if known {
+            return Ok(());
+        }
+        let mut others = self.sessions(&named.address)?;
+        others.sort_by_key(|other| other.created);
+        let surplus = (others.len() + 1).saturating_sub(Account::SESSIONS);
+        others.iter().take(surplus).for_each(|oldest| forget(changes, oldest));
+        Ok(())
+    }
+    fn end_session(&self, id: &TokenHash, changes: &mut Changes) -> Result<(), StoreError> {
+        if let Some(session) = self.session(id)? {
+            forget(changes, &session);
+        }
+        Ok(())
+    }
+    /// Gathers the end of all sessions that are not of the account's present epoch.
+    fn end_sessions(&self, account: &Account, changes: &mut Changes) -> Result<(), StoreError> {
+        for session in self.sessions(&account.address)? {
+            if !session.account.as_ref().is_some_and(|named| account.is(named)) {
+                forget(changes, &session);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gathers an account with the row that leads from its identity to it.
+fn put_account(
+    old: Option<&Account>,
+    new: &Account,
+    changes: &mut Changes,
+) -> Result<(), StoreError> {
+    if let Some(old) = old.filter(|old| old.generation != new.generation) {
+        changes.remove(book::identity(old.generation));
+    }
+    changes.put_raw(book::identity(new.generation), new.address.mailbox().into_bytes())?;
+    changes.put(book::account(&new.address), new)
 }
 
 /// A session goes with the row that leads to it.
 fn forget(changes: &mut Changes, session: &Session) {
     changes.remove(book::session(&session.id));
-    if let Some((address, _)) = &session.account {
-        changes.remove(book::session_of(address, &session.id));
+    if let Some(named) = &session.account {
+        changes.remove(book::session_of(&named.address, &session.id));
     }
 }

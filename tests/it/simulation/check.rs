@@ -131,19 +131,7 @@ impl World {
         row: &RecipientRow,
         grant: GrantId,
     ) -> Result<(), String> {
-        let account = Account {
-            address: row.address.clone(),
-            generation: [1; 16],
-            first_name: String::new(),
-            last_name: String::new(),
-            password: String::new(),
-            created: message.facts.arrived,
-            locked: false,
-            since: None,
-            language: None,
-            second: None,
-            passkeys: Vec::new(),
-        };
+        let account = Account::new(row.address.clone(), [1; 16], message.facts.arrived);
         let vault = &self.gateway.vault;
         let access = match vault.access(grant, &account).await.map_err(|e| e.to_string())? {
             AccessAnswer::Granted(access) => access,

@@ -34,7 +34,6 @@ pub enum Op {
     Delete,
     Grant,
     UpdateGrant,
-    RemoveSessions,
 }
 
 /// How a body comes back.
@@ -185,7 +184,7 @@ impl Faults {
             return Some(Fault::Torn(if chance.one_in(2) { Tear::Short } else { Tear::Flip }));
         }
         // What the loop and the sweeper ask all the time would drown the rest.
-        let idle = matches!(op, Op::Claim | Op::Doomed | Op::Purge | Op::RemoveSessions);
+        let idle = matches!(op, Op::Claim | Op::Doomed | Op::Purge);
         if idle && !chance.one_in(30) {
             return None;
         }

@@ -12,9 +12,9 @@ use restante::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
-        MessageRow, NewMessage, Order, Ordered, PeopleStore, QueueStore, RecipientRow,
-        RecipientState, Session, Settle, StoreError, Totals,
+        Account, AccountChange, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant,
+        Health, Locator, MessageRow, NewMessage, Order, Ordered, PeopleStore, QueueStore,
+        RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
     },
@@ -251,12 +251,6 @@ impl PeopleStore for FaultyStore {
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.memory.account(address).await
     }
-    async fn accounts_like(&self, address: &Address) -> Result<Vec<Account>, StoreError> {
-        self.memory.accounts_like(address).await
-    }
-    async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
-        self.memory.put_account(account).await
-    }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         self.memory.remove_account(address, at).await
     }
@@ -269,15 +263,14 @@ impl PeopleStore for FaultyStore {
     async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
         self.memory.account_of(generation).await
     }
-    async fn change_account(
-        &self,
-        old: Option<&Account>,
-        new: &Account,
-    ) -> Result<bool, StoreError> {
-        self.memory.change_account(old, new).await
+    async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
+        self.memory.change_account(change).await
     }
-    async fn sessions(&self, account: &Address, max: usize) -> Result<Vec<Session>, StoreError> {
-        self.memory.sessions(account, max).await
+    async fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
+        self.memory.sessions(account).await
+    }
+    async fn change_session(&self, old: &Session, new: &Session) -> Result<bool, StoreError> {
+        self.memory.change_session(old, new).await
     }
     async fn accounts(
         &self,
@@ -298,13 +291,12 @@ impl PeopleStore for FaultyStore {
     async fn remove_session(&self, id: &TokenHash) -> Result<(), StoreError> {
         self.memory.remove_session(id).await
     }
-    async fn remove_sessions(
+    async fn expire_sessions(
         &self,
-        account: Option<&Address>,
-        keep: Option<&TokenHash>,
-        before: Option<Timestamp>,
-    ) -> Result<usize, StoreError> {
-        let call = self.memory.remove_sessions(account, keep, before);
-        self.faults.through(Op::RemoveSessions, call).await
+        before: Timestamp,
+        after: Option<TokenHash>,
+        max: usize,
+    ) -> Result<Option<TokenHash>, StoreError> {
+        self.memory.expire_sessions(before, after, max).await
     }
 }

@@ -75,6 +75,15 @@ impl House {
         wait_for("mail at the stranger's", || self.stranger.messages().get(n - 1).cloned())
     }
 
+    /// Waits for a mail to the stranger that comes after the first `seen` and says this.
+    pub fn mail_saying(&self, seen: usize, words: &str) -> Received {
+        wait_for(words, || {
+            let mails = self.stranger.messages();
+            let said = |mail: &&Received| unfold_quoted_printable(&mail.content).contains(words);
+            mails.iter().skip(seen).find(said).cloned()
+        })
+    }
+
     /// Registers through the notice's link; the visitor ends up signed in. Returns the message's
     /// path.
     pub fn register(&self, visitor: &mut Visitor, notice: &Received, password: &str) -> String {
@@ -113,13 +122,13 @@ pub fn link_in(notice: &[u8]) -> String {
     format!("/m/{token}")
 }
 
-/// The six digits of a code mail.
+/// The eight digits of a code mail.
 pub fn code_in(mail: &[u8]) -> String {
     let text = unfold_quoted_printable(mail);
     let body = text.split_once("\r\n\r\n").expect("a body").1;
     assert!(!text.contains("/m/"), "a code mail holds no link");
     let words = body.split(|c: char| !c.is_ascii_alphanumeric());
-    let mut codes = words.filter(|w| w.len() == 6 && w.bytes().all(|b| b.is_ascii_digit()));
+    let mut codes = words.filter(|w| w.len() == 8 && w.bytes().all(|b| b.is_ascii_digit()));
     codes.next().unwrap_or_else(|| panic!("no code in {body}")).to_owned()
 }
 

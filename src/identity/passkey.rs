@@ -9,7 +9,6 @@
 //! That a credential id is at no other account (7.1 step 22) is not asked: who signs in is named by
 //! the user handle, a random number of 128 bits, and the id is looked for among that account's
 //! alone. A copy of somebody's id and key at another account lets nobody into either.
-use super::super::form::{Assertion, Attestation};
 use crate::{seal::TokenHash, store::Passkey};
 use aws_lc_rs::{
     hmac,
@@ -44,6 +43,37 @@ const KEY_COMES: u8 = 0x40;
 const COPYABLE: u8 = 0x08;
 const COPIED: u8 = 0x10;
 
+/// What a device says to sign in with a passkey, each in base64url.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Assertion {
+    /// Credential id.
+    pub credential: String,
+    /// Client data as JSON.
+    pub client_data: String,
+    /// Authenticator data.
+    pub authenticator_data: String,
+    /// Signature over both.
+    pub signature: String,
+    /// The account's [`generation`](crate::store::Account::generation).
+    pub user_handle: String,
+}
+/// What a device says of a new passkey, each in base64url but the COSE algorithm's number.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Attestation {
+    /// Client data as JSON.
+    pub client_data: String,
+    /// Authenticator data.
+    pub authenticator_data: String,
+    /// `SubjectPublicKeyInfo`.
+    pub public_key: String,
+    /// COSE number of the algorithm.
+    pub algorithm: String,
+    /// What its owner calls it.
+    pub name: String,
+}
+
 /// What a challenge was made for; it is good for nothing else.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
@@ -57,7 +87,7 @@ pub(super) enum Purpose {
 /// Challenges without a memory of those that nobody answered: each bears its time and a seal, so
 /// that looking at a page stores nothing. Used ones are remembered until their time is over.
 #[derive(Debug)]
-pub(in super::super) struct Challenges {
+pub(super) struct Challenges {
     key: hmac::Key,
     used: Mutex<BTreeMap<[u8; 16], Timestamp>>,
 }

@@ -1,9 +1,6 @@
 //! Passwords: which are taken (length, not a common one, not the address; no rule of composition),
 //! and Argon2id.
-use super::{
-    Fault,
-    form::{Errors, Secret},
-};
+use super::IdentityError;
 use crate::{
     language::{Text, say},
     mail::Address,
@@ -12,15 +9,21 @@ use argon2::{
     Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use std::sync::Arc;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 use zeroize::Zeroizing;
 
 /// Shortest password, in characters.
-pub(super) const SHORTEST: usize = 12;
+pub const SHORTEST: usize = 12;
 /// Longest password, in characters.
-pub(super) const LONGEST: usize = 256;
+pub const LONGEST: usize = 256;
 /// Argon2id runs at one time: each takes 19 MiB.
 const RUNS: usize = 2;
+/// Runs that wait for their turn; what comes beyond is put off at once.
+const WAITING: usize = 64;
 /// Memory in KiB, passes and lanes of Argon2id.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 /// A hash that no password has: work for the sign-in of an address without an account.
@@ -30,16 +33,18 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRvZm5vYm9keQ\
 /// Hashes passwords, a few at a time.
 #[derive(Debug)]
 pub(super) struct Passwords {
-    runs: Semaphore,
+    runs: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
 }
 impl Default for Passwords {
     fn default() -> Self {
-        Self { runs: Semaphore::new(RUNS) }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { runs: semaphore(RUNS), queue: semaphore(RUNS + WAITING) }
     }
 }
 impl Passwords {
     /// The PHC string of a new password.
-    pub(super) async fn hash(&self, password: Zeroizing<String>) -> Result<String, Fault> {
+    pub(super) async fn hash(&self, password: Zeroizing<String>) -> Result<String, IdentityError> {
         self.run(move || {
             let hash: PasswordHash =
                 argon2()?.hash_password(password.as_bytes()).map_err(|_| BROKEN)?;
@@ -53,7 +58,7 @@ impl Passwords {
         &self,
         password: Zeroizing<String>,
         hash: Option<String>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, IdentityError> {
         self.run(move || {
             // An operator's reset leaves no password behind.
             let hash = hash.filter(|hash| !hash.is_empty());
@@ -64,12 +69,22 @@ impl Passwords {
         })
         .await
     }
+    /// The places end with the work, also where the request that asked for it has gone away.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, &'static str> + Send + 'static,
-    ) -> Result<T, Fault> {
-        let _permit = self.runs.acquire().await.map_err(|_| Fault::Work(BROKEN))?;
-        spawn_blocking(work).await.map_err(|_| Fault::Work(BROKEN))?.map_err(Fault::Work)
+    ) -> Result<T, IdentityError> {
+        let place = Arc::clone(&self.queue).try_acquire_owned();
+        let place = place.map_err(|_| IdentityError::Busy)?;
+        let turn = Arc::clone(&self.runs).acquire_owned().await;
+        let turn = turn.map_err(|_| IdentityError::Work(BROKEN))?;
+        let places: [OwnedSemaphorePermit; 2] = [place, turn];
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(places);
+            done
+        });
+        done.await.map_err(|_| IdentityError::Work(BROKEN))?.map_err(IdentityError::Work)
     }
 }
 
@@ -82,7 +97,7 @@ fn argon2() -> Result<Argon2<'static>, &'static str> {
 }
 
 /// What is wrong with a new password, in words for its owner.
-pub(super) fn fault_of(password: &str, address: &Address) -> Option<Text> {
+pub fn fault_of(password: &str, address: &Address) -> Option<Text> {
     let length = password.chars().count();
     if length < SHORTEST {
         return Some(say!("Choose a password of at least {count} characters.", count = SHORTEST));
@@ -96,17 +111,6 @@ pub(super) fn fault_of(password: &str, address: &Address) -> Option<Text> {
     }
     common(&lower)
         .then(|| say!("Many people use this password, so it is easy to guess. Choose another."))
-}
-
-/// Judges a new password that was typed twice.
-pub(super) fn judge(errors: &mut Errors, password: &Secret, again: &Secret, address: &Address) {
-    let weak = fault_of(password.expose(), address);
-    let strong = weak.is_none();
-    errors.add_if("password", weak);
-    if strong && password.expose() != again.expose() {
-        errors
-            .add("password_confirm", say!("The two passwords are not the same. Type both again."));
-    }
 }
 
 /// A common password: a word of the list with digits or signs around it, a unit said again and

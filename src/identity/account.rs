@@ -1,0 +1,235 @@
+//! Accounts come into being and end: registration by a notice's link and a code, by a provider, and
+//! deletion by the owner.
+
+use super::{Asked, Begun, Browser, Event, Identity, IdentityError, SignIn, Way, limits::Wait};
+use crate::{
+    language::Language,
+    mail::{Address, GrantId},
+    store::{
+        Account, AccountChange, Device, Grant, GrantKind, GrantState, Purpose, SignedBy, StoreError,
+    },
+};
+use jiff::Timestamp;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Grants looked at for one that waits.
+const LOOKED_AT: usize = 100;
+/// Grants ended in one piece.
+const PIECE: usize = 500;
+
+/// Whose a grant is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// An account's.
+    By(Box<Account>),
+    /// The mailbox has no account yet; the time is when its former one was removed.
+    Open(Option<Timestamp>),
+    /// It was for a former holder of the mailbox.
+    Former,
+}
+
+/// What registration asks for.
+#[derive(Debug)]
+pub struct NewAccount {
+    /// First name.
+    pub first_name: String,
+    /// Last name.
+    pub last_name: String,
+    /// Password, judged by [`super::password::fault_of`].
+    pub password: Zeroizing<String>,
+    /// Language that was chosen for the pages, if any.
+    pub language: Option<String>,
+}
+
+/// Whether a grant still opens.
+fn live(grant: &Grant, now: Timestamp) -> bool {
+    grant.state == GrantState::Live && now < grant.expires
+}
+
+impl Identity {
+    /// Whose a grant is.
+    pub async fn holder(&self, grant: &Grant) -> Result<Held, StoreError> {
+        if let Some(account) = self.people().account(&grant.recipient).await? {
+            return Ok(if account.holds(grant) {
+                Held::By(Box::new(account))
+            } else {
+                Held::Former
+            });
+        }
+        let since = self.people().vacated(&grant.recipient).await?;
+        let held = since.is_none_or(|since| grant.sealed > since);
+        Ok(if held { Held::Open(since) } else { Held::Former })
+    }
+
+    /// Registers the mailbox of a grant whose link led here: mails the code that completes it. No
+    /// account is written before the mailbox has proved itself.
+    pub async fn register(
+        &self,
+        browser: &Browser,
+        grant: &Grant,
+        form: NewAccount,
+        language: &Arc<Language>,
+    ) -> Result<Asked, IdentityError> {
+        let since = match self.holder(grant).await? {
+            Held::Open(since) if live(grant, self.now()) => since,
+            Held::Open(_) | Held::Former => return Ok(Asked::Gone),
+            Held::By(_) => return Ok(Asked::Registered),
+        };
+        if let Err(Wait(wait)) = self.charge_mail(browser, &grant.recipient, Some(grant.id)).await?
+        {
+            return Ok(Asked::Wait(wait));
+        }
+        let account = Account {
+            first_name: form.first_name.trim().to_owned(),
+            last_name: form.last_name.trim().to_owned(),
+            password: self.inner.passwords.hash(form.password).await?,
+            since,
+            language: form.language,
+            ..Account::new(grant.recipient.clone(), rand::random(), self.now())
+        };
+        self.mail_registration(browser, grant, account, language).await
+    }
+    /// Another code for a form of registration that was filled in: as long as the link that led there
+    /// would still lead there.
+    pub(super) async fn register_again(
+        &self,
+        browser: &Browser,
+        account: &Account,
+        (wants, language): (Option<GrantId>, &Arc<Language>),
+    ) -> Result<Asked, IdentityError> {
+        let grant = match wants {
+            Some(id) => self.people().grant(id).await?,
+            None => None,
+        };
+        let now = self.now();
+        let mine = |grant: &Grant| live(grant, now) && account.holds(grant);
+        let Some(grant) = grant.filter(mine) else { return Ok(Asked::Gone) };
+        match self.holder(&grant).await? {
+            Held::Former => return Ok(Asked::Gone),
+            // Another browser was faster; that account stands.
+            Held::By(_) => return Ok(Asked::Registered),
+            Held::Open(_) => {}
+        }
+        if let Err(Wait(wait)) = self.charge_mail(browser, &account.address, wants).await? {
+            return Ok(Asked::Wait(wait));
+        }
+        self.mail_registration(browser, &grant, account.clone(), language).await
+    }
+    async fn mail_registration(
+        &self,
+        browser: &Browser,
+        grant: &Grant,
+        account: Account,
+        language: &Language,
+    ) -> Result<Asked, IdentityError> {
+        let mut fresh = self.fresh(browser);
+        fresh.session.wants = Some(grant.id);
+        let code = self.await_code(&mut fresh.session, account, Purpose::Register).await?;
+        self.mail_code(&grant.recipient, &code, language).await?;
+        Ok(Asked::Sent(self.begin(fresh, browser).await?))
+    }
+    /// The mailbox has proved itself: the account comes into being and is signed in, in one commit.
+    pub(super) async fn admit(
+        &self,
+        browser: &Browser,
+        account: Account,
+        way: Way,
+    ) -> Result<SignIn, IdentityError> {
+        let rooted = (way.by == SignedBy::Code).then(|| self.now());
+        let account = Account { rooted, ..account };
+        let domain = account.address.domain().clone();
+        match self.sign_in_as(browser, None, account, way).await? {
+            Some(begun) => {
+                tracing::info!(%domain, "portal: an account was registered");
+                Ok(SignIn::In(begun))
+            }
+            // Another browser was faster; that account stands.
+            None => Ok(SignIn::Wrong),
+        }
+    }
+
+    /// The account of a mailbox that a provider vouches for; a new one, if a message waits for it.
+    /// `None` if neither is there. A new account has no password; a reset gives it one.
+    pub async fn account_of_person(
+        &self,
+        address: &Address,
+        (first_name, last_name): (String, String),
+    ) -> Result<Option<Account>, IdentityError> {
+        if let Some(account) = self.people().account(address).await? {
+            return Ok(Some(account).filter(|account| !account.locked));
+        }
+        let (people, now) = (self.people(), self.now());
+        let since = people.vacated(address).await?;
+        let grants = people.grants(Some(address), None, LOOKED_AT).await?;
+        let held = |grant: &Grant| since.is_none_or(|since| grant.sealed > since);
+        if !grants.iter().any(|grant| live(grant, now) && held(grant)) {
+            return Ok(None);
+        }
+        let new = Account::new(address.clone(), rand::random(), now);
+        let account = Account { first_name, last_name, since, ..new };
+        if people.change_account(AccountChange::new(None, account.clone())).await? {
+            tracing::info!(domain = %address.domain(), "portal: an account was registered");
+            return Ok(Some(account));
+        }
+        // Another browser was faster; that account stands.
+        Ok(people.account(address).await?)
+    }
+
+    /// A browser that has shown the mailbox of an account has a budget of its own there from now on.
+    pub(super) async fn remember(
+        &self,
+        browser: &Browser,
+        account: Account,
+        wants: Option<GrantId>,
+    ) -> Result<Option<Begun>, IdentityError> {
+        let (mut fresh, device) = (self.fresh(browser), super::sessions::secret());
+        let device = crate::seal::LinkToken::from_random(device);
+        fresh.session.wants = wants;
+        let mut new = account.clone();
+        new.devices.push(Device { id: device.hash(), used: self.now() });
+        let surplus = new.devices.len().saturating_sub(Account::DEVICES);
+        new.devices.drain(..surplus);
+        let change = AccountChange {
+            session: Some(fresh.session),
+            ends: browser.session.as_ref().map(|session| session.id),
+            ..AccountChange::new(Some(account), new)
+        };
+        let done = self.people().change_account(change).await?;
+        Ok(done.then_some(Begun { session: fresh.token, device: Some(device), wants }))
+    }
+
+    /// Deletes an account at its owner's wish: what is kept for it ends with it, and the mailbox is
+    /// told. The mail goes first, since afterwards there is no account to tell of.
+    pub async fn delete(&self, account: &Account) -> Result<bool, IdentityError> {
+        let told = self.change_credentials(account, None, &Event::Deleted, |account| {
+            account.locked = true;
+            true
+        });
+        if told.await?.is_none() {
+            return Ok(false);
+        }
+        self.end_grants(account).await?;
+        Ok(self.people().remove_account(&account.address, self.now()).await?)
+    }
+    /// Ends everything that is kept for an account, its own copies too: their keys go with the next
+    /// sweep.
+    pub async fn end_grants(&self, account: &Account) -> Result<(), IdentityError> {
+        for kind in [GrantKind::Received, GrantKind::Sent] {
+            let mut after = None;
+            loop {
+                let (people, whose) = (self.people(), &account.address);
+                let grants = match kind {
+                    GrantKind::Received => people.grants(Some(whose), after, PIECE).await?,
+                    GrantKind::Sent => people.sent(whose, after, PIECE).await?,
+                };
+                let Some(last) = grants.last() else { break };
+                after = Some(last.id);
+                let own = grants.iter().filter(|grant| account.holds(grant));
+                let ids: Vec<_> = own.map(|grant| grant.id).collect();
+                self.inner.vault.withdraw(&ids).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! Changes of credentials, and the mail that tells the owner of each: one commit, so that a request
+//! that is cancelled in between leaves no half of it.
+
+use super::{Identity, IdentityError};
+use crate::{
+    language::{Text, say},
+    mail::notice::ChangeMail,
+    seal::Class,
+    store::{Account, AccountChange, NewMessage, Session, StoreError},
+};
+
+/// Times that a change is tried anew because another one was faster.
+const ROUNDS: usize = 8;
+
+/// An event at an account that its owner is told of by mail, so that a stranger's hand is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A new password, typed by a signed-in browser.
+    Password,
+    /// A new password, after a mailed code.
+    Reset {
+        /// True if passkeys were removed with it.
+        passkeys: bool,
+    },
+    /// The second factor is asked for from now on.
+    SecondOn,
+    /// It no longer is.
+    SecondOff,
+    /// A recovery code was used in its place.
+    Recovered,
+    /// Several wrong codes came after a right password.
+    SecondGuessed,
+    /// A passkey was added.
+    PasskeyOn,
+    /// A passkey was removed.
+    PasskeyOff,
+    /// All sessions were ended.
+    SignedOut,
+    /// A browser signed in that had not done so before.
+    NewDevice {
+        /// Its name.
+        browser: String,
+    },
+    /// An operator took password and second factor away.
+    Cleared,
+    /// The account has another address now.
+    Moved {
+        /// Which.
+        to: String,
+    },
+    /// Its owner has deleted it.
+    Deleted,
+}
+impl Event {
+    fn sentence(&self) -> Text {
+        match self {
+            Self::Password => say!("The password was changed. All other devices were signed out."),
+            Self::Reset { passkeys: false } => say!(
+                "A new password was set with a code from this mailbox. All other devices were \
+                 signed out."
+            ),
+            Self::Reset { passkeys: true } => say!(
+                "A new password was set with a code from this mailbox. All other devices were \
+                 signed out, and all passkeys were removed."
+            ),
+            Self::SecondOn => say!("Sign-in now asks for a code from an authenticator app."),
+            Self::SecondOff => say!("Sign-in no longer asks for a code from an authenticator app."),
+            Self::Recovered => {
+                say!("Somebody signed in with a recovery code in place of the authenticator app.")
+            }
+            Self::SecondGuessed => say!(
+                "Somebody typed the right password and then several wrong codes. If it was not \
+                 you, change your password."
+            ),
+            Self::PasskeyOn => say!("A passkey was added: it lets in without the password."),
+            Self::PasskeyOff => say!("A passkey was removed: it no longer lets in."),
+            Self::SignedOut => say!("All devices were signed out."),
+            Self::NewDevice { browser } => say!(
+                "Somebody signed in with a browser that was not used here before: {browser}.",
+                browser = browser.clone()
+            ),
+            Self::Cleared => say!(
+                "Our helpdesk has reset the account: the old password and the authenticator app no \
+                 longer count, and all devices were signed out. To sign in again, choose “Forgot \
+                 your password?” on the sign-in page."
+            ),
+            Self::Moved { to } => {
+                say!("The account now belongs to the address {address}.", address = to.clone())
+            }
+            Self::Deleted => {
+                say!("The account was deleted, with all messages that were kept for it.")
+            }
+        }
+    }
+}
+
+impl Identity {
+    /// Changes an account as long as it is this identity's, without a new epoch and without a word to
+    /// its owner: details, counters. `None` if it is not there any more, or if `change` says that
+    /// there is nothing to do; `change` may be asked several times.
+    pub async fn update(
+        &self,
+        account: &Account,
+        change: impl Fn(&mut Account) -> bool + Send,
+    ) -> Result<Option<Account>, IdentityError> {
+        for _ in 0..ROUNDS {
+            let Some(old) = self.present(account).await? else { return Ok(None) };
+            let mut new = old.clone();
+            if !change(&mut new) {
+                return Ok(None);
+            }
+            let written = AccountChange::new(Some(old), new.clone());
+            if self.people().change_account(written).await? {
+                return Ok(Some(new));
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
+
+    /// Changes credentials: in one commit the account, its new epoch, which ends every other session
+    /// and every sign-in that is under way, and the mail that tells the owner. `keep` goes on under
+    /// the new epoch. `None` as with [`Identity::update`].
+    pub async fn change_credentials(
+        &self,
+        account: &Account,
+        keep: Option<&Session>,
+        event: &Event,
+        change: impl Fn(&mut Account) -> bool + Send,
+    ) -> Result<Option<Account>, IdentityError> {
+        for _ in 0..ROUNDS {
+            let Some(old) = self.present(account).await? else { return Ok(None) };
+            let mut new = old.clone();
+            if !change(&mut new) {
+                return Ok(None);
+            }
+            self.next_epoch(&mut new);
+            let session = match keep {
+                Some(kept) => self.under(kept, &old, &new).await?,
+                None => None,
+            };
+            let mail = vec![self.told(&new, event)?];
+            let ends = None;
+            let written = AccountChange { old: Some(old), new: new.clone(), session, ends, mail };
+            if self.people().change_account(written).await? {
+                return Ok(Some(new));
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
+
+    /// Locks an account, which ends its sessions, or opens it again; an operator's act, of which the
+    /// owner hears on the telephone. `None` if it is so already.
+    pub async fn set_locked(
+        &self,
+        account: &Account,
+        locked: bool,
+    ) -> Result<Option<Account>, IdentityError> {
+        self.update(account, |account| {
+            let changed = account.locked != locked;
+            account.locked = locked;
+            if changed {
+                self.next_epoch(account);
+            }
+            changed
+        })
+        .await
+    }
+
+    /// Every session and every code from before has ended.
+    pub(super) fn next_epoch(&self, account: &mut Account) {
+        account.epoch = account.epoch.saturating_add(1);
+        account.epoch_since = Some(self.now());
+    }
+
+    /// The kept session under the new epoch: as it is now, not as it was when the request began. One
+    /// that has ended meanwhile stays ended.
+    async fn under(
+        &self,
+        kept: &Session,
+        old: &Account,
+        new: &Account,
+    ) -> Result<Option<Session>, StoreError> {
+        let present = self.people().session(&kept.id).await?;
+        Ok(present.and_then(|mut session| {
+            let named = session.account.take().filter(|named| old.is(named))?;
+            session.account = Some(new.signed_in(named.by));
+            Some(session)
+        }))
+    }
+
+    async fn present(&self, account: &Account) -> Result<Option<Account>, StoreError> {
+        let present = self.people().account(&account.address).await?;
+        Ok(present.filter(|present| present.generation == account.generation))
+    }
+
+    /// Mail that tells the owner, to go into the commit of what it tells.
+    pub(super) fn told(
+        &self,
+        account: &Account,
+        event: &Event,
+    ) -> Result<NewMessage, IdentityError> {
+        let (id, at) = (self.inner.vault.new_id(), self.now());
+        let settings = &self.inner.vault.notices;
+        let mail = ChangeMail {
+            recipient: &account.address,
+            language: account.language.as_deref(),
+            what: &event.sentence(),
+            at,
+            id,
+        };
+        let text = settings.templates.changed(&settings.head, &mail);
+        let text = text.map_err(crate::vault::VaultError::from)?;
+        Ok(self.inner.vault.own_mail(id, Class::Notice, &account.address, &text)?)
+    }
+}
