@@ -180,6 +180,7 @@ fn failed(error: VaultError) -> Answer {
         VaultError::Seal(_)
         | VaultError::Ring(_)
         | VaultError::Gone
+        | VaultError::Ended
         | VaultError::Template(_)
         | VaultError::Refused(_) => no(Refusal::TryAgain, error.to_string()),
     }

@@ -58,6 +58,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("axum_server", &["daemon"]),
     ("ammonia", &["portal::markup"]),
     ("html5ever", &["portal::markup"]),
+    ("http_range_header", &["portal::range"]),
     ("image", &["portal::picture"]),
     ("clap", &["cli", "main"]),
     ("mimalloc", &["main"]),
