@@ -410,6 +410,7 @@ async fn wrong_codes_of_registration_count_too() {
         opened: None,
         state: GrantState::Live,
         kind: GrantKind::Received,
+        origin: None,
     };
     house.store.put_grant(grant.clone());
     assert_eq!(house.identity.holder(&grant).await.unwrap(), Held::Open(None));

@@ -293,6 +293,7 @@ fn failed(id: QueueId, error: &VaultError) -> Refusal {
         | VaultError::Seal(_)
         | VaultError::Ring(_)
         | VaultError::Gone
+        | VaultError::Ended
         | VaultError::Template(_)
         | VaultError::Refused(_) => Refusal::NotStored,
     }

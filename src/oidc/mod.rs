@@ -4,35 +4,36 @@
 //! What comes of it is one thing only: that whoever sits at this browser has a mailbox, as the
 //! provider says. It proves the address just as a mailed code does, and no more.
 
+mod cache;
 mod keys;
+mod metadata;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod token;
+mod userinfo;
 
 use crate::{
     mail::{Address, Domain},
     wire::{Api, Page, Question, WebError, WebPlace},
 };
+use cache::{Kept, KeyCache};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use form_urlencoded::{Serializer, byte_serialize};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use keys::{Key, keys_of};
-use serde::Deserialize;
+use metadata::Metadata;
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 use std::{fmt, sync::Arc};
-use token::{Claims, Expected, Refusal, verified};
+use token::{Expected, PersonClaims, Refusal, verified};
 use tokio::sync::Mutex;
+use userinfo::info_of;
 use zeroize::Zeroizing;
 
 /// Where a provider says what it has (Discovery 1.0, section 4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
-/// What a provider says of itself, and its keys, are kept for so long.
-const KEPT: SignedDuration = SignedDuration::from_hours(1);
-/// For so long it is not asked again after it could not be had; nor its keys for one that is not
-/// among them.
-const REST: SignedDuration = SignedDuration::from_secs(30);
 /// Google's issuer. It says "verified" of addresses at other hosts too, once seen and perhaps not
 /// theirs any more; it is authoritative for its own and for organisations' (`hd`).
 const GOOGLE: &str = "https://accounts.google.com";
@@ -71,6 +72,17 @@ pub struct Trip {
     pub verifier: Zeroizing<String>,
     /// Where the answer comes to.
     pub redirect: String,
+    /// How the provider is to make sure who sits there.
+    pub prompt: Prompt,
+}
+/// The `prompt` parameter (Core 1.0, section 3.1.2.1). Without one the session that a former user
+/// of the browser left at the provider would sign in the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prompt {
+    /// `select_account`, or what the provider announces in its place.
+    SelectAccount,
+    /// `login`, for providers that refuse `select_account`.
+    Login,
 }
 impl fmt::Debug for Trip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,36 +117,17 @@ impl From<Refusal> for OidcError {
     }
 }
 
-/// What a provider says of itself (Discovery 1.0, section 3).
-#[derive(Debug, Clone, Deserialize)]
-struct Metadata {
-    issuer: String,
-    authorization_endpoint: String,
-    token_endpoint: String,
-    jwks_uri: String,
-    #[serde(default)]
-    token_endpoint_auth_methods_supported: Vec<String>,
-}
-/// What the token endpoint answers; access tokens are of no use here.
+/// What the token endpoint answers (Core 1.0, section 3.1.3.3).
 #[derive(Deserialize)]
 struct Tokens {
     id_token: String,
+    #[serde(default, deserialize_with = "zeroed")]
+    access_token: Zeroizing<String>,
+    #[serde(default)]
+    token_type: String,
 }
-
-/// Something fetched, or why it could not be; and when.
-#[derive(Debug)]
-struct Kept<T>(Option<(Timestamp, Result<T, OidcError>)>);
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-impl<T: Clone> Kept<T> {
-    fn good(&self, now: Timestamp) -> Option<Result<T, OidcError>> {
-        let (at, what) = self.0.as_ref()?;
-        let time = if what.is_ok() { KEPT } else { REST };
-        (now.duration_since(*at) < time).then(|| what.clone())
-    }
+fn zeroed<'de, D: Deserializer<'de>>(text: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(text).map(Zeroizing::new)
 }
 
 /// A provider of identities.
@@ -143,7 +136,7 @@ pub struct Provider {
     settings: ProviderSettings,
     api: Arc<dyn Api>,
     metadata: Mutex<Kept<Metadata>>,
-    keys: Mutex<Kept<Arc<[Key]>>>,
+    keys: Mutex<KeyCache>,
 }
 
 impl Provider {
@@ -161,17 +154,9 @@ impl Provider {
     }
     /// How it was when it was last needed; `None`: it was not, or is being asked just now.
     pub fn health(&self) -> Option<Result<(), OidcError>> {
-        let down = |error: &OidcError| Some(Err(error.clone()));
-        let metadata = self.metadata.try_lock().ok()?;
-        let (_, said) = metadata.0.as_ref()?;
-        if let Err(error) = said {
-            return down(error);
-        }
-        let keys = self.keys.try_lock().ok()?;
-        match keys.0.as_ref() {
-            Some((_, Err(error))) => down(error),
-            Some((_, Ok(_))) | None => Some(Ok(())),
-        }
+        let metadata = self.metadata.try_lock().ok()?.last()?;
+        let keys = self.keys.try_lock().ok()?.failure();
+        Some(metadata.and_then(|()| keys.map_or(Ok(()), Err)))
     }
 
     /// Where a browser goes to sign in (Core 1.0, section 3.1.2.1).
@@ -181,7 +166,8 @@ impl Provider {
     pub async fn leading(&self, trip: &Trip, now: Timestamp) -> Result<String, OidcError> {
         let metadata = self.metadata(now).await?;
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(trip.verifier.as_bytes()));
-        let query = Serializer::new(String::new())
+        let mut query = Serializer::new(String::new());
+        query
             .append_pair("response_type", "code")
             .append_pair("client_id", &self.settings.client_id)
             .append_pair("redirect_uri", &trip.redirect)
@@ -189,11 +175,32 @@ impl Provider {
             .append_pair("state", &trip.state)
             .append_pair("nonce", &trip.nonce)
             .append_pair("code_challenge", &challenge)
-            .append_pair("code_challenge_method", "S256")
-            .finish();
+            .append_pair("code_challenge_method", "S256");
+        if let Some(prompt) = metadata.prompt(trip.prompt) {
+            query.append_pair("prompt", prompt);
+        }
+        if let Some(claims) = metadata.claims() {
+            query.append_pair("claims", claims);
+        }
+        let query = query.finish();
         let place = &metadata.authorization_endpoint;
         let between = if place.contains('?') { '&' } else { '?' };
         Ok(format!("{place}{between}{query}"))
+    }
+
+    /// True if an authorization response may be this provider's, by its `iss` parameter (RFC 9207
+    /// section 2.4): it must be there where the provider announces it, and be right in any case.
+    ///
+    /// # Errors
+    /// The provider does not say whether it sends one.
+    pub async fn answered(&self, iss: Option<&str>, now: Timestamp) -> Result<bool, OidcError> {
+        match iss {
+            Some(iss) => Ok(iss == self.settings.issuer),
+            None => {
+                let metadata = self.metadata(now).await?;
+                Ok(!metadata.authorization_response_iss_parameter_supported)
+            }
+        }
     }
 
     /// Who has signed in, for the code that the browser has brought back (sections 3.1.3.1 and
@@ -224,15 +231,36 @@ impl Provider {
             }
             other => other?,
         };
-        let address = self.address_in(&claims)?;
+        // What says who it is comes from one source as a whole.
+        let person = match (&claims.person.email, &metadata.userinfo_endpoint) {
+            (None, Some(place)) => self.userinfo(place, &tokens, &claims.sub).await?,
+            (Some(_), _) | (None, None) => claims.person,
+        };
+        let address = self.address_in(&person)?;
         Ok(Person {
             address,
-            first_name: claims.given_name.unwrap_or_default(),
-            last_name: claims.family_name.unwrap_or_default(),
+            first_name: person.given_name.unwrap_or_default(),
+            last_name: person.family_name.unwrap_or_default(),
         })
     }
 
-    fn address_in(&self, claims: &Claims) -> Result<Address, Refusal> {
+    /// The claims that the provider keeps out of its ID tokens (Core 1.0, section 5.3).
+    async fn userinfo(
+        &self,
+        place: &str,
+        tokens: &Tokens,
+        sub: &str,
+    ) -> Result<PersonClaims, OidcError> {
+        if !tokens.token_type.eq_ignore_ascii_case("Bearer") || tokens.access_token.is_empty() {
+            return Err(OidcError::Refused("the access token is no bearer token".to_owned()));
+        }
+        let bearer = Zeroizing::new(format!("Bearer {}", *tokens.access_token));
+        let question = Question { form: None, authorization: Some(bearer) };
+        let page = self.asked(place, question).await?;
+        info_of(&page, sub).map_err(|error| OidcError::Refused(format!("{place}: {error}")))
+    }
+
+    fn address_in(&self, claims: &PersonClaims) -> Result<Address, Refusal> {
         let address = claims.address(self.settings.issuer.starts_with(MICROSOFT))?;
         let domain = address.domain();
         let domains = &self.settings.domains;
@@ -249,12 +277,10 @@ impl Provider {
 
     async fn metadata(&self, now: Timestamp) -> Result<Metadata, OidcError> {
         let mut kept = self.metadata.lock().await;
-        if let Some(good) = kept.good(now) {
-            return good;
+        match kept.fresh(now) {
+            Some(fresh) => fresh,
+            None => kept.put(now, self.fetch_metadata().await),
         }
-        let fetched = self.fetch_metadata().await;
-        kept.0 = Some((now, fetched.clone()));
-        fetched
     }
     async fn fetch_metadata(&self) -> Result<Metadata, OidcError> {
         let issuer = &self.settings.issuer;
@@ -267,9 +293,7 @@ impl Provider {
         if metadata.issuer != *issuer {
             return Err(wrong("it names another issuer; portal.oidc must name exactly that one"));
         }
-        let places =
-            [&metadata.authorization_endpoint, &metadata.token_endpoint, &metadata.jwks_uri];
-        if places.iter().any(|place| place_of(place).is_none()) {
+        if metadata.places().any(|place| place_of(place).is_none()) {
             return Err(wrong("it names a place without https"));
         }
         Ok(metadata)
@@ -282,19 +306,17 @@ impl Provider {
         now: Timestamp,
         anew: bool,
     ) -> Result<Arc<[Key]>, OidcError> {
-        let mut kept = self.keys.lock().await;
-        let recent = kept.0.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REST);
-        if let Some(good) = kept.good(now).filter(|_| recent || !anew) {
-            return good;
+        let mut cache = self.keys.lock().await;
+        match cache.fresh(now, anew) {
+            Some(fresh) => fresh,
+            None => cache.put(now, self.fetch_keys(&metadata.jwks_uri).await),
         }
-        let fetched = self.asked(&metadata.jwks_uri, Question::default()).await.and_then(|page| {
-            let keys = keys_of(&page.body).ok_or_else(|| {
-                OidcError::Down(format!("{}: these are no keys (JWKS)", metadata.jwks_uri))
-            })?;
-            Ok(Arc::from(keys))
-        });
-        kept.0 = Some((now, fetched.clone()));
-        fetched
+    }
+    async fn fetch_keys(&self, place: &str) -> Result<Arc<[Key]>, OidcError> {
+        let page = self.asked(place, Question::default()).await?;
+        let keys = keys_of(&page.body)
+            .ok_or_else(|| OidcError::Down(format!("{place}: these are no keys (JWKS)")))?;
+        Ok(Arc::from(keys))
     }
 
     async fn redeemed(

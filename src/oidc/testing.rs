@@ -42,6 +42,9 @@ pub(crate) enum Signer {
 }
 /// What is changed of a token before it is signed: its header, and its claims.
 pub(crate) type Bend = fn(&mut Value, &mut Value);
+/// Where userinfo is.
+pub(crate) const USERINFO: &str = "https://op.test/userinfo";
+const ACCESS: &str = "an-access-token";
 
 #[derive(Debug)]
 struct Awaited {
@@ -54,6 +57,10 @@ struct State {
     bend: Bend,
     metadata: Value,
     keys: Value,
+    /// What the token endpoint says of its access token.
+    token_type: &'static str,
+    userinfo: Value,
+    userinfo_type: &'static str,
     codes: BTreeMap<String, Awaited>,
     /// Places that do not answer.
     down: Vec<&'static str>,
@@ -99,6 +106,12 @@ impl Op {
                         ["client_secret_basic", "client_secret_post"],
                 }),
                 keys: Value::Null,
+                token_type: "bearer",
+                userinfo: json!({
+                    "sub": "17", "email": "ann@clinic.example", "email_verified": true,
+                    "given_name": "Ann", "family_name": "Ode",
+                }),
+                userinfo_type: "application/json",
                 codes: BTreeMap::new(),
                 down: Vec::new(),
                 asked: Vec::new(),
@@ -151,6 +164,17 @@ impl Op {
     }
     pub(crate) fn set_keys(&self, keys: Value) {
         self.state.lock().unwrap().keys = keys;
+    }
+    /// What userinfo says, and of what media type and for which kind of token.
+    pub(crate) fn set_userinfo(
+        &self,
+        info: Value,
+        media_type: &'static str,
+        token_type: &'static str,
+    ) {
+        let mut state = self.state.lock().unwrap();
+        (state.userinfo, state.userinfo_type) = (info, media_type);
+        state.token_type = token_type;
     }
     pub(crate) fn set_down(&self, down: &[&'static str]) {
         self.state.lock().unwrap().down = down.to_vec();
@@ -233,8 +257,12 @@ impl Op {
         let right = text(Sha256::digest(of("code_verifier")?)) == awaited.challenge
             && of("redirect_uri") == Some(&awaited.redirect)
             && of("grant_type") == Some("authorization_code");
-        (known && right)
-            .then(|| json!({"access_token": "x", "id_token": self.token(state, &awaited.nonce)}))
+        (known && right).then(|| {
+            json!({
+                "access_token": ACCESS, "token_type": state.token_type,
+                "id_token": self.token(state, &awaited.nonce),
+            })
+        })
     }
 }
 
@@ -246,7 +274,15 @@ impl Api for Op {
         if state.down.contains(&to.path.as_str()) {
             return Err(WebError::Unreachable("no answer".to_owned()));
         }
+        let bearer = question.authorization.as_ref().map(|field| field.as_str());
+        let mut media_type = "application/json";
         let body = match (to.path.as_str(), question.form.is_some()) {
+            // RFC 6750 section 2.1.
+            ("/userinfo", false) if bearer == Some(&format!("Bearer {ACCESS}")) => {
+                media_type = state.userinfo_type;
+                state.userinfo.clone()
+            }
+            ("/userinfo", false) => return Err(WebError::Status(401)),
             ("/keys", false) => state.keys.clone(),
             ("/token", true) => self.redeem(&mut state, &question).ok_or(WebError::Status(400))?,
             (path, false) if path.ends_with("/.well-known/openid-configuration") => {
@@ -254,7 +290,6 @@ impl Api for Op {
             }
             _ => return Err(WebError::Status(404)),
         };
-        let media_type = "application/json".to_owned();
-        Ok(Page { media_type, body: Bytes::from(body.to_string()) })
+        Ok(Page { media_type: media_type.to_owned(), body: Bytes::from(body.to_string()) })
     }
 }

@@ -1,6 +1,7 @@
 //! With a provider that lies.
 
-use super::{testing::*, *};
+use super::{cache::REST, testing::*, *};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 fn now() -> Timestamp {
@@ -12,6 +13,7 @@ fn trip() -> Trip {
         nonce: "nonce".to_owned(),
         verifier: Zeroizing::new("v".repeat(43)),
         redirect: "https://portal.example/login/oidc/callback".to_owned(),
+        prompt: Prompt::SelectAccount,
     }
 }
 /// A whole sign-in there.
@@ -180,6 +182,7 @@ async fn what_a_provider_says_of_itself_must_be_right() {
         ("jwks_uri", json!("https://op.test@evil.test/"), "without https"),
         ("authorization_endpoint", json!("javascript:alert(1)"), "without https"),
         ("authorization_endpoint", json!("https://op.test/\r\nSet-Cookie: a=b"), "without https"),
+        ("userinfo_endpoint", json!("http://op.test/userinfo"), "without https"),
         ("jwks_uri", Value::Null, "no configuration"),
     ];
     for (key, value, why) in rows {
@@ -231,6 +234,154 @@ async fn a_provider_that_is_down_is_left_alone_for_a_while_and_new_keys_are_foun
         let done = sign_in(&op, &fresh, later).await;
         assert!(matches!(done, Err(OidcError::Down(_))), "{bad}: {done:?}");
     }
+}
+
+/// A provider that keeps the address out of its ID tokens.
+fn without_address() -> Arc<Op> {
+    let op = Op::new(now());
+    op.says(Signer::P256, |_, c| {
+        for claim in ["email", "email_verified", "given_name", "family_name"] {
+            c.as_object_mut().unwrap().remove(claim);
+        }
+    });
+    op.set_metadata("userinfo_endpoint", json!(USERINFO));
+    op
+}
+
+#[tokio::test]
+async fn an_address_that_only_userinfo_tells_is_taken() {
+    let op = without_address();
+    let provider = op.provider(&[]);
+    let ann = sign_in(&op, &provider, now()).await.unwrap();
+    assert_eq!(ann.address.to_string(), "ann@clinic.example");
+    assert_eq!((ann.first_name.as_str(), ann.last_name.as_str()), ("Ann", "Ode"));
+    op.says(Signer::P256, |_, _| {});
+    op.asked();
+    assert!(sign_in(&op, &provider, now()).await.is_ok());
+    assert!(!op.asked().contains(&"/userinfo".to_owned()), "not asked where the token has it");
+}
+
+#[tokio::test]
+async fn userinfo_that_is_not_right_in_one_thing_is_not_taken() {
+    let whole = || json!({"sub": "17", "email": "ann@clinic.example", "email_verified": true});
+    let with = |key: &str, value: Value| {
+        let mut info = whole();
+        info[key] = value;
+        info
+    };
+    let json = "application/json";
+    let rows: [(Value, &'static str, &'static str, &str); 11] = [
+        (with("sub", json!("18")), json, "Bearer", "another person"),
+        (with("sub", json!("17 ")), json, "Bearer", "another person"),
+        (with("sub", Value::Null), json, "Bearer", "can't be read"),
+        (with("email_verified", json!(false)), json, "Bearer", "not verified"),
+        (with("email_verified", json!("true")), json, "Bearer", "not verified"),
+        (with("email_verified", Value::Null), json, "Bearer", "not verified"),
+        (with("xms_edov", json!(true)), json, "Bearer", ""),
+        (with("email", Value::Null), json, "Bearer", "no e-mail address"),
+        (json!([]), json, "Bearer", "can't be read"),
+        (whole(), "application/jwt", "Bearer", "not JSON"),
+        (whole(), json, "DPoP", "no bearer token"),
+    ];
+    let op = without_address();
+    let provider = op.provider(&[]);
+    for (number, (info, media_type, token_type, why)) in rows.into_iter().enumerate() {
+        op.set_userinfo(info, media_type, token_type);
+        match sign_in(&op, &provider, now()).await {
+            Ok(_) => assert_eq!(why, "", "row {number} was taken"),
+            Err(OidcError::Refused(text)) => {
+                assert!(!why.is_empty() && text.contains(why), "row {number}: {text}, not {why}");
+            }
+            Err(OidcError::Down(text)) => panic!("row {number}: {text}"),
+        }
+    }
+    op.set_userinfo(whole(), json, "Bearer");
+    op.set_down(&["/userinfo"]);
+    let down = sign_in(&op, &provider, now()).await;
+    assert!(matches!(down, Err(OidcError::Down(_))), "{down:?}");
+}
+
+#[tokio::test]
+async fn the_domain_of_an_address_from_userinfo_is_judged_by_what_userinfo_says() {
+    let op = without_address();
+    let provider = op.provider_of(GOOGLE, &[]);
+    op.says(Signer::P256, |_, c| {
+        c.as_object_mut().unwrap().remove("email");
+        c["hd"] = json!("clinic.example");
+    });
+    let mixed = sign_in(&op, &provider, now()).await;
+    assert!(matches!(&mixed, Err(OidcError::Refused(t)) if t.contains("domain")), "{mixed:?}");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_provider_is_what_it_announces() {
+    let asked = |url: &str| -> std::collections::BTreeMap<String, String> {
+        form_urlencoded::parse(url.split_once('?').unwrap().1.as_bytes()).into_owned().collect()
+    };
+    let rows = [
+        (Value::Null, Prompt::SelectAccount, Some("select_account")),
+        (json!(["none", "login", "select_account"]), Prompt::SelectAccount, Some("select_account")),
+        (json!(["none", "login", "consent"]), Prompt::SelectAccount, Some("login")),
+        (json!(["none"]), Prompt::SelectAccount, None),
+        (Value::Null, Prompt::Login, Some("login")),
+    ];
+    for (announced, prompt, expected) in rows {
+        let op = Op::new(now());
+        let provider = op.provider(&[]);
+        op.set_metadata("prompt_values_supported", announced.clone());
+        let url = provider.leading(&Trip { prompt, ..trip() }, now()).await.unwrap();
+        let asked = asked(&url);
+        assert_eq!(asked.get("prompt").map(String::as_str), expected, "{announced}");
+        assert_eq!(asked.get("claims"), None, "not announced");
+    }
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    op.set_metadata("claims_parameter_supported", json!(true));
+    let url = provider.leading(&trip(), now()).await.unwrap();
+    let claims: Value = serde_json::from_str(&asked(&url)["claims"]).unwrap();
+    assert_eq!(claims["id_token"]["email"], json!({"essential": true}));
+    assert_eq!(claims["id_token"]["email_verified"], json!({"essential": true}));
+}
+
+#[tokio::test]
+async fn an_answer_names_its_issuer_where_that_is_announced() {
+    let op = Op::new(now());
+    let (silent, other) = (op.provider(&[]), Some("https://evil.test"));
+    assert_eq!(silent.answered(None, now()).await, Ok(true));
+    assert_eq!(silent.answered(Some(ISSUER), now()).await, Ok(true));
+    assert_eq!(silent.answered(other, now()).await, Ok(false));
+    op.set_metadata("authorization_response_iss_parameter_supported", json!(true));
+    let naming = op.provider(&[]);
+    assert_eq!(naming.answered(None, now()).await, Ok(false));
+    assert_eq!(naming.answered(Some(ISSUER), now()).await, Ok(true));
+    assert_eq!(naming.answered(other, now()).await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_refetch_of_keys_that_fails_leaves_the_good_ones() {
+    let op = Op::new(now());
+    let provider = op.provider(&[]);
+    assert!(sign_in(&op, &provider, now()).await.is_ok());
+    let later = now() + REST;
+    op.set_now(later);
+    op.set_down(&["/keys"]);
+    op.says(Signer::P256, |h, _| h["kid"] = json!("unknown"));
+    op.asked();
+    for _ in 0..3 {
+        let unknown = sign_in(&op, &provider, later).await;
+        assert!(matches!(unknown, Err(OidcError::Down(_))), "{unknown:?}");
+    }
+    assert_eq!(op.asked().iter().filter(|place| *place == "/keys").count(), 1);
+    assert!(matches!(provider.health(), Some(Err(OidcError::Down(_)))));
+    op.says(Signer::P256, |_, _| {});
+    assert!(sign_in(&op, &provider, later).await.is_ok(), "all others go on");
+    op.set_down(&[]);
+    op.says(Signer::P256, |h, _| h["kid"] = json!("unknown"));
+    let (later, refused) = (later + REST, "not among");
+    op.set_now(later);
+    let unknown = sign_in(&op, &provider, later).await;
+    assert!(matches!(&unknown, Err(OidcError::Refused(t)) if t.contains(refused)), "{unknown:?}");
+    assert_eq!(provider.health(), Some(Ok(())));
 }
 
 #[test]

@@ -78,14 +78,22 @@ enum Audience {
 #[derive(Deserialize)]
 pub(super) struct Claims {
     iss: String,
-    sub: String,
+    pub(super) sub: String,
     aud: Audience,
     azp: Option<String>,
     exp: f64,
     iat: f64,
     nbf: Option<f64>,
     nonce: Option<String>,
-    email: Option<String>,
+    #[serde(flatten)]
+    pub(super) person: PersonClaims,
+}
+
+/// The claims about the person (Core 1.0, section 5.1), from an ID token or from userinfo. They are
+/// never mixed: what one source says of an address is not said of the other's.
+#[derive(Debug, Deserialize)]
+pub(super) struct PersonClaims {
+    pub(super) email: Option<String>,
     email_verified: Option<serde_json::Value>,
     /// Microsoft: the domain's owner has proved that the domain is theirs.
     xms_edov: Option<serde_json::Value>,
@@ -175,7 +183,7 @@ fn seconds_of(seconds: i64) -> f64 {
     jiff::SignedDuration::from_secs(seconds).as_secs_f64()
 }
 
-impl Claims {
+impl PersonClaims {
     /// The address that the provider says it has seen to be this person's.
     pub(super) fn address(&self, microsoft: bool) -> Result<Address, Refusal> {
         let text = self.email.as_deref().ok_or(Refusal::NoAddress)?;

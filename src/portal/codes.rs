@@ -99,10 +99,11 @@ pub(super) fn usable(code: &Code, now: Timestamp) -> bool {
 }
 /// What to say to a visitor whom a budget has caught.
 pub(super) fn please_wait(wait: SignedDuration) -> Errors {
+    Errors::of("", wait_words(wait))
+}
+pub(super) fn wait_words(wait: SignedDuration) -> Text {
     let wait = Text::Wait(wait.as_secs());
-    let text =
-        say!("There were too many wrong tries. Please wait {wait} and try again.", wait = wait);
-    Errors::of("", text)
+    say!("There were too many wrong tries. Please wait {wait} and try again.", wait = wait)
 }
 pub(super) fn many_codes(wait: SignedDuration) -> Errors {
     let wait = Text::Wait(wait.as_secs());

@@ -1,7 +1,18 @@
 //! Attachments and the original, as streams: whatever the size, one piece is in memory at a time.
-use super::{Desk, Fault, read::attachment_name, session::Visitor};
+//!
+//! What leaves as it is stored has a length and answers ranges. What is decoded on its way (base64,
+//! quoted-printable, the zip) has a length that only its end tells: it goes in chunks, and says that
+//! it has no ranges.
+use super::{
+    Desk, Fault,
+    range::{self, Asked},
+    read::attachment_name,
+    session::Visitor,
+    workers::DOWNLOADS,
+};
 use crate::{
-    mail::parts::{Decoder, Part},
+    language::say,
+    mail::parts::{Decoder, Part, TransferEncoding},
     vault::{Access, Content, Vault, VaultError},
 };
 use axum::{
@@ -9,19 +20,25 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{
-        HeaderValue, StatusCode,
-        header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{
+            ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+            CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+        },
     },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use minijinja::{Value, context};
 use std::{
     collections::{HashSet, VecDeque},
     fmt::Write as _,
     io::{self, Write},
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::OwnedSemaphorePermit;
 use zip::{
     CompressionMethod, ZipWriter,
     write::{SimpleFileOptions, StreamWriter},
@@ -34,6 +51,8 @@ pub(super) async fn attachment(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path((id, number)): Path<(String, String)>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Answer {
     let access = desk.leave(&visitor, &id).await?;
     let (_, index) = desk.vault.index(&access).await?;
@@ -42,10 +61,20 @@ pub(super) async fn attachment(
         return Err(none);
     };
     let Some(part) = index.attachments().nth(number - 1) else { return Err(none) };
-    let content = desk.vault.read(&access, part.body.clone()).await?;
+    let turn = match desk.download_turn(&visitor)? {
+        Ok(turn) => turn,
+        Err(busy) => return Ok(busy),
+    };
     let name = attachment_name(part, number);
-    let body = Body::from_stream(decoded(content, Some(Decoder::new(part.encoding))));
-    Ok(download(body, &name, "application/octet-stream"))
+    let kind = "application/octet-stream";
+    if part.encoding == TransferEncoding::Identity {
+        let file = StoredFile { tag: format!("{id}-{number}"), content: part.body.clone() };
+        let body = desk.stored(&access, &file, turn, (&method, &headers)).await?;
+        return Ok(saved(body, &name, kind));
+    }
+    let content = desk.vault.read(&access, part.body.clone()).await?;
+    let body = Body::from_stream(decoded(content, Some(Decoder::new(part.encoding)), turn));
+    Ok(download(body, &name, kind))
 }
 
 /// `GET /inbox/ID/original.eml`: the message as it came, byte for byte.
@@ -53,14 +82,18 @@ pub(super) async fn original(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Answer {
     let access = desk.leave(&visitor, &id).await?;
     let (row, _) = desk.vault.index(&access).await?;
-    let content = desk.vault.read(&access, 0..row.size).await?;
-    let body = Body::from_stream(decoded(content, None));
-    let mut response = download(body, "message.eml", "message/rfc822");
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(row.size));
-    Ok(response)
+    let turn = match desk.download_turn(&visitor)? {
+        Ok(turn) => turn,
+        Err(busy) => return Ok(busy),
+    };
+    let file = StoredFile { tag: id, content: 0..row.size };
+    let body = desk.stored(&access, &file, turn, (&method, &headers)).await?;
+    Ok(saved(body, "message.eml", "message/rfc822"))
 }
 
 /// `GET /inbox/ID/attachments.zip`
@@ -79,13 +112,95 @@ pub(super) async fn zip(
     if waiting.is_empty() {
         return Err(Fault::Status(StatusCode::NOT_FOUND));
     }
-    let packer = Packer::new(desk.vault.clone(), access, waiting);
+    let turn = match desk.download_turn(&visitor)? {
+        Ok(turn) => turn,
+        Err(busy) => return Ok(busy),
+    };
+    let packer = Packer::new(desk.vault.clone(), access, waiting, turn);
     Ok(download(Body::from_stream(packed(packer)), "attachments.zip", "application/zip"))
 }
 
-/// Never shown in place: saved under its name, and sandboxed should a browser show it all the same.
+/// Bytes of a message that leave as they are stored.
+struct StoredFile {
+    /// What names them among all others, for ever: a message never changes.
+    tag: String,
+    content: Range<u64>,
+}
+
+impl Desk {
+    /// A turn to download, or the page that says that all are taken.
+    pub(super) fn download_turn(
+        &self,
+        visitor: &Visitor,
+    ) -> Result<Result<OwnedSemaphorePermit, Response>, Fault> {
+        let account = visitor.signed_in()?;
+        if let Some(turn) = self.workers.download(account.generation) {
+            return Ok(Ok(turn));
+        }
+        let text = say!(
+            "You have {count} downloads under way. Please wait until one of them has ended, then \
+             try again.",
+            count = DOWNLOADS
+        );
+        let (status, title) =
+            (StatusCode::TOO_MANY_REQUESTS, say!("Too many downloads at the same time"));
+        let values = context! { text => Value::from(text) };
+        self.pages.answer(status, "plain.html", title, visitor, values).map(Err)
+    }
+    /// All of it, or the part that is asked for.
+    async fn stored(
+        &self,
+        access: &Access,
+        file: &StoredFile,
+        turn: OwnedSemaphorePermit,
+        (method, headers): (&Method, &HeaderMap),
+    ) -> Answer {
+        let tag = HeaderValue::from_str(&format!("\"{}\"", file.tag))
+            .map_err(|_| Fault::Work("an entity tag of strange characters"))?;
+        let Range { start, end } = file.content;
+        let size = end.saturating_sub(start);
+        let (status, part) = match range::asked(method, headers, &tag, size) {
+            Asked::Whole => (StatusCode::OK, 0..size),
+            Asked::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
+            Asked::Beyond => {
+                let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+                response.headers_mut().insert(CONTENT_RANGE, text_of(&format!("bytes */{size}"))?);
+                return Ok(response);
+            }
+        };
+        let within = |offset: u64| start.saturating_add(offset);
+        let content = self.vault.read(access, within(part.start)..within(part.end)).await?;
+        let mut response = Body::from_stream(decoded(content, None, turn)).into_response();
+        *response.status_mut() = status;
+        let fields = response.headers_mut();
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(part.end.saturating_sub(part.start)));
+        fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        fields.insert(ETAG, tag);
+        if status == StatusCode::PARTIAL_CONTENT {
+            let last = part.end.saturating_sub(1);
+            let text = format!("bytes {}-{last}/{size}", part.start);
+            fields.insert(CONTENT_RANGE, text_of(&text)?);
+        }
+        Ok(response)
+    }
+}
+
+fn text_of(text: &str) -> Result<HeaderValue, Fault> {
+    HeaderValue::from_str(text).map_err(|_| Fault::Work("a header of strange characters"))
+}
+
+/// A download of unknown length.
 pub(super) fn download(body: Body, name: &str, kind: &'static str) -> Response {
     let mut response = body.into_response();
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
+    saved(response, name, kind)
+}
+
+/// Never shown in place: saved under its name, and sandboxed should a browser show it all the same.
+fn saved(mut response: Response, name: &str, kind: &'static str) -> Response {
+    if !response.status().is_success() {
+        return response;
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     let sandbox = HeaderValue::from_static("sandbox; default-src 'none'; frame-ancestors 'none'");
@@ -121,14 +236,15 @@ fn disposition(name: &str) -> String {
 fn decoded(
     content: Content,
     decoder: Option<Decoder>,
+    turn: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Bytes, VaultError>> + Send {
-    stream::unfold(Some((content, decoder)), |state| async move {
-        let (mut content, mut decoder) = state?;
+    stream::unfold(Some((content, decoder, turn)), |state| async move {
+        let (mut content, mut decoder, turn) = state?;
         loop {
             let piece = match content.next().await {
                 Ok(piece) => piece,
                 Err(error) => {
-                    tracing::error!(%error, "portal: a download broke off");
+                    broke_off(&error);
                     return Some((Err(error), None));
                 }
             };
@@ -142,10 +258,18 @@ fn decoded(
                 return (!out.is_empty()).then_some((Ok(out), None));
             }
             if !out.is_empty() {
-                return Some((Ok(out), Some((content, decoder))));
+                return Some((Ok(out), Some((content, decoder, turn))));
             }
         }
     })
+}
+
+fn broke_off(error: &VaultError) {
+    if matches!(error, VaultError::Ended) {
+        tracing::info!("portal: a download ended with the right to read");
+    } else {
+        tracing::error!(%error, "portal: a download broke off");
+    }
 }
 
 /// What a piece (or the end) decodes to.
@@ -212,12 +336,18 @@ struct Packer {
     current: Option<(Content, Decoder)>,
     writer: Option<ZipWriter<StreamWriter<Outbox>>>,
     outbox: Outbox,
+    _turn: OwnedSemaphorePermit,
 }
 impl Packer {
-    fn new(vault: Vault, access: Access, waiting: VecDeque<(String, Part)>) -> Self {
+    fn new(
+        vault: Vault,
+        access: Access,
+        waiting: VecDeque<(String, Part)>,
+        turn: OwnedSemaphorePermit,
+    ) -> Self {
         let outbox = Outbox::default();
         let writer = Some(ZipWriter::new_stream(outbox.clone()));
-        Self { vault, access, waiting, current: None, writer, outbox }
+        Self { vault, access, waiting, current: None, writer, outbox, _turn: turn }
     }
     /// Goes on until there is something to send; nothing more: `None`.
     async fn next(&mut self) -> Result<Option<Bytes>, PackError> {
@@ -245,6 +375,8 @@ impl Packer {
                 .compression_method(CompressionMethod::Deflated)
                 .compression_level(Some(1));
             writer.start_file(name, options)?;
+            // Another recipient may keep the key alive.
+            self.access.renew().await?;
             let content = self.vault.read(&self.access, part.body.clone()).await?;
             self.current = Some((content, Decoder::new(part.encoding)));
         } else {
@@ -262,7 +394,12 @@ fn packed(packer: Packer) -> impl Stream<Item = Result<Bytes, PackError>> + Send
         match packer.next().await {
             Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(packer))),
             Err(error) => {
-                tracing::error!(%error, "portal: a download broke off");
+                match &error {
+                    PackError::Vault(error) => broke_off(error),
+                    PackError::Zip(_) | PackError::Io(_) => {
+                        tracing::error!(%error, "portal: a download broke off");
+                    }
+                }
                 Some((Err(error), None))
             }
         }

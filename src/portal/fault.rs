@@ -47,7 +47,7 @@ impl Fault {
         match self {
             Self::Status(status) => *status,
             Self::Store(error) | Self::Vault(VaultError::Store(error)) => of_store(error),
-            Self::Vault(VaultError::Gone) => StatusCode::GONE,
+            Self::Vault(VaultError::Gone | VaultError::Ended) => StatusCode::GONE,
             Self::Vault(
                 VaultError::Seal(_)
                 | VaultError::Ring(_)

@@ -7,20 +7,21 @@
 //! for a whole one. So does the end of the session or of its account, before the next message.
 
 use super::{
-    Desk, Fault, download::download, read::PAGE, search::of_one_message, session::Visitor,
+    Desk, Fault, download::download, read::PAGE, reader::SessionReader, search::of_one_message,
+    session::Visitor,
 };
 use crate::{
     language::{Language, Text, say},
     mail::GrantId,
-    seal::TokenHash,
     store::{Account, Grant},
-    vault::{AccessAnswer, Content},
+    vault::{AccessAnswer, Content, Reader as _},
 };
 use axum::{Extension, body::Body, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
 use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What begins a message in the file.
 const BEGIN: &[u8] = b"From ";
@@ -32,10 +33,14 @@ pub(super) async fn export(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
 ) -> Result<Response, Fault> {
-    let (account, language) = (visitor.signed_in()?.clone(), visitor.language);
-    let session = visitor.session.ok_or(Fault::Status(StatusCode::UNAUTHORIZED))?.id;
-    let (folders, page) = (FOLDERS.into(), VecDeque::new());
-    let export = Export { desk, session, account, language, folders, page, current: None };
+    let (account, language) = (visitor.signed_in()?.clone(), Arc::clone(&visitor.language));
+    let turn = match desk.download_turn(&visitor)? {
+        Ok(turn) => turn,
+        Err(busy) => return Ok(busy),
+    };
+    let (reader, folders) = (desk.reader(&visitor)?, FOLDERS.into());
+    let (page, current) = (VecDeque::new(), None);
+    let export = Export { desk, reader, account, language, folders, page, current, _turn: turn };
     Ok(download(Body::from_stream(written(export)), "messages.mbox", "application/mbox"))
 }
 
@@ -53,7 +58,7 @@ const OVER: Fault = Fault::Status(StatusCode::UNAUTHORIZED);
 struct Export {
     desk: Arc<Desk>,
     /// The session that asked for it.
-    session: TokenHash,
+    reader: Arc<SessionReader>,
     account: Account,
     language: Arc<Language>,
     /// Folders still to be listed, from where they are listed on.
@@ -61,6 +66,7 @@ struct Export {
     page: VecDeque<Grant>,
     /// The message that is being written.
     current: Option<(Content, Quoting, Timestamp)>,
+    _turn: OwnedSemaphorePermit,
 }
 
 fn written(export: Export) -> impl Stream<Item = Result<Bytes, Fault>> + Send {
@@ -81,11 +87,11 @@ fn written(export: Export) -> impl Stream<Item = Result<Bytes, Fault>> + Send {
 
 impl Export {
     /// Looks again who it is for: the session may have ended since, and the account may be locked,
-    /// gone or another's. While it runs the session is in use.
+    /// gone or another's.
     async fn look_again(&mut self) -> Result<(), Fault> {
-        let account = self.desk.identity.still_in(&self.session).await?;
-        let same = |own: &Account| own.generation == self.account.generation;
-        self.account = account.filter(same).ok_or(OVER)?;
+        let account = self.reader.account().await?;
+        self.account =
+            account.filter(|own| own.generation == self.account.generation).ok_or(OVER)?;
         Ok(())
     }
 
@@ -166,7 +172,8 @@ impl Export {
             return Ok(None);
         };
         let Some((row, _)) = vault.queue.message(grant.message).await? else { return Ok(None) };
-        let mut content = vault.read(&access, 0..row.size).await?;
+        let reader = Arc::clone(&self.reader);
+        let mut content = vault.read(&access.held_by(reader), 0..row.size).await?;
         let first = content.next().await?;
         let sender = row.facts.sender.as_ref().map(ToString::to_string);
         from_line(sender.as_deref(), row.facts.arrived, out);

@@ -3,6 +3,7 @@ use super::{
     Desk, Fault,
     frame::levelled,
     markup, picture,
+    reader::SessionReader,
     session::Visitor,
     show, why,
     write::{Origin, fates},
@@ -112,13 +113,18 @@ impl Desk {
             opened => grant.opened.is_some(),
         })
     }
+    /// Who reads, for as long as the session lasts.
+    pub(super) fn reader(&self, visitor: &Visitor) -> Result<Arc<SessionReader>, Fault> {
+        let session = visitor.session.as_ref().ok_or(Fault::Status(StatusCode::UNAUTHORIZED))?.id;
+        Ok(Arc::new(SessionReader { identity: self.identity.clone(), session }))
+    }
     /// Leave to read: 404 for what is not there or another's, 410 for the owner of what is over.
     pub(super) async fn leave(&self, visitor: &Visitor, id: &str) -> Result<Access, Fault> {
         let account = visitor.signed_in()?;
         let none = Fault::Status(StatusCode::NOT_FOUND);
         let Ok(id) = id.parse::<GrantId>() else { return Err(none) };
         match self.vault.access(id, account).await? {
-            AccessAnswer::Granted(access) => Ok(access),
+            AccessAnswer::Granted(access) => Ok(access.held_by(self.reader(visitor)?)),
             AccessAnswer::Over => Err(Fault::Status(StatusCode::GONE)),
             AccessAnswer::NotYours => Err(none),
         }

@@ -82,6 +82,7 @@ pub(super) fn of_one_message(fault: &Fault) -> bool {
         fault,
         Fault::Vault(
             VaultError::Gone
+                | VaultError::Ended
                 | VaultError::Seal(_)
                 | VaultError::Ring(_)
                 | VaultError::Store(StoreError::Corrupt(_) | StoreError::NotFound)

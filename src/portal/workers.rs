@@ -22,12 +22,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the reading of a message's HTML, or a search, may take.
 const READING: Duration = Duration::from_secs(5);
 
+/// Downloads that an account has under way: more would hold files and memory while they are not read.
+pub(super) const DOWNLOADS: usize = 4;
+
+/// Turns that each account has for itself.
+#[derive(Debug)]
+struct OwnTurns {
+    each: usize,
+    by_account: Mutex<BTreeMap<[u8; 16], Weak<Semaphore>>>,
+}
+impl OwnTurns {
+    const fn new(each: usize) -> Self {
+        Self { each, by_account: Mutex::new(BTreeMap::new()) }
+    }
+    fn of(&self, generation: [u8; 16]) -> Arc<Semaphore> {
+        let mut all = self.by_account.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, own| own.strong_count() > 0);
+        let own = all.get(&generation).and_then(Weak::upgrade);
+        let own = own.unwrap_or_else(|| Arc::new(Semaphore::new(self.each)));
+        all.insert(generation, Arc::downgrade(&own));
+        own
+    }
+}
+
 /// Who does the work.
 #[derive(Debug)]
 pub(super) struct Workers {
     turns: Arc<Semaphore>,
-    /// Searches under way, by account.
-    searches: Mutex<BTreeMap<[u8; 16], Weak<Semaphore>>>,
+    /// Searches under way.
+    searches: OwnTurns,
+    /// Downloads under way.
+    downloads: OwnTurns,
     /// How long the reading of a message's HTML, or a search, may take.
     pub(super) reading: Duration,
 }
@@ -36,7 +61,8 @@ impl Default for Workers {
         let turns = available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
         Self {
             turns: Arc::new(Semaphore::new(turns)),
-            searches: Mutex::default(),
+            searches: OwnTurns::new(1),
+            downloads: OwnTurns::new(DOWNLOADS),
             reading: READING,
         }
     }
@@ -56,15 +82,11 @@ impl Workers {
     }
     /// Leave to search one's mail: an account makes one search at a time.
     pub(super) async fn search(&self, generation: [u8; 16]) -> Result<OwnedSemaphorePermit, Fault> {
-        let own = {
-            let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
-            searches.retain(|_, own| own.strong_count() > 0);
-            let own = searches.get(&generation).and_then(Weak::upgrade);
-            let own = own.unwrap_or_else(|| Arc::new(Semaphore::new(1)));
-            searches.insert(generation, Arc::downgrade(&own));
-            own
-        };
-        waited(own).await
+        waited(self.searches.of(generation)).await
+    }
+    /// Leave to download; `None` if the account has as many under way as it may.
+    pub(super) fn download(&self, generation: [u8; 16]) -> Option<OwnedSemaphorePermit> {
+        self.downloads.of(generation).try_acquire_owned().ok()
     }
     /// Takes all turns.
     #[cfg(test)]
@@ -130,6 +152,6 @@ mod tests {
         assert!(workers.search([2; 16]).await.is_ok(), "another account's");
         drop(search);
         assert!(workers.search([1; 16]).await.is_ok());
-        assert!(workers.searches.lock().unwrap().len() <= 2);
+        assert!(workers.searches.by_account.lock().unwrap().len() <= 2);
     }
 }

@@ -220,6 +220,7 @@ pub(super) fn of_vault(error: &VaultError, policy: PolicyRef) -> Fate {
         VaultError::Seal(e) => format!("the sealed message does not open: {e}"),
         VaultError::Ring(e) => format!("the message's key does not open: {e}"),
         VaultError::Gone => "the message's key has been destroyed".to_owned(),
+        VaultError::Ended => "the right to read the message has ended".to_owned(),
         VaultError::Template(e) => format!("the notice could not be written: {e}"),
         VaultError::Refused(what) => format!("the vault refused to open the message: {what}"),
     };

@@ -140,7 +140,10 @@ impl Book {
             .map(|(index, address)| RecipientRow::new(index, address, message.due))
             .collect();
         self.messages.insert(id, Entry { row, recipients, attempts: HashMap::new() });
-        if let Some(copy) = message.copy {
+        if let Some(mut copy) = message.copy {
+            if let Some(origin) = copy.origin {
+                copy.bound_by(self.grants.get(&origin));
+            }
             self.grants.insert(copy.id, copy);
         }
         Ok(())
@@ -230,9 +233,20 @@ impl Book {
         let announced = recall.and_then(|id| self.grants.get_mut(&id));
         if let Some(grant) = announced.filter(|grant| grant.can_be_recalled()) {
             grant.state = GrantState::Recalled;
+            let recalled = grant.clone();
+            self.bind_copies(recalled);
         }
         self.leases.remove(&token);
         Ok(())
+    }
+    /// Copies of a grant's message, and copies of those, end no later than it.
+    fn bind_copies(&mut self, origin: Grant) {
+        let mut origins = vec![origin];
+        while let Some(origin) = origins.pop() {
+            let copies = self.grants.values_mut().filter(|g| g.origin == Some(origin.id));
+            let changed = copies.filter_map(|g| g.bound_by(Some(&origin)).then(|| g.clone()));
+            origins.extend(changed);
+        }
     }
     /// Everything that could refuse a settle, before anything of it is written.
     fn check(&self, settle: &Settle) -> Result<(), StoreError> {
@@ -637,6 +651,8 @@ impl PeopleStore for MemoryStore {
         let mut book = self.book();
         let kept = book.grants.get_mut(&grant.id).ok_or(StoreError::NotFound)?;
         kept.update(grant);
+        let kept = kept.clone();
+        book.bind_copies(kept);
         Ok(())
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {

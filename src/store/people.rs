@@ -32,6 +32,10 @@ pub struct Grant {
     /// What it is to its owner.
     #[serde(default)]
     pub kind: GrantKind,
+    /// The grant whose message this one's holds: an author's copy of what was forwarded. It ends
+    /// with that grant, and no later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<GrantId>,
 }
 /// What a message is to the owner of its grant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,6 +332,18 @@ impl Grant {
             self.state = new.state;
         }
     }
+    /// Ends no later than the grant that it comes from, and with it; `None`: that one is no longer
+    /// on record. True if anything changed.
+    pub fn bound_by(&mut self, origin: Option<&Self>) -> bool {
+        if self.state != GrantState::Live {
+            return false;
+        }
+        let (state, expires) =
+            origin.map_or((GrantState::Expired, self.expires), |o| (o.state, o.expires));
+        let changed = state != GrantState::Live || expires < self.expires;
+        (self.state, self.expires) = (state, self.expires.min(expires));
+        changed
+    }
 }
 impl Session {
     /// A session of nobody yet.
@@ -395,7 +411,8 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError>;
-    /// Writes a grant's `opened`, `expires` or `state`; the grant must exist.
+    /// Writes a grant's `opened`, `expires` or `state`; the grant must exist. Copies that come from it
+    /// ([`Grant::origin`]), and copies of those, end with it in the same commit.
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;

@@ -39,6 +39,7 @@ impl Vault {
             opened: None,
             state: GrantState::Live,
             kind: GrantKind::Received,
+            origin: None,
         };
         let language = self.language_of(recipient).await?;
         let note = self.note(message).await;
@@ -48,10 +49,11 @@ impl Vault {
     }
 
     /// The author's own copy of a message written at the portal, to go into its `accept`. Kept as
-    /// long as what is sealed for recipients; the link that a token would open is given to nobody.
-    pub fn copy_for(&self, message: QueueId, author: &Address) -> Grant {
+    /// long as what is sealed for recipients, and no longer than the message that it forwards, if
+    /// any; the link that a token would open is given to nobody.
+    pub fn copy_for(&self, message: QueueId, author: &Address, forwarded: Option<&Grant>) -> Grant {
         let now = self.clock.now();
-        Grant {
+        let mut copy = Grant {
             id: self.new_grant_id(),
             message,
             recipient: author.clone(),
@@ -61,7 +63,12 @@ impl Vault {
             opened: Some(now),
             state: GrantState::Live,
             kind: GrantKind::Sent,
+            origin: forwarded.map(|grant| grant.id),
+        };
+        if forwarded.is_some() {
+            copy.bound_by(forwarded);
         }
+        copy
     }
 
     /// What the sender wrote for the notice itself, where the operator has named a field for that.

@@ -12,6 +12,7 @@ mod deposit;
 mod dkim;
 mod expire;
 mod grant;
+mod lease;
 mod open;
 mod people;
 mod stage;
@@ -21,6 +22,7 @@ mod tests;
 pub use deposit::{Deposit, Finished};
 pub use dkim::{DkimError, DkimKey};
 pub use expire::HISTORY;
+pub use lease::Reader;
 pub use open::{Access, AccessAnswer, Content};
 pub use people::CODE_MINUTES;
 pub use stage::{Staged, Staging};
@@ -92,6 +94,9 @@ pub enum VaultError {
     /// Key destroyed: expired, recalled or delivered to all.
     #[error("the message's key has been destroyed")]
     Gone,
+    /// The right to read ended while the message was being read.
+    #[error("the right to read it has ended")]
+    Ended,
     /// A notice could not be written.
     #[error(transparent)]
     Template(#[from] crate::mail::notice::TemplateError),

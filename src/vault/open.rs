@@ -1,6 +1,9 @@
 //! Opening: to a cleared connection, to the open channel (our own mail only), to a recipient.
 
-use super::{Vault, VaultError};
+use super::{
+    Vault, VaultError,
+    lease::{Lease, Reader},
+};
 use crate::{
     mail::{GrantId, parts::PartIndex},
     policy::Clearance,
@@ -13,24 +16,37 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 /// Leave to read for a signed-in recipient: only [`Vault::access`] makes it, after it has compared
 /// grant and account.
 ///
 /// ```compile_fail,E0451
 /// use restante::{store::Grant, vault::Access};
-/// fn forge(grant: Grant) -> Access { Access { grant } }
+/// fn forge(grant: Grant, access: Access) -> Access { Access { grant, ..access } }
 /// ```
 #[derive(Debug)]
 pub struct Access {
     grant: Grant,
+    lease: Arc<Lease>,
 }
 
 impl Access {
     /// The grant.
     pub fn grant(&self) -> &Grant {
         &self.grant
+    }
+    /// The same leave, for as long as that reader lasts.
+    #[must_use]
+    pub fn held_by(self, reader: Arc<dyn Reader>) -> Self {
+        Self { lease: Arc::new(self.lease.held_by(reader)), ..self }
+    }
+    /// Asks whether the leave still holds.
+    ///
+    /// # Errors
+    /// [`VaultError::Ended`] if it does not.
+    pub async fn renew(&self) -> Result<(), VaultError> {
+        self.lease.renew().await
     }
 }
 
@@ -49,6 +65,8 @@ pub enum AccessAnswer {
 pub struct Content {
     /// `None`: nothing (more) to yield.
     stream: Option<Stream>,
+    /// What is read by a recipient's leave ends with it.
+    lease: Option<Arc<Lease>>,
 }
 
 pub(super) struct Stream {
@@ -125,7 +143,8 @@ impl Vault {
         if grant.state != GrantState::Live || grant.expires <= self.clock.now() {
             return Ok(AccessAnswer::Over);
         }
-        Ok(AccessAnswer::Granted(Access { grant }))
+        let lease = Arc::new(Lease::new(self, grant.id, account));
+        Ok(AccessAnswer::Granted(Access { grant, lease }))
     }
 
     /// Notes that the recipient has opened the message; only the first time counts.
@@ -166,20 +185,22 @@ impl Vault {
     }
 
     /// Content of a granted message from one offset to another; what lies behind its end is left
-    /// out. A range that goes to the end also proves the end.
+    /// out. A range that goes to the end also proves the end. It breaks off with
+    /// [`VaultError::Ended`] soon after the right to read has ended.
     pub async fn read(&self, access: &Access, range: Range<u64>) -> Result<Content, VaultError> {
         let row = self.row(access).await?;
         let (key, id, size) = (self.key_of(&row)?, row.facts.id, row.size);
         let end = range.end.min(size);
         let want = range.start.min(end)..end;
         if want.is_empty() && size > 0 {
-            return Ok(Content { stream: None });
+            return Ok(Content { stream: None, lease: None });
         }
         let from = offset_of(row.header_len, want.start);
         let reader = self.bodies.open(id, &row.body, from).await?;
         let opener = Opener::from_content(key, id, want.start);
         let (seen, open_channel) = (0, None);
-        Ok(Content::of(Stream { reader, opener, want, seen, size, open_channel }))
+        let stream = Some(Stream { reader, opener, want, seen, size, open_channel });
+        Ok(Content { stream, lease: Some(Arc::clone(&access.lease)) })
     }
 
     async fn row(&self, access: &Access) -> Result<MessageRow, VaultError> {
@@ -190,17 +211,24 @@ impl Vault {
 
 impl Content {
     pub(super) const fn of(stream: Stream) -> Self {
-        Self { stream: Some(stream) }
+        Self { stream: Some(stream), lease: None }
     }
 
     /// The next piece; `None` at the authenticated end (or the end of the range).
     pub async fn next(&mut self) -> Result<Option<Bytes>, VaultError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
         let piece = stream.next().await?;
-        if piece.is_none() {
+        let Some(piece) = piece else {
             self.stream = None;
+            return Ok(None);
+        };
+        if let Some(lease) = &self.lease
+            && let Err(error) = lease.meter(piece.len()).await
+        {
+            self.stream = None;
+            return Err(error);
         }
-        Ok(piece)
+        Ok(Some(piece))
     }
 }
 

@@ -107,6 +107,25 @@ fn who_registers_a_removed_mailbox_sees_nothing_old() {
 }
 
 #[test]
+fn a_recall_reaches_the_authors_copy_of_a_forward() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (house, mut visitor, id, page) = registered(dir.path());
+    let fields = [("to", "doctor@example.org"), ("subject", "Fwd"), ("body", "See this.")];
+    let copy = visitor.upload(&format!("{page}/forward"), &fields, &mut []).location();
+    wait_for("the forward inside", || house.inside.messages().first().map(|_| ()));
+    assert_eq!(visitor.get(&copy).status, 200);
+    assert_eq!(run(&house, &["vault", "recall", &id]).0, Some(0));
+    for path in [page, copy.clone(), format!("{copy}/original.eml")] {
+        assert_eq!(visitor.get(&path).status, 410, "{path}");
+    }
+    // With the last grant the keys go, that of the forward too.
+    wait_for("an empty vault", || {
+        let vault = house.gateway.json(&["status"])["vault"].clone();
+        (vault["messages"] == 0).then_some(())
+    });
+}
+
+#[test]
 fn a_sealed_message_is_shown_extended_exported_and_recalled() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (house, mut visitor, id, page) = registered(dir.path());

@@ -32,6 +32,7 @@ mod mta_sts;
 mod mutual_tls;
 mod no_plaintext;
 mod oidc;
+mod oidc_provider;
 mod policy_tools;
 mod probe;
 mod queue_orders;

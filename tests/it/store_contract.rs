@@ -82,6 +82,7 @@ contract! {
     what_lies_aside_is_read_while_it_is_held,
     grants_are_found_by_token_and_by_recipient,
     an_authors_copy_comes_with_its_message,
+    a_copy_of_what_was_forwarded_ends_with_it,
     accounts_and_sessions_come_and_go,
     a_use_of_a_session_never_brings_it_back,
     a_mailbox_has_one_account_whatever_the_case,
@@ -197,6 +198,7 @@ fn grant(n: u8, of: u8, recipient: &str) -> Grant {
         opened: None,
         state: GrantState::Live,
         kind: GrantKind::Received,
+        origin: None,
     }
 }
 fn granted(index: u16, grant: Grant) -> Outcome {
@@ -229,7 +231,10 @@ async fn claim_one(s: &impl Store, now: i64) -> Claim {
 }
 /// A message of one recipient that ends as `outcome` says.
 async fn finish(s: &impl Store, n: u8, recipient: &str, outcome: Outcome) {
-    s.accept(message(n, &[recipient])).await.unwrap();
+    finish_message(s, message(n, &[recipient]), outcome).await;
+}
+async fn finish_message(s: &impl Store, message: NewMessage, outcome: Outcome) {
+    s.accept(message).await.unwrap();
     let claim = claim_one(s, 1).await;
     s.settle(settle(&claim, vec![outcome])).await.unwrap();
 }
@@ -775,6 +780,38 @@ async fn grants_are_found_by_token_and_by_recipient(s: &impl Store) {
     for (start, reason) in [([77; 6], "none"), ([3, 3, 3, 3, 3, 4], "the last byte counts")] {
         assert!(s.grants_by_hash(start, 2).await.unwrap().is_empty(), "{reason}");
     }
+}
+
+async fn a_copy_of_what_was_forwarded_ends_with_it(s: &impl Store) {
+    let who = "ann@b.example";
+    finish(s, 1, who, granted(0, grant(1, 1, who))).await;
+    let forward = async |n: u8, origin: u8| {
+        let origin = Some(GrantId::from_bytes([origin; 16]));
+        let copy = Grant { kind: GrantKind::Sent, expires: at(5000), origin, ..grant(n, n, who) };
+        let written = NewMessage { copy: Some(copy), ..message(n, &["nurse@a.example"]) };
+        finish_message(s, written, outcome(0, delivered())).await;
+    };
+    let kept = async |n: u8| s.grant(GrantId::from_bytes([n; 16])).await.unwrap().unwrap();
+    forward(2, 1).await;
+    forward(3, 2).await;
+    assert_eq!(kept(2).await.expires, at(1000), "no later than what it holds");
+    assert_eq!(kept(3).await.expires, at(1000), "nor a forward of a forward");
+    s.update_grant(&Grant { expires: at(3000), ..kept(1).await }).await.unwrap();
+    assert_eq!(kept(2).await.expires, at(1000), "more time is for the one that was given it");
+    s.update_grant(&Grant { expires: at(900), ..kept(1).await }).await.unwrap();
+    assert_eq!((kept(2).await.expires, kept(3).await.expires), (at(900), at(900)));
+    assert!(s.doomed(at(20), 9).await.unwrap().is_empty());
+    s.update_grant(&Grant { state: GrantState::Withdrawn, ..kept(1).await }).await.unwrap();
+    for n in [2, 3] {
+        assert_eq!(kept(n).await.state, GrantState::Withdrawn);
+    }
+    let mut doomed: Vec<_> = s.doomed(at(20), 9).await.unwrap();
+    doomed.sort_by_key(|(id, _)| *id);
+    assert_eq!(doomed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+    forward(4, 1).await;
+    assert_eq!(kept(4).await.state, GrantState::Withdrawn, "it ended while the copy was written");
+    forward(5, 77).await;
+    assert_eq!(kept(5).await.state, GrantState::Expired, "its record is gone");
 }
 
 async fn an_authors_copy_comes_with_its_message(s: &impl Store) {

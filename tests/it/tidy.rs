@@ -61,6 +61,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("governor", &["identity"]),
     ("ammonia", &["portal::markup"]),
     ("html5ever", &["portal::markup"]),
+    ("http_range_header", &["portal::range"]),
     ("image", &["portal::picture"]),
     ("clap", &["cli", "main"]),
     ("mimalloc", &["main"]),

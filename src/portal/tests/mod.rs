@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod authorisation;
+mod downloads;
 mod equal;
 mod frame;
 mod headers;

@@ -1,7 +1,7 @@
 //! Sign-in by an account elsewhere, to the provider and back.
 use super::{
     assert_whole_page,
-    world::{Answer, Browser, Kept, World, address, registration},
+    world::{Answer, Browser, Kept, PASSWORD, World, address, registration},
 };
 use crate::{
     oidc::testing::{Bend, ISSUER, Op, Signer},
@@ -27,7 +27,7 @@ async fn set_out(browser: &mut Browser<'_>, kept: Option<&Kept>) -> String {
     assert_eq!(page.status, 200, "{}", page.text());
     assert_whole_page(&page.text(), false);
     let cookie = page.header("set-cookie").unwrap();
-    for part in ["__Host-oidc=", "; HttpOnly", "; Secure", "; SameSite=Lax", "; Max-Age=600"] {
+    for part in ["__Host-oidc-", "; HttpOnly", "; Secure", "; SameSite=Lax", "; Max-Age=600"] {
         assert!(cookie.contains(part), "{cookie}");
     }
     let url = page.header("refresh").unwrap().strip_prefix("0; url=").unwrap().to_owned();
@@ -44,7 +44,7 @@ async fn whole_trip(op: &Op, browser: &mut Browser<'_>, kept: Option<&Kept>) -> 
     let url = set_out(browser, kept).await;
     let (code, state) = op.signs_in(&url);
     let answer = browser.get(&back(&code, &state)).await;
-    assert!(!browser.cookies.contains_key("__Host-oidc"), "the trip is over");
+    assert!(!browser.cookies.keys().any(|name| name.starts_with("__Host-oidc")), "it is over");
     answer
 }
 
@@ -212,28 +212,125 @@ async fn who_did_not_set_out_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn coming_back_without_a_code_is_remembered_and_counted_nowhere() {
+async fn the_case_of_an_address_makes_no_other_mailbox() {
+    let (world, op) = world();
+    let kept = world.keep("Ann@Clinic.example", MAIL).await;
+    let account = world.registered("Ann@Clinic.example", &kept).await;
+    drop(account);
+    let mut browser = world.browser();
+    let done = whole_trip(&op, &mut browser, Some(&kept)).await;
+    assert_eq!((done.status, done.header("location")), (303, Some(kept.page().as_str())));
+    assert_eq!(browser.get(&kept.page()).await.status, 200);
+}
+
+#[tokio::test]
+async fn two_tabs_each_come_back_from_their_own_trip() {
+    let (world, op) = world();
+    let kept = [world.keep(ANN, MAIL).await, world.keep(ANN, MAIL).await];
+    let mut browser = world.browser();
+    let mut answers = Vec::new();
+    for kept in &kept {
+        let url = set_out(&mut browser, Some(kept)).await;
+        answers.push(op.signs_in(&url));
+    }
+    for ((code, state), kept) in answers.iter().zip(&kept) {
+        let done = browser.get(&back(code, state)).await;
+        assert_eq!((done.status, done.header("location")), (303, Some(kept.page().as_str())));
+    }
+    // Trips that are never finished do not pile up in the browser.
+    let mut browser = world.browser();
+    let mut states = Vec::new();
+    for _ in 0..12 {
+        world.clock.forward(SignedDuration::from_secs(1));
+        states.push(op.signs_in(&set_out(&mut browser, None).await));
+    }
+    let trips = browser.cookies.keys().filter(|name| name.starts_with("__Host-oidc")).count();
+    assert_eq!(trips, 8);
+    op.set_now(world.clock_now());
+    let (code, state) = &states[0];
+    assert_eq!(browser.get(&back(code, state)).await.status, 422, "the oldest was given up");
+    let (code, state) = &states[11];
+    assert_eq!(browser.get(&back(code, state)).await.status, 303);
+}
+
+#[tokio::test]
+async fn a_callback_that_no_trip_belongs_to_counts_against_no_sign_in() {
+    let (world, op) = world();
+    let kept = world.keep(ANN, MAIL).await;
+    world.registered(ANN, &kept).await;
+    // Pictures of a page elsewhere, loaded by a browser behind the clinic's one address.
+    let mut browser = world.browser();
+    for _ in 0..40 {
+        assert_eq!(browser.get("/login/oidc/callback?1").await.status, 422);
+    }
+    // Nor do answers without a code, or that say no.
+    for answer in ["code=", "error=access_denied"].iter().cycle().take(40) {
+        let url = set_out(&mut browser, None).await;
+        let (_, state) = op.signs_in(&url);
+        let path = format!("/login/oidc/callback?{answer}&state={state}");
+        assert_eq!(browser.get(&path).await.status, 422, "{answer}");
+    }
+    assert_eq!(world.desk().trips.ended(), 0, "nothing of it is remembered");
+    let form = [("email", ANN), ("password", PASSWORD)];
+    assert_eq!(world.browser().post("/login", &form).await.status, 303, "passwords still count");
+    assert_eq!(whole_trip(&op, &mut browser, Some(&kept)).await.status, 303);
+}
+
+#[tokio::test]
+async fn codes_that_the_provider_refuses_cost_their_sender_alone() {
     let (world, op) = world();
     let kept = world.keep(ANN, MAIL).await;
     let mut browser = world.browser();
     browser.client = "192.0.2.66:1".into();
-    for answer in ["code=", "error=access_denied", "state=x"].iter().cycle().take(30) {
+    let mut made_up = async || {
         let url = set_out(&mut browser, None).await;
         let (_, state) = op.signs_in(&url);
-        let path = format!("/login/oidc/callback?{answer}&state={state}");
-        let path = path.replace(&format!("state=x&state={state}"), "state=x&code=y");
-        assert_eq!(browser.get(&path).await.status, 422, "{answer}");
+        browser.get(&back("made-up", &state)).await
+    };
+    for _ in 0..30 {
+        assert_eq!(made_up().await.status, 422);
     }
-    assert_eq!(world.desk().trips.ended(), 0, "nothing of it is remembered");
-    let url = set_out(&mut browser, None).await;
+    op.asked();
+    let stopped = made_up().await;
+    assert_eq!((stopped.status, stopped.header("retry-after")), (429, Some("600")));
+    assert!(!op.asked().contains(&"/token".to_owned()), "the provider is not asked any more");
+    for _ in 0..40 {
+        let done = whole_trip(&op, &mut world.browser(), Some(&kept)).await;
+        assert_eq!(done.status, 303, "right ones are free");
+    }
+    world.clock.forward(SignedDuration::from_mins(11));
+    op.set_now(world.clock_now());
+    browser.cookies.clear();
+    assert_eq!(whole_trip(&op, &mut browser, Some(&kept)).await.status, 303, "it is over");
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_to_let_accounts_be_chosen_is_asked_to_sign_in_anew() {
+    let (world, op) = world();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut browser = world.browser();
+    let url = set_out(&mut browser, Some(&kept)).await;
+    assert!(url.contains("&prompt=select_account"), "{url}");
+    let (_, state) = op.signs_in(&url);
+    let refused = format!("/login/oidc/callback?error=invalid_request&state={state}");
+    let on = browser.get(&refused).await;
+    let url = on.header("refresh").unwrap().strip_prefix("0; url=").unwrap().to_owned();
+    assert!(on.status == 200 && url.contains("&prompt=login"), "{url}");
+    assert_eq!(browser.get(&refused).await.status, 422, "the first trip is over");
     let (code, state) = op.signs_in(&url);
+    let again = world.browser().get(&refused).await;
+    assert_eq!(again.status, 422, "nor does another browser set out by it");
     let done = browser.get(&back(&code, &state)).await;
-    assert_eq!(done.status, 303, "coming back is counted nowhere: nothing can be guessed there");
-    let form = [("email", "bob@clinic.example"), ("password", "a wrong password")];
-    assert_eq!(browser.post("/login", &form).await.status, 422, "and locks nobody out");
-    let mut other = world.browser();
-    assert_eq!(whole_trip(&op, &mut other, Some(&kept)).await.status, 303);
-    assert_eq!(world.desk().trips.ended(), 2);
+    assert_eq!((done.status, done.header("location")), (303, Some(kept.page().as_str())));
+    // A provider that refuses this too is not asked for ever.
+    let mut browser = world.browser();
+    let url = set_out(&mut browser, None).await;
+    let (_, state) = op.signs_in(&url);
+    let refused = |state: &str| format!("/login/oidc/callback?error=invalid_request&state={state}");
+    let on = browser.get(&refused(&state)).await;
+    let url = on.header("refresh").unwrap().strip_prefix("0; url=").unwrap().to_owned();
+    let (_, state) = op.signs_in(&url);
+    assert_eq!(browser.get(&refused(&state)).await.status, 422);
 }
 
 #[tokio::test]
@@ -278,6 +375,16 @@ async fn a_provider_that_is_down_or_says_no_leaves_the_other_ways() {
     let issuer = ISSUER.replace(':', "%3A").replace('/', "%2F");
     let done = browser.get(&format!("{}&iss={issuer}", back(&code, &state))).await;
     assert_eq!(done.status, 303, "the right issuer may say that it is (RFC 9207)");
+    op.set_metadata("authorization_response_iss_parameter_supported", json!(true));
+    world.clock.forward(SignedDuration::from_hours(1));
+    op.set_now(world.clock_now());
+    for (extra, status) in [(String::new(), 422), (format!("&iss={issuer}"), 303)] {
+        let mut browser = world.browser();
+        let url = set_out(&mut browser, Some(&kept)).await;
+        let (code, state) = op.signs_in(&url);
+        let answer = browser.get(&format!("{}{extra}", back(&code, &state))).await;
+        assert_eq!(answer.status, status, "it must, where it has announced that it does: {extra}");
+    }
     let other = world.keep(ANN, MAIL).await;
     assert_eq!(world.browser().post("/register", &registration(&other.token)).await.status, 303);
 }

@@ -289,6 +289,7 @@ impl World {
             opened: None,
             state: GrantState::Live,
             kind: GrantKind::Received,
+            origin: None,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =

@@ -105,7 +105,8 @@ impl Desk {
         }
         let ahead: u64 = plan.ahead.iter().map(|(_, item)| item.size).sum();
         turn.count(upload.size().saturating_add(ahead));
-        let copy = self.vault.copy_for(incoming.id(), &account.address);
+        let forwarded = plan.original.as_ref().map(|(origin, _)| origin.grant());
+        let copy = self.vault.copy_for(incoming.id(), &account.address, forwarded);
         let own = copy.id;
         incoming.commit(Some(copy)).await?;
         self.used_up(&plan.ahead);

@@ -11,6 +11,7 @@
 //! | `g` grant | [`Grant`](crate::store::Grant) |
 //! | `t` token's hash | grant |
 //! | `q` message, grant | nothing |
+//! | `c` grant, grant | nothing: copies that come from a grant |
 //! | `p` mailbox NUL time grant, `v` time grant | nothing: a recipient's grants, all grants |
 //! | `o` mailbox NUL time grant | nothing: an author's own copies |
 //! | `u` mailbox | [`Account`](crate::store::Account) |
@@ -366,6 +367,12 @@ pub(super) fn grants_of(id: QueueId) -> Key {
 }
 pub(super) fn grant_of(id: QueueId, grant: GrantId) -> Key {
     key(b'q', &[id.as_bytes(), grant.as_bytes()])
+}
+pub(super) fn copies_of(origin: GrantId) -> Key {
+    key(b'c', &[origin.as_bytes()])
+}
+pub(super) fn copy_of(origin: GrantId, copy: GrantId) -> Key {
+    key(b'c', &[origin.as_bytes(), copy.as_bytes()])
 }
 /// The grant whose id ends a key.
 pub(super) fn grant_at(key: &[u8]) -> Option<GrantId> {

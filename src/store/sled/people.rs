@@ -73,10 +73,41 @@ impl State {
         grant.update(new);
         let mut changes = Changes::default();
         changes.put(book::grant(grant.id), &grant)?;
+        let bound = self.bind_copies(grant.clone(), &mut changes)?;
         self.book.take(changes);
-        self.tally.ungrant(&old);
-        self.tally.grant(&grant);
+        self.exchange_grants(&[(old, grant)]);
+        self.exchange_grants(&bound);
         Ok(())
+    }
+    /// Gathers what a change of a grant means for copies that come from it, and for copies of
+    /// those: each as it was, and as it will be.
+    pub(super) fn bind_copies(
+        &self,
+        origin: Grant,
+        changes: &mut Changes,
+    ) -> Result<Vec<(Grant, Grant)>, StoreError> {
+        let (mut origins, mut bound) = (vec![origin], Vec::new());
+        while let Some(origin) = origins.pop() {
+            let keys =
+                self.book.page(book::under(book::copies_of(origin.id)), false, usize::MAX)?;
+            for id in keys.iter().filter_map(|(key, _)| book::grant_at(key)) {
+                let Some(old) = self.grant(id)? else { continue };
+                let mut copy = old.clone();
+                if copy.bound_by(Some(&origin)) {
+                    changes.put(book::grant(id), &copy)?;
+                    origins.push(copy.clone());
+                    bound.push((old, copy));
+                }
+            }
+        }
+        Ok(bound)
+    }
+    /// Counts grants out as they were, and in as they are.
+    pub(super) fn exchange_grants(&mut self, changed: &[(Grant, Grant)]) {
+        for (old, new) in changed {
+            self.tally.ungrant(old);
+            self.tally.grant(new);
+        }
     }
 
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {

@@ -72,7 +72,13 @@ impl State {
             NewBody::At(at) => at.clone(),
         };
         let row = MessageRow::accepted(&message, body);
-        let copy = message.copy.take();
+        let mut copy = message.copy.take();
+        if let Some(copy) = &mut copy
+            && let Some(origin) = copy.origin
+        {
+            // It may have ended while the copy was written.
+            copy.bound_by(self.grant(origin)?.as_ref());
+        }
         let ready = Ready { recipients: waiting(message), row, copy };
         let mut put = || {
             changes.put(book::message(id), &ready.row)?;
@@ -183,9 +189,7 @@ impl State {
         for grant in &grants {
             self.tally.grant(grant);
         }
-        if let Some(live) = &recalled {
-            self.tally.ungrant(live);
-        }
+        self.exchange_grants(&recalled);
         for (before, after) in before.iter().zip(&after) {
             self.exchange(id, before, after);
             // It waits again, or others of its unit have become due meanwhile.
@@ -196,18 +200,21 @@ impl State {
         }
         Ok(())
     }
-    /// Gathers the end of a grant that nobody has opened; gives it as it was.
+    /// Gathers the end of a grant that was not opened, and of copies that come from it: each as it
+    /// was, and as it will be.
     fn recall(
         &self,
         id: Option<GrantId>,
         changes: &mut Changes,
-    ) -> Result<Option<Grant>, StoreError> {
-        let Some(id) = id else { return Ok(None) };
-        let grant: Option<Grant> = self.book.get(&book::grant(id))?;
-        let Some(grant) = grant.filter(Grant::can_be_recalled) else { return Ok(None) };
+    ) -> Result<Vec<(Grant, Grant)>, StoreError> {
+        let Some(id) = id else { return Ok(Vec::new()) };
+        let grant = self.grant(id)?.filter(Grant::can_be_recalled);
+        let Some(grant) = grant else { return Ok(Vec::new()) };
         let recalled = Grant { state: GrantState::Recalled, ..grant.clone() };
         changes.put(book::grant(id), &recalled)?;
-        Ok(Some(grant))
+        let mut ended = self.bind_copies(recalled.clone(), changes)?;
+        ended.push((grant, recalled));
+        Ok(ended)
     }
     /// The rows that the outcomes speak of; an error if anything about them forbids the settle.
     fn check(&self, settle: &Settle) -> Result<Vec<RecipientRow>, StoreError> {
@@ -439,6 +446,9 @@ fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
     let id = grant.id;
     changes.put(book::grant(id), grant)?;
     changes.put_raw(book::grant_of(grant.message, id), Vec::new())?;
+    if let Some(origin) = grant.origin {
+        changes.put_raw(book::copy_of(origin, id), Vec::new())?;
+    }
     match grant.kind {
         GrantKind::Received => {
             changes.put_raw(book::token(&grant.token), id.as_bytes().to_vec())?;
@@ -453,6 +463,9 @@ fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
 fn remove_grant(grant: &Grant, changes: &mut Changes) {
     let id = grant.id;
     changes.remove(book::grant(id));
+    if let Some(origin) = grant.origin {
+        changes.remove(book::copy_of(origin, id));
+    }
     changes.remove(book::token(&grant.token));
     changes.remove(book::grant_for(&grant.recipient, grant.sealed, id));
     changes.remove(book::grant_by_time(grant.sealed, id));

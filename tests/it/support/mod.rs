@@ -11,6 +11,7 @@ pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod nginx;
+pub mod oidc_provider;
 pub mod op;
 pub mod pki;
 pub mod postfix;
