@@ -4,7 +4,7 @@ use super::{Vault, VaultError, random_secret};
 use crate::{
     language::{Language, Text, say},
     mail::{
-        Address, QueueId,
+        Address, MailData, QueueId,
         notice::{ChangeMail, CodeMail},
     },
     seal::{Class, DataKey, MessageFacts, WrappedKey, header::Needs},
@@ -161,7 +161,7 @@ impl Vault {
         id: QueueId,
         class: Class,
         recipient: &Address,
-        text: &[u8],
+        text: &MailData,
     ) -> Result<QueueId, VaultError> {
         let needs = Needs {
             eight_bit: !text.is_ascii(),

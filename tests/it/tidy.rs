@@ -50,6 +50,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("hyper", &["net"]),
     ("http_body_util", &["net"]),
     ("mail_auth", &["vault::dkim"]),
+    ("encodify", &["mail::compose"]),
     ("webpki_roots", &["net"]),
     ("rustls_native_certs", &["net"]),
     ("aws_lc_rs", &["portal::passkey", "portal::oidc", "oidc", "seal::stream"]),

@@ -5,7 +5,7 @@ use crate::{
     intake::{Door, Envelope},
     language::Languages,
     mail::{
-        Address, GrantId, QueueId,
+        Address, GrantId, MailData, QueueId,
         header::HeaderScan,
         notice::{Letterhead, Templates},
         parts::Indexer,
@@ -195,7 +195,7 @@ impl World {
             wishes: crate::mail::Wishes::default(),
         };
         let mut incoming = self.door.begin(envelope).await.unwrap();
-        incoming.write(message).await.unwrap();
+        incoming.write(&MailData::repaired(message)).await.unwrap();
         let id = incoming.commit(None).await.unwrap();
         self.grant(id, recipient).await
     }

@@ -253,6 +253,23 @@ async fn what_is_forwarded_is_attached_as_it_came() {
     assert_eq!(parts[1].message().unwrap().raw_message(), MAIL);
 }
 
+/// What an older version stored with a bare CR does not leave as it is.
+#[tokio::test]
+async fn line_ends_of_an_old_message_are_repaired_where_it_is_forwarded() {
+    let world = World::new();
+    let old =
+        b"From: nurse@example.org\r\nSubject: Old\r\n\r\nx\r.\rMAIL FROM:<ceo@example.org>\r\n\0\n";
+    let (mut browser, kept) = opened(&world, old).await;
+    let fields = [("to", "doctor@example.org"), ("body", "See\r.\r\0this.")];
+    let path = format!("{}/forward", kept.page());
+    let own = sent(&browser.write(&path, &fields, &[]).await);
+    let message = copy(&mut browser, &own).await;
+    assert!(crate::mail::data::is_mail_data(&message), "{}", message.escape_ascii());
+    let parsed = MessageParser::new().parse(&message).unwrap();
+    let original = parsed.attachments().next().unwrap().message().unwrap().raw_message();
+    assert!(original.ends_with(b"x\r\n.\r\nMAIL FROM:<ceo@example.org>\r\n?\r\n"));
+}
+
 #[tokio::test]
 async fn the_text_below_is_repeated_only_when_asked() {
     let world = World::new();

@@ -11,7 +11,8 @@ use crate::{
     intake::{Envelope, Incoming, Refusal},
     language::{Text, say},
     mail::{
-        Address, GrantId, Wishes,
+        Address, GrantId, MailData, Wishes,
+        data::LineEndRepair,
         letter::{Base64Lines, Letter, Priority, file_name},
     },
     policy::rules::glob_matches,
@@ -165,10 +166,17 @@ impl Desk {
         let Some((origin, name)) = &plan.original else { return Ok(()) };
         incoming.write(&letter.message(name)).await?;
         let mut content = self.vault.read(&origin.access, 0..origin.row.size).await?;
+        // It came in as mail data; what an older version stored may be none.
+        let (mut repair, mut data) =
+            (LineEndRepair::default(), Zeroizing::new(MailData::default()));
         while let Some(piece) = content.next().await? {
-            incoming.write(&piece).await?;
+            data.clear();
+            repair.push(&piece, &mut data);
+            incoming.write(&data).await?;
         }
-        Ok(())
+        data.clear();
+        repair.finish(&mut data);
+        Ok(incoming.write(&data).await?)
     }
 
     /// `portal.refuse_files`. Dots and spaces at the end count for nothing where such files run.
@@ -196,11 +204,11 @@ fn refused_words(name: &str) -> Text {
 pub(super) struct Attachment<'a> {
     incoming: &'a mut Incoming,
     lines: Base64Lines,
-    out: Vec<u8>,
+    out: MailData,
 }
 impl<'a> Attachment<'a> {
     pub(super) fn to(incoming: &'a mut Incoming) -> Self {
-        Self { incoming, lines: Base64Lines::default(), out: Vec::new() }
+        Self { incoming, lines: Base64Lines::default(), out: MailData::default() }
     }
     pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), Refusal> {
         self.lines.feed(piece, &mut self.out);
