@@ -43,6 +43,7 @@ use crate::{
     mail::{Domain, notice::TemplateError},
     oidc::Provider,
     seal::TicketKey,
+    submission::{Submission, SubmissionSettings},
     vault::Vault,
 };
 use axum::Router;
@@ -78,6 +79,17 @@ pub struct PortalSettings {
     pub providers: Vec<Arc<Provider>>,
 }
 
+impl PortalSettings {
+    fn of_submission(&self) -> SubmissionSettings {
+        SubmissionSettings {
+            domains: self.domains.clone(),
+            max_size: self.max_reply_size,
+            refuse_files: self.refuse_files.clone(),
+            languages: Arc::clone(&self.languages),
+        }
+    }
+}
+
 /// The portal, ready to be served.
 #[derive(Debug, Clone)]
 pub struct Portal {
@@ -89,8 +101,8 @@ pub struct Portal {
 struct Desk {
     settings: PortalSettings,
     vault: Vault,
-    /// Where letters go in.
-    door: Door,
+    /// Letters on their way in.
+    submission: Submission,
     pages: pages::Pages,
     passwords: password::Passwords,
     /// Wrong passwords, by account and by client address.
@@ -107,12 +119,6 @@ struct Desk {
     mailing: Arc<tokio::sync::Semaphore>,
     /// One code is checked at a time, so that parallel guesses can't share a try.
     verifying: tokio::sync::Mutex<()>,
-    /// Letters sent, by account.
-    quota: write::Quota,
-    /// Files uploaded ahead of their letter.
-    stage: write::Stage,
-    /// Letters on their way in, so that they never take all of the door's memory.
-    uploads: tokio::sync::Semaphore,
     /// What opens the frame of a message without a cookie.
     tickets: TicketKey,
     /// Where pictures are drawn.
@@ -121,18 +127,15 @@ struct Desk {
     workers: workers::Workers,
 }
 
-/// Letters on their way in at one time.
-const UPLOADS: usize = 16;
-
 impl Portal {
     /// Checks the templates by rendering each of them with sample values, so that a bad override is
     /// found at start.
     pub fn new(settings: PortalSettings, vault: Vault, door: Door) -> Result<Self, TemplateError> {
         let pages = pages::Pages::new(&settings)?;
         let desk = Desk {
+            submission: Submission::new(settings.of_submission(), vault.clone(), door),
             settings,
             vault,
-            door,
             pages,
             passwords: password::Passwords::default(),
             sign_ins: throttle::Throttle::default(),
@@ -142,9 +145,6 @@ impl Portal {
             trips: oidc::Trips::default(),
             mailing: Arc::new(tokio::sync::Semaphore::new(codes::MAILS_AT_ONCE)),
             verifying: tokio::sync::Mutex::new(()),
-            quota: write::Quota::default(),
-            stage: write::Stage::default(),
-            uploads: tokio::sync::Semaphore::new(UPLOADS),
             tickets: TicketKey::from_random(session::secret()),
             studio: picture::Studio::default(),
             workers: workers::Workers::default(),

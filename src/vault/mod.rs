@@ -12,6 +12,7 @@ mod deposit;
 mod dkim;
 mod expire;
 mod grant;
+mod mailbox;
 mod open;
 mod people;
 mod stage;

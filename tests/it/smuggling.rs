@@ -175,7 +175,7 @@ fn a_letter_typed_with_ends_of_data_arrives_as_one_message() {
             let subject = message.subject().expect("a subject");
             assert!(subject.starts_with(ENCODED), "{form} {end:?}: {subject}");
             let name = message.from().and_then(|f| f.first()?.name().map(str::to_owned));
-            assert_eq!(name, Some(format!("{ENCODED} Reader")), "{form} {end:?}");
+            assert_eq!(name, Some(format!("{ENCODED} Reader (outside, by portal)")), "{form}");
             let text = message.body_text(0).expect("a text").into_owned();
             assert!(text.contains("MAIL FROM:<ceo@example.org>"), "{form} {end:?}: {text}");
             let file = message.attachments().next().expect("the file");

@@ -51,8 +51,8 @@ async fn copy(browser: &mut Browser<'_>, page: &str) -> Vec<u8> {
 fn assert_is_anns_reply(message: &[u8], files: &[(&str, &[u8])]) {
     let head = Fields::parse(message);
     for (name, value) in [
-        ("From", "\"Ann Ode\" <ann@clinic.example>"),
-        ("Reply-To", "\"Ann Ode\" <ann@clinic.example>"),
+        ("From", "\"Ann Ode (outside, by portal)\" <ann@clinic.example>"),
+        ("Reply-To", "\"Ann Ode (outside, by portal)\" <ann@clinic.example>"),
         ("Sender", "<secure@example.org>"),
         ("To", "<nurse@example.org>"),
         ("Subject", "Re: Your results"),
@@ -212,6 +212,29 @@ async fn who_wrote_first_may_be_written_to_wherever_they_are() {
     let fields = [("to", "bob@else.example"), ("subject", "Hello"), ("body", "Hi")];
     sent(&browser.write("/compose", &fields, &[]).await);
     assert_eq!(letters(&world).await[0].2, ["bob@else.example"]);
+}
+
+/// A mailbox belongs to a person: correspondents are the account's, not the address's.
+#[tokio::test]
+async fn a_former_holders_correspondents_are_neither_offered_nor_written_to() {
+    let world = World::new();
+    drop(opened(&world, MAIL).await);
+    let outside = b"From: Oncology <team@oncology.example>\r\nSubject: x\r\n\r\nx\r\n";
+    world.keep_from("team@oncology.example", ANN, outside).await;
+    world.store.remove_account(&address(ANN), world.clock_now()).await.unwrap();
+    world.clock.forward(SignedDuration::from_mins(1));
+    let newer = b"From: Bob <bob@else.example>\r\nSubject: y\r\n\r\ny\r\n";
+    let newer = world.keep_from("bob@else.example", ANN, newer).await;
+    let mut anew = world.registered(ANN, &newer).await;
+    let form = anew.get("/compose").await.text();
+    assert!(form.contains("<option value=\"bob@else.example\">"), "the account's own");
+    for former in ["oncology.example", "Oncology", "nurse@example.org"] {
+        assert!(!form.contains(former), "{former}");
+    }
+    let fields = [("to", "team@oncology.example"), ("body", "x")];
+    let refused = anew.write("/compose", &fields, &[]).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("has not written to you"));
 }
 
 #[tokio::test]
