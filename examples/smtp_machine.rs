@@ -85,7 +85,7 @@ fn serve(server: &mut Server, client: &mut Client, received: &mut Vec<u8>) -> bo
                     transaction.recipients.len()
                 );
             }
-            Action::Content(piece) => received.extend(piece),
+            Action::Content(piece) => received.extend_from_slice(&piece),
             Action::End => {
                 println!("-- the gateway has it on stable storage");
                 server.accepted(QueueId::new(1_767_225_600_000, [7; 10]));

@@ -9,7 +9,7 @@
 //! | 1 pure | [`language`] languages, [`mail`] words, [`smtp`] both machines, [`policy`] decisions, [`seal`] the sealed format |
 //! | 2 ports | [`store`], [`dns`], [`wire`], [`policies`], [`clock`] |
 //! | 3 adapters | [`store::memory`], [`store::sled`], [`dns::hickory`], [`net`] |
-//! | 4 services | [`intake`], [`relay`], [`identity`], [`sts`], [`tlsrpt`], [`vault`], [`probe`], [`oidc`] |
+//! | 4 services | [`intake`], [`relay`], [`identity`], [`submission`], [`sts`], [`tlsrpt`], [`vault`], [`probe`], [`oidc`] |
 //! | 5 surfaces | [`portal`], [`control`], [`cli`], [`observe`] |
 //! | 6 root | [`config`], [`daemon`], [`demo`] |
 
@@ -37,6 +37,7 @@ pub mod seal;
 pub mod smtp;
 pub mod store;
 pub mod sts;
+pub mod submission;
 pub mod tlsrpt;
 pub mod vault;
 pub mod wire;

@@ -7,7 +7,7 @@ use crate::{
         memory::{Memory, POOL, Share},
     },
     mail::{
-        Address, QueueId, ReversePath, Wishes,
+        Address, MailData, QueueId, ReversePath, Wishes,
         header::HeaderScan,
         parts::{Indexer, PartIndex},
     },
@@ -175,12 +175,13 @@ impl Incoming {
         self.portion
     }
 
-    /// The next content. What is more than a portion is taken as several, so that it leaves for its
-    /// file between them where memory is short.
+    /// The next content, which is mail data whoever wrote it: a client of SMTP or a writer at the
+    /// portal. More than a portion is taken as several, so that it leaves for its file between them
+    /// where memory is short.
     ///
     /// # Errors
     /// [`Refusal`] if it can't be stored; the message is then lost to us.
-    pub async fn write(&mut self, content: &[u8]) -> Result<(), Refusal> {
+    pub async fn write(&mut self, content: &MailData) -> Result<(), Refusal> {
         for portion in content.chunks(self.portion) {
             self.take(portion).await?;
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     intake::{Incoming, Intake, Refusal, message},
+    mail::MailData,
     smtp::{Action, Server, server::Transaction},
     wire::{Stream, TlsAccept},
 };
@@ -208,7 +209,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn content(&mut self, content: &[u8]) {
+    async fn content(&mut self, content: &MailData) {
         let Some((incoming, _)) = &mut self.message else { return };
         if let Err(refusal) = incoming.write(content).await {
             self.message = None;

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     clock::Clock,
     mail::{
-        QueueId, Wishes,
+        MailData, QueueId, Wishes,
         notice::{Letterhead, Templates},
     },
     policies::Policies,
@@ -718,11 +718,13 @@ async fn what_comes_by_another_way_is_held_to_the_same_memory() {
         envelope_id: None,
         wishes: Wishes::default(),
     };
-    let content = format!("{MAIL}\r\n{}", ("x".repeat(70) + "\r\n").repeat(40_000));
+    let content = MailData::repaired(
+        format!("{MAIL}\r\n{}", ("x".repeat(70) + "\r\n").repeat(40_000)).as_bytes(),
+    );
     assert!(content.len() > 2 * MINE);
     let mut large = door.begin(envelope(1)).await.unwrap();
     // All in one piece.
-    large.write(content.as_bytes()).await.unwrap();
+    large.write(&content).await.unwrap();
     assert!(large.portion() > 16 * 1024, "it has grown");
     let taken = door.memory.taken();
     assert!((1..=MINE - MINE / 4).contains(&taken), "{taken}");
@@ -732,7 +734,7 @@ async fn what_comes_by_another_way_is_held_to_the_same_memory() {
     assert_eq!(door.begin(envelope(1000)).await.unwrap_err(), Refusal::Busy);
     assert!(door.counts.refused().contains(&(Refused::Memory, 1)));
     let mut small = door.begin(envelope(1)).await.unwrap();
-    small.write(content.as_bytes()).await.unwrap();
+    small.write(&content).await.unwrap();
     assert_eq!(small.portion(), 16 * 1024, "as long as there is no room");
     for incoming in [large, small] {
         let id = incoming.commit(None).await.unwrap();

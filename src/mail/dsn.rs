@@ -2,16 +2,12 @@
 //! mail.
 
 use crate::mail::{
-    self, Domain, EnhancedStatus, QueueId, StatusClass,
+    self, Domain, EnhancedStatus, MailData, QueueId, StatusClass,
+    compose::MessageWriter,
     header::{date, fold},
     text::{beyond_ascii_escaped, printable},
 };
 use jiff::Timestamp;
-use mail_builder::{
-    MessageBuilder,
-    headers::{address::Address, content_type::ContentType, raw::Raw},
-    mime::MimePart,
-};
 use std::borrow::Cow;
 
 /// What happened to a recipient (RFC 3464 §2.3.3).
@@ -83,33 +79,31 @@ pub struct Dsn<'a> {
 impl Dsn<'_> {
     /// The whole report as multipart/report (RFC 6522), CRLF line ends, 7bit (but for a UTF-8
     /// address of the sender itself, which only `To` can hold as it is).
-    pub fn to_message(&self) -> Vec<u8> {
-        let boundary = format!("=_report_{}", self.id);
-        let report = ContentType::new("multipart/report")
-            .attribute("report-type", "delivery-status")
-            .attribute("boundary", boundary);
-        let parts = vec![
-            MimePart::new("text/plain", self.words())
-                .header("Content-Description", Raw::new("Notification")),
-            plain_part("message/delivery-status", "Delivery report", self.status()),
-            // RFC 6522 §4: no more of the message than this, even where RET=FULL asks for all of it
-            // (RFC 3461 §4.3 lets a server return less). Reports travel as any mail does, and what
-            // was sealed, its Subject included, must not.
-            plain_part("text/rfc822-headers", "Message headers", self.headers()),
-        ];
-        let mut out = Vec::new();
-        MessageBuilder::new()
-            .from(Address::new_address(Some("Mail Delivery System"), self.from.to_string()))
-            .to(self.to.to_string())
-            .header("Subject", Raw::new(self.subject()))
-            .header("Date", Raw::new(date(self.at)))
-            .message_id(format!("{}@{}", self.id, self.reporting))
-            // RFC 3834 §5.
-            .header("Auto-Submitted", Raw::new("auto-replied"))
-            .header("MIME-Version", Raw::new("1.0"))
-            .body(MimePart::new(report, parts))
-            .serialize(&mut out);
-        out
+    pub fn to_message(&self) -> MailData {
+        let boundary = format!("report_{}", self.id);
+        let mut out = MessageWriter::default();
+        out.mailboxes("From", [("Mail Delivery System", self.from)]);
+        out.mailboxes("To", [("", self.to)]);
+        out.text("Subject", self.subject());
+        out.words("Date", &date(self.at));
+        out.ids("Message-ID", [format!("{}@{}", self.id, self.reporting).as_str()]);
+        // RFC 3834 §5.
+        out.words("Auto-Submitted", "auto-replied");
+        out.words("MIME-Version", "1.0");
+        out.multipart("multipart/report", &[("report-type", "delivery-status")], &boundary);
+        out.text("Content-Description", "Notification");
+        out.text_body("text/plain", &self.words());
+        out.next_part(&boundary);
+        out.text("Content-Description", "Delivery report");
+        out.ascii_body("message/delivery-status", &self.status());
+        // RFC 6522 §4: no more of the message than this, even where RET=FULL asks for all of it
+        // (RFC 3461 §4.3 lets a server return less). Reports travel as any mail does, and what
+        // was sealed, its Subject included, must not.
+        out.next_part(&boundary);
+        out.text("Content-Description", "Message headers");
+        out.ascii_body("text/rfc822-headers", &self.headers());
+        out.last_part(&boundary);
+        out.finish()
     }
 
     fn has(&self, action: Action) -> bool {
@@ -257,13 +251,6 @@ const MAX_ID: usize = 256;
 /// Characters of an original recipient: below what a line may hold (RFC 5322 §2.1.1).
 const MAX_ORIGINAL: usize = 900;
 
-/// A 7bit part, written as it is.
-fn plain_part(kind: &'static str, description: &'static str, text: String) -> MimePart<'static> {
-    MimePart::new(kind, text.into_bytes())
-        .header("Content-Description", Raw::new(description))
-        .transfer_encoding("7bit")
-}
-
 fn field(text: &mut String, name: &str, value: &str) {
     let words: Vec<Cow<'_, str>> = value.split_whitespace().map(Cow::from).collect();
     text.push_str(&fold(&format!("{name}:"), &words));
@@ -387,7 +374,7 @@ mod tests {
             recipients,
         };
         assert_eq!(dsn.to_message(), dsn.to_message(), "the same each time");
-        String::from_utf8(dsn.to_message()).unwrap()
+        String::from_utf8(dsn.to_message().into()).unwrap()
     }
 
     fn recipient(

@@ -1,16 +1,13 @@
-//! A letter that somebody writes at the portal, as mail (RFC 5322, RFC 2045): made piece by piece,
-//! so that what is attached streams through. Whatever was typed, no field gets out of its line.
+//! A letter written at the portal, as mail (RFC 5322, RFC 2045): composed piece by piece, so that
+//! attached files stream through. Fields and bodies are written by [`super::compose`].
 
-use crate::mail::{Address, header::date, text::one_line};
-use data_encoding::BASE64_MIME;
-use jiff::Timestamp;
-use mail_builder::{
-    headers::{
-        Header, address::Address as Mailbox, content_type::ContentType, message_id::MessageId,
-        text::Text,
-    },
-    mime::MimePart,
+use crate::mail::{
+    Address, MailData,
+    compose::{MessageWriter, base64},
+    header::date,
+    text::one_line,
 };
+use jiff::Timestamp;
 
 /// Characters of a subject.
 pub const MAX_SUBJECT: usize = 250;
@@ -62,107 +59,87 @@ pub struct Letter<'a> {
 
 impl Letter<'_> {
     /// A whole letter of text alone.
-    pub fn plain(&self, text: &str) -> Vec<u8> {
+    pub fn plain(&self, text: &str) -> MailData {
         let mut out = self.head();
-        write_text(text, &mut out);
-        out
+        out.text_body("text/plain", without_blank_end(text));
+        out.finish()
     }
 
     /// Header and text of a letter that other parts follow; [`Letter::end`] is its last piece.
-    pub fn open(&self, text: &str) -> Vec<u8> {
+    pub fn open(&self, text: &str) -> MailData {
         let mut out = self.head();
-        let kind = ContentType::new("multipart/mixed").attribute("boundary", self.boundary());
-        field("Content-Type", &kind, &mut out);
-        // RFC 2045 §6.4: what is forwarded within may have any byte.
-        out.extend_from_slice(b"Content-Transfer-Encoding: 8bit\r\n\r\n");
-        out.extend_from_slice(format!("--{}\r\n", self.boundary()).as_bytes());
-        write_text(text, &mut out);
-        out
+        // RFC 2045 §6.4: a forwarded message within may have 8-bit octets.
+        out.words("Content-Transfer-Encoding", "8bit");
+        out.multipart("multipart/mixed", &[], self.id);
+        out.text_body("text/plain", without_blank_end(text));
+        out.finish()
     }
 
-    /// What stands before a file; its content follows as [`Base64Lines`].
-    pub fn file(&self, name: &str, kind: &str) -> Vec<u8> {
-        let mut out = self.part(name, kind);
-        out.extend_from_slice(b"Content-Transfer-Encoding: base64\r\n\r\n");
-        out
+    /// Header of a part for a file; its content follows as [`Base64Lines`].
+    pub fn file(&self, name: &str, kind: &str) -> MailData {
+        let mut out = self.part(name, &media_type(kind));
+        out.encoding("base64");
+        out.finish()
     }
 
-    /// What stands before a whole message; it follows as it is (RFC 2046 §5.2.1: never encoded).
-    pub fn message(&self, name: &str) -> Vec<u8> {
+    /// Header of a part for a whole message, which follows (RFC 2046 §5.2.1: never encoded).
+    pub fn message(&self, name: &str) -> MailData {
         let mut out = self.part(name, "message/rfc822");
-        out.extend_from_slice(b"Content-Transfer-Encoding: 8bit\r\n\r\n");
-        out
+        out.encoding("8bit");
+        out.finish()
     }
 
     /// The end of a letter with parts.
-    pub fn end(&self) -> Vec<u8> {
-        format!("\r\n--{}--\r\n", self.boundary()).into_bytes()
+    pub fn end(&self) -> MailData {
+        let mut out = MessageWriter::default();
+        out.last_part(self.id);
+        out.finish()
     }
 
-    /// `=_` stands in no base64 and no quoted-printable (RFC 2045 §6.7).
-    fn boundary(&self) -> String {
-        format!("=_{}", self.id)
-    }
-
-    fn part(&self, name: &str, kind: &str) -> Vec<u8> {
+    fn part(&self, name: &str, kind: &str) -> MessageWriter {
         let name = file_name(name);
-        let mut out = format!("\r\n--{}\r\n", self.boundary()).into_bytes();
-        let typed = ContentType::new(media_type(kind)).attribute("name", name.as_str());
-        field("Content-Type", &typed, &mut out);
-        let kept = ContentType::new("attachment").attribute("filename", name.as_str());
-        field("Content-Disposition", &kept, &mut out);
+        let mut out = MessageWriter::default();
+        out.next_part(self.id);
+        out.parameters("Content-Type", kind, &[("name", &name)]);
+        out.parameters("Content-Disposition", "attachment", &[("filename", &name)]);
         out
     }
 
-    fn head(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let name = Some(one_line(self.name, 200)).filter(|name| !name.is_empty());
-        let author = Mailbox::new_address(name, self.author.to_string());
-        out.extend_from_slice(format!("Date: {}\r\n", date(self.at)).as_bytes());
-        field("From", &author, &mut out);
-        field("Sender", &mailbox(self.sender), &mut out);
-        field("Reply-To", &author, &mut out);
+    fn head(&self) -> MessageWriter {
+        let mut out = MessageWriter::default();
+        let name = one_line(self.name, MAX_NAME);
+        out.words("Date", &date(self.at));
+        out.mailboxes("From", [(name.as_str(), self.author)]);
+        out.mailboxes("Sender", [("", self.sender)]);
+        out.mailboxes("Reply-To", [(name.as_str(), self.author)]);
         for (name, list) in [("To", self.to), ("Cc", self.cc)] {
             if !list.is_empty() {
-                field(name, &Mailbox::new_list(list.iter().map(mailbox).collect()), &mut out);
+                out.mailboxes(name, list.iter().map(|address| ("", address)));
             }
         }
-        field("Subject", &Text::new(one_line(self.subject, MAX_SUBJECT)), &mut out);
-        let id = MessageId::new(format!("{}@{}", self.id, self.sender.domain()));
-        field("Message-ID", &id, &mut out);
-        let ids: Vec<&str> = self.references.iter().map(|id| id.trim_matches(['<', '>'])).collect();
-        if let Some(last) = ids.last() {
-            field("In-Reply-To", &MessageId::new(*last), &mut out);
-            field("References", &MessageId::new_list(ids.iter().copied()), &mut out);
+        out.text("Subject", &one_line(self.subject, MAX_SUBJECT));
+        out.ids("Message-ID", [format!("{}@{}", self.id, self.sender.domain()).as_str()]);
+        if let Some(last) = self.references.last() {
+            out.ids("In-Reply-To", [last.as_str()]);
+            out.ids("References", self.references.iter().map(String::as_str));
         }
-        out.extend_from_slice(match self.priority {
-            Priority::High => b"Importance: high\r\nX-Priority: 1 (Highest)\r\n".as_slice(),
-            Priority::Normal => b"",
-            Priority::Low => b"Importance: low\r\nX-Priority: 5 (Lowest)\r\n",
-        });
-        out.extend_from_slice(b"MIME-Version: 1.0\r\n");
+        let (importance, priority) = match self.priority {
+            Priority::High => ("high", "1 (Highest)"),
+            Priority::Normal => ("", ""),
+            Priority::Low => ("low", "5 (Lowest)"),
+        };
+        if !importance.is_empty() {
+            out.words("Importance", importance);
+            out.words("X-Priority", priority);
+        }
+        out.words("MIME-Version", "1.0");
         out
     }
 }
 
-fn mailbox(address: &Address) -> Mailbox<'static> {
-    Mailbox::new_address(None::<String>, address.to_string())
-}
-
-fn field(name: &str, value: &impl Header, out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    value.write_header(out, name.len() + 2);
-}
-
-/// The text as a part, line ends as mail has them.
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    let mut lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
-    while lines.last().is_some_and(|line| line.trim().is_empty()) {
-        lines.pop();
-    }
-    let kind = ContentType::new("text/plain").attribute("charset", "utf-8");
-    MimePart::new(kind, lines.join("\r\n") + "\r\n").write_part(out);
+/// The text without empty lines at its end.
+fn without_blank_end(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n', ' ', '\t'])
 }
 
 /// A name that leads nowhere: the last piece of a path, one line, never empty.
@@ -176,9 +153,6 @@ pub fn file_name(name: &str) -> String {
 /// §6.4) nor anything that is no type at all.
 fn media_type(kind: &str) -> String {
     const GENERAL: &str = "application/octet-stream";
-    if kind == "message/rfc822" {
-        return kind.to_owned();
-    }
     let token = |text: &str| {
         let sane = |b: u8| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b);
         !text.is_empty() && text.len() <= 100 && text.bytes().all(sane)
@@ -199,29 +173,25 @@ pub struct Base64Lines {
 
 impl Base64Lines {
     /// More of the file; whole lines go out.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    pub fn feed(&mut self, bytes: &[u8], out: &mut MailData) {
         let missing = if self.rest.is_empty() { 0 } else { LINE - self.rest.len() };
         let (first, bytes) = bytes.split_at(missing.min(bytes.len()));
         self.rest.extend_from_slice(first);
         if self.rest.len() == LINE {
-            encode(&self.rest, out);
+            base64(&self.rest, out);
             self.rest.clear();
         }
         if self.rest.is_empty() {
             let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % LINE);
-            encode(whole, out);
+            base64(whole, out);
             self.rest.extend_from_slice(rest);
         }
     }
 
     /// The end of the file.
-    pub fn finish(self, out: &mut Vec<u8>) {
-        encode(&self.rest, out);
+    pub fn finish(self, out: &mut MailData) {
+        base64(&self.rest, out);
     }
-}
-
-fn encode(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(BASE64_MIME.encode(bytes).as_bytes());
 }
 
 /// The subject of an answer.

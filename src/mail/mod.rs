@@ -3,6 +3,8 @@
 //! Floor 1: no I/O, no clock, no randomness.
 
 pub mod address;
+pub(crate) mod compose;
+pub mod data;
 pub mod dsn;
 pub mod header;
 pub mod id;
@@ -14,6 +16,7 @@ pub(crate) mod text;
 pub mod wishes;
 
 pub use address::{Address, AddressError, Domain, ReversePath};
+pub use data::MailData;
 pub use id::{GrantId, QueueId};
 pub use status::{EnhancedStatus, StatusClass};
 pub use wishes::{Notify, RecipientDsn, Ret, Wishes};

@@ -5,17 +5,13 @@
 use crate::{
     language::{ENGLISH, Language, Languages, Text, escaped, say, teach},
     mail::{
-        Address, QueueId,
+        Address, MailData, QueueId,
+        compose::MessageWriter,
         header::{Fields, date},
         text::one_line,
     },
 };
 use jiff::Timestamp;
-use mail_builder::{
-    MessageBuilder,
-    headers::{content_type::ContentType, raw::Raw},
-    mime::MimePart,
-};
 use memchr::memmem;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -240,7 +236,7 @@ impl Templates {
     }
 
     /// The whole notice, CRLF, ready to be sealed and queued.
-    pub fn waiting(&self, head: &Letterhead, w: &Waiting<'_>) -> Result<Vec<u8>, TemplateError> {
+    pub fn waiting(&self, head: &Letterhead, w: &Waiting<'_>) -> Result<MailData, TemplateError> {
         let language = self.languages.or_usual(w.language);
         let site = w.link.split_once("/m/").map_or(w.link, |(site, _)| site);
         let name = w.sender_name.map(|name| one_line(name, MAX_NAME)).unwrap_or_default();
@@ -281,11 +277,11 @@ impl Templates {
                 ))
             }
         };
-        Ok(message(head, w.recipient, subject, (w.at, w.id), text, html))
+        Ok(message(head, w.recipient, &subject, (w.at, w.id), &text, &html))
     }
 
     /// The whole code mail.
-    pub fn code(&self, head: &Letterhead, c: &CodeMail<'_>) -> Result<Vec<u8>, TemplateError> {
+    pub fn code(&self, head: &Letterhead, c: &CodeMail<'_>) -> Result<MailData, TemplateError> {
         let language = self.languages.or_usual(c.language);
         let render = |file: &'static str| {
             let shown = self.render(
@@ -315,11 +311,15 @@ impl Templates {
         let organization = head.organization.clone();
         let subject =
             language.say(&say!("Your code from {organization}", organization = organization));
-        Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
+        Ok(message(head, c.recipient, &subject, (c.at, c.id), &text, &html))
     }
 
     /// The whole mail that tells of a change at the account.
-    pub fn changed(&self, head: &Letterhead, c: &ChangeMail<'_>) -> Result<Vec<u8>, TemplateError> {
+    pub fn changed(
+        &self,
+        head: &Letterhead,
+        c: &ChangeMail<'_>,
+    ) -> Result<MailData, TemplateError> {
         let language = self.languages.or_usual(c.language);
         let what = language.say(c.what);
         let render = |file: &'static str, text: fn(&str) -> Value| {
@@ -341,7 +341,7 @@ impl Templates {
         let organization = head.organization.clone();
         let subject = language
             .say(&say!("Your account at {organization} has changed", organization = organization));
-        Ok(message(head, c.recipient, subject, (c.at, c.id), text, html))
+        Ok(message(head, c.recipient, &subject, (c.at, c.id), &text, &html))
     }
 
     fn render(
@@ -392,30 +392,28 @@ fn letters(id: QueueId) -> String {
 fn message(
     head: &Letterhead,
     to: &Address,
-    subject: String,
+    subject: &str,
     (at, id): (Timestamp, QueueId),
-    text: String,
-    html: String,
-) -> Vec<u8> {
+    text: &str,
+    html: &str,
+) -> MailData {
     let name = one_line(&head.organization, MAX_NAME);
-    let from =
-        mail_builder::headers::address::Address::new_address(Some(name), head.from.to_string());
-    let alternative = ContentType::new("multipart/alternative")
-        .attribute("boundary", format!("=_alternative_{}", letters(id)));
-    let parts = vec![MimePart::new("text/plain", text), MimePart::new("text/html", html)];
-    let mut out = Vec::new();
-    MessageBuilder::new()
-        .from(from)
-        .to(to.to_string())
-        .subject(one_line(&subject, MAX_SUBJECT))
-        .header("Date", Raw::new(date(at)))
-        .message_id(format!("{}@{}", letters(id), head.from.domain()))
-        // RFC 3834 §5: no vacation message answers it.
-        .header("Auto-Submitted", Raw::new("auto-generated"))
-        .header("MIME-Version", Raw::new("1.0"))
-        .body(MimePart::new(alternative, parts))
-        .serialize(&mut out);
-    out
+    let (id, mut out) = (letters(id), MessageWriter::default());
+    let boundary = format!("alternative_{id}");
+    out.mailboxes("From", [(name.as_str(), &head.from)]);
+    out.mailboxes("To", [("", to)]);
+    out.text("Subject", &one_line(subject, MAX_SUBJECT));
+    out.words("Date", &date(at));
+    out.ids("Message-ID", [format!("{id}@{}", head.from.domain()).as_str()]);
+    // RFC 3834 §5: no vacation message answers it.
+    out.words("Auto-Submitted", "auto-generated");
+    out.words("MIME-Version", "1.0");
+    out.multipart("multipart/alternative", &[], &boundary);
+    out.text_body("text/plain", text);
+    out.next_part(&boundary);
+    out.text_body("text/html", html);
+    out.last_part(&boundary);
+    out.finish()
 }
 
 #[cfg(test)]
@@ -435,7 +433,7 @@ mod tests {
         }
     }
 
-    fn notice(templates: &Templates, head: &Letterhead, sender_name: Option<&str>) -> Vec<u8> {
+    fn notice(templates: &Templates, head: &Letterhead, sender_name: Option<&str>) -> MailData {
         noted(templates, head, sender_name, None)
     }
 
@@ -444,7 +442,7 @@ mod tests {
         head: &Letterhead,
         sender_name: Option<&str>,
         note: Option<&str>,
-    ) -> Vec<u8> {
+    ) -> MailData {
         let waiting = Waiting {
             recipient: &"jane@partner.example".parse().unwrap(),
             language: None,
@@ -460,7 +458,7 @@ mod tests {
         templates.waiting(head, &waiting).unwrap()
     }
 
-    fn code(templates: &Templates, head: &Letterhead) -> Vec<u8> {
+    fn code(templates: &Templates, head: &Letterhead) -> MailData {
         let code = CodeMail {
             recipient: &"jane@partner.example".parse().unwrap(),
             language: None,
@@ -656,7 +654,7 @@ mod tests {
                 && html.contains("\n31415926")
                 && text.contains("15 minutes")
         );
-        let whole = String::from_utf8(message).unwrap();
+        let whole = String::from_utf8(message.into()).unwrap();
         assert!(!whole.contains("/m/") && !whole.contains("http"));
         let digits: Vec<&str> =
             whole.split(|c: char| !c.is_ascii_digit()).filter(|run| run.len() >= 6).collect();

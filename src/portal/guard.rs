@@ -162,7 +162,8 @@ fn explain(desk: &Desk, wish: &Wish, mut response: Response) -> Response {
     let status = response.status();
     let error = status.is_client_error() || status.is_server_error();
     let kind = response.headers().get(CONTENT_TYPE);
-    let worded = kind.is_some_and(|kind| kind == super::pages::HTML || kind == write::stage::JSON);
+    let worded =
+        kind.is_some_and(|kind| kind == super::pages::HTML || kind == write::uploads::JSON);
     if !error || worded {
         return response;
     }

@@ -144,10 +144,10 @@ impl Export {
     /// Lists on; false at the end of it all.
     async fn list(&mut self) -> Result<bool, Fault> {
         let Some(folder) = self.folders.pop_front() else { return Ok(false) };
-        let (people, whose) = (&self.desk.vault.people, &self.account.address);
+        let (vault, account) = (&self.desk.vault, &self.account);
         let grants = match folder {
-            Folder::Received(after) => people.grants(Some(whose), after, PAGE).await?,
-            Folder::Sent(after) => people.sent(whose, after, PAGE).await?,
+            Folder::Received(after) => vault.received(account, after, PAGE).await?,
+            Folder::Sent(after) => vault.sent(account, after, PAGE).await?,
         };
         if let Some(last) = grants.last() {
             let after = Some(last.id);
@@ -156,7 +156,7 @@ impl Export {
                 Folder::Sent(_) => Folder::Sent(after),
             });
         }
-        self.page = grants.into_iter().filter(|grant| self.account.holds(grant)).collect();
+        self.page = grants.into();
         Ok(true)
     }
 

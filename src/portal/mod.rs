@@ -44,6 +44,7 @@ use crate::{
     mail::{Domain, notice::TemplateError},
     oidc::Provider,
     seal::TicketKey,
+    submission::{Submission, SubmissionSettings},
     vault::Vault,
 };
 use axum::Router;
@@ -84,6 +85,17 @@ pub struct PortalSettings {
     pub providers: Vec<Arc<Provider>>,
 }
 
+impl PortalSettings {
+    fn of_submission(&self) -> SubmissionSettings {
+        SubmissionSettings {
+            domains: self.domains.clone(),
+            max_size: self.max_reply_size,
+            refuse_files: self.refuse_files.clone(),
+            languages: Arc::clone(&self.languages),
+        }
+    }
+}
+
 /// The portal, ready to be served.
 #[derive(Debug, Clone)]
 pub struct Portal {
@@ -95,19 +107,13 @@ pub struct Portal {
 struct Desk {
     settings: PortalSettings,
     vault: Vault,
-    /// Where letters go in.
-    door: Door,
+    /// Letters on their way in.
+    submission: Submission,
     pages: pages::Pages,
     /// Sign-in, sessions, credentials.
     identity: Identity,
     /// Sign-ins that are under way elsewhere.
     trips: oidc::Trips,
-    /// Letters sent, by account.
-    quota: write::Quota,
-    /// Files uploaded ahead of their letter.
-    stage: write::Stage,
-    /// Letters on their way in, so that they never take all of the door's memory.
-    uploads: tokio::sync::Semaphore,
     /// What opens the frame of a message without a cookie.
     tickets: TicketKey,
     /// Where pictures are drawn.
@@ -115,9 +121,6 @@ struct Desk {
     /// Who reads what is long to read.
     workers: workers::Workers,
 }
-
-/// Letters on their way in at one time.
-const UPLOADS: usize = 16;
 
 impl Portal {
     /// Checks the templates by rendering each of them with sample values, so that a bad override is
@@ -130,15 +133,12 @@ impl Portal {
     ) -> Result<Self, TemplateError> {
         let pages = pages::Pages::new(&settings)?;
         let desk = Desk {
+            submission: Submission::new(settings.of_submission(), vault.clone(), door),
             settings,
             vault,
-            door,
             pages,
             identity,
             trips: oidc::Trips::default(),
-            quota: write::Quota::default(),
-            stage: write::Stage::default(),
-            uploads: tokio::sync::Semaphore::new(UPLOADS),
             tickets: TicketKey::from_random(Zeroizing::new(rand::random())),
             studio: picture::Studio::default(),
             workers: workers::Workers::default(),

@@ -15,7 +15,7 @@ use crate::{
         header::Fields,
         parts::{Decoder, Part, PartIndex, TransferEncoding, decode_charset},
     },
-    store::{Account, Grant, GrantKind, MessageRow},
+    store::{Grant, GrantKind, MessageRow},
     vault::{Access, AccessAnswer, Content, VaultError},
 };
 use axum::{
@@ -56,11 +56,9 @@ pub(super) struct From {
     pub(super) q: Option<String>,
 }
 
-/// A page of somebody's grants, newest first, of which one more than a page was asked for; and where
-/// the next page begins, if there is one. What an earlier identity of the mailbox had is older than
-/// all of its own, and is left out.
-pub(super) fn page_of(account: &Account, mut grants: Vec<Grant>) -> (Vec<Grant>, String) {
-    grants.retain(|grant| account.holds(grant));
+/// A page of an account's grants, newest first, of which one more than a page was asked for; and where
+/// the next page begins, if there is one.
+pub(super) fn page_of(mut grants: Vec<Grant>) -> (Vec<Grant>, String) {
     let more = grants.len() > PAGE;
     grants.truncate(PAGE);
     let older = grants.last().filter(|_| more).map(|grant| grant.id.to_string());
@@ -79,9 +77,8 @@ pub(super) async fn inbox(
     if !query.is_empty() {
         return desk.search(&visitor, query, after).await;
     }
-    let people = &desk.vault.people;
-    let grants = people.grants(Some(&account.address), after, PAGE + 1).await?;
-    let (grants, older) = page_of(account, grants);
+    let grants = desk.vault.received(account, after, PAGE + 1).await?;
+    let (grants, older) = page_of(grants);
     let mut rows = Vec::new();
     for grant in &grants {
         rows.push(desk.row(&visitor, grant).await?);
@@ -221,14 +218,14 @@ pub(super) async fn message(
     method: Method,
 ) -> Answer {
     let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
-    let (to, others) = desk.answered(&origin, visitor.signed_in()?);
+    let reply = desk.submission.reply(visitor.signed_in()?, &origin.answered());
     let own = origin.grant().kind == GrantKind::Sent;
     let values = context! {
         tab => if own { "sent" } else { "inbox" },
         own => own,
         fates => if own { fates(&origin.recipients) } else { Vec::<Value>::new().into() },
-        can_reply => !to.is_empty(),
-        can_all => !to.is_empty() && !others.is_empty(),
+        can_reply => !reply.to.is_empty(),
+        can_all => !reply.to.is_empty() && !reply.others.is_empty(),
         thread => desk.conversation(&visitor, &origin).await?,
         why => Value::from(desk.why(origin.grant()).await?),
     };

@@ -227,12 +227,12 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::ComposeForm => get(write::compose_form),
         Page::Compose => post(write::compose),
         Page::Sent => get(write::sent),
-        Page::UploadScript => get(write::stage::script),
-        Page::Uploads => get(write::stage::list),
-        Page::UploadBegin => post(write::stage::begin),
-        Page::UploadStatus => get(write::stage::status),
-        Page::UploadMore => post(write::stage::more),
-        Page::UploadRemove => post(write::stage::remove),
+        Page::UploadScript => get(write::uploads::script),
+        Page::Uploads => get(write::uploads::list),
+        Page::UploadBegin => post(write::uploads::begin),
+        Page::UploadStatus => get(write::uploads::status),
+        Page::UploadMore => post(write::uploads::more),
+        Page::UploadRemove => post(write::uploads::remove),
     }
 }
 

@@ -93,14 +93,12 @@ pub(super) fn of_one_message(fault: &Fault) -> bool {
 impl Desk {
     /// Messages of an account, received and sent, newest first; and whether there are more.
     async fn everything(&self, account: &Account) -> Result<(Vec<Grant>, bool), Fault> {
-        let people = &self.vault.people;
-        let mut all = people.grants(Some(&account.address), None, LISTED + 1).await?;
-        let mut sent = people.sent(&account.address, None, LISTED + 1).await?;
+        let mut all = self.vault.received(account, None, LISTED + 1).await?;
+        let mut sent = self.vault.sent(account, None, LISTED + 1).await?;
         let more = all.len() > LISTED || sent.len() > LISTED;
         all.truncate(LISTED);
         sent.truncate(LISTED);
         all.append(&mut sent);
-        all.retain(|grant| account.holds(grant));
         all.sort_by_key(|grant| (std::cmp::Reverse(grant.sealed), grant.id));
         Ok((all, more))
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     dns::{Addresses, Texts},
     mail::{
-        EnhancedStatus, QueueId, Wishes,
+        EnhancedStatus, MailData, QueueId, Wishes,
         notice::{Letterhead, Templates},
         parts::PartIndex,
     },

@@ -4,6 +4,7 @@
 //! `LF . LF`, `LF . CRLF`, `CRLF . LF`, `CR . CR` and `CRLF . CR CR LF` are content. What else
 //! differs between two servers' ideas of that end is a smuggled message.
 
+use crate::mail::{MailData, data::LineEndRepair};
 use memchr::memmem;
 
 /// The longest piece of content that is given out at once.
@@ -88,7 +89,7 @@ impl Framer {
 
     /// Takes from `input` until its end, the content's end or a full piece; says how much it took.
     /// After a fault nothing is given out any more.
-    pub(super) fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+    pub(super) fn push(&mut self, input: &[u8], out: &mut MailData) -> usize {
         let mut rest = input;
         while self.at != At::End && out.len() + MARGIN <= MAX_PIECE {
             let room = MAX_PIECE - out.len();
@@ -107,7 +108,7 @@ impl Framer {
     }
 
     /// The counted octets have all come (BDAT LAST).
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn finish(&mut self, out: &mut MailData) {
         if self.at == At::Cr {
             self.bare(Fault::BareCr, out);
         }
@@ -122,7 +123,7 @@ impl Framer {
         self.fault
     }
 
-    fn step(&mut self, byte: u8, out: &mut Vec<u8>) -> At {
+    fn step(&mut self, byte: u8, out: &mut MailData) -> At {
         match (self.at, byte) {
             (At::Start, b'.') if self.framing == Framing::Dots => At::Dot,
             (At::RepairedStart, b'.') if self.framing == Framing::Dots => At::RepairedDot,
@@ -152,7 +153,7 @@ impl Framer {
         }
     }
 
-    fn text(&mut self, byte: u8, out: &mut Vec<u8>) -> At {
+    fn text(&mut self, byte: u8, out: &mut MailData) -> At {
         match byte {
             b'\r' => At::Cr,
             b'\n' => self.bare(Fault::BareLf, out),
@@ -167,12 +168,12 @@ impl Framer {
         }
     }
 
-    fn after_bare_cr(&mut self, byte: u8, out: &mut Vec<u8>) -> At {
+    fn after_bare_cr(&mut self, byte: u8, out: &mut MailData) -> At {
         self.at = self.bare(Fault::BareCr, out);
         self.step(byte, out)
     }
 
-    fn bare(&mut self, fault: Fault, out: &mut Vec<u8>) -> At {
+    fn bare(&mut self, fault: Fault, out: &mut MailData) -> At {
         match self.ends {
             LineEnds::Strict => {
                 self.fault.get_or_insert(fault);
@@ -185,25 +186,33 @@ impl Framer {
         }
     }
 
-    fn line_end(&mut self, out: &mut Vec<u8>) -> At {
+    fn line_end(&mut self, out: &mut MailData) -> At {
         self.line = 0;
-        self.emit(b"\r\n", out);
+        self.count(2);
         self.line = 0;
+        if self.fault.is_none() {
+            out.end_line();
+        }
         At::Start
     }
 
-    fn emit(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        self.line = self.line.saturating_add(text.len());
-        self.total = self.total.saturating_add(text.len() as u64);
+    fn emit(&mut self, text: &[u8], out: &mut MailData) {
+        self.count(text.len());
+        if self.fault.is_none() && !out.push_text(text).is_empty() {
+            // No caller brings a line end or a NUL as text; if one did, it must not be lost unseen.
+            self.fault = Some(Fault::Nul);
+        }
+    }
+
+    fn count(&mut self, octets: usize) {
+        self.line = self.line.saturating_add(octets);
+        self.total = self.total.saturating_add(octets as u64);
         if self.line > MAX_TEXT_LINE {
             self.fault.get_or_insert(Fault::LineTooLong);
         }
         // RFC 1870 §5: the size counts CRLFs, but no stuffed dots.
         if self.total > self.limit {
             self.fault.get_or_insert(Fault::TooBig);
-        }
-        if self.fault.is_none() {
-            out.extend_from_slice(text);
         }
     }
 }
@@ -220,21 +229,38 @@ enum Position {
     Line,
 }
 
-/// Stuffs dots into outbound content (RFC 5321 §4.5.2).
+/// Writes outbound content: line ends repaired, dots stuffed (RFC 5321 §2.3.8, §4.5.2).
 ///
-/// Content has CRLF line ends throughout (intake refuses any other). A line is still taken to begin
-/// after every LF, so that even a next hop with lax ideas finds no end of data before the true one.
+/// Content is mail data already (intake refuses any other, and all that is composed here is written
+/// as such). It is repaired nevertheless, wherever it came from: what was stored by an older version
+/// too can end no line, and so no transaction, by a bare CR or LF.
 #[derive(Debug)]
-pub(super) struct Stuffer(Position);
+pub(super) struct Stuffer {
+    position: Position,
+    repair: LineEndRepair,
+    /// Repaired content of one call; kept for its space.
+    clean: MailData,
+}
 
 impl Stuffer {
     pub(super) fn new() -> Self {
-        Self(Position::LineStart)
+        Self {
+            position: Position::LineStart,
+            repair: LineEndRepair::default(),
+            clean: MailData::default(),
+        }
     }
 
     pub(super) fn push(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        self.clean.clear();
+        self.repair.push(content, &mut self.clean);
+        self.stuff(out);
+    }
+
+    fn stuff(&mut self, out: &mut Vec<u8>) {
+        let content = &*self.clean;
         out.reserve(content.len() + content.len() / 64);
-        if self.0 == Position::LineStart && content.starts_with(b".") {
+        if self.position == Position::LineStart && content.starts_with(b".") {
             out.push(b'.');
         }
         // Few lines begin with a dot: what lies between them is copied in one piece.
@@ -247,15 +273,18 @@ impl Stuffer {
         }
         out.extend_from_slice(rest);
         match content.last() {
-            Some(b'\n') => self.0 = Position::LineStart,
-            Some(_) => self.0 = Position::Line,
+            Some(b'\n') => self.position = Position::LineStart,
+            Some(_) => self.position = Position::Line,
             None => {}
         }
     }
 
     /// The end of data (RFC 5321 §4.1.1.4); no empty line is added where content ended with CRLF.
-    pub(super) fn end(self, out: &mut Vec<u8>) {
-        match self.0 {
+    pub(super) fn end(mut self, out: &mut Vec<u8>) {
+        self.clean.clear();
+        std::mem::take(&mut self.repair).finish(&mut self.clean);
+        self.stuff(out);
+        match self.position {
             Position::LineStart => out.extend_from_slice(b".\r\n"),
             Position::Line => out.extend_from_slice(b"\r\n.\r\n"),
         }
@@ -280,11 +309,11 @@ mod tests {
         for piece in pieces {
             let mut rest = *piece;
             while !framer.has_ended() && !rest.is_empty() {
-                let mut out = Vec::new();
+                let mut out = MailData::default();
                 let used = framer.push(rest, &mut out);
                 assert!(out.len() <= MAX_PIECE);
                 assert!(used > 0, "no progress");
-                content.extend(out);
+                content.extend_from_slice(&out);
                 rest = &rest[used..];
             }
             left.extend_from_slice(rest);
@@ -358,6 +387,33 @@ mod tests {
             let (outcome, left) = frame(LineEnds::Strict, u64::MAX, &[&wire]);
             prop_assert_eq!(outcome, Outcome::Content(content.into_bytes()));
             prop_assert!(left.is_empty());
+        }
+    }
+
+    /// Octets of any origin, with every kind of line end.
+    fn stored() -> impl Strategy<Value = Vec<u8>> {
+        wire().prop_map(|mut octets| {
+            octets.extend_from_slice(b"\r.\rMAIL FROM:<ceo@example.org>\r\n");
+            octets
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+        /// Neither a strict receiver nor one that ends lines at a bare CR or LF and drops NUL finds an
+        /// end of data before the true one.
+        #[test]
+        fn whatever_is_stored_is_sent_as_one_message(content in stored(), piece in 1_usize..5) {
+            let (mut stuffer, mut wire) = (Stuffer::new(), Vec::new());
+            content.chunks(piece).for_each(|piece| stuffer.push(piece, &mut wire));
+            stuffer.end(&mut wire);
+            let (outcome, left) = frame(LineEnds::Strict, u64::MAX, &[&wire]);
+            let repaired = MailData::repaired(&content);
+            prop_assert_eq!(outcome, Outcome::Content(repaired.to_vec()));
+            prop_assert!(left.is_empty());
+            wire.retain(|octet| *octet != 0);
+            let lines: Vec<_> = wire.split(|octet| matches!(octet, b'\r' | b'\n')).collect();
+            prop_assert_eq!(lines.iter().filter(|line| **line == b".").count(), 1);
         }
     }
 

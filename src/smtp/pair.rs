@@ -78,7 +78,7 @@ impl Pair {
                 Action::StartTls => break,
                 Action::Begin(_) => self.received.push(Vec::new()),
                 Action::Content(piece) => {
-                    self.received.last_mut().expect("begun").extend(piece);
+                    self.received.last_mut().expect("begun").extend_from_slice(&piece);
                 }
                 Action::End => self.server.accepted(QueueId::from_bytes([7; 16])),
                 Action::Abort | Action::Close => panic!("{action:?}"),

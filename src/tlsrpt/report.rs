@@ -2,16 +2,11 @@
 
 use super::{DayOf, ReportSettings, end_of, start_of};
 use crate::{
-    mail::{Address, QueueId, header::date},
+    mail::{Address, MailData, QueueId, compose::MessageWriter, header::date},
     policy::tlsrpt::{Counts, FailureRow, PolicyCounts, PolicyType, ResultType},
 };
 use flate2::{Compression, write::GzEncoder};
 use jiff::{SignedDuration, Timestamp};
-use mail_builder::{
-    MessageBuilder,
-    headers::{content_type::ContentType, raw::Raw},
-    mime::MimePart,
-};
 use serde::{Deserialize, Serialize};
 use std::{io::Write, net::IpAddr};
 
@@ -162,41 +157,35 @@ pub(super) struct ReportMail<'a> {
 }
 
 impl ReportMail<'_> {
-    pub(super) fn to_message(&self) -> Vec<u8> {
+    pub(super) fn to_message(&self) -> MailData {
         let (domain, submitter) = (self.key.domain.as_str(), self.settings.hostname.as_str());
         let report_id = &self.report.report_id;
-        let kind = ContentType::new("multipart/report")
-            .attribute("report-type", "tlsrpt")
-            .attribute("boundary", format!("=_report_{}", self.id));
+        let boundary = format!("report_{}", self.id);
         let words = format!(
             "This is a report on the TLS of mail sent to {domain} on {}, UTC,\r\n\
              by {submitter} (RFC 8460).\r\n\r\nReport-ID: {report_id}\r\n",
             self.key.day
         );
-        let attached = MimePart::new(MEDIA_TYPE, self.compressed).attachment(self.file_name());
-        let mut out = Vec::new();
-        MessageBuilder::new()
-            .from(self.settings.from.to_string())
-            .to(self.to.to_string())
-            .header("Subject", Raw::new(self.subject()))
-            .header("Date", Raw::new(date(self.at)))
-            .message_id(format!("{}@{submitter}", self.id))
-            .header("TLS-Report-Domain", Raw::new(domain))
-            .header("TLS-Report-Submitter", Raw::new(submitter))
-            // RFC 3834 §5.
-            .header("Auto-Submitted", Raw::new("auto-generated"))
-            .header("MIME-Version", Raw::new("1.0"))
-            .body(MimePart::new(kind, vec![MimePart::new("text/plain", words), attached]))
-            .serialize(&mut out);
-        out
-    }
-
-    /// RFC 8460 §5.3, folded as its example is.
-    fn subject(&self) -> String {
-        format!(
-            "Report Domain: {}\r\n Submitter: {}\r\n Report-ID: <{}>",
-            self.key.domain, self.settings.hostname, self.report.report_id
-        )
+        let mut out = MessageWriter::default();
+        out.mailboxes("From", [("", &self.settings.from)]);
+        out.mailboxes("To", [("", self.to)]);
+        // RFC 8460 §5.3.
+        let subject =
+            format!("Report Domain: {domain} Submitter: {submitter} Report-ID: <{report_id}>");
+        out.words("Subject", &subject);
+        out.words("Date", &date(self.at));
+        out.ids("Message-ID", [format!("{}@{submitter}", self.id).as_str()]);
+        out.words("TLS-Report-Domain", domain);
+        out.words("TLS-Report-Submitter", submitter);
+        // RFC 3834 §5.
+        out.words("Auto-Submitted", "auto-generated");
+        out.words("MIME-Version", "1.0");
+        out.multipart("multipart/report", &[("report-type", "tlsrpt")], &boundary);
+        out.text_body("text/plain", &words);
+        out.next_part(&boundary);
+        out.file_body(MEDIA_TYPE, &self.file_name(), self.compressed);
+        out.last_part(&boundary);
+        out.finish()
     }
 
     /// RFC 8460 §5.1.

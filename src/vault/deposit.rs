@@ -2,7 +2,7 @@
 
 use super::{Vault, VaultError, dkim, random_secret};
 use crate::{
-    mail::{Address, parts::PartIndex},
+    mail::{Address, MailData, parts::PartIndex},
     seal::{
         DataKey, MessageFacts, SealedHeader, Sealer, WrappedKey,
         stream::{CHUNK, HEADER_MAX, INDEX_MAX},
@@ -75,7 +75,7 @@ impl Vault {
         &self,
         facts: MessageFacts,
         recipients: Vec<Address>,
-        message: &[u8],
+        message: &MailData,
     ) -> Result<NewMessage, VaultError> {
         let signatures = dkim::signatures(&self.dkim, message).map_err(|error| {
             tracing::error!(%error, "mail of our own could not be signed (DKIM)");
@@ -83,7 +83,8 @@ impl Vault {
         })?;
         let (header, mut sealed) = (SealedHeader { facts, recipients }, Vec::new());
         let mut envelope = self.seal_header(&header, &mut sealed)?;
-        envelope.sealer.feed(signatures.as_bytes(), &mut sealed);
+        // What is sent is what was signed (RFC 6376 §3.7): neither part is repaired any more on its way.
+        envelope.sealer.feed(&MailData::repaired(signatures.as_bytes()), &mut sealed);
         envelope.sealer.feed(message, &mut sealed);
         let size = envelope.sealer.size();
         envelope.sealer.finish(&index_text(&PartIndex::default())?, &mut sealed);

@@ -13,6 +13,7 @@ mod dkim;
 mod expire;
 mod grant;
 mod lease;
+mod mailbox;
 mod open;
 mod people;
 mod stage;

@@ -3,7 +3,7 @@
 use super::{Vault, VaultError, random_secret};
 use crate::{
     language::Language,
-    mail::{Address, QueueId, notice::CodeMail},
+    mail::{Address, MailData, QueueId, notice::CodeMail},
     seal::{Class, DataKey, MessageFacts, WrappedKey, header::Needs},
     store::{NewMessage, StoreError},
 };
@@ -69,7 +69,7 @@ impl Vault {
         id: QueueId,
         class: Class,
         recipient: &Address,
-        text: &[u8],
+        text: &MailData,
     ) -> Result<NewMessage, VaultError> {
         let needs = Needs {
             eight_bit: !text.is_ascii(),

@@ -3,7 +3,7 @@
 use super::{deposit::GATHER, *};
 use crate::{
     mail::{
-        Address, GrantId, ReversePath,
+        Address, GrantId, MailData, ReversePath,
         notice::Templates,
         parts::{Indexer, PartIndex},
     },
@@ -545,7 +545,7 @@ async fn a_message_without_a_sender_is_announced_by_the_house() {
     let house = house();
     let message = facts(&house.vault, Class::Protected, None);
     let to = vec![address("ann@stranger.example")];
-    let new = house.vault.seal_own(message, to.clone(), b"report").unwrap();
+    let new = house.vault.seal_own(message, to.clone(), &MailData::repaired(b"report")).unwrap();
     let row = house.accept(new).await;
     let (_, notice) = house.vault.grant(&row, &to[0], &why()).await.unwrap();
     let notice = house.accept(notice).await;
@@ -742,7 +742,7 @@ async fn an_envelope_or_own_message_beyond_bounds_is_refused() {
     let refused = vault.deposit(message, vec![]);
     assert!(matches!(refused, Err(VaultError::Refused(_))), "{refused:?}");
     let message = facts(&vault, Class::Report, None);
-    let refused = vault.seal_own(message, vec![], &mail(SMALL));
+    let refused = vault.seal_own(message, vec![], &MailData::repaired(&mail(SMALL)));
     assert!(matches!(refused, Err(VaultError::Refused(_))), "{refused:?}");
 }
 

@@ -131,7 +131,7 @@ impl Play {
                     self.heard.extend(text.lines().map(|line| Heard::Line(line.to_owned())));
                 }
                 Action::Begin(_) => self.content.clear(),
-                Action::Content(piece) => self.content.extend(piece),
+                Action::Content(piece) => self.content.extend_from_slice(&piece),
                 Action::StartTls => self.heard.push_back(Heard::Asked("starttls")),
                 Action::End => self.heard.push_back(Heard::Asked("end")),
                 Action::Abort => self.heard.push_back(Heard::Asked("abort")),

@@ -45,6 +45,7 @@ mod retry;
 mod reuse;
 mod scanner;
 mod simulation;
+mod smuggling;
 mod store_contract;
 mod support;
 mod tidy;

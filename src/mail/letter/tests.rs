@@ -35,7 +35,7 @@ fn assert_lines(message: &[u8]) {
     let text = String::from_utf8_lossy(message);
     for line in text.split("\r\n") {
         assert!(line.len() <= 998, "a line of {}", line.len());
-        assert!(!line.contains(['\r', '\n']), "{line:?}");
+        assert!(!line.contains(['\r', '\n', '\0']), "{line:?}");
     }
     assert!(text.ends_with("\r\n"));
 }
@@ -62,7 +62,7 @@ fn what_its_header_says() {
         let read = fields.all(name).join("|");
         assert_eq!(read.replace("\"", ""), value.replace("\"", ""), "{name}");
     }
-    let parsed = MessageParser::new().parse(&message).unwrap();
+    let parsed = MessageParser::new().parse(&*message).unwrap();
     assert_eq!(parsed.body_text(0).unwrap(), "Hello\r\nthere\r\n");
 }
 
@@ -82,18 +82,19 @@ fn files_come_out_as_they_went_in() {
     let message = with("s", "Ada", |letter| {
         let mut out = letter.open("See the files.");
         for name in names {
-            out.extend(letter.file(name, "application/pdf"));
-            let mut lines = Base64Lines::default();
-            bytes.chunks(1000).for_each(|piece| lines.feed(piece, &mut out));
-            lines.finish(&mut out);
+            out.push(&letter.file(name, "application/pdf"));
+            let (mut lines, mut file) = (Base64Lines::default(), MailData::default());
+            bytes.chunks(1000).for_each(|piece| lines.feed(piece, &mut file));
+            lines.finish(&mut file);
+            out.push(&file);
         }
-        out.extend(letter.message("Original.eml"));
-        out.extend_from_slice(original);
-        out.extend(letter.end());
+        out.push(&letter.message("Original.eml"));
+        out.push(original);
+        out.push(&letter.end());
         out
     });
     assert_lines(&message);
-    let parsed = MessageParser::new().parse(&message).unwrap();
+    let parsed = MessageParser::new().parse(&*message).unwrap();
     assert_eq!(parsed.body_text(0).unwrap(), "See the files.\r\n");
     let files: Vec<_> = parsed.attachments().collect();
     let read: Vec<_> = files.iter().map(|part| part.attachment_name().unwrap()).collect();
@@ -144,20 +145,20 @@ proptest! {
     fn nothing_typed_makes_a_field(subject in "(?s:.{0,400})", name in "(?s:.{0,200})", text in "(?s:.{0,2000})", file in "(?s:.{0,300})") {
         let (plain, mixed) = with(&subject, &name, |letter| {
             let mut mixed = letter.open(&text);
-            mixed.extend(letter.file(&file, &subject));
-            mixed.extend(letter.end());
+            mixed.push(&letter.file(&file, &subject));
+            mixed.push(&letter.end());
             (letter.plain(&text), mixed)
         });
         assert_lines(&plain);
         assert_lines(&mixed);
         prop_assert_eq!(Fields::parse(&plain).iter().count(), 15);
         prop_assert_eq!(Fields::parse(&mixed).iter().count(), 15);
-        let parsed = MessageParser::new().parse(&mixed).unwrap();
+        let parsed = MessageParser::new().parse(&*mixed).unwrap();
         prop_assert_eq!(parsed.attachments().count(), 1);
     }
     #[test]
     fn pieces_do_not_matter(bytes in prop::collection::vec(any::<u8>(), 0..400), cuts in prop::collection::vec(0usize..90, 0..9)) {
-        let mut out = Vec::new();
+        let mut out = MailData::default();
         let mut lines = Base64Lines::default();
         let mut rest = bytes.as_slice();
         for cut in cuts {
@@ -167,7 +168,7 @@ proptest! {
         }
         lines.feed(rest, &mut out);
         lines.finish(&mut out);
-        let text = String::from_utf8(out).unwrap();
+        let text = String::from_utf8(out.into()).unwrap();
         prop_assert!(text.lines().all(|line| line.len() <= 76));
         prop_assert_eq!(BASE64.decode(text.replace("\r\n", "").as_bytes()).unwrap(), bytes);
     }

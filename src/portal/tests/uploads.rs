@@ -188,6 +188,25 @@ async fn together_they_are_bounded_too_and_that_is_nobodys_fault() {
     assert!(told(&later)["problem"].as_str().unwrap().contains("try again in a few minutes"));
 }
 
+/// Three forms of each of six accounts hang in the middle of a file; a seventh's reply goes out.
+#[tokio::test]
+async fn slow_readers_stop_no_other_readers_letter() {
+    let world = World::new();
+    let mut hanging = Vec::new();
+    for number in 0..6 {
+        let (mut browser, kept) = opened(&world, &format!("slow{number}@clinic.example")).await;
+        for _ in 0..3 {
+            hanging.push(browser.hang(&format!("{}/reply", kept.page()), "slow.pdf").await);
+        }
+    }
+    let (mut browser, kept) = opened(&world, ANN).await;
+    let path = format!("{}/reply", kept.page());
+    let sent = browser.write(&path, &[("body", "x")], &[("a.pdf", b"content")]).await;
+    assert_eq!(sent.status, 303, "{}", sent.text());
+    upload(&mut browser, "b.pdf", b"content").await;
+    drop(hanging);
+}
+
 #[tokio::test]
 async fn a_store_that_is_full_ends_the_upload_and_a_new_one_begins() {
     let world = World::new();

@@ -6,7 +6,7 @@ use crate::{
     intake::{Door, Envelope},
     language::Languages,
     mail::{
-        Address, GrantId, QueueId,
+        Address, GrantId, MailData, QueueId,
         header::HeaderScan,
         notice::{Letterhead, Templates},
         parts::Indexer,
@@ -218,7 +218,7 @@ impl World {
             wishes: crate::mail::Wishes::default(),
         };
         let mut incoming = self.door.begin(envelope).await.unwrap();
-        incoming.write(message).await.unwrap();
+        incoming.write(&MailData::repaired(message)).await.unwrap();
         let id = incoming.commit(None).await.unwrap();
         self.grant(id, recipient).await
     }
@@ -433,6 +433,9 @@ async fn from_client(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// Octets that a connection holds.
+const PIPE: usize = 64 * 1024;
+
 /// A browser: keeps cookies, follows nothing by itself.
 pub(super) struct Browser<'a> {
     world: &'a World,
@@ -513,6 +516,29 @@ impl Browser<'_> {
         let headers = [("sec-fetch-site", "same-origin")];
         self.deliver("POST", path, &headers, (kind, &body)).await
     }
+    /// Begins the writing form with a file, and stops in its midst: the connection, once what came of it
+    /// has been taken in.
+    pub(super) async fn hang(&mut self, path: &str, file: &str) -> DuplexStream {
+        let body = format!(
+            "--limit\r\nContent-Disposition: form-data; name=\"body\"\r\n\r\nx\r\n--limit\r\n\
+             Content-Disposition: form-data; name=\"files\"; filename=\"{file}\"\r\n\r\n"
+        );
+        // More than the pipe holds: all of it is sent only once the form is being read.
+        let body = body + &"x".repeat(2 * PIPE);
+        let cookies =
+            self.cookies.iter().map(|(name, value)| format!("cookie: {name}={value}\r\n"));
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: portal.test\r\nsec-fetch-site: same-origin\r\n{}\
+             x-test-client: {}\r\ncontent-length: 1000000\r\n\
+             content-type: multipart/form-data; boundary=limit\r\n\r\n{body}",
+            cookies.collect::<String>(),
+            self.client
+        );
+        let (mut ours, theirs) = tokio::io::duplex(PIPE);
+        self.world.dial.send(theirs).await.unwrap();
+        ours.write_all(head.as_bytes()).await.unwrap();
+        ours
+    }
     async fn deliver(
         &mut self,
         method: &str,
@@ -533,7 +559,7 @@ impl Browser<'_> {
         for (name, value) in &self.cookies {
             text += &format!("cookie: {name}={value}\r\n");
         }
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (ours, theirs) = tokio::io::duplex(PIPE);
         self.world.dial.send(theirs).await.unwrap();
         let (mut from, mut to) = tokio::io::split(ours);
         let mut bytes = Vec::new();

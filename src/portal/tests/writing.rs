@@ -51,8 +51,8 @@ async fn copy(browser: &mut Browser<'_>, page: &str) -> Vec<u8> {
 fn assert_is_anns_reply(message: &[u8], files: &[(&str, &[u8])]) {
     let head = Fields::parse(message);
     for (name, value) in [
-        ("From", "\"Ann Ode\" <ann@clinic.example>"),
-        ("Reply-To", "\"Ann Ode\" <ann@clinic.example>"),
+        ("From", "\"Ann Ode (outside, by portal)\" <ann@clinic.example>"),
+        ("Reply-To", "\"Ann Ode (outside, by portal)\" <ann@clinic.example>"),
         ("Sender", "<secure@example.org>"),
         ("To", "<nurse@example.org>"),
         ("Subject", "Re: Your results"),
@@ -214,6 +214,29 @@ async fn who_wrote_first_may_be_written_to_wherever_they_are() {
     assert_eq!(letters(&world).await[0].2, ["bob@else.example"]);
 }
 
+/// A mailbox belongs to a person: correspondents are the account's, not the address's.
+#[tokio::test]
+async fn a_former_holders_correspondents_are_neither_offered_nor_written_to() {
+    let world = World::new();
+    drop(opened(&world, MAIL).await);
+    let outside = b"From: Oncology <team@oncology.example>\r\nSubject: x\r\n\r\nx\r\n";
+    world.keep_from("team@oncology.example", ANN, outside).await;
+    world.store.remove_account(&address(ANN), world.clock_now()).await.unwrap();
+    world.clock.forward(SignedDuration::from_mins(1));
+    let newer = b"From: Bob <bob@else.example>\r\nSubject: y\r\n\r\ny\r\n";
+    let newer = world.keep_from("bob@else.example", ANN, newer).await;
+    let mut anew = world.registered(ANN, &newer).await;
+    let form = anew.get("/compose").await.text();
+    assert!(form.contains("<option value=\"bob@else.example\">"), "the account's own");
+    for former in ["oncology.example", "Oncology", "nurse@example.org"] {
+        assert!(!form.contains(former), "{former}");
+    }
+    let fields = [("to", "team@oncology.example"), ("body", "x")];
+    let refused = anew.write("/compose", &fields, &[]).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("has not written to you"));
+}
+
 #[tokio::test]
 async fn what_a_message_says_of_itself_leads_no_reply_outside() {
     for (head, expected, why) in [
@@ -251,6 +274,23 @@ async fn what_is_forwarded_is_attached_as_it_came() {
     assert_eq!(parts[0].contents(), b"one");
     assert_eq!(parts[1].attachment_name(), Some("Your results.eml"));
     assert_eq!(parts[1].message().unwrap().raw_message(), MAIL);
+}
+
+/// What an older version stored with a bare CR does not leave as it is.
+#[tokio::test]
+async fn line_ends_of_an_old_message_are_repaired_where_it_is_forwarded() {
+    let world = World::new();
+    let old =
+        b"From: nurse@example.org\r\nSubject: Old\r\n\r\nx\r.\rMAIL FROM:<ceo@example.org>\r\n\0\n";
+    let (mut browser, kept) = opened(&world, old).await;
+    let fields = [("to", "doctor@example.org"), ("body", "See\r.\r\0this.")];
+    let path = format!("{}/forward", kept.page());
+    let own = sent(&browser.write(&path, &fields, &[]).await);
+    let message = copy(&mut browser, &own).await;
+    assert!(crate::mail::data::is_mail_data(&message), "{}", message.escape_ascii());
+    let parsed = MessageParser::new().parse(&message).unwrap();
+    let original = parsed.attachments().next().unwrap().message().unwrap().raw_message();
+    assert!(original.ends_with(b"x\r\n.\r\nMAIL FROM:<ceo@example.org>\r\n?\r\n"));
 }
 
 #[tokio::test]

@@ -2,10 +2,8 @@
 
 use super::{
     Origin,
-    people::typed,
-    send::{Plan, Stop},
-    stage,
-    upload::{Broken, Draft, Upload},
+    upload::{Broken, Draft as Typed, Upload},
+    uploads,
 };
 use crate::{
     intake::Refusal,
@@ -16,6 +14,10 @@ use crate::{
         letter::{MAX_SUBJECT, Priority, file_name, forward_subject, quoted, reply_subject},
     },
     portal::{Desk, Fault, form::Errors, pages::retry_after, session::Visitor, show},
+    store::Account,
+    submission::{
+        Author, Draft, Enclosed, Forwarded, MAX_RECIPIENTS, RecipientsError, SubmissionError,
+    },
 };
 use axum::{
     Extension,
@@ -40,6 +42,42 @@ enum Kind {
     Compose,
 }
 
+/// Why a form leads back to itself.
+#[derive(Debug)]
+enum Stop {
+    /// Something in the form.
+    Wrong(Errors),
+    /// The form itself.
+    Broken(Broken),
+    /// The letter was not sent.
+    Unsent(SubmissionError),
+    /// Our own trouble.
+    Fault(Fault),
+}
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+impl From<SubmissionError> for Stop {
+    fn from(error: SubmissionError) -> Self {
+        match error {
+            SubmissionError::Vault(error) => Self::Fault(error.into()),
+            SubmissionError::TooLarge => Self::Broken(Broken::TooLarge),
+            SubmissionError::Quota(_)
+            | SubmissionError::Busy
+            | SubmissionError::RefusedFile(_)
+            | SubmissionError::UploadGone
+            | SubmissionError::Refused(_) => Self::Unsent(error),
+        }
+    }
+}
+
 /// How a reply begins: `?all=yes` for one to all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -55,7 +93,7 @@ pub(in crate::portal) async fn reply_form(
     Query(how): Query<How>,
 ) -> Answer {
     let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
-    let draft = Draft { all: !how.all.is_empty(), ..Draft::default() };
+    let draft = Typed { all: !how.all.is_empty(), ..Typed::default() };
     desk.fresh_form(&visitor, Kind::Reply, Some(&origin), &draft).await
 }
 
@@ -66,7 +104,7 @@ pub(in crate::portal) async fn forward_form(
     Path(id): Path<String>,
 ) -> Answer {
     let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
-    desk.fresh_form(&visitor, Kind::Forward, Some(&origin), &Draft::default()).await
+    desk.fresh_form(&visitor, Kind::Forward, Some(&origin), &Typed::default()).await
 }
 
 /// `GET /compose`
@@ -74,7 +112,7 @@ pub(in crate::portal) async fn compose_form(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
 ) -> Answer {
-    desk.fresh_form(&visitor, Kind::Compose, None, &Draft::default()).await
+    desk.fresh_form(&visitor, Kind::Compose, None, &Typed::default()).await
 }
 
 /// `POST /inbox/ID/reply`
@@ -116,7 +154,7 @@ pub(in crate::portal) async fn given_back(
 ) -> Answer {
     let mut upload = Upload::of(request, desk.settings.max_reply_size)?;
     // What does not come whole is given back as far as it came.
-    drop(upload.fields().await);
+    let _ = upload.fields().await;
     if upload.draft.body.trim().is_empty() {
         return Err(Fault::Status(StatusCode::UNAUTHORIZED));
     }
@@ -132,7 +170,7 @@ impl Desk {
         visitor: &Visitor,
         kind: Kind,
         origin: Option<&Origin>,
-        draft: &Draft,
+        draft: &Typed,
     ) -> Answer {
         self.write_page(StatusCode::OK, visitor, kind, (origin, draft), &Errors::default()).await
     }
@@ -168,123 +206,117 @@ impl Desk {
         origin: Option<&Origin>,
         upload: &mut Upload,
     ) -> Result<GrantId, Stop> {
-        let first = upload.fields().await?;
-        let draft = upload.draft.clone();
-        let plan = self.plan(visitor, kind, origin, &draft).await.map_err(Stop::Fault)?;
-        let mut plan = plan.map_err(Stop::Wrong)?;
-        plan.ahead = self.ahead(visitor, &draft.uploads)?;
-        upload.came_ahead(plan.ahead.iter().map(|(_, item)| item.size).sum())?;
-        let bare = first.is_none() && plan.original.is_none() && plan.ahead.is_empty();
-        if bare && plan.text.trim().is_empty() {
+        let account = visitor.signed_in()?;
+        let with_files = upload.fields().await?;
+        let typed = upload.draft.clone();
+        let mut draft = self.draft(account, kind, origin, &typed).await?;
+        let ahead = self.uploads_of(account, &typed.uploads);
+        draft.uploads = ahead.ok_or(SubmissionError::UploadGone)?;
+        upload.came_ahead(draft.uploads.iter().map(|file| file.size()).sum())?;
+        let bare = !with_files && draft.forwarded.is_none() && draft.uploads.is_empty();
+        if bare && draft.text.trim().is_empty() {
             let text = say!("Write something, or choose a file.");
             return Err(Stop::Wrong(Errors::of("body", text)));
         }
         if let Some(origin) = origin {
-            plan.text +=
-                &self.below(visitor, kind, origin, draft.quote).await.map_err(Stop::Fault)?;
+            draft.text += &self.below(visitor, kind, origin, typed.quote).await?;
         }
-        self.send(visitor, &plan, upload, first).await
+        let admitted = self.submission.admit(&draft, account)?;
+        let enclosed = if with_files { Some(self.enclosed(account, upload).await?) } else { None };
+        let author = Author { account, client: visitor.client };
+        Ok(self.submission.send(admitted, author, &draft, enclosed).await?)
     }
 
-    /// Whom it goes to and what it says; or what is wrong with it.
-    async fn plan<'a>(
+    /// The files of a form, until it has ended.
+    async fn enclosed(&self, account: &Account, upload: &mut Upload) -> Result<Enclosed, Stop> {
+        let mut files = self.submission.enclose(account).await?;
+        while let Some(file) = upload.file().await? {
+            files.file(&file.name, &file.kind)?;
+            while let Some(piece) = upload.piece().await? {
+                files.write(&piece).await?;
+            }
+        }
+        Ok(files.end().await?)
+    }
+
+    /// The letter that a form describes, without its files; or what is wrong with it.
+    async fn draft<'a>(
         &self,
-        visitor: &Visitor,
+        account: &Account,
         kind: Kind,
         origin: Option<&'a Origin>,
-        draft: &Draft,
-    ) -> Result<Result<Plan<'a>, Errors>, Fault> {
+        typed: &Typed,
+    ) -> Result<Draft<'a>, Stop> {
         let mut errors = Errors::default();
-        let (to, cc) = match (kind, origin) {
+        let recipients = match (kind, origin) {
             (Kind::Reply, Some(origin)) => {
-                let (to, others) = self.answered(origin, visitor.signed_in()?);
-                (to, if draft.all { others } else { Vec::new() })
+                self.submission.reply(account, &origin.answered()).into_recipients(typed.all)
             }
-            (Kind::Reply | Kind::Forward | Kind::Compose, _) => {
-                let named = self.recipients(visitor, kind, &draft.to).await?;
-                (
-                    named.unwrap_or_else(|text| {
-                        errors.add("to", text);
-                        Vec::new()
-                    }),
-                    Vec::new(),
-                )
+            (Kind::Forward, _) => self.submission.forward(&typed.to),
+            (Kind::Reply | Kind::Compose, _) => {
+                self.submission.compose(account, &typed.to).await.map_err(Fault::from)?
             }
         };
-        if errors.none() && to.is_empty() {
-            errors.add(
-                "to",
-                match kind {
-                    Kind::Reply => {
-                        say!("There is nobody who could get an answer to this message.")
-                    }
-                    Kind::Forward | Kind::Compose => say!("Write whom it is for."),
-                },
-            );
-        }
+        let recipients = recipients.map_err(|error| {
+            errors.add("to", self.words_of_recipients(kind, &error));
+        });
         let filled = filled_subject(kind, origin);
-        let subject = draft.subject.as_deref().map(str::trim).filter(|s| !s.is_empty());
+        let subject = typed.subject.as_deref().map(str::trim).filter(|s| !s.is_empty());
         let subject = subject.map_or(filled, str::to_owned);
         if subject.chars().count() > MAX_SUBJECT {
             errors.add("subject", say!("Use at most {count} characters.", count = MAX_SUBJECT));
         }
-        if !errors.none() {
-            return Ok(Err(errors));
-        }
-        let forwarded = origin.filter(|_| kind == Kind::Forward);
-        Ok(Ok(Plan {
-            to,
-            cc,
+        let recipients = match recipients {
+            Ok(recipients) if errors.none() => recipients,
+            Ok(_) | Err(()) => return Err(Stop::Wrong(errors)),
+        };
+        let forwarded = origin.filter(|_| kind == Kind::Forward).map(|origin| Forwarded {
+            access: &origin.access,
+            size: origin.row.size,
+            name: file_of(origin),
+        });
+        Ok(Draft {
+            recipients,
             subject,
-            text: draft.body.clone(),
-            priority: priority(&draft.priority),
+            text: typed.body.clone(),
+            priority: priority(&typed.priority),
             references: origin.map(references).unwrap_or_default(),
-            original: forwarded.map(|origin| (origin, file_of(origin))),
-            ahead: Vec::new(),
-        }))
+            forwarded,
+            uploads: Vec::new(),
+        })
     }
 
-    /// The typed recipients, if all of them may be written to.
-    async fn recipients(
-        &self,
-        visitor: &Visitor,
-        kind: Kind,
-        text: &str,
-    ) -> Result<Result<Vec<Address>, Text>, Fault> {
-        let all = match typed(text) {
-            Ok(all) => all,
-            Err(words) => return Ok(Err(words)),
-        };
-        let outside: Vec<&Address> = all.iter().filter(|address| !self.inside(address)).collect();
-        if outside.is_empty() {
-            return Ok(Ok(all));
-        }
-        let strangers: Vec<&Address> = if kind == Kind::Compose {
-            let writers = self.writers(visitor.signed_in()?).await?;
-            outside.into_iter().filter(|address| !writers.contains_key(*address)).collect()
-        } else {
-            outside
-        };
-        let Some(stranger) = strangers.first() else { return Ok(Ok(all)) };
+    fn words_of_recipients(&self, kind: Kind, error: &RecipientsError) -> Text {
         let organization = self.settings.organization.clone();
         let domains: Vec<_> = self.settings.domains.iter().map(|d| format!("@{d}")).collect();
         let domains = domains.join(", ");
-        Ok(Err(match kind {
-            Kind::Compose => say!(
+        match error {
+            RecipientsError::NoAddress(text) => say!(
+                "“{text}” is not an e-mail address. Write it like name@example.org.",
+                text = text.clone()
+            ),
+            RecipientsError::TooMany => {
+                say!("That is too many addresses: {count} at most.", count = MAX_RECIPIENTS)
+            }
+            RecipientsError::Empty if kind == Kind::Reply => {
+                say!("There is nobody who could get an answer to this message.")
+            }
+            RecipientsError::Empty => say!("Write whom it is for."),
+            RecipientsError::Stranger(address) => say!(
                 "{address} is not an address of {organization} ({domains}), and has not written \
                  to you. From here you can write only to them.",
-                address = stranger.to_string(),
+                address = address.to_string(),
                 organization = organization,
                 domains = domains
             ),
-            Kind::Reply | Kind::Forward => say!(
+            RecipientsError::NotInside(address) => say!(
                 "{address} is not an address of {organization} ({domains}). This message can be \
                  forwarded only to their own people.",
-                address = stranger.to_string(),
+                address = address.to_string(),
                 organization = organization,
                 domains = domains
             ),
-        }))
+        }
     }
 
     /// What stands below the typed text: a quotation where it was asked for; above what is
@@ -330,7 +362,7 @@ impl Desk {
         status: StatusCode,
         visitor: &Visitor,
         kind: Kind,
-        (origin, draft): (Option<&Origin>, &Draft),
+        (origin, draft): (Option<&Origin>, &Typed),
         errors: &Errors,
     ) -> Answer {
         let account = visitor.signed_in()?;
@@ -346,17 +378,13 @@ impl Desk {
             }
         };
         let (fixed, others) = match origin.filter(|_| kind == Kind::Reply) {
-            Some(origin) => self.answered(origin, account),
+            Some(origin) => {
+                let reply = self.submission.reply(account, &origin.answered());
+                (reply.to, reply.others)
+            }
             None => (Vec::new(), Vec::new()),
         };
-        let suggestions: Value = if kind == Kind::Reply {
-            Value::from(Vec::<Value>::new())
-        } else {
-            let writers = self.writers(account).await?;
-            let known =
-                writers.into_iter().filter(|(a, _)| kind == Kind::Compose || self.inside(a));
-            known.map(|(a, name)| context! { address => a.to_string(), name => name }).collect()
-        };
+        let suggestions = self.suggestions(account, kind).await?;
         let subject = draft.subject.clone().unwrap_or_else(|| filled_subject(kind, origin));
         let values = context! {
             tab => if kind == Kind::Compose { "compose" } else { "" },
@@ -381,23 +409,27 @@ impl Desk {
             errors => errors.to_value(),
         };
         let page = self.pages.answer(status, "write.html", title, visitor, values)?;
-        Ok(stage::with_script(page))
+        Ok(uploads::with_script(page))
+    }
+
+    /// Addresses that the form offers.
+    async fn suggestions(&self, account: &Account, kind: Kind) -> Result<Value, Fault> {
+        if kind == Kind::Reply {
+            return Ok(Value::from(Vec::<Value>::new()));
+        }
+        let known = self.submission.correspondents(account).await?;
+        let all = kind == Kind::Compose;
+        let offered = known.into_iter().filter(|(a, _)| all || self.submission.is_inside(a));
+        let line = |(address, name): (Address, String)| context! { address => address.to_string(), name => name };
+        Ok(offered.map(line).collect())
     }
 
     /// Status, words and seconds to wait of what kept a letter from being sent.
     fn words(&self, stop: Stop) -> (StatusCode, Errors, Option<i64>) {
         let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
-        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         let (status, field, text) = match stop {
             Stop::Wrong(errors) => return (unprocessable, errors, None),
-            Stop::Wait(wait) => {
-                let seconds = wait.as_secs().max(1);
-                let text = say!(
-                    "You have sent a great deal. Please wait {wait}, then send this again.",
-                    wait = Text::Wait(seconds)
-                );
-                return (StatusCode::TOO_MANY_REQUESTS, Errors::of("", text), Some(seconds));
-            }
+            Stop::Unsent(error) => return words_of(error),
             Stop::Broken(Broken::TooLarge) => {
                 let limit = Text::Size(self.settings.max_reply_size);
                 let text =
@@ -414,25 +446,56 @@ impl Desk {
                 "",
                 say!("It did not arrive whole. Please send it again."),
             ),
-            Stop::Refused(Refusal::Rule | Refusal::Loop) => (
-                unprocessable,
-                "",
-                say!(
-                    "This message is not allowed by the rules for messages here. Change it, or ask \
-                     at the address below."
-                ),
-            ),
-            Stop::Refused(Refusal::Busy | Refusal::Full | Refusal::NotStored) => (
-                unavailable,
-                "",
-                say!("It could not be taken just now. Please try again in a few minutes."),
-            ),
             Stop::Fault(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "", say!("Please try again later."))
             }
         };
         (status, Errors::of(field, text), None)
     }
+}
+
+fn words_of(error: SubmissionError) -> (StatusCode, Errors, Option<i64>) {
+    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+    let (status, field, text) = match error {
+        SubmissionError::Quota(wait) => {
+            let seconds = wait.as_secs().max(1);
+            let text = say!(
+                "You have sent a great deal. Please wait {wait}, then send this again.",
+                wait = Text::Wait(seconds)
+            );
+            return (StatusCode::TOO_MANY_REQUESTS, Errors::of("", text), Some(seconds));
+        }
+        SubmissionError::RefusedFile(name) => {
+            let name: String = file_name(&name).chars().take(100).collect();
+            let text = say!(
+                "Files like “{name}” can’t be sent here. Leave it out, and choose the others again.",
+                name = name
+            );
+            (unprocessable, "files", text)
+        }
+        SubmissionError::UploadGone => (
+            unprocessable,
+            "files",
+            say!("A file that you uploaded is no longer here. Please choose it again."),
+        ),
+        SubmissionError::Refused(Refusal::Rule | Refusal::Loop) => (
+            unprocessable,
+            "",
+            say!(
+                "This message is not allowed by the rules for messages here. Change it, or ask \
+                 at the address below."
+            ),
+        ),
+        SubmissionError::Busy
+        | SubmissionError::TooLarge
+        | SubmissionError::Vault(_)
+        | SubmissionError::Refused(Refusal::Busy | Refusal::Full | Refusal::NotStored) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "",
+            say!("It could not be taken just now. Please try again in a few minutes."),
+        ),
+    };
+    (status, Errors::of(field, text), None)
 }
 
 fn list(addresses: &[Address]) -> String {

@@ -1,26 +1,19 @@
 //! Writing: answers, forwarding, new letters, and what becomes of them.
 //!
-//! Where a letter goes is decided here, never by what the form says alone: an answer to the
-//! message's sender, a forwarded message to the organisation's own people, a new letter to those and
-//! to whoever wrote first. The form works without scripts; refused, it comes back with what was
-//! typed.
+//! Forms and pages alone: where a letter may go, its files and its way in are `submission`'s. The form
+//! works without scripts; refused, it comes back with what was typed.
 
 mod form;
 mod multipart;
-mod people;
-mod quota;
-mod send;
 mod sent;
-pub(super) mod stage;
 mod thread;
 mod upload;
+pub(super) mod uploads;
 
 pub(super) use form::{
     compose, compose_form, forward, forward_form, given_back, reply, reply_form, samples,
 };
-pub(super) use quota::Quota;
 pub(super) use sent::{fates, list as sent};
-pub(super) use stage::Stage;
 
 use super::{
     Desk, Fault,
@@ -33,6 +26,7 @@ use crate::{
         parts::{PartIndex, TransferEncoding},
     },
     store::{Grant, GrantKind, MessageRow, RecipientRow},
+    submission::Answered,
     vault::Access,
 };
 
@@ -52,6 +46,14 @@ impl Origin {
     }
     pub(super) fn heading(&self) -> Heading {
         Heading::of(&self.row, &self.fields)
+    }
+    /// As the message that an answer goes to.
+    pub(super) fn answered(&self) -> Answered<'_> {
+        Answered {
+            grant: self.grant(),
+            sender: self.row.facts.sender.as_ref(),
+            fields: &self.fields,
+        }
     }
     /// What its sender wrote for the notice, in the field of that name.
     pub(super) fn note(&self, field: Option<&str>) -> String {

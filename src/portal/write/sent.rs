@@ -60,8 +60,8 @@ pub(in crate::portal) async fn list(
 ) -> Result<Response, Fault> {
     let account = visitor.signed_in()?;
     let after = from.after.and_then(|id| id.parse::<GrantId>().ok());
-    let grants = desk.vault.people.sent(&account.address, after, PAGE + 1).await?;
-    let (grants, older) = page_of(account, grants);
+    let grants = desk.vault.sent(account, after, PAGE + 1).await?;
+    let (grants, older) = page_of(grants);
     let mut rows = Vec::new();
     for grant in &grants {
         rows.push(desk.sent_row(&visitor, grant).await?);

@@ -72,10 +72,9 @@ impl Desk {
 
     /// Live messages of the account but this one, the newest of both directions.
     async fn others(&self, visitor: &Visitor, origin: &Origin) -> Result<Vec<Other>, Fault> {
-        let me = &visitor.signed_in()?.address;
-        let people = &self.vault.people;
-        let mut grants = people.grants(Some(me), None, LOOKED_AT).await?;
-        grants.extend(people.sent(me, None, LOOKED_AT).await?);
+        let account = visitor.signed_in()?;
+        let mut grants = self.vault.received(account, None, LOOKED_AT).await?;
+        grants.extend(self.vault.sent(account, None, LOOKED_AT).await?);
         let mut others = Vec::new();
         for grant in grants.into_iter().filter(|grant| grant.id != origin.grant().id) {
             if let Some((row, recipients)) = self.vault.queue.message(grant.message).await? {

@@ -1,7 +1,10 @@
 //! What the writing form sends, as it streams in: the typed fields first, then the files.
 
 use super::multipart::{Event, Head, Malformed, Multipart};
-use crate::portal::Fault;
+use crate::{
+    portal::Fault,
+    submission::{BrokenOff, Paced},
+};
 use axum::{
     body::{Body, BodyDataStream},
     extract::Request,
@@ -14,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// Bytes of all typed fields together.
 const MAX_TYPED: usize = 512 * 1024;
@@ -22,10 +25,6 @@ const MAX_TYPED: usize = 512 * 1024;
 const FRAME: u64 = 1024 * 1024;
 /// Parts of a form.
 const MAX_PARTS: usize = 1000;
-/// How long a browser may send nothing.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
-/// How long a whole form may take.
-const LONGEST: Duration = Duration::from_secs(6 * 3600);
 /// What is read, to no use, of a form that was refused, and for how long: a browser shows the answer
 /// only once it has sent everything.
 const REST: u64 = 512 * 1024 * 1024;
@@ -44,15 +43,11 @@ pub(super) struct Draft {
     /// Files that were uploaded ahead.
     pub(super) uploads: Vec<String>,
 }
-/// A file whose content follows.
+/// A file whose content follows, in pieces.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) name: String,
     pub(super) kind: String,
-    /// Its first piece.
-    pub(super) first: Bytes,
-    /// True if that is all of it.
-    pub(super) whole: bool,
 }
 /// Why a form can't be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +65,7 @@ pub(super) enum Broken {
 /// A form on its way in.
 #[derive(Debug)]
 pub(super) struct Upload {
-    stream: BodyDataStream,
+    stream: Paced<BodyDataStream>,
     form: Option<Multipart>,
     /// What was typed, as far as it has been read.
     pub(super) draft: Draft,
@@ -81,7 +76,10 @@ pub(super) struct Upload {
     bytes: u64,
     parts: usize,
     typed: usize,
-    until: Instant,
+    /// A file that was met while fields were read.
+    met: Option<File>,
+    /// The first piece of the file that was met last.
+    first: Option<Bytes>,
     ended: bool,
 }
 
@@ -97,7 +95,7 @@ impl Upload {
             return Err(Fault::Status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
         Ok(Self {
-            stream: request.into_body().into_data_stream(),
+            stream: Paced::new(request.into_body().into_data_stream()),
             form,
             draft: Draft::default(),
             declared,
@@ -106,14 +104,10 @@ impl Upload {
             bytes: 0,
             parts: 0,
             typed: 0,
-            until: Instant::now() + LONGEST,
+            met: None,
+            first: None,
             ended: false,
         })
-    }
-
-    /// Content so far.
-    pub(super) const fn size(&self) -> u64 {
-        self.content
     }
 
     /// So much of what may be sent has come already.
@@ -125,26 +119,38 @@ impl Upload {
         Ok(())
     }
 
-    /// Reads what was typed, up to the first file or the end.
-    pub(super) async fn fields(&mut self) -> Result<Option<File>, Broken> {
+    /// Reads what was typed, up to the first file or the end; true if a file follows.
+    pub(super) async fn fields(&mut self) -> Result<bool, Broken> {
         if self.form.is_none() {
             self.simple().await?;
-            return Ok(None);
+            return Ok(false);
         }
-        let file = self.next_file(false).await?;
+        self.met = self.next_file(false).await?;
         if self.declared.is_some_and(|length| length > self.limit.saturating_add(FRAME)) {
             return Err(Broken::TooLarge);
         }
-        Ok(file)
+        Ok(self.met.is_some())
     }
 
-    /// The next file behind one that has been read; `None` at the end of the form.
+    /// The next file, once the one before has been read; `None` at the end of the form.
     pub(super) async fn file(&mut self) -> Result<Option<File>, Broken> {
-        self.next_file(true).await
+        match self.met.take() {
+            Some(file) => Ok(Some(file)),
+            None => self.next_file(true).await,
+        }
     }
 
     /// The next piece of a file; `None` at its end.
     pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
+        match self.first.take() {
+            // The end of an empty file was met with it.
+            Some(first) if first.is_empty() => Ok(None),
+            Some(first) => Ok(Some(first)),
+            None => self.content().await,
+        }
+    }
+
+    async fn content(&mut self) -> Result<Option<Bytes>, Broken> {
         match self.event().await? {
             Event::Data(data) => Ok(Some(data)),
             Event::End => Ok(None),
@@ -164,19 +170,18 @@ impl Upload {
                 continue;
             };
             drop(name);
-            let first = self.piece().await?;
+            let first = self.content().await?;
             // A field for files in which none was chosen comes as one without name and content.
             if !file.is_empty() || first.is_some() {
-                let whole = first.is_none();
-                let first = first.unwrap_or_default();
-                return Ok(Some(File { name: file, kind, first, whole }));
+                self.first = Some(first.unwrap_or_default());
+                return Ok(Some(File { name: file, kind }));
             }
         }
     }
 
     async fn field(&mut self, name: &str, late: bool) -> Result<(), Broken> {
         let mut bytes = Vec::new();
-        while let Some(data) = self.piece().await? {
+        while let Some(data) = self.content().await? {
             self.typed = self.typed.saturating_add(data.len());
             if self.typed > MAX_TYPED {
                 return Err(Broken::TooLarge);
@@ -247,36 +252,30 @@ impl Upload {
 
     /// The next bytes of the body.
     async fn more(&mut self) -> Result<Option<Bytes>, Broken> {
-        let next = timeout(SILENCE, self.stream.next());
-        match timeout_at(self.until, next).await {
-            Ok(Ok(Some(Ok(data)))) => {
-                self.bytes = self.bytes.saturating_add(data.len() as u64);
-                Ok(Some(data))
-            }
-            Ok(Ok(None)) => {
-                self.ended = true;
-                Ok(None)
-            }
-            Ok(Ok(Some(Err(_))) | Err(_)) | Err(_) => {
-                self.ended = true;
-                Err(Broken::Gone)
-            }
+        let next = self.stream.next().await;
+        if let Ok(Some(data)) = next {
+            self.bytes = self.bytes.saturating_add(data.len() as u64);
+            return Ok(Some(data));
         }
+        self.ended = true;
+        next.map_err(|BrokenOff| Broken::Gone)
     }
 
     /// The answer to a form that was not read to its end: the page goes out at once, and what still
     /// comes is read to no use meanwhile. Without that the connection would be reset under the
     /// browser's hands, and the page never shown.
-    pub(super) fn answered_by(mut self, page: Response) -> Response {
+    pub(super) fn answered_by(self, page: Response) -> Response {
         if self.ended {
             return page;
         }
         let (parts, body) = page.into_parts();
-        let until = Instant::now() + REST_TIME;
-        self.until = self.until.min(until);
-        let bounds = self.bytes.saturating_add(REST);
+        let (until, bounds) = (Instant::now() + REST_TIME, self.bytes.saturating_add(REST));
         let rest = stream::unfold(self, move |mut upload| async move {
-            while upload.bytes < bounds && matches!(upload.more().await, Ok(Some(_))) {}
+            let reading = async {
+                while upload.bytes < bounds && matches!(upload.more().await, Ok(Some(_))) {}
+            };
+            // Late or not, the answer has gone out.
+            let _ = timeout_at(until, reading).await;
             None::<(Result<Bytes, axum::Error>, Self)>
         });
         Response::from_parts(parts, Body::from_stream(body.into_data_stream().chain(rest)))

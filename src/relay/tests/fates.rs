@@ -356,7 +356,11 @@ async fn a_report_on_tls_goes_even_where_tls_fails() {
         let id = QueueId::new(1, [1; 10]);
         let facts = MessageFacts::own(id, class, start(), Needs::default());
         let vault = &house.relay.ports().vault;
-        let sealed = vault.seal_own(facts, vec![address("tls@lost.example")], b"From: x\r\n\r\n");
+        let sealed = vault.seal_own(
+            facts,
+            vec![address("tls@lost.example")],
+            &MailData::repaired(b"From: x\r\n\r\n"),
+        );
         house.store.accept(sealed.unwrap()).await.unwrap();
         house.pass().await;
         assert_eq!(house.taken().len(), usize::from(goes), "{class:?}");

@@ -255,8 +255,8 @@ impl Client {
         self.follow(envelope.send());
     }
 
-    /// Dot-stuffs content; appends wire bytes to `out`. Content has CRLF line ends throughout. If
-    /// the session has failed meanwhile nothing is appended: poll.
+    /// Dot-stuffs content; appends wire bytes to `out`, which have CRLF line ends and no NUL whatever
+    /// the content has. If the session has failed meanwhile nothing is appended: poll.
     pub fn content(&mut self, content: &[u8], out: &mut Vec<u8>) {
         if let State::Content(_, stuffer) = &mut self.state {
             stuffer.push(content, out);

@@ -1,7 +1,10 @@
 //! Content: after 354 up to the lone dot (RFC 5321 §4.1.1.4), or in counted chunks (RFC 3030 §2).
 
 use super::{Action, Body, Chunk, Deposit, Hello, Reply, Server, Session, State, Step, replies};
-use crate::smtp::data::{Fault, Framer, Framing, MAX_PIECE};
+use crate::{
+    mail::MailData,
+    smtp::data::{Fault, Framer, Framing, MAX_PIECE},
+};
 
 impl Body {
     pub(super) fn is_open(&self) -> bool {
@@ -59,14 +62,14 @@ impl Server {
     fn take_content(&mut self, body: &mut Body, most: usize) -> usize {
         let rest = self.input.rest();
         let input = rest.get(..most).unwrap_or(rest);
-        let mut out = Vec::with_capacity(input.len().min(MAX_PIECE));
+        let mut out = MailData::with_capacity(input.len().min(MAX_PIECE));
         let used = body.framer.push(input, &mut out);
         self.input.consume(used);
         self.pass_on(body, out);
         used
     }
 
-    fn pass_on(&mut self, body: &mut Body, out: Vec<u8>) {
+    fn pass_on(&mut self, body: &mut Body, out: MailData) {
         if !body.is_open() {
             return;
         }
@@ -96,7 +99,7 @@ impl Server {
             if body.framer.has_ended() {
                 return Step::Done(self.end_of_content(*body));
             }
-            let mut out = Vec::new();
+            let mut out = MailData::default();
             body.framer.finish(&mut out);
             self.pass_on(&mut body, out);
             return Step::Done(State::Chunk(body, chunk));

@@ -13,7 +13,7 @@ use super::{
     input::Input,
     line::LineReader,
 };
-use crate::mail::{Address, Domain, QueueId, RecipientDsn, Ret, ReversePath};
+use crate::mail::{Address, Domain, MailData, QueueId, RecipientDsn, Ret, ReversePath};
 use std::collections::VecDeque;
 
 /// Forward-paths of one transaction at most, in bytes as they are written later on: whatever
@@ -93,8 +93,8 @@ pub enum Action {
     /// DATA itself: no content comes (RFC 5321 §4.1.1.4). After BDAT the chunk is on its way: it is
     /// swallowed and then refused (RFC 3030 §2).
     Begin(Box<Transaction>),
-    /// Content, dot-unstuffed, CRLF line ends, at most 64 KiB.
-    Content(Vec<u8>),
+    /// Content, dot-unstuffed, at most 64 KiB.
+    Content(MailData),
     /// Content has ended well. The driver commits, then calls [`Server::accepted`] or
     /// [`Server::refuse`]; the machine gives nothing further before that.
     End,

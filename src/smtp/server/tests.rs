@@ -46,7 +46,7 @@ fn run(settings: ServerSettings, pieces: &[&[u8]]) -> Heard {
                 Action::Begin(_) => content.clear(),
                 Action::Content(piece) => {
                     assert!(piece.len() <= crate::smtp::data::MAX_PIECE);
-                    content.extend(piece);
+                    content.extend_from_slice(&piece);
                 }
                 Action::End => {
                     heard.messages.push(Some(content.clone()));
