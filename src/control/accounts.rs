@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     mail::Address,
-    store::{Account, Grant, GrantKind, GrantState},
+    store::{Account, AuditKind, Grant, GrantKind, GrantState},
     vault::{Change, VaultError},
 };
 use serde::{Deserialize, Serialize};
@@ -67,14 +67,27 @@ impl Control {
                 let removed = self.people.remove_account(who, self.clock.now()).await;
                 let changed = removed.map_err(unavailable)?;
                 self.end_grants(&account).await?;
-                return done(&account, order, changed, sessions);
+                self.record_order(order, &account).await;
+                return done(&account, changed, sessions);
             }
         };
         let sessions = if ends { self.end_sessions(who).await? } else { 0 };
         if order == AccountOrder::Reset {
             self.vault.tell(who, Change::Cleared).await;
         }
-        done(&account, order, changed, sessions)
+        self.record_order(order, &account).await;
+        done(&account, changed, sessions)
+    }
+
+    async fn record_order(&self, order: AccountOrder, account: &Account) {
+        let kind = match order {
+            AccountOrder::Show => return,
+            AccountOrder::Lock => AuditKind::AccountLocked,
+            AccountOrder::Unlock => AuditKind::AccountUnlocked,
+            AccountOrder::Reset => AuditKind::AccountReset,
+            AccountOrder::Remove => AuditKind::AccountRemoved,
+        };
+        self.audit.record(self.audit.event(kind).account(&account.address)).await;
     }
 
     /// As typed, or else the one account that it can mean.
@@ -163,14 +176,7 @@ impl Control {
     }
 }
 
-fn done(
-    account: &Account,
-    order: AccountOrder,
-    changed: bool,
-    sessions: u64,
-) -> Result<Answer, Answer> {
-    let domain = account.address.domain();
-    tracing::info!(%domain, "account: {}, by the operator", super::view::word(&order));
+fn done(account: &Account, changed: bool, sessions: u64) -> Result<Answer, Answer> {
     ok(&AccountDone { address: account.address.clone(), changed, sessions })
 }
 

@@ -8,6 +8,7 @@ use super::{
     },
 };
 use crate::{
+    audit::Audit,
     clock::Clock,
     mail::{Address, Domain, QueueId},
     oidc::Provider,
@@ -67,6 +68,8 @@ pub struct Control {
     pub clock: Arc<dyn Clock>,
     /// Sealed messages, and mail of our own.
     pub vault: Vault,
+    /// The audit trail.
+    pub audit: Audit,
     /// Grants.
     pub people: Arc<dyn PeopleStore>,
     /// Policies.

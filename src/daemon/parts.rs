@@ -2,6 +2,7 @@
 
 use super::{StartError, keys, policies::LivePolicies};
 use crate::{
+    audit::Audit,
     clock::Clock,
     config::{self, Config},
     control::{server::DnsReport, view::DnsStatus},
@@ -21,7 +22,7 @@ use crate::{
         NoteStore,
         sled::{Options, SledStore},
     },
-    vault::{DkimKey, NoticeSettings, Vault},
+    vault::{DkimKey, HISTORY, NoticeSettings, Vault},
     wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
@@ -40,6 +41,7 @@ const SIGN_IN_PATIENCE: Duration = Duration::from_secs(10);
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
     pub(super) vault: Vault,
+    pub(super) audit: Audit,
     pub(super) notes: Arc<dyn NoteStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
@@ -121,6 +123,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let (store, ring) = open_store(config).await?;
     let Spoken { notices, languages, pages } = texts(config)?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
+    let audit = Audit::new(Arc::clone(&store) as _, Arc::clone(&clock), HISTORY);
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
     let web = HttpsClient::new(
         HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone()),
@@ -142,8 +145,21 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         providers: providers.clone(),
     };
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
-    let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
-    Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal, providers })
+    let portal = Portal::new(portal, vault.clone(), door.clone(), audit.clone());
+    let portal = portal.map_err(|e| settled(&e))?;
+    Ok(Parts {
+        vault,
+        audit,
+        notes,
+        policies,
+        resolver,
+        web,
+        anchors,
+        smtp_tls,
+        door,
+        portal,
+        providers,
+    })
 }
 
 /// Where readers may sign in elsewhere (`portal.oidc`); nobody is asked before somebody wants to.

@@ -2,6 +2,7 @@
 use super::{Desk, Fault, read::attachment_name, session::Visitor};
 use crate::{
     mail::parts::{Decoder, Part},
+    store::{AuditDetail, AuditKind},
     vault::{Access, Content, Vault, VaultError},
 };
 use axum::{
@@ -9,7 +10,7 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{
-        HeaderValue, StatusCode,
+        HeaderValue, Method, StatusCode,
         header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -34,6 +35,7 @@ pub(super) async fn attachment(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path((id, number)): Path<(String, String)>,
+    method: Method,
 ) -> Answer {
     let access = desk.leave(&visitor, &id).await?;
     let (_, index) = desk.vault.index(&access).await?;
@@ -43,6 +45,8 @@ pub(super) async fn attachment(
     };
     let Some(part) = index.attachments().nth(number - 1) else { return Err(none) };
     let content = desk.vault.read(&access, part.body.clone()).await?;
+    let detail = Some(AuditDetail::Attachment(number));
+    desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
     let name = attachment_name(part, number);
     let body = Body::from_stream(decoded(content, Some(Decoder::new(part.encoding))));
     Ok(download(body, &name, "application/octet-stream"))
@@ -53,10 +57,13 @@ pub(super) async fn original(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
+    method: Method,
 ) -> Answer {
     let access = desk.leave(&visitor, &id).await?;
     let (row, _) = desk.vault.index(&access).await?;
     let content = desk.vault.read(&access, 0..row.size).await?;
+    let detail = Some(AuditDetail::Original);
+    desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
     let body = Body::from_stream(decoded(content, None));
     let mut response = download(body, "message.eml", "message/rfc822");
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(row.size));
@@ -68,6 +75,7 @@ pub(super) async fn zip(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
+    method: Method,
 ) -> Answer {
     let access = desk.leave(&visitor, &id).await?;
     let (_, index) = desk.vault.index(&access).await?;
@@ -79,6 +87,8 @@ pub(super) async fn zip(
     if waiting.is_empty() {
         return Err(Fault::Status(StatusCode::NOT_FOUND));
     }
+    let detail = Some(AuditDetail::AllAttachments);
+    desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
     let packer = Packer::new(desk.vault.clone(), access, waiting);
     Ok(download(Body::from_stream(packed(packer)), "attachments.zip", "application/zip"))
 }

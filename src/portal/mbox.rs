@@ -17,10 +17,16 @@ use crate::{
     language::{Language, Text, say},
     mail::GrantId,
     seal::TokenHash,
-    store::{Account, Grant},
+    store::{Account, AuditDetail, AuditKind, Grant},
     vault::{AccessAnswer, Content},
 };
-use axum::{Extension, body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{Method, StatusCode},
+    response::Response,
+};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
@@ -35,7 +41,12 @@ const MAX_QUOTES: usize = 1_000;
 pub(super) async fn export(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
+    method: Method,
 ) -> Result<Response, Fault> {
+    if method == Method::GET {
+        let event = desk.event(AuditKind::Downloaded, &visitor).detail(AuditDetail::AllMessages);
+        desk.audit.record(event).await;
+    }
     let (account, language) = (visitor.signed_in()?.clone(), visitor.language);
     let session = visitor.session.ok_or(Fault::Status(StatusCode::UNAUTHORIZED))?.id;
     let (folders, page) = (FOLDERS.into(), VecDeque::new());
@@ -178,6 +189,7 @@ impl Export {
         let Some((row, _)) = vault.queue.message(grant.message).await? else { return Ok(None) };
         let mut content = vault.read(&access, 0..row.size).await?;
         let first = content.next().await?;
+        vault.opened(&access).await?;
         let sender = row.facts.sender.as_ref().map(ToString::to_string);
         from_line(sender.as_deref(), row.facts.arrived, out);
         let mut quoting = Quoting::default();

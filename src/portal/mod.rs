@@ -33,11 +33,13 @@ mod sign_in;
 mod tests;
 mod throttle;
 mod tongue;
+mod trail;
 mod why;
 mod workers;
 mod write;
 
 use crate::{
+    audit::Audit,
     intake::Door,
     language::Languages,
     mail::{Domain, notice::TemplateError},
@@ -89,6 +91,8 @@ pub struct Portal {
 struct Desk {
     settings: PortalSettings,
     vault: Vault,
+    /// What happens here is told to it.
+    audit: Audit,
     /// Where letters go in.
     door: Door,
     pages: pages::Pages,
@@ -127,11 +131,17 @@ const UPLOADS: usize = 16;
 impl Portal {
     /// Checks the templates by rendering each of them with sample values, so that a bad override is
     /// found at start.
-    pub fn new(settings: PortalSettings, vault: Vault, door: Door) -> Result<Self, TemplateError> {
+    pub fn new(
+        settings: PortalSettings,
+        vault: Vault,
+        door: Door,
+        audit: Audit,
+    ) -> Result<Self, TemplateError> {
         let pages = pages::Pages::new(&settings)?;
         let desk = Desk {
             settings,
             vault,
+            audit,
             door,
             pages,
             passwords: password::Passwords::default(),

@@ -5,10 +5,10 @@ use crate::{
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind,
-        GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
-        StoreError, Totals,
+        Account, Ask, Attempt, AuditChain, AuditEvent, AuditRecord, AuditStore, BodyStore,
+        BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState, Health, Locator,
+        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, Outcome, PeopleStore,
+        QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         notes,
         people::without_case,
@@ -45,6 +45,8 @@ struct Book {
     vacated: HashMap<Address, Timestamp>,
     sessions: HashMap<TokenHash, Session>,
     notes: BTreeMap<(NoteKind, String), Vec<u8>>,
+    audit: BTreeMap<u64, AuditRecord>,
+    chain: AuditChain,
     health: Health,
 }
 #[derive(Debug)]
@@ -79,6 +81,8 @@ impl MemoryStore {
             vacated: HashMap::new(),
             sessions: HashMap::new(),
             notes: BTreeMap::new(),
+            audit: BTreeMap::new(),
+            chain: AuditChain::default(),
             health: Health::Ok,
         };
         Self { book: Arc::new(Mutex::new(book)), arrivals: Arc::new(Notify::new()) }
@@ -102,12 +106,28 @@ impl MemoryStore {
             *body = Bytes::from(sealed);
         }
     }
+    /// Changes an audit record past the trail, or cuts it out.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, seq: u64, change: impl FnOnce(AuditRecord) -> Option<AuditRecord>) {
+        let mut book = self.book();
+        if let Some(changed) = book.audit.remove(&seq).and_then(change) {
+            book.audit.insert(seq, changed);
+        }
+    }
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Book {
+    /// Appends events to the audit trail, within whatever else is changed under this lock.
+    fn append_audit(&mut self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+        for event in events {
+            let record = self.chain.append(event)?;
+            self.audit.insert(record.seq, record);
+        }
+        Ok(())
+    }
     fn writable(&self) -> Result<(), StoreError> {
         match &self.health {
             Health::Ok | Health::Full => Ok(()),
@@ -596,6 +616,15 @@ impl PeopleStore for MemoryStore {
         kept.update(grant);
         Ok(())
     }
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        let mut book = self.book();
+        let grant = book.grants.get_mut(&id).ok_or(StoreError::NotFound)?;
+        let first = grant.can_be_recalled();
+        if first {
+            grant.opened = Some(at);
+        }
+        Ok(first)
+    }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         Ok(self.book().accounts.get(address).cloned())
     }
@@ -704,5 +733,45 @@ impl NoteStore for MemoryStore {
     async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         self.book().notes.remove(&(kind, key.to_owned()));
         Ok(())
+    }
+}
+
+#[async_trait]
+impl AuditStore for MemoryStore {
+    async fn append(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.takes_mail()?;
+        book.append_audit(events)
+    }
+    async fn events(
+        &self,
+        of: Option<&Address>,
+        before: Option<u64>,
+        max: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let (book, of) = (self.book(), of.map(without_case));
+        let newest = book.audit.values().rev().filter(|r| before.is_none_or(|seq| r.seq < seq));
+        let own = |record: &&AuditRecord| {
+            of.is_none() || record.event.account.as_ref().map(without_case) == of
+        };
+        Ok(newest.filter(own).take(max).cloned().collect())
+    }
+    async fn chain(&self) -> Result<AuditChain, StoreError> {
+        Ok(self.book().chain)
+    }
+    async fn records(&self, after: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        let book = self.book();
+        let rest = book.audit.values().filter(|record| record.seq > after);
+        Ok(rest.take(max).cloned().collect())
+    }
+    async fn purge_events(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        let mut book = self.book();
+        let old = book.audit.values().take_while(|record| record.event.at < before);
+        let old: Vec<_> = old.take(max).cloned().collect();
+        for record in &old {
+            book.audit.remove(&record.seq);
+            book.chain.remove(record);
+        }
+        Ok(old.len())
     }
 }

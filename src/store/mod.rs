@@ -1,7 +1,8 @@
 //! What a backend promises. Two narrow traits for queue and bodies, one for people, one for notes on
-//! domains; they speak of intents, see sealed bytes and hashes only, and every operation is idempotent by id. Body first,
+//! domains, one for the audit trail; they speak of intents, see sealed bytes and hashes only, and every operation is idempotent by id. Body first,
 //! row second; orphans are swept.
 
+pub mod audit;
 pub mod body;
 pub mod memory;
 pub mod notes;
@@ -10,6 +11,10 @@ pub mod people;
 pub mod queue;
 pub mod sled;
 
+pub use audit::{
+    AuditChain, AuditCheck, AuditClass, AuditDetail, AuditEvent, AuditFault, AuditKind, AuditLink,
+    AuditRecord, AuditStore,
+};
 pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};

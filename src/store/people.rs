@@ -246,10 +246,12 @@ impl Grant {
     pub fn can_be_recalled(&self) -> bool {
         self.state == GrantState::Live && self.opened.is_none()
     }
-    /// Takes over what may change of a grant: `opened`, `expires`, `state`. A grant that has ended
-    /// stays ended, with its time, for its key may be destroyed already.
+    /// Takes over what may change of a grant: `opened`, `expires`, `state`. What was opened stays so
+    /// since the first time. A grant that has ended stays ended, with its time, for its key may be destroyed already.
     pub const fn update(&mut self, new: &Self) {
-        self.opened = new.opened;
+        if self.opened.is_none() {
+            self.opened = new.opened;
+        }
         if matches!(self.state, GrantState::Live) {
             self.expires = new.expires;
             self.state = new.state;
@@ -309,6 +311,9 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Grant>, StoreError>;
     /// Writes a grant's `opened`, `expires` or `state`; the grant must exist.
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError>;
+    /// Notes that the message of a grant was opened then, if the grant lives and was not opened
+    /// before; true if that was noted now. The grant must exist.
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
     /// Up to [`Account::LIKE`] accounts whose address reads the same when the case of its letters

@@ -1,7 +1,12 @@
 //! What every store promises, tried on each of them; and what only the embedded one promises.
 
+mod audit;
 mod orders;
 
+use audit::{
+    audit_records_are_listed_newest_first_and_by_mailbox, audit_records_end_from_the_oldest_on,
+    the_audit_trail_is_one_chain_whoever_appends,
+};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use orders::{
@@ -21,10 +26,10 @@ use restante::{
         header::Needs,
     },
     store::{
-        Account, Ask, Attempt, BodyStore, Claim, Claimed, Code, DnsRecord, Filter, Grant,
-        GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome,
-        Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session,
-        Settle, StoreError,
+        Account, Ask, Attempt, AuditStore, BodyStore, Claim, Claimed, Code, DnsRecord, Filter,
+        Grant, GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore,
+        Outcome, Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor,
+        Session, Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -41,8 +46,8 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-trait Store: QueueStore + BodyStore + PeopleStore + NoteStore {}
-impl<T: QueueStore + BodyStore + PeopleStore + NoteStore> Store for T {}
+trait Store: QueueStore + BodyStore + PeopleStore + NoteStore + AuditStore {}
+impl<T: QueueStore + BodyStore + PeopleStore + NoteStore + AuditStore> Store for T {}
 
 /// One test a promise, over both backends.
 macro_rules! contract {
@@ -74,6 +79,7 @@ contract! {
     an_attempt_is_written_whatever_it_holds,
     a_message_is_destroyed_only_when_nobody_needs_it,
     a_grant_that_ended_stays_ended,
+    an_opening_is_noted_once_and_never_erased,
     records_are_purged_after_their_time,
     listing_goes_page_by_page_and_filters,
     counts_follow_what_happens,
@@ -103,6 +109,9 @@ contract! {
     a_grant_announced_in_vain_ends_with_the_settle_unless_it_was_opened,
     a_removal_with_a_report_is_whole_or_not_at_all,
     a_grant_is_none_of_the_queues_business,
+    audit_records_are_listed_newest_first_and_by_mailbox,
+    audit_records_end_from_the_oldest_on,
+    the_audit_trail_is_one_chain_whoever_appends,
 }
 
 fn options() -> Options {
@@ -571,6 +580,22 @@ async fn a_grant_that_ended_stays_ended(s: &impl Store) {
     assert!(matches!(unknown, Err(StoreError::NotFound)));
 }
 
+async fn an_opening_is_noted_once_and_never_erased(s: &impl Store) {
+    let stale = grant(9, 1, "a@a.example");
+    finish(s, 1, "a@a.example", granted(0, stale.clone())).await;
+    assert!(s.mark_opened(stale.id, at(20)).await.unwrap());
+    assert!(!s.mark_opened(stale.id, at(30)).await.unwrap());
+    s.update_grant(&Grant { expires: at(3000), ..stale.clone() }).await.unwrap();
+    let now = s.grant(stale.id).await.unwrap().unwrap();
+    assert_eq!((now.opened, now.expires), (Some(at(20)), at(3000)));
+    let ended = Grant { state: GrantState::Recalled, ..grant(8, 2, "a@a.example") };
+    finish(s, 2, "a@a.example", granted(0, grant(8, 2, "a@a.example"))).await;
+    s.update_grant(&ended).await.unwrap();
+    assert!(!s.mark_opened(ended.id, at(20)).await.unwrap(), "what has ended is not opened");
+    assert_eq!(s.grant(ended.id).await.unwrap().unwrap().opened, None);
+    let none = s.mark_opened(GrantId::from_bytes([1; 16]), at(20)).await;
+    assert!(matches!(none, Err(StoreError::NotFound)));
+}
 async fn records_are_purged_after_their_time(s: &impl Store) {
     finish(s, 1, "a@a.example", outcome(0, delivered())).await;
     finish(s, 2, "a@a.example", granted(0, grant(9, 2, "a@a.example"))).await;

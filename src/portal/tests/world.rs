@@ -1,6 +1,7 @@
 //! A vault in memory with a served portal before it, and browsers that keep cookies.
 use super::super::{Desk, Portal, PortalSettings};
 use crate::{
+    audit::Audit,
     clock::Clock,
     intake::{Door, Envelope},
     language::Languages,
@@ -18,7 +19,7 @@ use crate::{
         Ask, Filter, Grant, GrantKind, GrantState, Outcome, PeopleStore, QueueStore, RecipientRow,
         RecipientState, Room, Settle, memory::MemoryStore,
     },
-    vault::{NoticeSettings, Vault},
+    vault::{HISTORY, NoticeSettings, Vault},
 };
 use axum::{
     Router,
@@ -97,6 +98,7 @@ pub(super) struct World {
     pub(super) clock: Arc<Hands>,
     pub(super) store: MemoryStore,
     pub(super) vault: Vault,
+    pub(super) audit: Audit,
     portal: Portal,
     door: Door,
     dial: mpsc::Sender<DuplexStream>,
@@ -147,6 +149,7 @@ impl World {
         let shared = Arc::new(store.clone());
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));
         let (queue, bodies) = (shared.clone(), shared.clone());
+        let audit = Audit::new(shared.clone(), clock.clone(), HISTORY);
         let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
         let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
         let set = PolicySet::parse(&[rules], clock.now()).unwrap().0;
@@ -163,11 +166,11 @@ impl World {
             overrides: BTreeMap::new(),
             providers,
         };
-        let mut portal = Portal::new(settings, vault.clone(), door.clone()).unwrap();
+        let mut portal = Portal::new(settings, vault.clone(), door.clone(), audit.clone()).unwrap();
         // A slow machine reads no less.
         Arc::get_mut(&mut portal.desk).unwrap().workers.reading = Duration::from_secs(3_600);
         let dial = serve(portal.router());
-        Self { clock, store, vault, door, portal, dial }
+        Self { clock, store, vault, audit, door, portal, dial }
     }
     pub(super) fn desk(&self) -> Arc<Desk> {
         Arc::clone(&self.portal.desk)

@@ -16,6 +16,7 @@ use crate::{
         letter::{MAX_SUBJECT, Priority, file_name, forward_subject, quoted, reply_subject},
     },
     portal::{Desk, Fault, form::Errors, pages::retry_after, session::Visitor, show},
+    store::AuditKind,
 };
 use axum::{
     Extension,
@@ -183,7 +184,26 @@ impl Desk {
             plan.text +=
                 &self.below(visitor, kind, origin, draft.quote).await.map_err(Stop::Fault)?;
         }
-        self.send(visitor, &plan, upload, first).await
+        let own = self.send(visitor, &plan, upload, first).await?;
+        self.wrote(visitor, kind, origin, own).await;
+        Ok(own)
+    }
+
+    /// Records what was written. What is answered or forwarded was read. The letter has gone, so
+    /// trouble here is logged only.
+    async fn wrote(&self, visitor: &Visitor, kind: Kind, origin: Option<&Origin>, own: GrantId) {
+        if let Some(origin) = origin
+            && let Err(error) = self.vault.opened(&origin.access).await
+        {
+            tracing::error!(%error, "portal: an opening was not noted");
+        }
+        let kind = match kind {
+            Kind::Reply => AuditKind::Replied,
+            Kind::Forward => AuditKind::Forwarded,
+            Kind::Compose => AuditKind::Composed,
+        };
+        let grant = origin.map_or(own, |origin| origin.grant().id);
+        self.audit.record(self.event(kind, visitor).grant(grant)).await;
     }
 
     /// Whom it goes to and what it says; or what is wrong with it.

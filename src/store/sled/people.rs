@@ -80,6 +80,14 @@ impl State {
         self.tally.grant(&grant);
         Ok(())
     }
+    pub(super) fn mark_opened(&mut self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        let grant = self.grant(id)?.ok_or(StoreError::NotFound)?;
+        let first = grant.can_be_recalled();
+        if first {
+            self.update_grant(&Grant { opened: Some(at), ..grant })?;
+        }
+        Ok(first)
+    }
 
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.book.get(&book::account(address))

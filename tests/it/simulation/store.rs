@@ -248,6 +248,9 @@ impl PeopleStore for FaultyStore {
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         self.faults.through(Op::UpdateGrant, self.memory.update_grant(grant)).await
     }
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        self.faults.through(Op::UpdateGrant, self.memory.mark_opened(id, at)).await
+    }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.memory.account(address).await
     }
