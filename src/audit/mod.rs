@@ -30,6 +30,7 @@ use crate::{
 };
 use bounds::{Admission, Bounds};
 use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -71,7 +72,7 @@ impl AuditCounts {
 }
 
 /// What a check of the trail found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Number of the first record.
     pub first: u64,

@@ -149,6 +149,10 @@ impl Control {
             }
             Request::AccountList { after, max } => self.account_list(after, max).await,
             Request::Account { order, address } => self.account(order, &address).await,
+            Request::AuditRecords { query, after, max } => {
+                self.audit_records(&query, after, max).await
+            }
+            Request::AuditVerify => self.audit_verify().await,
             Request::TlsReport { day, domain, after, max } => {
                 self.tls_report(day, domain, after, max).await
             }

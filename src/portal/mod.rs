@@ -14,6 +14,7 @@ mod fault;
 mod form;
 mod frame;
 mod guard;
+mod log;
 mod markup;
 mod mbox;
 mod oidc;

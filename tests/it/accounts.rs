@@ -88,6 +88,45 @@ fn an_account_is_shown_locked_reset_and_removed() {
 }
 
 #[test]
+fn what_happened_at_an_account_is_told_checked_and_exported() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (house, mut visitor, id, page) = registered(dir.path());
+    visitor.get(&page);
+    visitor.get(&format!("{page}/original.eml"));
+    assert_eq!(run(&house, &["vault", "extend", &id, "1d"]).0, Some(0));
+    assert_eq!(run(&house, &["account", "lock", ADA]).0, Some(0));
+
+    let (code, log) = run(&house, &["account", "log", "ADA@stranger.test"]);
+    let events = |log: &Value| -> Vec<String> {
+        let records = log.as_array().expect("a list").iter();
+        records.map(|r| r["event"].as_str().expect("a name").to_owned()).collect()
+    };
+    let newest = ["account-locked", "message-extended", "downloaded", "message-read"];
+    assert_eq!((code, &events(&log)[..4]), (Some(0), &newest.map(str::to_owned)[..]));
+    assert_eq!((&log[2]["detail"], &log[2]["client"]), (&json!("original"), &json!("127.0.0.1")));
+    let one = run(&house, &["account", "log", ADA, "--limit", "1", "--since", "1h"]).1;
+    assert_eq!(one.as_array().map(Vec::len), Some(1));
+    let found = run(&house, &["audit", "search", "--event", "downloaded", "--message", &id]).1;
+    assert_eq!(events(&found), ["downloaded"]);
+    assert_eq!(run(&house, &["audit", "search", "--client", "192.0.2.1"]).1, json!([]));
+
+    let (code, checked) = run(&house, &["audit", "verify"]);
+    assert_eq!((code, &checked["faults"]), (Some(0), &json!([])));
+    assert_eq!(checked["head"], log[0]["hash"], "the newest record is the head");
+    let exported = house.gateway.ask(&["audit", "export"]).stdout;
+    let exported = String::from_utf8(exported).expect("text");
+    let mut prev = json!("0".repeat(64));
+    for line in exported.lines() {
+        let record: Value = serde_json::from_str(line).expect("a record a line");
+        assert_eq!(record["prev"], prev);
+        prev = record["hash"].clone();
+    }
+    assert_eq!(prev, checked["head"]);
+    let log = house.gateway.log_text();
+    assert!(log.contains("audit event=downloaded client=127.0.0.1 domain=stranger.test"), "{log}");
+}
+
+#[test]
 fn who_registers_a_removed_mailbox_sees_nothing_old() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (mut house, mut visitor, _, page) = registered(dir.path());

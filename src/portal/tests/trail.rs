@@ -1,6 +1,10 @@
 //! What readers do is in the audit trail, and counts as opened.
-use super::world::{Browser, Kept, World};
-use crate::store::{AuditDetail, AuditEvent, AuditKind};
+use super::{
+    assert_whole_page,
+    world::{Browser, Kept, World, address},
+};
+use crate::store::{Account, AuditDetail, AuditEvent, AuditKind};
+use jiff::SignedDuration;
 
 const ANN: &str = "ann@clinic.example";
 const MAIL: &[u8] =
@@ -72,7 +76,7 @@ async fn an_opening_is_written_once_and_never_erased() {
     let first = world.grant_row(&kept).await.opened;
     world.vault.people.update_grant(&stale).await.unwrap();
     assert_eq!(world.grant_row(&kept).await.opened, first, "by an order that read it before");
-    world.clock.forward(jiff::SignedDuration::from_mins(30));
+    world.clock.forward(SignedDuration::from_mins(30));
     browser.get(&kept.page()).await;
     assert_eq!(world.grant_row(&kept).await.opened, first, "by a second reading");
     assert_eq!(used(&world).await.len(), 2, "which is another event");
@@ -102,4 +106,64 @@ async fn what_is_written_is_recorded_and_what_is_answered_was_opened() {
         assert_eq!(refused.status, 422, "{way}");
         assert_eq!(used(&world).await.len(), 1, "{way}: what is refused is not written");
     }
+}
+
+#[tokio::test]
+async fn readers_see_what_happened_at_their_own_account_and_at_no_other() {
+    let world = World::new();
+    let (mut browser, kept) = reader(&world).await;
+    browser.get(&kept.page()).await;
+    let (ann, bob) = (address(ANN), address("bob@else.example"));
+    let client = Some("198.51.100.7".parse().unwrap());
+    let wrong = world.audit.event(AuditKind::WrongPassword).client(client);
+    world.audit.record(wrong.account(&ann).agent("Firefox on Windows")).await;
+    world.audit.record(world.audit.event(AuditKind::Downloaded).account(&bob)).await;
+    let page = browser.get("/account/log").await.text();
+    assert_whole_page(&page, true);
+    for shown in [
+        "A wrong password was typed.",
+        "198.51.100.7",
+        "Firefox on Windows",
+        "A message was read.",
+        &format!("href=\"/inbox/{}\"", kept.grant),
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(!page.contains("downloaded"), "another's is not shown: {page}");
+    assert!(browser.get("/account").await.text().contains("href=\"/account/log\""));
+}
+
+#[tokio::test]
+async fn what_happened_is_shown_page_by_page() {
+    let world = World::new();
+    let (mut browser, _) = reader(&world).await;
+    for number in 0..30_u8 {
+        world.clock.forward(SignedDuration::from_secs(1));
+        let client = Some([198, 51, 100, number].into());
+        let event = world.audit.event(AuditKind::WrongCode).client(client);
+        world.audit.record(event.account(&address(ANN))).await;
+    }
+    let first = browser.get("/account/log").await.text();
+    let shown = |page: &str, n: u8| page.contains(&format!("198.51.100.{n}<"));
+    assert!(shown(&first, 29) && shown(&first, 5) && !shown(&first, 4), "{first}");
+    let next = first.split("/account/log?before=").nth(1).unwrap();
+    let next = next.split('"').next().unwrap();
+    let second = browser.get(&format!("/account/log?before={next}")).await.text();
+    assert!(shown(&second, 4) && shown(&second, 0) && !shown(&second, 5), "{second}");
+    assert!(!second.contains("?before="), "{second}");
+    assert_eq!(browser.get("/account/log?before=nonsense").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_former_holder_of_the_mailbox_did_is_not_shown() {
+    let world = World::new();
+    let (mut browser, kept) = reader(&world).await;
+    browser.get(&kept.page()).await;
+    world.clock.forward(SignedDuration::from_secs(1));
+    let account = world.vault.people.account(&address(ANN)).await.unwrap().unwrap();
+    let since = Some(world.clock_now());
+    world.vault.people.put_account(&Account { since, ..account }).await.unwrap();
+    let page = browser.get("/account/log").await.text();
+    assert!(!page.contains("A message was read."), "{page}");
+    assert_whole_page(&page, true);
 }
