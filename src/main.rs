@@ -102,6 +102,7 @@ fn run_account(socket: &Path, command: args::Account) -> Exit {
         args::Account::Lock(named) => order(AccountOrder::Lock, named),
         args::Account::Unlock(named) => order(AccountOrder::Unlock, named),
         args::Account::Reset(named) => order(AccountOrder::Reset, named),
+        args::Account::Move { old, new, json } => cli::account::moved(socket, old, new, json),
         args::Account::Remove(named) => order(AccountOrder::Remove, named),
     }
 }

@@ -271,6 +271,19 @@ pub enum Account {
     /// Sessions end. A mail tells the owner to choose "Forgot your password?" on the sign-in page;
     /// what is kept for them stays.
     Reset(Named),
+    /// Give an account another address; everything that it holds stays with it
+    ///
+    /// Sessions end, and both mailboxes are told. Make sure on another way that the new mailbox is
+    /// the owner's: a mailed code to it will let in. Refused if the new address has an account.
+    Move {
+        /// The address that the account has
+        old: String,
+        /// The address that it gets
+        new: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove an account, and with it all that is kept for it
     ///
     /// Who registers the mailbox later is somebody else and sees nothing old. For a lost password

@@ -3,11 +3,11 @@
 use super::{
     Answer, Refusal,
     server::{Control, MAX_PAGE, no, ok, page, unavailable},
-    view::{AccountDone, AccountLife, AccountView, SessionView},
+    view::{AccountDone, AccountLife, AccountMoved, AccountView, SessionView},
 };
 use crate::{
     mail::Address,
-    store::{Account, AuditKind, Grant, GrantKind, GrantState},
+    store::{Account, AccountMove, AuditDetail, AuditKind, Grant, GrantKind, GrantState, Moved},
     vault::{Change, VaultError},
 };
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,36 @@ impl Control {
         }
         self.record_order(order, &account).await;
         done(&account, changed, sessions)
+    }
+
+    /// The account gets another address. Its owner proves the new mailbox on another way.
+    pub(super) async fn account_move(&self, address: &str, to: &str) -> Result<Answer, Answer> {
+        let account = self.account_named(address).await?;
+        let to: Address =
+            to.parse().map_err(|error| no(Refusal::Usage, format!("{to}: {error}")))?;
+        let event = |whose: &Address, detail| {
+            self.audit.event(AuditKind::AccountMoved).account(whose).detail(detail)
+        };
+        let events = vec![
+            event(&account.address, AuditDetail::To(to.clone())),
+            event(&to, AuditDetail::From(account.address.clone())),
+        ];
+        let moved = self.vault.move_account(&account, &to, events.clone()).await;
+        let address = account.address;
+        match moved.map_err(failed)? {
+            Moved::Done { grants, sessions } => {
+                events.iter().for_each(|event| self.audit.committed(event));
+                ok(&AccountMoved { address, to, messages: grants, sessions })
+            }
+            Moved::Taken => Err(no(Refusal::NotFound, format!("{to} has an account already"))),
+            Moved::Changed => {
+                Err(no(Refusal::TryAgain, format!("{address} was changed meanwhile")))
+            }
+            Moved::TooMany => {
+                let most = AccountMove::GRANTS;
+                Err(no(Refusal::NotFound, format!("{address} holds more than {most} messages")))
+            }
+        }
     }
 
     async fn record_order(&self, order: AccountOrder, account: &Account) {

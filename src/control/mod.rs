@@ -100,6 +100,13 @@ pub enum Request {
         /// Whose.
         address: String,
     },
+    /// `restante account move OLD NEW`
+    AccountMove {
+        /// The account's address.
+        address: String,
+        /// Its new one.
+        to: String,
+    },
     /// `restante account log` and `restante audit search|export`: a page of records.
     AuditRecords {
         /// Which.

@@ -149,6 +149,7 @@ impl Control {
             }
             Request::AccountList { after, max } => self.account_list(after, max).await,
             Request::Account { order, address } => self.account(order, &address).await,
+            Request::AccountMove { address, to } => self.account_move(&address, &to).await,
             Request::AuditRecords { query, after, max } => {
                 self.audit_records(&query, after, max).await
             }

@@ -5,10 +5,11 @@ use crate::{
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, AuditChain, AuditEvent, AuditRecord, AuditStore, BodyStore,
-        BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState, Health, Locator,
-        MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, Outcome, PeopleStore,
-        QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        Account, AccountMove, Ask, Attempt, AuditChain, AuditEvent, AuditRecord, AuditStore,
+        BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState, Health,
+        Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered,
+        Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
+        StoreError, Totals,
         body::{Aside, BodyReader},
         notes,
         people::without_case,
@@ -127,6 +128,37 @@ impl Book {
             self.audit.insert(record.seq, record);
         }
         Ok(())
+    }
+    fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
+        let (old, to) = (&change.account, &change.to);
+        if self.accounts.get(&old.address) != Some(old) {
+            return Ok(Moved::Changed);
+        }
+        if self.accounts.keys().any(|address| without_case(address) == without_case(to)) {
+            return Ok(Moved::Taken);
+        }
+        change.mail.iter().try_for_each(|message| self.acceptable(message))?;
+        let held = |grant: &Grant| old.holds(grant);
+        let of = |kind| self.grants.values().filter(|g| g.kind == kind && held(g)).count();
+        let grants = [of(GrantKind::Received), of(GrantKind::Sent)];
+        if grants.iter().any(|count| *count > AccountMove::GRANTS) {
+            return Ok(Moved::TooMany);
+        }
+        for grant in self.grants.values_mut().filter(|grant| old.holds(grant)) {
+            grant.moved = Some(Box::new((to.clone(), change.at)));
+        }
+        let count = self.sessions.len();
+        self.sessions.retain(|_, s| !s.is_of(&old.address));
+        let sessions = count - self.sessions.len();
+        let new = change.moved(self.vacated.get(to).copied());
+        self.accounts.remove(&old.address);
+        self.vacated.insert(old.address.clone(), change.at);
+        self.accounts.insert(new.address.clone(), new);
+        for message in change.mail {
+            self.accept(message)?;
+        }
+        self.append_audit(change.events)?;
+        Ok(Moved::Done { grants: grants.iter().sum(), sessions })
     }
     fn writable(&self) -> Result<(), StoreError> {
         match &self.health {
@@ -596,9 +628,8 @@ impl PeopleStore for MemoryStore {
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let wanted = |g: &Grant| {
-            g.kind == GrantKind::Received && recipient.is_none_or(|r| g.recipient == *r)
-        };
+        let wanted =
+            |g: &Grant| g.kind == GrantKind::Received && recipient.is_none_or(|r| g.mailbox() == r);
         Ok(self.book().newest(wanted, after, max))
     }
     async fn sent(
@@ -607,7 +638,7 @@ impl PeopleStore for MemoryStore {
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.recipient == *author;
+        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.mailbox() == author;
         Ok(self.book().newest(wanted, after, max))
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
@@ -652,6 +683,13 @@ impl PeopleStore for MemoryStore {
             book.accounts.insert(new.address.clone(), new.clone());
         }
         Ok(same)
+    }
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
+        let mut book = self.book();
+        book.takes_mail()?;
+        let moved = book.move_account(change)?;
+        self.arrivals.notify_one();
+        Ok(moved)
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let mut book = self.book();

@@ -19,8 +19,8 @@ pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
-    Account, Code, Grant, GrantKind, GrantState, Passkey, PeopleStore, Purpose, SecondFactor,
-    Session,
+    Account, AccountMove, Code, Grant, GrantKind, GrantState, Moved, Passkey, PeopleStore, Purpose,
+    SecondFactor, Session,
 };
 pub use queue::{
     Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage,

@@ -3,7 +3,7 @@
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::{TokenHash, WrappedKey},
-    store::StoreError,
+    store::{AuditEvent, NewMessage, StoreError},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -32,6 +32,10 @@ pub struct Grant {
     /// What it is to its owner.
     #[serde(default)]
     pub kind: GrantKind,
+    /// Where its account got another address: that address, and when. The recipient stays the mailbox
+    /// that it was sealed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Box<(Address, Timestamp)>>,
 }
 /// What a message is to the owner of its grant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,7 +209,9 @@ impl Account {
     /// True if a grant is for this identity: for its mailbox, and not from a time when the mailbox
     /// was somebody else's.
     pub fn holds(&self, grant: &Grant) -> bool {
-        grant.recipient == self.address && self.since.is_none_or(|since| grant.sealed > since)
+        let from = grant.moved.as_ref().map_or(grant.sealed, |moved| moved.1);
+        let mailbox = grant.mailbox();
+        *mailbox == self.address && self.since.is_none_or(|since| from > since)
     }
     /// The second factor, if it is in use.
     pub fn second_factor(&self) -> Option<&SecondFactor> {
@@ -242,6 +248,10 @@ impl std::fmt::Debug for Code {
     }
 }
 impl Grant {
+    /// The mailbox whose account may hold it.
+    pub fn mailbox(&self) -> &Address {
+        self.moved.as_ref().map_or(&self.recipient, |moved| &moved.0)
+    }
     /// True if it lives and nobody has opened it.
     pub fn can_be_recalled(&self) -> bool {
         self.state == GrantState::Live && self.opened.is_none()
@@ -284,6 +294,45 @@ impl Session {
     pub fn ends_with(&self, account: Option<&Address>, before: Option<Timestamp>) -> bool {
         account.map_or_else(|| before.is_some_and(|t| self.seen < t), |a| self.is_of(a))
     }
+}
+/// An account gets another address, and keeps everything else.
+#[derive(Debug)]
+pub struct AccountMove {
+    /// The account as it was read.
+    pub account: Account,
+    /// Its new address.
+    pub to: Address,
+    /// When.
+    pub at: Timestamp,
+    /// Mail that tells of it.
+    pub mail: Vec<NewMessage>,
+    /// Records of it.
+    pub events: Vec<AuditEvent>,
+}
+impl AccountMove {
+    /// Grants of each kind that one commit takes along.
+    pub const GRANTS: usize = 5_000;
+    /// The account as it becomes, where the address had its last account removed then.
+    pub(super) fn moved(&self, vacated: Option<Timestamp>) -> Account {
+        Account { address: self.to.clone(), since: vacated, ..self.account.clone() }
+    }
+}
+/// What became of [`PeopleStore::move_account`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It has the new address.
+    Done {
+        /// Grants that it holds there.
+        grants: usize,
+        /// Sessions that ended.
+        sessions: usize,
+    },
+    /// The account is not as it was read; nothing is changed.
+    Changed,
+    /// The new address has an account; nothing is changed.
+    Taken,
+    /// It holds more than [`AccountMove::GRANTS`]; nothing is changed.
+    TooMany,
 }
 /// People and their grants. Grants come into being in `QueueStore::settle`, an author's own copy in
 /// `QueueStore::accept`.
@@ -331,6 +380,9 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
         old: Option<&Account>,
         new: &Account,
     ) -> Result<bool, StoreError>;
+    /// Gives an account another address, in one commit with the mail and the records of it. What it
+    /// holds it holds there; its sessions end; the old address is vacated.
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError>;
     /// Removes an account and its sessions; false if there was none. A mailbox belongs to a person
     /// and not to a string: what was sealed for it so far is for nobody who registers it anew, and
     /// [`PeopleStore::vacated`] says so from then on.

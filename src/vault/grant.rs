@@ -39,6 +39,7 @@ impl Vault {
             opened: None,
             state: GrantState::Live,
             kind: GrantKind::Received,
+            moved: None,
         };
         let language = self.language_of(recipient).await?;
         let note = self.note(message).await;
@@ -61,6 +62,7 @@ impl Vault {
             opened: Some(now),
             state: GrantState::Live,
             kind: GrantKind::Sent,
+            moved: None,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
         notice::{ChangeMail, CodeMail},
     },
     seal::{Class, DataKey, MessageFacts, WrappedKey, header::Needs},
-    store::{Account, StoreError},
+    store::{Account, AccountMove, AuditEvent, Moved, NewMessage, StoreError},
 };
 use zeroize::Zeroizing;
 
@@ -36,6 +36,10 @@ pub enum Change {
     PasskeyOff,
     /// An operator took password and second factor away.
     Cleared,
+    /// The account has another address now.
+    MovedAway,
+    /// The account has this address now.
+    MovedHere,
 }
 impl Change {
     fn sentence(self) -> Text {
@@ -58,6 +62,18 @@ impl Change {
             }
             Self::PasskeyOn => say!("A passkey was added: it lets in without the password."),
             Self::PasskeyOff => say!("A passkey was removed: it no longer lets in."),
+            Self::MovedAway => {
+                say!(
+                    "Our helpdesk has given the account another address. This one no longer lets \
+                     in, and all devices were signed out."
+                )
+            }
+            Self::MovedHere => {
+                say!(
+                    "Our helpdesk has given your account this address. Sign in with it from now \
+                     on; all devices were signed out. Nothing else has changed."
+                )
+            }
             Self::Cleared => {
                 say!(
                     "Our helpdesk has reset the account: the old password and the authenticator \
@@ -134,18 +150,45 @@ impl Vault {
     /// Tells an account's owner what has happened to it. Trouble with the mail is logged only: the
     /// change itself has been made.
     pub async fn tell(&self, recipient: &Address, change: Change) {
-        let (id, at, settings) = (self.new_id(), self.clock.now(), &self.notices);
         // Better in the house's language than not at all.
         let language = self.language_of(recipient).await.unwrap_or_default();
-        let what = &change.sentence();
-        let mail = ChangeMail { recipient, language: language.as_deref(), what, at, id };
-        let sent = match settings.templates.changed(&settings.head, &mail) {
-            Ok(text) => self.mail(id, Class::Notice, recipient, &text).await,
-            Err(error) => Err(error.into()),
+        let sent = match self.change_mail(recipient, language.as_deref(), change) {
+            Ok(mail) => self.queue.accept(mail).await.map_err(VaultError::from),
+            Err(error) => Err(error),
         };
         if let Err(error) = sent {
             tracing::error!(%error, "an account's owner could not be told of a change");
         }
+    }
+
+    /// The mail that tells of a change, to go into the commit of that change.
+    fn change_mail(
+        &self,
+        recipient: &Address,
+        language: Option<&str>,
+        change: Change,
+    ) -> Result<NewMessage, VaultError> {
+        let (id, at, settings) = (self.new_id(), self.clock.now(), &self.notices);
+        let what = &change.sentence();
+        let mail = ChangeMail { recipient, language, what, at, id };
+        let text = settings.templates.changed(&settings.head, &mail)?;
+        self.sealed_mail(id, Class::Notice, recipient, text.as_ref())
+    }
+
+    /// Gives an account another address, with mail to both mailboxes and these records.
+    pub async fn move_account(
+        &self,
+        account: &Account,
+        to: &Address,
+        events: Vec<AuditEvent>,
+    ) -> Result<Moved, VaultError> {
+        let language = account.language.as_deref();
+        let mail = vec![
+            self.change_mail(&account.address, language, Change::MovedAway)?,
+            self.change_mail(to, language, Change::MovedHere)?,
+        ];
+        let (account, to, at) = (account.clone(), to.clone(), self.clock.now());
+        Ok(self.people.move_account(AccountMove { account, to, at, mail, events }).await?)
     }
 
     /// The language that somebody chose in the account, if there is one.
@@ -163,14 +206,23 @@ impl Vault {
         recipient: &Address,
         text: &[u8],
     ) -> Result<QueueId, VaultError> {
+        self.queue.accept(self.sealed_mail(id, class, recipient, text)?).await?;
+        Ok(id)
+    }
+
+    fn sealed_mail(
+        &self,
+        id: QueueId,
+        class: Class,
+        recipient: &Address,
+        text: &[u8],
+    ) -> Result<NewMessage, VaultError> {
         let needs = Needs {
             eight_bit: !text.is_ascii(),
             smtputf8: recipient.needs_smtputf8(),
             require_tls: false,
         };
         let facts = MessageFacts::own(id, class, self.clock.now(), needs);
-        let sealed = self.seal_own(facts, vec![recipient.clone()], text)?;
-        self.queue.accept(sealed).await?;
-        Ok(id)
+        self.seal_own(facts, vec![recipient.clone()], text)
     }
 }

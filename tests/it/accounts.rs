@@ -127,6 +127,31 @@ fn what_happened_at_an_account_is_told_checked_and_exported() {
 }
 
 #[test]
+fn an_account_gets_another_address_with_all_that_it_holds() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (house, mut visitor, _, page) = registered(dir.path());
+    let (new, before) = ("ada.new@stranger.test", house.stranger.messages().len());
+    let (code, moved) = run(&house, &["account", "move", ADA, new]);
+    let expected = json!({"address": ADA, "to": new, "messages": 1, "sessions": 1});
+    assert_eq!((code, moved), (Some(0), expected));
+    assert_eq!(visitor.get("/inbox").location(), "/login", "sessions end");
+    for number in [1, 2] {
+        let told = house.mail_to_stranger(before + number);
+        assert!(String::from_utf8_lossy(&told.content).contains("Our helpdesk has given"));
+    }
+    assert_eq!(sign_in(&house, PASSWORD), 422, "the old address lets nobody in");
+    let form = [("email", new), ("password", PASSWORD)];
+    assert_eq!(visitor.post("/login", &form).status, 303);
+    assert!(visitor.get("/inbox").text().contains("Your results"));
+    assert_eq!(visitor.get(&page).status, 200, "what it held it holds");
+    assert!(visitor.get("/account/log").text().contains("changed the address of the account"));
+    for (old, new) in [(ADA, "x@stranger.test"), (new, new), (new, "no address")] {
+        let (code, answer) = run(&house, &["account", "move", old, new]);
+        assert_ne!(code, Some(0), "{old} {new}: {answer}");
+    }
+}
+
+#[test]
 fn who_registers_a_removed_mailbox_sees_nothing_old() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (mut house, mut visitor, _, page) = registered(dir.path());
@@ -174,7 +199,7 @@ fn a_sealed_message_is_shown_extended_exported_and_recalled() {
     assert_eq!(exported.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&exported.stdout), String::from_utf8_lossy(MESSAGE));
     wait_for("the export in the log", || {
-        house.gateway.log_text().contains("exported, by the operator").then_some(())
+        house.gateway.log_text().contains("audit event=message-exported").then_some(())
     });
 
     let other = run(&house, &["vault", "recall", &id, "--recipient", "bob@stranger.test"]);

@@ -26,10 +26,10 @@ use restante::{
         header::Needs,
     },
     store::{
-        Account, Ask, Attempt, AuditStore, BodyStore, Claim, Claimed, Code, DnsRecord, Filter,
-        Grant, GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore,
-        Outcome, Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor,
-        Session, Settle, StoreError,
+        Account, AccountMove, Ask, Attempt, AuditEvent, AuditKind, AuditStore, BodyStore, Claim,
+        Claimed, Code, DnsRecord, Filter, Grant, GrantKind, GrantState, Health, Locator, Moved,
+        NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey, PeopleStore, Purpose,
+        QueueStore, RecipientState, Room, SecondFactor, Session, Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -94,6 +94,7 @@ contract! {
     an_account_is_changed_only_as_it_was_read,
     an_account_is_found_by_its_identity,
     a_mailbox_remembers_that_somebody_left,
+    an_account_moves_with_all_that_it_holds_or_not_at_all,
     sessions_of_an_account_are_listed,
     notes_come_back_by_kind_and_key,
     notes_are_listed_page_by_page,
@@ -203,6 +204,7 @@ fn grant(n: u8, of: u8, recipient: &str) -> Grant {
         opened: None,
         state: GrantState::Live,
         kind: GrantKind::Received,
+        moved: None,
     }
 }
 fn granted(index: u16, grant: Grant) -> Outcome {
@@ -982,6 +984,60 @@ async fn a_mailbox_remembers_that_somebody_left(s: &impl Store) {
         assert_eq!(s.vacated(&who).await.unwrap(), Some(at(time)), "the last time");
     }
     assert_eq!(s.vacated(&address("A@a.example")).await.unwrap(), None, "another mailbox");
+}
+async fn an_account_moves_with_all_that_it_holds_or_not_at_all(s: &impl Store) {
+    let (old, new) = ("old@a.example", "new@b.example");
+    finish(s, 1, old, granted(0, grant(1, 1, old))).await;
+    let account = Account { since: Some(at(1)), ..Account::new(address(old), [1; 16], at(2)) };
+    s.put_account(&account).await.unwrap();
+    for n in [2, 3] {
+        finish(s, n, old, granted(0, grant(n, n, old))).await;
+    }
+    let copy = Grant { kind: GrantKind::Sent, ..grant(4, 4, old) };
+    s.accept(NewMessage { copy: Some(copy), ..message(4, &["x@x.example"]) }).await.unwrap();
+    let session = |n: u8| Session {
+        account: Some((address(old), [1; 16])),
+        ..Session::new(TokenHash::from_bytes([n; 32]), at(3))
+    };
+    s.put_session(&session(1)).await.unwrap();
+    let change = |account: &Account, to: &str| AccountMove {
+        account: account.clone(),
+        to: address(to),
+        at: at(100),
+        mail: vec![message(9, &[old])],
+        events: vec![AuditEvent::new(AuditKind::AccountMoved, at(100)).account(&address(old))],
+    };
+    s.put_account(&Account::new(address("taken@b.example"), [2; 16], at(2))).await.unwrap();
+    let stale = Account { locked: true, ..account.clone() };
+    assert_eq!(s.move_account(change(&stale, new)).await.unwrap(), Moved::Changed);
+    assert_eq!(s.move_account(change(&account, "Taken@b.example")).await.unwrap(), Moved::Taken);
+    assert!(s.message(id(9)).await.unwrap().is_none() && s.chain().await.unwrap().head.seq == 0);
+
+    let done = s.move_account(change(&account, new)).await.unwrap();
+    assert_eq!(done, Moved::Done { grants: 3, sessions: 1 }, "what was sealed before is another's");
+    let moved = s.account(&address(new)).await.unwrap().unwrap();
+    assert_eq!(moved, Account { address: address(new), since: None, ..account.clone() });
+    assert_eq!(s.account_of([1; 16]).await.unwrap().unwrap().address, address(new));
+    assert!(s.account(&address(old)).await.unwrap().is_none());
+    assert!(s.accounts_like(&address(old)).await.unwrap().is_empty());
+    assert_eq!(s.vacated(&address(old)).await.unwrap(), Some(at(100)));
+    assert!(s.session(&session(1).id).await.unwrap().is_none());
+    let ids = |grants: Vec<Grant>| grants.iter().map(|g| g.id.as_bytes()[0]).collect::<Vec<_>>();
+    let held = s.grants(Some(&address(new)), None, 9).await.unwrap();
+    assert!(held.iter().all(|grant| moved.holds(grant) && grant.recipient == address(old)));
+    assert_eq!(ids(held), [3, 2]);
+    assert_eq!(ids(s.sent(&address(new), None, 9).await.unwrap()), [4]);
+    assert_eq!(ids(s.grants(Some(&address(old)), None, 9).await.unwrap()), [1]);
+    assert_eq!(ids(s.grants(None, None, 9).await.unwrap()), [3, 2, 1]);
+    let anew = Account { since: Some(at(100)), ..Account::new(address(old), [3; 16], at(101)) };
+    let back = Account { since: Some(at(200)), ..moved.clone() };
+    for grant in s.grants(Some(&address(new)), None, 9).await.unwrap() {
+        assert!(!anew.holds(&grant), "who registers the old address holds nothing of it");
+        assert!(!back.holds(&grant), "nor who registers the new one after a removal");
+    }
+    assert!(s.message(id(9)).await.unwrap().is_some(), "the mail is in the commit");
+    assert_eq!(s.chain().await.unwrap().head.seq, 1, "and the record");
+    assert_eq!(s.move_account(change(&account, new)).await.unwrap(), Moved::Changed, "once");
 }
 async fn sessions_of_an_account_are_listed(s: &impl Store) {
     let listed = async |of: &str, max| {

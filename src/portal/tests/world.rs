@@ -269,6 +269,7 @@ impl World {
             opened: None,
             state: GrantState::Live,
             kind: GrantKind::Received,
+            moved: None,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =

@@ -35,13 +35,17 @@ fn readable(pairs: &[book::Pair]) -> Vec<AuditRecord> {
 }
 
 impl State {
-    /// Appends events to the trail as part of the job that calls it: what the job writes and these
-    /// records are one commit. Call it when nothing can refuse the job any more.
-    pub(super) fn append_audit(&mut self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+    /// Gathers the records of events beside whatever else a job changes, so that all of it is one
+    /// commit. The answer becomes [`State::audit`] once the job takes its changes.
+    pub(super) fn audit_rows(
+        &self,
+        events: Vec<AuditEvent>,
+        changes: &mut Changes,
+    ) -> Result<AuditChain, StoreError> {
+        let mut chain = self.audit;
         if events.is_empty() {
-            return Ok(());
+            return Ok(chain);
         }
-        let (mut chain, mut changes) = (self.audit, Changes::default());
         for event in events {
             let record = chain.append(event)?;
             if let Some(account) = &record.event.account {
@@ -50,6 +54,11 @@ impl State {
             changes.put(book::audit(record.seq), &record)?;
         }
         changes.put(book::AUDIT_CHAIN.to_vec(), &chain)?;
+        Ok(chain)
+    }
+    pub(super) fn append_audit(&mut self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        let chain = self.audit_rows(events, &mut changes)?;
         self.book.take(changes);
         self.audit = chain;
         Ok(())

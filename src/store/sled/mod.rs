@@ -28,10 +28,10 @@ use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Announced, Ask, Attempt, AuditChain, AuditEvent, AuditRecord, AuditStore,
-        BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator, MessageRow, NewBody,
-        NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore, QueueStore, RecipientRow,
-        Session, Settle, StoreError, Totals,
+        Account, AccountMove, Announced, Ask, Attempt, AuditChain, AuditEvent, AuditRecord,
+        AuditStore, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator, MessageRow,
+        Moved, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore, QueueStore,
+        RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
@@ -571,6 +571,11 @@ impl PeopleStore for SledStore {
     ) -> Result<bool, StoreError> {
         let (old, new) = (old.cloned(), new.clone());
         self.committer.write(0, move |s| s.change_account(old.as_ref(), &new)).await
+    }
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
+        let weight = change.mail.iter().map(weight).sum();
+        let moved = self.committer.write(weight, move |s| s.move_account(change));
+        moved.await.inspect_err(|e| self.note_trouble(e))
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let address = address.clone();

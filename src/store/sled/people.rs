@@ -3,11 +3,12 @@
 use super::{
     book::{self, Changes},
     committer::State,
+    queue::{put_grant, remove_grant},
 };
 use crate::{
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, Grant, Session, StoreError},
+    store::{Account, AccountMove, Grant, Moved, Session, StoreError},
 };
 use jiff::Timestamp;
 use std::ops::Range;
@@ -108,10 +109,7 @@ impl State {
         if let Some(old) = self.account(&account.address)? {
             changes.remove(book::identity(old.generation));
         }
-        let address = account.address.to_string().into_bytes();
-        changes.put_raw(book::identity(account.generation), address)?;
-        changes.put(book::account(&account.address), account)?;
-        changes.put_raw(book::account_like(&account.address), Vec::new())?;
+        take_address(account, &mut changes)?;
         self.book.take(changes);
         Ok(())
     }
@@ -126,6 +124,41 @@ impl State {
         }
         Ok(same)
     }
+    pub(super) fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
+        let old = &change.account;
+        if self.account(&old.address)?.as_ref() != Some(old) {
+            return Ok(Moved::Changed);
+        }
+        if !self.accounts_like(&change.to)?.is_empty() {
+            return Ok(Moved::Taken);
+        }
+        let mut grants = Vec::new();
+        for index in [book::grants_for(&old.address), book::sent_by(&old.address)] {
+            let found = self.grants_in(book::under(index), AccountMove::GRANTS + 1)?;
+            if found.len() > AccountMove::GRANTS {
+                return Ok(Moved::TooMany);
+            }
+            grants.extend(found.into_iter().filter(|grant| old.holds(grant)));
+        }
+        let mut changes = Changes::default();
+        for grant in &grants {
+            remove_grant(grant, &mut changes);
+            let moved = Some(Box::new((change.to.clone(), change.at)));
+            put_grant(&Grant { moved, ..grant.clone() }, &mut changes)?;
+        }
+        leave_address(old, change.at, &mut changes)?;
+        take_address(&change.moved(self.vacated(&change.to)?), &mut changes)?;
+        let sessions = self.remove_sessions(Some(&old.address), None, None)?;
+        let audit = self.audit_rows(change.events, &mut changes)?;
+        let spawned = self.spawn(change.mail, &mut changes)?;
+        // From here on nothing fails.
+        self.book.take(changes);
+        self.audit = audit;
+        for ready in &spawned {
+            self.enter(ready);
+        }
+        Ok(Moved::Done { grants: grants.len(), sessions })
+    }
     pub(super) fn remove_account(
         &mut self,
         address: &Address,
@@ -134,10 +167,7 @@ impl State {
         self.remove_sessions(Some(address), None, None)?;
         let Some(account) = self.account(address)? else { return Ok(false) };
         let mut changes = Changes::default();
-        changes.remove(book::identity(account.generation));
-        changes.remove(book::account(address));
-        changes.remove(book::account_like(address));
-        changes.put(book::vacated(address), &at)?;
+        leave_address(&account, at, &mut changes)?;
         self.book.take(changes);
         Ok(true)
     }
@@ -219,6 +249,24 @@ impl State {
     }
 }
 
+/// The rows of an account at its address.
+fn take_address(account: &Account, changes: &mut Changes) -> Result<(), StoreError> {
+    let address = account.address.to_string().into_bytes();
+    changes.put_raw(book::identity(account.generation), address)?;
+    changes.put(book::account(&account.address), account)?;
+    changes.put_raw(book::account_like(&account.address), Vec::new())
+}
+/// An address has no account any more, since then.
+fn leave_address(
+    account: &Account,
+    at: Timestamp,
+    changes: &mut Changes,
+) -> Result<(), StoreError> {
+    changes.remove(book::identity(account.generation));
+    changes.remove(book::account(&account.address));
+    changes.remove(book::account_like(&account.address));
+    changes.put(book::vacated(&account.address), &at)
+}
 /// A session goes with the row that leads to it.
 fn forget(changes: &mut Changes, session: &Session) {
     changes.remove(book::session(&session.id));

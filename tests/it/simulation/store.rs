@@ -12,9 +12,9 @@ use restante::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
-        MessageRow, NewMessage, Order, Ordered, PeopleStore, QueueStore, RecipientRow,
-        RecipientState, Session, Settle, StoreError, Totals,
+        Account, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health,
+        Locator, MessageRow, Moved, NewMessage, Order, Ordered, PeopleStore, QueueStore,
+        RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
     },
@@ -259,6 +259,9 @@ impl PeopleStore for FaultyStore {
     }
     async fn put_account(&self, account: &Account) -> Result<(), StoreError> {
         self.memory.put_account(account).await
+    }
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
+        self.memory.move_account(change).await
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         self.memory.remove_account(address, at).await
