@@ -78,8 +78,8 @@ pub(super) enum Page {
 /// Methods the portal knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
-    /// GET, and HEAD with it: never changes anything but "opened" on the message page, and who is
-    /// signed in where a browser comes back from the sign-in elsewhere that it set out for.
+    /// GET, and HEAD with it: never changes anything but, where content is read, "opened" and the
+    /// audit trail, and who is signed in where a browser comes back from the sign-in elsewhere that it set out for.
     Get,
     /// POST.
     Post,
