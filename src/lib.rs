@@ -9,10 +9,11 @@
 //! | 1 pure | [`language`] languages, [`mail`] words, [`smtp`] both machines, [`policy`] decisions, [`seal`] the sealed format |
 //! | 2 ports | [`store`], [`dns`], [`wire`], [`policies`], [`clock`] |
 //! | 3 adapters | [`store::memory`], [`store::sled`], [`dns::hickory`], [`net`] |
-//! | 4 services | [`intake`], [`relay`], [`identity`], [`submission`], [`sts`], [`tlsrpt`], [`vault`], [`probe`], [`oidc`] |
+//! | 4 services | [`audit`], [`intake`], [`relay`], [`identity`], [`submission`], [`sts`], [`tlsrpt`], [`vault`], [`probe`], [`oidc`] |
 //! | 5 surfaces | [`portal`], [`control`], [`cli`], [`observe`] |
 //! | 6 root | [`config`], [`daemon`], [`demo`] |
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

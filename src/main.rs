@@ -42,6 +42,7 @@ fn run(cli: Cli) -> Exit {
         }
         Command::Vault(vault) => with(config, |c| run_vault(&c, vault)),
         Command::Account(account) => with(config, |c| run_account(&socket(&c), account)),
+        Command::Audit(audit) => with(config, |c| run_audit(&socket(&c), audit)),
         Command::TlsReport { day, domain, json } => {
             with(config, |c| cli::tls_report::show(&socket(&c), day, domain.as_ref(), json))
         }
@@ -97,10 +98,20 @@ fn run_account(socket: &Path, command: args::Account) -> Exit {
     match command {
         args::Account::List { json } => cli::account::listed(socket, json),
         args::Account::Show(named) => cli::account::shown(socket, named),
+        args::Account::Log(log) => cli::audit::account_log(socket, log, &SystemClock),
         args::Account::Lock(named) => order(AccountOrder::Lock, named),
         args::Account::Unlock(named) => order(AccountOrder::Unlock, named),
         args::Account::Reset(named) => order(AccountOrder::Reset, named),
+        args::Account::Move { old, new, json } => cli::account::moved(socket, old, new, json),
         args::Account::Remove(named) => order(AccountOrder::Remove, named),
+    }
+}
+
+fn run_audit(socket: &Path, command: args::Audit) -> Exit {
+    match command {
+        args::Audit::Search(search) => cli::audit::search(socket, search, &SystemClock),
+        args::Audit::Verify { json } => cli::audit::verify(socket, json),
+        args::Audit::Export(which) => cli::audit::export(socket, which, &SystemClock),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::control::{
     Request,
     accounts::AccountOrder,
-    view::{AccountDone, AccountLife, AccountView},
+    view::{AccountDone, AccountLife, AccountMoved, AccountView},
 };
 use std::path::Path;
 
@@ -77,6 +77,17 @@ pub fn order(socket: &Path, order: AccountOrder, named: args::Named) -> Exit {
         out::line(format_args!(
             "{}:{was} {what}; {} session(s) ended",
             done.address, done.sessions
+        ));
+    })
+}
+
+/// `restante account move OLD NEW`
+pub fn moved(socket: &Path, address: String, to: String, json: bool) -> Exit {
+    show(socket, &Request::AccountMove { address, to }, json, |done: &AccountMoved| {
+        let AccountMoved { address, to, messages, sessions } = done;
+        out::line(format_args!(
+            "{address} is now {to}, with {messages} message(s); {sessions} session(s) ended; both \
+             mailboxes are told"
         ));
     })
 }

@@ -2,11 +2,12 @@
 
 use crate::{
     language,
-    mail::{Address, Domain},
+    mail::{Address, Domain, QueueId},
+    store::AuditKind,
 };
 use clap::{Args, Parser, Subcommand};
-use jiff::civil::Date;
-use std::path::PathBuf;
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use std::{net::IpAddr, path::PathBuf};
 
 const CONFIG_HELP: &str = "Configuration file; otherwise $RESTANTE_CONFIG, ./restante.toml, \
     /etc/restante/restante.toml, or defaults";
@@ -74,6 +75,9 @@ pub enum Command {
     /// Recipients' accounts at the portal
     #[command(subcommand)]
     Account(Account),
+    /// The audit trail: what happened at accounts and with messages kept for pickup
+    #[command(subcommand)]
+    Audit(Audit),
     /// How TLS went with each domain, by day: what reports to them say (RFC 8460)
     #[command(name = "tls-report")]
     TlsReport {
@@ -171,7 +175,7 @@ pub struct Meant {
     pub sender: Option<Address>,
     /// Recipients of mail that arrived longer ago than this: 12h, 3d
     #[arg(long, value_name = "TIME", group = "meant", value_parser = time)]
-    pub older_than: Option<jiff::SignedDuration>,
+    pub older_than: Option<SignedDuration>,
     /// All that have not come to an end
     #[arg(long, group = "meant", conflicts_with_all = ["domain", "sender"])]
     pub all: bool,
@@ -205,7 +209,7 @@ pub enum Vault {
         id: String,
         /// How much longer: 12h, 30d
         #[arg(value_name = "DURATION", value_parser = time)]
-        by: jiff::SignedDuration,
+        by: SignedDuration,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -254,6 +258,10 @@ pub enum Account {
     },
     /// One account: its messages, and where its owner is signed in
     Show(Named),
+    /// What happened at one account: sign-ins, failures, changes, readings; newest first
+    ///
+    /// Also of an address that has no account any more.
+    Log(AccountLog),
     /// Let nobody sign in; sessions end at once
     Lock(Named),
     /// Let the owner sign in again
@@ -263,11 +271,119 @@ pub enum Account {
     /// Sessions end. A mail tells the owner to choose "Forgot your password?" on the sign-in page;
     /// what is kept for them stays.
     Reset(Named),
+    /// Give an account another address; everything that it holds stays with it
+    ///
+    /// Sessions end, and both mailboxes are told. Make sure on another way that the new mailbox is
+    /// the owner's: a mailed code to it will let in. Refused if the new address has an account.
+    Move {
+        /// The address that the account has
+        old: String,
+        /// The address that it gets
+        new: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove an account, and with it all that is kept for it
     ///
     /// Who registers the mailbox later is somebody else and sees nothing old. For a lost password
     /// use `reset`.
     Remove(Named),
+}
+
+/// `restante account log`
+#[derive(Debug, Args)]
+pub struct AccountLog {
+    /// The recipient's address
+    pub address: String,
+    /// So many records at most
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Go on after the record of this number
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<String>,
+    /// Since then only: 3d, 2026-11-25 or 2026-11-25T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<Moment>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `restante audit`
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Records for which every option holds; newest first
+    Search(AuditSearch),
+    /// Check that no record was changed, replaced or cut out
+    ///
+    /// Says which, and exits 1, if any was. The head's hash is that of the newest record: kept
+    /// elsewhere, it shows whether the whole trail was written anew.
+    Verify {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print records as JSON, one a line, oldest first
+    Export(AuditWhich),
+}
+
+/// `restante audit search`
+#[derive(Debug, Args)]
+pub struct AuditSearch {
+    /// Which
+    #[command(flatten)]
+    pub which: AuditWhich,
+    /// So many records at most
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Go on after the record of this number
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which records of the trail.
+#[derive(Debug, Args)]
+pub struct AuditWhich {
+    /// Of this account
+    #[arg(long, value_name = "ADDRESS")]
+    pub account: Option<Address>,
+    /// Of this kind: sign-in, wrong-password, downloaded, …
+    #[arg(long, value_name = "EVENT", value_parser = event)]
+    pub event: Option<AuditKind>,
+    /// From this client
+    #[arg(long, value_name = "IP")]
+    pub client: Option<IpAddr>,
+    /// With this message
+    #[arg(long, value_name = "ID")]
+    pub message: Option<QueueId>,
+    /// Since then only: 3d, 2026-11-25 or 2026-11-25T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<Moment>,
+    /// Until then only
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<Moment>,
+}
+
+/// A time, or one so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// That time.
+    At(Timestamp),
+    /// So long before now.
+    Ago(SignedDuration),
+}
+impl Moment {
+    /// The time, where it is now `now`.
+    pub fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
+        }
+    }
 }
 
 /// An account by its address.
@@ -321,7 +437,7 @@ pub enum Policy {
         dir: Option<PathBuf>,
         /// How far back: 12h, 30d
         #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time)]
-        since: jiff::SignedDuration,
+        since: SignedDuration,
         /// Exit 1 if anything would move
         #[arg(long)]
         strict: bool,
@@ -389,8 +505,28 @@ fn catalogue(code: &str) -> Result<&'static str, String> {
 }
 
 /// A time as configuration files have it.
-fn time(text: &str) -> Result<jiff::SignedDuration, String> {
+fn time(text: &str) -> Result<SignedDuration, String> {
     crate::policy::toml_source::duration(text)
+}
+
+/// A time, a day (its beginning, UTC), or how long ago.
+fn moment(text: &str) -> Result<Moment, String> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(Moment::At(at));
+    }
+    if let Ok(day) = text.parse::<Date>() {
+        let begin = day.to_zoned(TimeZone::UTC).map_err(|error| error.to_string())?;
+        return Ok(Moment::At(begin.timestamp()));
+    }
+    let wrong = |_| "no time: write 3d, 2026-11-25 or 2026-11-25T10:00:00Z".to_owned();
+    time(text).map(Moment::Ago).map_err(wrong)
+}
+
+/// A kind of event by its name.
+fn event(text: &str) -> Result<AuditKind, String> {
+    let known = || AuditKind::ALL.map(AuditKind::as_str).join(", ");
+    let found = AuditKind::ALL.into_iter().find(|kind| kind.as_str() == text);
+    found.ok_or_else(|| format!("there are {}", known()))
 }
 
 fn day(text: &str) -> Result<Date, String> {
@@ -433,6 +569,24 @@ mod tests {
         assert!(Cli::try_parse_from(["restante", "queue", "hold", "--report", "A"]).is_err());
     }
 
+    #[test]
+    fn a_time_is_a_day_a_moment_or_so_long_ago() {
+        let now: Timestamp = "2026-11-25T10:00:00Z".parse().unwrap();
+        for (text, expected) in [
+            ("3d", Some("2026-11-22T10:00:00Z")),
+            ("12h", Some("2026-11-24T22:00:00Z")),
+            ("2026-11-25", Some("2026-11-25T00:00:00Z")),
+            ("2026-11-25T09:00:00+01:00", Some("2026-11-25T08:00:00Z")),
+            ("yesterday", None),
+            ("2026-13-01", None),
+        ] {
+            let read = moment(text).ok().map(|moment| moment.before(now).to_string());
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+        let search = ["restante", "audit", "search", "--event"];
+        assert!(Cli::try_parse_from(search.into_iter().chain(["downloaded"])).is_ok());
+        assert!(Cli::try_parse_from(search.into_iter().chain(["loaded"])).is_err());
+    }
     #[test]
     fn config_is_global() {
         let cli = Cli::try_parse_from(["restante", "status", "--json", "--config", "x.toml"]);

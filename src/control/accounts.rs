@@ -3,12 +3,12 @@
 use super::{
     Answer, Refusal,
     server::{Control, MAX_PAGE, no, ok, page, unavailable},
-    view::{AccountDone, AccountLife, AccountView, SessionView},
+    view::{AccountDone, AccountLife, AccountMoved, AccountView, SessionView},
 };
 use crate::{
-    identity::{Event, IdentityError},
+    identity::{Change, Event, IdentityError},
     mail::Address,
-    store::{Account, Grant, GrantState},
+    store::{Account, AccountMove, AuditDetail, AuditKind, Grant, GrantState, Moved},
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,9 +65,51 @@ impl Control {
                 let removed = self.people.remove_account(whose, self.clock.now()).await;
                 let removed = removed.map_err(unavailable)?;
                 self.identity.end_grants(&account).await.map_err(failed)?;
-                done(&account, order, removed, sessions)
+                self.record_order(order, &account).await;
+                done(&account, removed, sessions)
             }
         }
+    }
+
+    /// The account gets another address. Its owner proves the new mailbox on another way.
+    pub(super) async fn account_move(&self, address: &str, to: &str) -> Result<Answer, Answer> {
+        let account = self.account_named(address).await?;
+        let to: Address =
+            to.parse().map_err(|error| no(Refusal::Usage, format!("{to}: {error}")))?;
+        let event = |whose: &Address, detail| {
+            self.audit.event(AuditKind::AccountMoved).account(whose).detail(detail)
+        };
+        let events = vec![
+            event(&account.address, AuditDetail::To(to.clone())),
+            event(&to, AuditDetail::From(account.address.clone())),
+        ];
+        let moved = self.identity.move_account(&account, &to, events.clone()).await;
+        let address = account.address;
+        match moved.map_err(failed)? {
+            Moved::Done { grants, sessions } => {
+                events.iter().for_each(|event| self.audit.committed(event));
+                ok(&AccountMoved { address, to, messages: grants, sessions })
+            }
+            Moved::Taken => Err(no(Refusal::NotFound, format!("{to} has an account already"))),
+            Moved::Changed => {
+                Err(no(Refusal::TryAgain, format!("{address} was changed meanwhile")))
+            }
+            Moved::TooMany => {
+                let most = AccountMove::GRANTS;
+                Err(no(Refusal::NotFound, format!("{address} holds more than {most} messages")))
+            }
+        }
+    }
+
+    async fn record_order(&self, order: AccountOrder, account: &Account) {
+        let kind = match order {
+            AccountOrder::Show => return,
+            AccountOrder::Lock => AuditKind::AccountLocked,
+            AccountOrder::Unlock => AuditKind::AccountUnlocked,
+            AccountOrder::Reset => AuditKind::AccountReset,
+            AccountOrder::Remove => AuditKind::AccountRemoved,
+        };
+        self.audit.record(self.audit.event(kind).account(&account.address)).await;
     }
 
     async fn account_named(&self, text: &str) -> Result<Account, Answer> {
@@ -89,7 +131,9 @@ impl Control {
                     account.devices.clear();
                     true
                 };
-                self.identity.change_credentials(account, None, &Event::Cleared, clear).await
+                self.identity
+                    .change_credentials(account, Change::by_operator(Event::Cleared), clear)
+                    .await
             }
             AccountOrder::Lock
             | AccountOrder::Unlock
@@ -101,7 +145,8 @@ impl Control {
         };
         let changed = changed.map_err(failed)?.is_some();
         let ended = if changed && order != AccountOrder::Unlock { sessions } else { 0 };
-        done(account, order, changed, ended)
+        self.record_order(order, account).await;
+        done(account, changed, ended)
     }
 
     async fn sessions(&self, account: &Account) -> Result<u64, Answer> {
@@ -135,14 +180,7 @@ impl Control {
     }
 }
 
-fn done(
-    account: &Account,
-    order: AccountOrder,
-    changed: bool,
-    sessions: u64,
-) -> Result<Answer, Answer> {
-    let domain = account.address.domain();
-    tracing::info!(%domain, "account: {}, by the operator", super::view::word(&order));
+fn done(account: &Account, changed: bool, sessions: u64) -> Result<Answer, Answer> {
     ok(&AccountDone { address: account.address.clone(), changed, sessions })
 }
 

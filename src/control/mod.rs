@@ -5,6 +5,7 @@
 //! the very values that `--json` prints, so the two can't drift apart.
 
 pub mod accounts;
+pub mod audit;
 pub mod client;
 pub mod orders;
 pub mod server;
@@ -99,6 +100,24 @@ pub enum Request {
         /// Whose.
         address: String,
     },
+    /// `restante account move OLD NEW`
+    AccountMove {
+        /// The account's address.
+        address: String,
+        /// Its new one.
+        to: String,
+    },
+    /// `restante account log` and `restante audit search|export`: a page of records.
+    AuditRecords {
+        /// Which.
+        query: audit::AuditQuery,
+        /// Continue after this number.
+        after: Option<String>,
+        /// Records a page.
+        max: usize,
+    },
+    /// `restante audit verify`
+    AuditVerify,
     /// `restante tls-report`: a page of reports.
     TlsReport {
         /// Of this day (UTC).

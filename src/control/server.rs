@@ -8,6 +8,7 @@ use super::{
     },
 };
 use crate::{
+    audit::Audit,
     clock::Clock,
     identity::Identity,
     mail::{Address, Domain, QueueId},
@@ -68,6 +69,8 @@ pub struct Control {
     pub clock: Arc<dyn Clock>,
     /// Sealed messages, and mail of our own.
     pub vault: Vault,
+    /// The audit trail.
+    pub audit: Audit,
     /// Grants.
     pub people: Arc<dyn PeopleStore>,
     /// Accounts.
@@ -149,6 +152,11 @@ impl Control {
             }
             Request::AccountList { after, max } => self.account_list(after, max).await,
             Request::Account { order, address } => self.account(order, &address).await,
+            Request::AccountMove { address, to } => self.account_move(&address, &to).await,
+            Request::AuditRecords { query, after, max } => {
+                self.audit_records(&query, after, max).await
+            }
+            Request::AuditVerify => self.audit_verify().await,
             Request::TlsReport { day, domain, after, max } => {
                 self.tls_report(day, domain, after, max).await
             }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     mail::Address,
-    store::{Grant, GrantState, MessageRow, RecipientState},
+    store::{AuditKind, Grant, GrantState, MessageRow, RecipientState},
 };
 use jiff::SignedDuration;
 use tokio::{io::AsyncWriteExt, net::unix::OwnedWriteHalf, time::timeout};
@@ -50,7 +50,7 @@ impl Control {
             self.people.update_grant(&grant).await.map_err(unavailable)?;
             changed.push(grant);
         }
-        tracing::info!(id = %message.facts.id, "vault: extended, by the operator");
+        self.record_grants(AuditKind::MessageExtended, &changed).await;
         self.vault_done(&message, &changed, "has no live recipient any more: nothing to extend")
     }
 
@@ -74,8 +74,16 @@ impl Control {
         for grant in &mut grants {
             grant.state = GrantState::Withdrawn;
         }
-        tracing::info!(id = %message.facts.id, "vault: recalled, by the operator");
+        self.record_grants(AuditKind::MessageRecalled, &grants).await;
         self.vault_done(&message, &grants, "can be opened by nobody any more: nothing to recall")
+    }
+
+    /// One event for each grant.
+    async fn record_grants(&self, kind: AuditKind, grants: &[Grant]) {
+        for grant in grants {
+            let event = self.audit.event(kind).account(&grant.recipient);
+            self.audit.record(event.grant(grant.id).message(grant.message)).await;
+        }
     }
 
     fn vault_done(
@@ -108,7 +116,8 @@ impl Control {
             Ok(opened) => opened,
             Err(refused) => return super::server::say(write, &refused).await,
         };
-        tracing::warn!(id = %message.facts.id, "vault: exported, by the operator");
+        let event = self.audit.event(AuditKind::MessageExported).message(message.facts.id);
+        self.audit.record(event).await;
         let size = Exported { size: message.size };
         super::server::say(write, &ok(&size).unwrap_or_else(|refused| refused)).await?;
         loop {

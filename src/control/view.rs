@@ -565,6 +565,19 @@ pub struct AccountDone {
     pub sessions: u64,
 }
 
+/// What `restante account move` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountMoved {
+    /// The address that the account had.
+    pub address: Address,
+    /// The address that it has.
+    pub to: Address,
+    /// Messages that it holds there, received and sent.
+    pub messages: usize,
+    /// Sessions that ended.
+    pub sessions: usize,
+}
+
 /// `restante vault show`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VaultLife {

@@ -194,6 +194,11 @@ impl Gateway {
             sweeper.run(stop).await;
             Ended::Asked
         });
+        let (audit, stop) = (parts.audit.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            audit.run(SWEEP, stop).await;
+            Ended::Asked
+        });
         let (resolver, stop) = (Arc::clone(&parts.resolver), self.stop.clone());
         self.tasks.spawn(async move {
             resolver.watch(stop).await;
@@ -257,6 +262,7 @@ impl Gateway {
             clock: Arc::clone(&parts.vault.clock),
             vault: parts.vault.clone(),
             identity: parts.identity.clone(),
+            audit: parts.audit.clone(),
             people: Arc::clone(&parts.vault.people),
             policies: Arc::clone(&parts.policies) as _,
             watch: self.watch.clone(),
@@ -285,6 +291,7 @@ impl Gateway {
     ) -> Result<(), StartError> {
         let metrics = Metrics {
             intake,
+            audit: parts.audit.counts(),
             queue: Arc::clone(&parts.vault.queue),
             policies: Arc::clone(&parts.policies) as _,
             dns: Arc::clone(&parts.resolver) as _,

@@ -2,6 +2,7 @@
 
 use super::{StartError, keys, policies::LivePolicies};
 use crate::{
+    audit::Audit,
     clock::Clock,
     config::{self, Config},
     control::{server::DnsReport, view::DnsStatus},
@@ -22,7 +23,7 @@ use crate::{
         NoteStore,
         sled::{Options, SledStore},
     },
-    vault::{DkimKey, NoticeSettings, Vault},
+    vault::{DkimKey, HISTORY, NoticeSettings, Vault},
     wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
@@ -42,6 +43,7 @@ const SIGN_IN_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Parts {
     pub(super) vault: Vault,
     pub(super) identity: Identity,
+    pub(super) audit: Audit,
     pub(super) notes: Arc<dyn NoteStore>,
     pub(super) policies: Arc<LivePolicies>,
     pub(super) resolver: Arc<HickoryResolver>,
@@ -123,6 +125,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let (store, ring) = open_store(config).await?;
     let Spoken { notices, languages, pages } = texts(config)?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
+    let audit = Audit::new(Arc::clone(&store) as _, Arc::clone(&clock), HISTORY);
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
     let web = HttpsClient::new(
         HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone()),
@@ -133,11 +136,13 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let vault = Vault::new(queue, bodies, people, ring, clock, notices).signing(dkim);
     let portal = portal_settings(config, languages, pages, &providers)?;
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
-    let identity = Identity::new(identity_settings(config), vault.clone(), Arc::clone(&notes));
-    let portal = Portal::new(portal, vault.clone(), identity.clone(), door.clone());
+    let identity =
+        Identity::new(identity_settings(config), vault.clone(), Arc::clone(&notes), audit.clone());
+    let portal = Portal::new(portal, vault.clone(), identity.clone(), door.clone(), audit.clone());
     let portal = portal.map_err(|e| settled(&e))?;
     Ok(Parts {
         vault,
+        audit,
         identity,
         notes,
         policies,

@@ -1,12 +1,15 @@
 //! Accounts come into being and end: registration by a notice's link and a code, by a provider, and
 //! deletion by the owner.
 
-use super::{Asked, Begun, Browser, Event, Identity, IdentityError, SignIn, Way, limits::Wait};
+use super::{
+    Asked, Begun, Browser, Change, Event, Identity, IdentityError, SignIn, Way, limits::Wait,
+};
 use crate::{
     language::Language,
     mail::{Address, GrantId},
     store::{
-        Account, AccountChange, Device, Grant, GrantKind, GrantState, Purpose, SignedBy, StoreError,
+        Account, AccountChange, AccountMove, AuditEvent, Device, Grant, GrantKind, GrantState,
+        Moved, Purpose, SignedBy, StoreError,
     },
 };
 use jiff::Timestamp;
@@ -201,8 +204,10 @@ impl Identity {
 
     /// Deletes an account at its owner's wish: what is kept for it ends with it, and the mailbox is
     /// told. The mail goes first, since afterwards there is no account to tell of.
-    pub async fn delete(&self, account: &Account) -> Result<bool, IdentityError> {
-        let told = self.change_credentials(account, None, &Event::Deleted, |account| {
+    pub async fn delete(&self, browser: &Browser) -> Result<bool, IdentityError> {
+        let Some(account) = &browser.account else { return Ok(false) };
+        let change = Change::ending(browser, Event::Deleted);
+        let told = self.change_credentials(account, change, |account| {
             account.locked = true;
             true
         });
@@ -211,6 +216,19 @@ impl Identity {
         }
         self.end_grants(account).await?;
         Ok(self.people().remove_account(&account.address, self.now()).await?)
+    }
+    /// Gives an account another address, with mail to both mailboxes and these records.
+    pub async fn move_account(
+        &self,
+        account: &Account,
+        to: &Address,
+        events: Vec<AuditEvent>,
+    ) -> Result<Moved, IdentityError> {
+        let there = Account { address: to.clone(), ..account.clone() };
+        let mail =
+            vec![self.told(account, &Event::MovedAway)?, self.told(&there, &Event::MovedHere)?];
+        let (account, to, at) = (account.clone(), to.clone(), self.now());
+        Ok(self.people().move_account(AccountMove { account, to, at, mail, events }).await?)
     }
     /// Ends everything that is kept for an account, its own copies too: their keys go with the next
     /// sweep.

@@ -1,12 +1,14 @@
 //! Changes of credentials, and the mail that tells the owner of each: one commit, so that a request
 //! that is cancelled in between leaves no half of it.
 
-use super::{Identity, IdentityError};
+use super::{Browser, Identity, IdentityError};
 use crate::{
     language::{Text, say},
     mail::notice::ChangeMail,
     seal::Class,
-    store::{Account, AccountChange, NewMessage, Session, StoreError},
+    store::{
+        Account, AccountChange, AuditDetail, AuditEvent, AuditKind, NewMessage, Session, StoreError,
+    },
 };
 
 /// Times that a change is tried anew because another one was faster.
@@ -44,14 +46,57 @@ pub enum Event {
     /// An operator took password and second factor away.
     Cleared,
     /// The account has another address now.
-    Moved {
-        /// Which.
-        to: String,
-    },
+    MovedAway,
+    /// The account has this address now.
+    MovedHere,
     /// Its owner has deleted it.
     Deleted,
 }
+/// A change of credentials: what the owner is told, and which browser asked for it.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// What the owner is told.
+    pub event: Event,
+    /// The browser, if it is not an operator's order.
+    pub browser: Option<&'a Browser>,
+    /// True if the browser's session goes on.
+    pub keep: bool,
+}
+impl<'a> Change<'a> {
+    /// By a signed-in browser, whose session goes on.
+    pub const fn by(browser: &'a Browser, event: Event) -> Self {
+        Self { event, browser: Some(browser), keep: true }
+    }
+    /// By a browser whose session ends like all others.
+    pub const fn ending(browser: &'a Browser, event: Event) -> Self {
+        Self { event, browser: Some(browser), keep: false }
+    }
+    /// By an operator.
+    pub const fn by_operator(event: Event) -> Self {
+        Self { event, browser: None, keep: false }
+    }
+}
+
 impl Event {
+    /// As the audit trail has it; an operator's order is recorded where it is given.
+    const fn audited(&self) -> Option<(AuditKind, Option<AuditDetail>)> {
+        match self {
+            Self::Password => Some((AuditKind::PasswordChanged, None)),
+            Self::Reset { .. } => Some((AuditKind::PasswordReset, Some(AuditDetail::MailedCode))),
+            Self::SecondOn => Some((AuditKind::FactorAdded, Some(AuditDetail::Authenticator))),
+            Self::SecondOff => Some((AuditKind::FactorRemoved, Some(AuditDetail::Authenticator))),
+            Self::PasskeyOn => Some((AuditKind::FactorAdded, Some(AuditDetail::Passkey))),
+            Self::PasskeyOff => Some((AuditKind::FactorRemoved, Some(AuditDetail::Passkey))),
+            Self::SignedOut => Some((AuditKind::SessionEnded, Some(AuditDetail::Everywhere))),
+            Self::NewDevice { .. } => Some((AuditKind::NewDevice, None)),
+            Self::Deleted => Some((AuditKind::AccountRemoved, None)),
+            Self::Recovered
+            | Self::SecondGuessed
+            | Self::Cleared
+            | Self::MovedAway
+            | Self::MovedHere => None,
+        }
+    }
     fn sentence(&self) -> Text {
         match self {
             Self::Password => say!("The password was changed. All other devices were signed out."),
@@ -84,9 +129,14 @@ impl Event {
                  longer count, and all devices were signed out. To sign in again, choose “Forgot \
                  your password?” on the sign-in page."
             ),
-            Self::Moved { to } => {
-                say!("The account now belongs to the address {address}.", address = to.clone())
-            }
+            Self::MovedAway => say!(
+                "Our helpdesk has given the account another address. This one no longer lets in, \
+                 and all devices were signed out."
+            ),
+            Self::MovedHere => say!(
+                "Our helpdesk has given your account this address. Sign in with it from now on; \
+                 all devices were signed out. Nothing else has changed."
+            ),
             Self::Deleted => {
                 say!("The account was deleted, with all messages that were kept for it.")
             }
@@ -118,15 +168,18 @@ impl Identity {
     }
 
     /// Changes credentials: in one commit the account, its new epoch, which ends every other session
-    /// and every sign-in that is under way, and the mail that tells the owner. `keep` goes on under
-    /// the new epoch. `None` as with [`Identity::update`].
+    /// and every sign-in that is under way, the mail that tells the owner and the record of
+    /// it. A session that is kept goes on under the new epoch. `None` as with [`Identity::update`].
     pub async fn change_credentials(
         &self,
         account: &Account,
-        keep: Option<&Session>,
-        event: &Event,
+        asked: Change<'_>,
         change: impl Fn(&mut Account) -> bool + Send,
     ) -> Result<Option<Account>, IdentityError> {
+        let browser = asked.browser;
+        let keep = browser.and_then(|browser| browser.session.as_ref()).filter(|_| asked.keep);
+        let events = browser.and_then(|browser| self.audited(&asked.event, browser, account));
+        let events: Vec<AuditEvent> = events.into_iter().collect();
         for _ in 0..ROUNDS {
             let Some(old) = self.present(account).await? else { return Ok(None) };
             let mut new = old.clone();
@@ -138,14 +191,33 @@ impl Identity {
                 Some(kept) => self.under(kept, &old, &new).await?,
                 None => None,
             };
-            let mail = vec![self.told(&new, event)?];
+            let mail = vec![self.told(&new, &asked.event)?];
             let ends = None;
-            let written = AccountChange { old: Some(old), new: new.clone(), session, ends, mail };
+            let written = AccountChange {
+                old: Some(old),
+                new: new.clone(),
+                session,
+                ends,
+                mail,
+                events: events.clone(),
+            };
             if self.people().change_account(written).await? {
+                events.iter().for_each(|event| self.inner.audit.committed(event));
                 return Ok(Some(new));
             }
         }
         Err(StoreError::Busy.into())
+    }
+    /// The record of an event.
+    pub(super) fn audited(
+        &self,
+        event: &Event,
+        browser: &Browser,
+        account: &Account,
+    ) -> Option<AuditEvent> {
+        let (kind, detail) = event.audited()?;
+        let event = self.event(kind, browser, Some(&account.address));
+        Some(AuditEvent { detail, ..event })
     }
 
     /// Locks an account, which ends its sessions, or opens it again; an operator's act, of which the

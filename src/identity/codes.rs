@@ -12,7 +12,7 @@ use crate::{
     language::Language,
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, Code, Purpose, Session, SignedBy},
+    store::{Account, AuditDetail, AuditKind, Code, Purpose, Session, SignedBy},
     vault::CODE_MINUTES,
 };
 use data_encoding::BASE32_NOPAD;
@@ -211,6 +211,8 @@ impl Identity {
         let link = link.as_ref().map(|link| link.as_str());
         let id = self.inner.vault.mail_code(recipient, (code, link), language).await?;
         tracing::info!(%id, "portal: a code was mailed");
+        let event = self.inner.audit.event(AuditKind::CodeMailed).account(recipient).message(id);
+        self.inner.audit.record(event).await;
         Ok(())
     }
 
@@ -230,7 +232,11 @@ impl Identity {
         );
         let attempt = match brake {
             Ok(attempt) => attempt,
-            Err(Wait(wait)) => return Ok(Redeemed::Wait(wait)),
+            Err(Wait(wait)) => {
+                let detail = Some(AuditDetail::MailedCode);
+                self.failed(AuditKind::SignInLocked, (browser, None), detail).await;
+                return Ok(Redeemed::Wait(wait));
+            }
         };
         let Some((session, code)) = self.spend_try(browser, purposes).await? else {
             return Ok(Redeemed::None);
@@ -250,6 +256,8 @@ impl Identity {
             }
             return Ok(Redeemed::None);
         }
+        let whose = (browser, Some(&code.account.address));
+        self.failed(AuditKind::WrongCode, whose, None).await;
         let left = Code { tries: code.tries - 1, ..code };
         Ok(Redeemed::Wrong(CodeState::of(&left, now)))
     }

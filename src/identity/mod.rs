@@ -22,7 +22,7 @@ mod sign_in;
 mod tests;
 
 pub use account::{Held, NewAccount};
-pub use change::Event;
+pub use change::{Change, Event};
 pub use codes::{Asked, CodeState, Redeemed, Verified};
 pub use passkey::{Assertion, Attestation};
 pub use passkeys::{MOST_PASSKEYS, NewPasskey};
@@ -31,8 +31,12 @@ pub use sessions::{Begun, Way, runs};
 pub use sign_in::{ResetForm, SignIn, Typed};
 
 use crate::{
+    audit::Audit,
+    mail::Address,
     seal::TokenHash,
-    store::{Account, NoteStore, PeopleStore, Session, StoreError},
+    store::{
+        Account, AuditDetail, AuditEvent, AuditKind, NoteStore, PeopleStore, Session, StoreError,
+    },
     vault::{Vault, VaultError},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -84,6 +88,7 @@ struct Inner {
     challenges: Challenges,
     party: Party,
     mailing: Arc<Semaphore>,
+    audit: Audit,
 }
 
 /// The browser that makes a request, as far as it is known.
@@ -130,7 +135,12 @@ pub enum IdentityError {
 
 impl Identity {
     /// A service over the vault's accounts.
-    pub fn new(settings: IdentitySettings, vault: Vault, notes: Arc<dyn NoteStore>) -> Self {
+    pub fn new(
+        settings: IdentitySettings,
+        vault: Vault,
+        notes: Arc<dyn NoteStore>,
+        audit: Audit,
+    ) -> Self {
         let limits = Limits::new(&vault.clock);
         let party = Party::new(origin_of(&settings.url));
         let inner = Inner {
@@ -142,6 +152,7 @@ impl Identity {
             challenges: Challenges::default(),
             party,
             mailing: Arc::new(Semaphore::new(MAILS_AT_ONCE)),
+            audit,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -165,6 +176,28 @@ impl Identity {
     }
     fn now(&self) -> Timestamp {
         self.inner.vault.clock.now()
+    }
+    /// An event that a browser causes now, at that account.
+    fn event(&self, kind: AuditKind, browser: &Browser, address: Option<&Address>) -> AuditEvent {
+        let event = self.inner.audit.event(kind).client(browser.client).agent(&browser.agent);
+        let event = match address {
+            Some(address) => event.account(address),
+            None => event,
+        };
+        match &browser.session {
+            Some(session) => event.session(&session.id),
+            None => event,
+        }
+    }
+    /// Records a try that failed.
+    async fn failed(
+        &self,
+        kind: AuditKind,
+        (browser, address): (&Browser, Option<&Address>),
+        detail: Option<AuditDetail>,
+    ) {
+        let event = self.event(kind, browser, address);
+        self.inner.audit.record(AuditEvent { detail, ..event }).await;
     }
     /// Waits until no mail is being written any more.
     #[cfg(test)]

@@ -3,11 +3,11 @@
 //! factors.
 
 use super::{
-    Assertion, Attestation, Browser, Event, Identity, IdentityError, SignIn, Way,
+    Assertion, Attestation, Browser, Change, Event, Identity, IdentityError, SignIn, Way,
     limits::{Kind, Standing, Wait},
     passkey::{self, Purpose},
 };
-use crate::store::{Account, Passkey, SignedBy};
+use crate::store::{Account, AuditKind, Passkey, SignedBy};
 use data_encoding::BASE64URL_NOPAD;
 
 /// Passkeys of an account.
@@ -86,8 +86,8 @@ impl Identity {
             }
             room
         };
-        let keep = browser.session.as_ref();
-        let added = self.change_credentials(account, keep, &Event::PasskeyOn, add).await?;
+        let change = Change::by(browser, Event::PasskeyOn);
+        let added = self.change_credentials(account, change, add).await?;
         Ok(if added.is_some() { NewPasskey::Added } else { NewPasskey::Known })
     }
     /// A passkey lets in no more. False unless the owner has shown to be present.
@@ -100,8 +100,8 @@ impl Identity {
             account.passkeys.retain(|passkey| passkey.id != id);
             account.passkeys.len() < before
         };
-        let keep = browser.session.as_ref();
-        self.change_credentials(account, keep, &Event::PasskeyOff, remove).await?;
+        let change = Change::by(browser, Event::PasskeyOff);
+        self.change_credentials(account, change, remove).await?;
         Ok(true)
     }
     /// Sign-in by a device that has signed.
@@ -126,6 +126,7 @@ impl Identity {
             }
             Err(why) => {
                 tracing::info!(why, "portal: a passkey did not let in");
+                self.failed(AuditKind::WrongPasskey, (browser, None), None).await;
                 Ok(SignIn::Wrong)
             }
         }
@@ -148,6 +149,8 @@ impl Identity {
             Ok(_) => Ok(false),
             Err(why) => {
                 tracing::info!(why, "portal: a passkey did not prove its owner");
+                let whose = (browser, Some(&account.address));
+                self.failed(AuditKind::WrongPasskey, whose, None).await;
                 Ok(false)
             }
         }

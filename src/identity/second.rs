@@ -2,12 +2,12 @@
 //! lost.
 
 use super::{
-    Browser, Event, Identity, IdentityError, SignIn, Way,
+    Browser, Change, Event, Identity, IdentityError, SignIn, Way,
     limits::{Kind, Wait},
 };
 use crate::{
     seal::TokenHash,
-    store::{Account, SecondFactor, SignedBy},
+    store::{Account, AuditDetail, AuditKind, SecondFactor, SignedBy},
 };
 use data_encoding::BASE32_NOPAD;
 use totp_rs::{Builder, Secret, Totp};
@@ -93,11 +93,18 @@ impl Identity {
         // an app's codes is spent.
         let attempt = match begun {
             Ok(attempt) => Some(attempt),
-            Err(Wait(wait)) if typed.len() < 16 => return Ok(SignIn::Wait(wait)),
+            Err(Wait(wait)) if typed.len() < 16 => {
+                let whose = (browser, Some(&account.address));
+                let detail = Some(AuditDetail::Authenticator);
+                self.failed(AuditKind::SignInLocked, whose, detail).await;
+                return Ok(SignIn::Wait(wait));
+            }
             Err(_) => None,
         };
         let by_app = by_app.filter(|_| attempt.is_some());
         let Some(new) = second_shown(&account, by_app, &typed) else {
+            let whose = (browser, Some(&account.address));
+            self.failed(AuditKind::WrongSecondFactor, whose, None).await;
             if let Some(attempt) = attempt {
                 attempt.fail();
                 self.tell_of_guesses(&account, (standing, browser)).await?;
@@ -182,8 +189,8 @@ impl Identity {
             account.second = Some(on);
             same
         };
-        let keep = browser.session.as_ref();
-        let done = self.change_credentials(account, keep, &Event::SecondOn, set).await?;
+        let change = Change::by(browser, Event::SecondOn);
+        let done = self.change_credentials(account, change, set).await?;
         Ok(done.map_or(Confirmed::Nothing, |_| Confirmed::On(codes)))
     }
     /// The second factor is asked for no more. False unless the owner has shown to be present.
@@ -193,8 +200,8 @@ impl Identity {
         };
         let end = |account: &mut Account| account.second.take().is_some();
         if account.second_factor().is_some() {
-            let keep = browser.session.as_ref();
-            self.change_credentials(account, keep, &Event::SecondOff, end).await?;
+            let change = Change::by(browser, Event::SecondOff);
+            self.change_credentials(account, change, end).await?;
         } else {
             // One that was begun and never confirmed is no credential.
             self.update(account, end).await?;

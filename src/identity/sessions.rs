@@ -4,7 +4,10 @@ use super::{Browser, Event, Identity, IdentityError, limits::Standing};
 use crate::{
     mail::{Address, GrantId},
     seal::{LinkToken, TokenHash},
-    store::{Account, AccountChange, Device, Session, SignedBy, SignedIn, StoreError},
+    store::{
+        Account, AccountChange, AuditDetail, AuditEvent, AuditKind, Device, Session, SignedBy,
+        SignedIn, StoreError,
+    },
 };
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -191,8 +194,15 @@ impl Identity {
         }
         let ends = browser.session.as_ref().map(|session| session.id);
         let session = Some(fresh.session);
-        let change = AccountChange { old, new: account, session, ends, mail };
+        let events = self.events_of(browser, &account, (old.is_none(), by, device.is_some()));
+        let change = AccountChange {
+            events: events.clone(),
+            ..AccountChange { session, ends, mail, ..AccountChange::new(old, account) }
+        };
         let done = self.people().change_account(change).await?;
+        if done {
+            events.iter().for_each(|event| self.inner.audit.committed(event));
+        }
         Ok(done.then_some(Begun { session: fresh.token, device, wants }))
     }
     /// The message that the way began at, if it is this account's.
@@ -205,12 +215,45 @@ impl Identity {
         let grant = self.people().grant(id).await?;
         Ok(grant.filter(|grant| account.holds(grant)).map(|grant| grant.id))
     }
+    /// Records of a sign-in.
+    fn events_of(
+        &self,
+        browser: &Browser,
+        account: &Account,
+        (registered, by, new_device): (bool, SignedBy, bool),
+    ) -> Vec<AuditEvent> {
+        let detail = match by {
+            SignedBy::Code => AuditDetail::MailedCode,
+            SignedBy::Password => AuditDetail::Password,
+            SignedBy::SecondFactor => AuditDetail::Authenticator,
+            SignedBy::Passkey => AuditDetail::Passkey,
+            SignedBy::Oidc => AuditDetail::Provider,
+        };
+        let event = |kind| self.event(kind, browser, Some(&account.address));
+        let mut events = vec![event(AuditKind::SignIn).detail(detail)];
+        if registered {
+            events.insert(0, event(AuditKind::Registered));
+        }
+        if new_device {
+            events.push(event(AuditKind::NewDevice));
+        }
+        events
+    }
     /// Ends a browser's session.
     pub async fn sign_out(&self, browser: &Browser) -> Result<(), StoreError> {
         match &browser.session {
-            Some(session) => self.people().remove_session(&session.id).await,
+            Some(session) => self.end_session(browser, &session.id).await,
             None => Ok(()),
         }
+    }
+    /// Ends a session of the browser's account, its own or another one.
+    pub async fn end_session(&self, browser: &Browser, id: &TokenHash) -> Result<(), StoreError> {
+        self.people().remove_session(id).await?;
+        if let Some(account) = &browser.account {
+            let event = self.event(AuditKind::SessionEnded, browser, Some(&account.address));
+            self.inner.audit.record(event.detail(AuditDetail::SignOut)).await;
+        }
+        Ok(())
     }
     /// Sessions signed in at an account that still run, the latest first.
     pub async fn sessions_of(&self, account: &Account) -> Result<Vec<Session>, StoreError> {

@@ -1,12 +1,12 @@
 //! Sign-in: from a stranger by a first factor, and where there is one a second, to a session.
 
 use super::{
-    Begun, Browser, CodeState, Delay, Event, Identity, IdentityError, Redeemed, Way,
+    Begun, Browser, Change, CodeState, Delay, Event, Identity, IdentityError, Redeemed, Way,
     limits::{Kind, Wait},
 };
 use crate::{
     mail::{Address, GrantId},
-    store::{Account, Purpose, SignedBy},
+    store::{Account, AuditDetail, AuditKind, Purpose, SignedBy},
 };
 use zeroize::Zeroizing;
 
@@ -60,12 +60,23 @@ impl Identity {
             self.inner.limits.begin(Kind::Password, Some(&mailbox), standing, browser.client);
         let attempt = match attempt {
             Ok(attempt) => attempt,
-            Err(Wait(wait)) => return Ok(SignIn::Wait(wait)),
+            Err(Wait(wait)) => {
+                let whose = (browser, address.as_ref());
+                self.failed(AuditKind::SignInLocked, whose, Some(AuditDetail::Password)).await;
+                return Ok(SignIn::Wait(wait));
+            }
         };
+        let known = account.as_ref().map(|account| account.locked);
         let hash = account.as_ref().map(|account| account.password.clone());
         let same = self.inner.passwords.matches(typed.password, hash).await?;
         let Some(account) = account.filter(|account| same && !account.locked) else {
             attempt.fail();
+            let detail = match known {
+                None => Some(AuditDetail::NoAccount),
+                Some(true) => Some(AuditDetail::Locked),
+                Some(false) => None,
+            };
+            self.failed(AuditKind::WrongPassword, (browser, address.as_ref()), detail).await;
             return Ok(SignIn::Wrong);
         };
         let entered =
@@ -123,8 +134,8 @@ impl Identity {
         let hash = self.inner.passwords.hash(form.password).await?;
         let now = self.now();
         let dropped = !form.keep_passkeys && !account.passkeys.is_empty();
-        let event = Event::Reset { passkeys: dropped };
-        let changed = self.change_credentials(&account, None, &event, |account| {
+        let change = Change::ending(browser, Event::Reset { passkeys: dropped });
+        let changed = self.change_credentials(&account, change, |account| {
             account.password.clone_from(&hash);
             account.rooted = Some(now);
             account.devices.clear();
@@ -151,8 +162,8 @@ impl Identity {
     ) -> Result<bool, IdentityError> {
         let Some(account) = &browser.account else { return Ok(false) };
         let hash = self.inner.passwords.hash(password).await?;
-        let keep = browser.session.as_ref();
-        let changed = self.change_credentials(account, keep, &Event::Password, |account| {
+        let change = Change::by(browser, Event::Password);
+        let changed = self.change_credentials(account, change, |account| {
             account.password.clone_from(&hash);
             !account.locked
         });
@@ -180,6 +191,8 @@ impl Identity {
         let hash = Some(account.password.clone());
         if !self.inner.passwords.matches(typed, hash).await? {
             attempt.fail();
+            let whose = (browser, Some(&account.address));
+            self.failed(AuditKind::WrongPassword, whose, None).await;
             return Ok(Ok(false));
         }
         attempt.succeed();
@@ -188,7 +201,8 @@ impl Identity {
     /// Ends all sessions of the browser's account, its own too; the owner is told.
     pub async fn sign_out_everywhere(&self, browser: &Browser) -> Result<(), IdentityError> {
         let Some(account) = &browser.account else { return Ok(()) };
-        self.change_credentials(account, None, &Event::SignedOut, |account| {
+        let change = Change::ending(browser, Event::SignedOut);
+        self.change_credentials(account, change, |account| {
             account.devices.clear();
             true
         })

@@ -6,6 +6,7 @@ use super::{
     limits::{Kind, Limits, Standing, Wait},
 };
 use crate::{
+    audit::Audit,
     clock::Clock,
     language::{Language, Languages},
     mail::{
@@ -87,7 +88,8 @@ fn house_of(second_factor: SecondFactorRule, code_sign_in: bool) -> House {
         second_factor,
         code_sign_in,
     };
-    let identity = Identity::new(settings, vault.clone(), shared);
+    let audit = Audit::new(shared.clone(), clock.clone(), SignedDuration::from_hours(24));
+    let identity = Identity::new(settings, vault.clone(), shared, audit);
     let language = Arc::clone(Languages::new("en", &[]).unwrap().usual());
     House { clock, store, vault, identity, language }
 }
@@ -331,7 +333,9 @@ async fn every_change_of_factors_wants_a_proof_and_ends_other_sessions() {
     assert!(house.is_in(&other).await, "nothing is changed yet");
     house
         .identity
-        .change_credentials(&house.now().await, owner.session.as_ref(), &Event::SecondOn, |_| true)
+        .change_credentials(&house.now().await, super::Change::by(&owner, Event::SecondOn), |_| {
+            true
+        })
         .await
         .unwrap();
     assert!(house.is_in(&owner).await && !house.is_in(&other).await);
@@ -411,6 +415,7 @@ async fn wrong_codes_of_registration_count_too() {
         state: GrantState::Live,
         kind: GrantKind::Received,
         origin: None,
+        moved: None,
     };
     house.store.put_grant(grant.clone());
     assert_eq!(house.identity.holder(&grant).await.unwrap(), Held::Open(None));
@@ -495,13 +500,13 @@ async fn a_house_decides_about_second_factors_and_codes() {
 #[tokio::test]
 async fn the_owner_deletes_the_account_with_all_that_is_kept() {
     let house = house();
-    let account = house.account().await;
+    house.account().await;
     let owner = house.signed_in("192.0.2.1").await;
-    assert!(house.identity.delete(&account).await.unwrap());
+    assert!(house.identity.delete(&owner).await.unwrap());
     assert!(house.store.account(&address(ANN)).await.unwrap().is_none());
     assert!(!house.is_in(&owner).await);
     assert!(house.told("The account was deleted").await);
-    assert!(!house.identity.delete(&account).await.unwrap(), "once");
+    assert!(!house.identity.delete(&owner).await.unwrap(), "once");
 }
 
 #[test]

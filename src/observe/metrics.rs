@@ -3,6 +3,7 @@
 //! never a domain.
 
 use crate::{
+    audit::AuditCounts,
     control::{
         server::{DnsReport, PolicyReport},
         view::StatusView,
@@ -45,6 +46,8 @@ pub struct Metrics {
     pub watch: Board,
     /// What intake counts.
     pub intake: Arc<Counts>,
+    /// What happened at the portal and at accounts.
+    pub audit: Arc<AuditCounts>,
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +102,7 @@ impl Metrics {
         gauge(&mut registry, "dnssec_working", help, working.into());
         self.warnings(&mut registry);
         self.intake(&mut registry);
+        self.audit(&mut registry);
         registry
     }
 
@@ -110,6 +114,20 @@ impl Metrics {
             family.get_or_create(&vec![("limit", kind.as_str())]).inc_by(count);
         }
         registry.register("smtp_refused", "What intake put off, by limit", family);
+    }
+
+    /// Every kind, so that an alert has something to compare with.
+    fn audit(&self, registry: &mut Registry) {
+        let sign_ins = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        let events = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        for (kind, count) in self.audit.all() {
+            events.get_or_create(&vec![("event", kind.as_str())]).inc_by(count);
+            if let Some(result) = kind.sign_in_result() {
+                sign_ins.get_or_create(&vec![("result", result)]).inc_by(count);
+            }
+        }
+        registry.register("sign_ins", "Attempts to sign in, by result", sign_ins);
+        registry.register("portal_events", "Events of the audit trail, by kind", events);
     }
 
     fn policies(&self, registry: &mut Registry) {
@@ -211,6 +229,7 @@ mod tests {
             dns: says,
             watch: Board::default(),
             intake: Arc::default(),
+            audit: Arc::default(),
         }
     }
 
@@ -228,6 +247,9 @@ mod tests {
             "restante_watch_warnings{kind=\"unreachable\"} 0",
             "restante_smtp_connections 0",
             "restante_smtp_refused_total{limit=\"message-rate\"} 0",
+            "restante_sign_ins_total{result=\"ok\"} 0",
+            "restante_sign_ins_total{result=\"wrong-password\"} 0",
+            "restante_portal_events_total{event=\"downloaded\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

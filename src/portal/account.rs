@@ -203,7 +203,7 @@ impl Desk {
         let Some(session) = sessions.iter().find(|session| handle(session) == named) else {
             return Ok(Redirect::to("/account?done=sign-out").into_response());
         };
-        self.vault.people.remove_session(&session.id).await?;
+        self.identity.end_session(&visitor.browser(), &session.id).await?;
         if visitor.session.as_ref().is_some_and(|own| own.id == session.id) {
             return self.ended("/login");
         }
@@ -242,7 +242,7 @@ impl Desk {
         Ok(Redirect::to(to).into_response())
     }
     /// Deletes the account at its owner's wish.
-    async fn delete(&self, visitor: &Visitor, account: &Account, form: &AccountForm) -> Answer {
+    async fn delete(&self, visitor: &Visitor, form: &AccountForm) -> Answer {
         if !self.identity.proved(&visitor.browser()) {
             let text = say!("Confirm first that it is you, then choose again.");
             return self.wrong(visitor, form, &Errors::of("proof_password", text)).await;
@@ -251,7 +251,7 @@ impl Desk {
             let text = say!("Tick the box if you want to delete your account.");
             return self.wrong(visitor, form, &Errors::of("sure", text)).await;
         }
-        self.identity.delete(account).await?;
+        self.identity.delete(&visitor.browser()).await?;
         self.ended("/login?done=deleted")
     }
 }
@@ -292,7 +292,7 @@ pub(super) async fn change(
             desk.factor(&visitor, &form).await
         }
         "passkey-add" => desk.add_passkey(&visitor, &form.attestation).await,
-        "delete" => desk.delete(&visitor, account, &form).await,
+        "delete" => desk.delete(&visitor, &form).await,
         _ => Err(Fault::Status(StatusCode::UNPROCESSABLE_ENTITY)),
     }
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     language::say,
     mail::parts::{Decoder, Part, TransferEncoding},
+    store::{AuditDetail, AuditKind},
     vault::{Access, Content, Vault, VaultError},
 };
 use axum::{
@@ -65,6 +66,8 @@ pub(super) async fn attachment(
         Ok(turn) => turn,
         Err(busy) => return Ok(busy),
     };
+    let detail = Some(AuditDetail::Attachment(number));
+    desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
     let name = attachment_name(part, number);
     let kind = "application/octet-stream";
     if part.encoding == TransferEncoding::Identity {
@@ -91,6 +94,8 @@ pub(super) async fn original(
         Ok(turn) => turn,
         Err(busy) => return Ok(busy),
     };
+    let detail = Some(AuditDetail::Original);
+    desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
     let file = StoredFile { tag: id, content: 0..row.size };
     let body = desk.stored(&access, &file, turn, (&method, &headers)).await?;
     Ok(saved(body, "message.eml", "message/rfc822"))
@@ -101,6 +106,7 @@ pub(super) async fn zip(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
+    method: Method,
 ) -> Answer {
     let access = desk.leave(&visitor, &id).await?;
     let (_, index) = desk.vault.index(&access).await?;
@@ -116,6 +122,8 @@ pub(super) async fn zip(
         Ok(turn) => turn,
         Err(busy) => return Ok(busy),
     };
+    let detail = Some(AuditDetail::AllAttachments);
+    desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
     let packer = Packer::new(desk.vault.clone(), access, waiting, turn);
     Ok(download(Body::from_stream(packed(packer)), "attachments.zip", "application/zip"))
 }

@@ -19,13 +19,14 @@ use crate::{
         parts::{Part, PartIndex},
     },
     seal::TokenHash,
+    store::AuditKind,
     vault::{Access, AccessAnswer},
 };
 use axum::{
     Extension,
     extract::{Path, State},
     http::{
-        HeaderValue, StatusCode,
+        HeaderValue, Method, StatusCode,
         header::{CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS},
     },
     response::{IntoResponse, Redirect, Response},
@@ -89,8 +90,13 @@ impl Desk {
         sealed.ok_or(Fault::Work("a ticket could not be sealed"))
     }
 
-    /// Leave to read by a ticket, while it and its session last and the message is there.
-    async fn ticket_access(&self, text: &str) -> Result<Option<Access>, Fault> {
+    /// Leave to read by a ticket, while it and its session last and the message is there; with it, who
+    /// the visitor is.
+    async fn ticket_access(
+        &self,
+        visitor: Visitor,
+        text: &str,
+    ) -> Result<Option<(Access, Visitor)>, Fault> {
         let ticket = self.tickets.open(text).and_then(|bytes| Ticket::from_bytes(&bytes));
         let now = self.now();
         let Some(ticket) = ticket.filter(|ticket| ticket.until > now) else { return Ok(None) };
@@ -100,7 +106,10 @@ impl Desk {
         };
         let Some(account) = self.account_of(&session).await? else { return Ok(None) };
         match self.vault.access(ticket.grant, &account).await? {
-            AccessAnswer::Granted(access) => Ok(Some(access)),
+            AccessAnswer::Granted(access) => {
+                let (session, account) = (Some(session), Some(account));
+                Ok(Some((access, Visitor { session, account, ..visitor })))
+            }
             AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
         }
     }
@@ -180,14 +189,17 @@ pub(super) async fn framed(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(ticket): Path<String>,
+    method: Method,
 ) -> Answer {
-    let language = visitor.language;
+    let language = Arc::clone(&visitor.language);
     let note = |status, words| dressed(status, markup::note(&words, &language));
     let ended = || {
         let words = say!("This view has ended. Please load the page of the message again.");
         note(StatusCode::GONE, words)
     };
-    let Some(access) = desk.ticket_access(&ticket).await? else { return Ok(ended()) };
+    let Some((access, visitor)) = desk.ticket_access(visitor, &ticket).await? else {
+        return Ok(ended());
+    };
     let (_, index) = desk.vault.index(&access).await?;
     let Some(part) = index.html() else { return Ok(ended()) };
     let (turn, patience) = (desk.workers.turn().await?, desk.workers.reading);
@@ -201,6 +213,8 @@ pub(super) async fn framed(
     let pictures = desk.inline_pictures(&access, &index, sources).await?;
     let picture = move |source: &str| pictures.get(source).cloned();
     let page = desk.workers.run(move || markup::framed(&clean, cut, &picture, &language)).await?;
+    // The frame comes with the message's page, and counts as the reading of that.
+    desk.was_read((&visitor, &method), &access, AuditKind::MessageRead, None).await?;
     Ok(dressed(StatusCode::OK, page))
 }
 

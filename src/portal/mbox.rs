@@ -13,10 +13,16 @@ use super::{
 use crate::{
     language::{Language, Text, say},
     mail::GrantId,
-    store::{Account, Grant},
+    store::{Account, AuditDetail, AuditKind, Grant},
     vault::{AccessAnswer, Content, Reader as _},
 };
-use axum::{Extension, body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{Method, StatusCode},
+    response::Response,
+};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use jiff::Timestamp;
@@ -32,12 +38,17 @@ const MAX_QUOTES: usize = 1_000;
 pub(super) async fn export(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
+    method: Method,
 ) -> Result<Response, Fault> {
     let (account, language) = (visitor.signed_in()?.clone(), Arc::clone(&visitor.language));
     let turn = match desk.download_turn(&visitor)? {
         Ok(turn) => turn,
         Err(busy) => return Ok(busy),
     };
+    if method == Method::GET {
+        let event = desk.event(AuditKind::Downloaded, &visitor).detail(AuditDetail::AllMessages);
+        desk.audit.record(event).await;
+    }
     let (reader, folders) = (desk.reader(&visitor)?, FOLDERS.into());
     let (page, current) = (VecDeque::new(), None);
     let export = Export { desk, reader, account, language, folders, page, current, _turn: turn };
@@ -173,8 +184,10 @@ impl Export {
         };
         let Some((row, _)) = vault.queue.message(grant.message).await? else { return Ok(None) };
         let reader = Arc::clone(&self.reader);
-        let mut content = vault.read(&access.held_by(reader), 0..row.size).await?;
+        let access = access.held_by(reader);
+        let mut content = vault.read(&access, 0..row.size).await?;
         let first = content.next().await?;
+        vault.opened(&access).await?;
         let sender = row.facts.sender.as_ref().map(ToString::to_string);
         from_line(sender.as_deref(), row.facts.arrived, out);
         let mut quoting = Quoting::default();

@@ -14,6 +14,7 @@ mod fault;
 mod form;
 mod frame;
 mod guard;
+mod log;
 mod markup;
 mod mbox;
 mod oidc;
@@ -33,11 +34,13 @@ mod sign_in;
 #[cfg(test)]
 mod tests;
 mod tongue;
+mod trail;
 mod why;
 mod workers;
 mod write;
 
 use crate::{
+    audit::Audit,
     identity::Identity,
     intake::Door,
     language::Languages,
@@ -107,6 +110,8 @@ pub struct Portal {
 struct Desk {
     settings: PortalSettings,
     vault: Vault,
+    /// What happens here is told to it.
+    audit: Audit,
     /// Letters on their way in.
     submission: Submission,
     pages: pages::Pages,
@@ -130,12 +135,14 @@ impl Portal {
         vault: Vault,
         identity: Identity,
         door: Door,
+        audit: Audit,
     ) -> Result<Self, TemplateError> {
         let pages = pages::Pages::new(&settings)?;
         let desk = Desk {
             submission: Submission::new(settings.of_submission(), vault.clone(), door),
             settings,
             vault,
+            audit,
             pages,
             identity,
             trips: oidc::Trips::default(),

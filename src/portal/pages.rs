@@ -36,6 +36,7 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("passkey.html", include_str!("templates/passkey.html")),
     ("new-passkey.html", include_str!("templates/new-passkey.html")),
     ("account.html", include_str!("templates/account.html")),
+    ("log.html", include_str!("templates/log.html")),
     ("recovery.html", include_str!("templates/recovery.html")),
     ("check.html", include_str!("templates/check.html")),
     ("inbox.html", include_str!("templates/inbox.html")),
@@ -346,6 +347,7 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         all.push(("print.html", "Sample", values.clone()));
         all.push(("message.html", "Sample", values));
     }
+    all.extend(super::log::samples().map(|values| ("log.html", "Sample", values)));
     all.extend(super::search::samples().map(|values| ("search.html", "Search", values)));
     all.extend(super::picture::samples().map(|values| ("picture.html", "Sample", values)));
     all.extend(super::write::samples());

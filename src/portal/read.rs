@@ -15,14 +15,14 @@ use crate::{
         header::Fields,
         parts::{Decoder, Part, PartIndex, TransferEncoding, decode_charset},
     },
-    store::{Grant, GrantKind, MessageRow},
+    store::{AuditDetail, AuditKind, Grant, GrantKind, MessageRow},
     vault::{Access, AccessAnswer, Content, VaultError},
 };
 use axum::{
     Extension,
     extract::{Path, Query, State},
     http::{Method, StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
 };
 use minijinja::{Value, context};
 use serde::Deserialize;
@@ -230,26 +230,23 @@ pub(super) async fn message(
         why => Value::from(desk.why(origin.grant()).await?),
     };
     let page = desk.shown(&visitor, "message.html", &origin, values).await?;
-    if method == Method::GET {
-        // The reading itself is what "opened" records; a HEAD reads nothing.
-        desk.vault.opened(&origin.access).await?;
-    }
+    let kind = AuditKind::MessageRead;
+    desk.was_read((&visitor, &method), &origin.access, kind, None).await?;
     Ok(page)
 }
 
-/// `GET /inbox/ID/print`: the message alone. Only the message's own page records that it was opened,
-/// so that comes first.
+/// `GET /inbox/ID/print`: the message alone.
 pub(super) async fn print(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path(id): Path<String>,
+    method: Method,
 ) -> Answer {
-    let access = desk.leave(&visitor, &id).await?;
-    if access.grant().opened.is_none() {
-        return Ok(Redirect::to(&format!("/inbox/{}", access.grant().id)).into_response());
-    }
-    let origin = desk.origin(access).await?;
-    desk.shown(&visitor, "print.html", &origin, context! {}).await
+    let origin = desk.origin(desk.leave(&visitor, &id).await?).await?;
+    let page = desk.shown(&visitor, "print.html", &origin, context! {}).await?;
+    let (kind, detail) = (AuditKind::MessageRead, Some(AuditDetail::Print));
+    desk.was_read((&visitor, &method), &origin.access, kind, detail).await?;
+    Ok(page)
 }
 
 impl Desk {

@@ -1,8 +1,8 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
 use super::{
-    Desk, account, brand, check, codes, download, frame, guard, mbox, oidc, passkey, picture, read,
-    reset, sign_in, write,
+    Desk, account, brand, check, codes, download, frame, guard, log, mbox, oidc, passkey, picture,
+    read, reset, sign_in, write,
 };
 use axum::{
     Router,
@@ -48,6 +48,7 @@ pub(super) enum Page {
     Logout,
     AccountForm,
     Account,
+    AccountLog,
     Export,
     Inbox,
     Message,
@@ -77,8 +78,8 @@ pub(super) enum Page {
 /// Methods the portal knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
-    /// GET, and HEAD with it: never changes anything but "opened" on the message page, and who is
-    /// signed in where a browser comes back from the sign-in elsewhere that it set out for.
+    /// GET, and HEAD with it: never changes anything but, where content is read, "opened" and the
+    /// audit trail, and who is signed in where a browser comes back from the sign-in elsewhere that it set out for.
     Get,
     /// POST.
     Post,
@@ -121,6 +122,7 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Post, "/logout", Page::Logout),
     signed_in(Verb::Get, "/account", Page::AccountForm),
     signed_in(Verb::Post, "/account", Page::Account),
+    signed_in(Verb::Get, "/account/log", Page::AccountLog),
     signed_in(Verb::Get, "/account/export.mbox", Page::Export),
     signed_in(Verb::Get, "/inbox", Page::Inbox),
     signed_in(Verb::Get, "/inbox/{id}", Page::Message),
@@ -208,6 +210,7 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::Logout => post(sign_in::logout),
         Page::AccountForm => get(account::form),
         Page::Account => post(account::change),
+        Page::AccountLog => get(log::log),
         Page::Export => get(mbox::export),
         Page::Inbox => get(read::inbox),
         Page::Message => get(read::message),

@@ -5,10 +5,11 @@ use crate::{
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, AccountChange, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant,
-        GrantKind, GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind,
-        NoteStore, Order, Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState,
-        Session, Settle, StoreError, Totals,
+        Account, AccountChange, AccountMove, Ask, Attempt, AuditChain, AuditEvent, AuditRecord,
+        AuditStore, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState,
+        Health, Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order,
+        Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
+        StoreError, Totals,
         body::{Aside, BodyReader},
         notes,
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -44,6 +45,8 @@ struct Book {
     vacated: HashMap<String, Timestamp>,
     sessions: HashMap<TokenHash, Session>,
     notes: BTreeMap<(NoteKind, String), Vec<u8>>,
+    audit: BTreeMap<u64, AuditRecord>,
+    chain: AuditChain,
     health: Health,
 }
 #[derive(Debug)]
@@ -78,6 +81,8 @@ impl MemoryStore {
             vacated: HashMap::new(),
             sessions: HashMap::new(),
             notes: BTreeMap::new(),
+            audit: BTreeMap::new(),
+            chain: AuditChain::default(),
             health: Health::Ok,
         };
         Self { book: Arc::new(Mutex::new(book)), arrivals: Arc::new(Notify::new()) }
@@ -106,12 +111,59 @@ impl MemoryStore {
             *body = Bytes::from(sealed);
         }
     }
+    /// Changes an audit record past the trail, or cuts it out.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, seq: u64, change: impl FnOnce(AuditRecord) -> Option<AuditRecord>) {
+        let mut book = self.book();
+        if let Some(changed) = book.audit.remove(&seq).and_then(change) {
+            book.audit.insert(seq, changed);
+        }
+    }
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Book {
+    /// Appends events to the audit trail, within whatever else is changed under this lock.
+    fn append_audit(&mut self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+        for event in events {
+            let record = self.chain.append(event)?;
+            self.audit.insert(record.seq, record);
+        }
+        Ok(())
+    }
+    fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
+        let (old, to) = (&change.account, &change.to);
+        if self.accounts.get(&old.address.mailbox()) != Some(old) {
+            return Ok(Moved::Changed);
+        }
+        if self.accounts.contains_key(&to.mailbox()) {
+            return Ok(Moved::Taken);
+        }
+        change.mail.iter().try_for_each(|message| self.acceptable(message))?;
+        let held = |grant: &Grant| old.holds(grant);
+        let of = |kind| self.grants.values().filter(|g| g.kind == kind && held(g)).count();
+        let grants = [of(GrantKind::Received), of(GrantKind::Sent)];
+        if grants.iter().any(|count| *count > AccountMove::GRANTS) {
+            return Ok(Moved::TooMany);
+        }
+        for grant in self.grants.values_mut().filter(|grant| old.holds(grant)) {
+            grant.moved = Some(Box::new((to.clone(), change.at)));
+        }
+        let count = self.sessions.len();
+        self.sessions.retain(|_, session| !is_of(session, &old.address));
+        let sessions = count - self.sessions.len();
+        let new = change.moved(self.vacated.get(&to.mailbox()).copied());
+        self.accounts.remove(&old.address.mailbox());
+        self.vacated.insert(old.address.mailbox(), change.at);
+        self.accounts.insert(new.address.mailbox(), new);
+        for message in change.mail {
+            self.accept(message)?;
+        }
+        self.append_audit(change.events)?;
+        Ok(Moved::Done { grants: grants.iter().sum(), sessions })
+    }
     fn writable(&self) -> Result<(), StoreError> {
         match &self.health {
             Health::Ok | Health::Full => Ok(()),
@@ -270,7 +322,7 @@ impl Book {
         settle.spawn.iter().try_for_each(|message| self.acceptable(message))
     }
     fn change_account(&mut self, change: AccountChange) -> Result<bool, StoreError> {
-        let AccountChange { old, new, session, ends, mail } = change;
+        let AccountChange { old, new, session, ends, mail, events } = change;
         let mailbox = new.address.mailbox();
         if self.accounts.get(&mailbox) != old.as_ref() {
             return Ok(false);
@@ -292,6 +344,7 @@ impl Book {
             self.put_session(session);
         }
         mail.into_iter().try_for_each(|message| self.accept(message))?;
+        self.append_audit(events)?;
         Ok(true)
     }
     fn put_session(&mut self, session: Session) {
@@ -634,7 +687,7 @@ impl PeopleStore for MemoryStore {
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
         let wanted = |g: &Grant| {
-            g.kind == GrantKind::Received && recipient.is_none_or(|r| g.recipient.same_mailbox(r))
+            g.kind == GrantKind::Received && recipient.is_none_or(|r| g.mailbox().same_mailbox(r))
         };
         Ok(self.book().newest(wanted, after, max))
     }
@@ -644,7 +697,7 @@ impl PeopleStore for MemoryStore {
         after: Option<GrantId>,
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.recipient.same_mailbox(author);
+        let wanted = |g: &Grant| g.kind == GrantKind::Sent && g.mailbox().same_mailbox(author);
         Ok(self.book().newest(wanted, after, max))
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
@@ -654,6 +707,15 @@ impl PeopleStore for MemoryStore {
         let kept = kept.clone();
         book.bind_copies(kept);
         Ok(())
+    }
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        let mut book = self.book();
+        let grant = book.grants.get_mut(&id).ok_or(StoreError::NotFound)?;
+        let first = grant.can_be_recalled();
+        if first {
+            grant.opened = Some(at);
+        }
+        Ok(first)
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         Ok(self.book().accounts.get(&address.mailbox()).cloned())
@@ -666,6 +728,13 @@ impl PeopleStore for MemoryStore {
         let changed = self.book().change_account(change)?;
         self.arrivals.notify_one();
         Ok(changed)
+    }
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
+        let mut book = self.book();
+        book.takes_mail()?;
+        let moved = book.move_account(change)?;
+        self.arrivals.notify_one();
+        Ok(moved)
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let mut book = self.book();
@@ -758,5 +827,45 @@ impl NoteStore for MemoryStore {
     async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         self.book().notes.remove(&(kind, key.to_owned()));
         Ok(())
+    }
+}
+
+#[async_trait]
+impl AuditStore for MemoryStore {
+    async fn append(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+        let mut book = self.book();
+        book.takes_mail()?;
+        book.append_audit(events)
+    }
+    async fn events(
+        &self,
+        of: Option<&Address>,
+        before: Option<u64>,
+        max: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let (book, of) = (self.book(), of.map(Address::mailbox));
+        let newest = book.audit.values().rev().filter(|r| before.is_none_or(|seq| r.seq < seq));
+        let own = |record: &&AuditRecord| {
+            of.is_none() || record.event.account.as_ref().map(Address::mailbox) == of
+        };
+        Ok(newest.filter(own).take(max).cloned().collect())
+    }
+    async fn chain(&self) -> Result<AuditChain, StoreError> {
+        Ok(self.book().chain)
+    }
+    async fn records(&self, after: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        let book = self.book();
+        let rest = book.audit.values().filter(|record| record.seq > after);
+        Ok(rest.take(max).cloned().collect())
+    }
+    async fn purge_events(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        let mut book = self.book();
+        let old = book.audit.values().take_while(|record| record.event.at < before);
+        let old: Vec<_> = old.take(max).cloned().collect();
+        for record in &old {
+            book.audit.remove(&record.seq);
+            book.chain.remove(record);
+        }
+        Ok(old.len())
     }
 }

@@ -1,7 +1,8 @@
 //! What a backend promises. Two narrow traits for queue and bodies, one for people, one for notes on
-//! domains; they speak of intents, see sealed bytes and hashes only, and every operation is idempotent by id. Body first,
+//! domains, one for the audit trail; they speak of intents, see sealed bytes and hashes only, and every operation is idempotent by id. Body first,
 //! row second; orphans are swept.
 
+pub mod audit;
 pub mod body;
 pub mod memory;
 pub mod notes;
@@ -10,12 +11,16 @@ pub mod people;
 pub mod queue;
 pub mod sled;
 
+pub use audit::{
+    AuditChain, AuditCheck, AuditClass, AuditDetail, AuditEvent, AuditFault, AuditKind, AuditLink,
+    AuditRecord, AuditStore,
+};
 pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
-    Account, AccountChange, Code, Device, Grant, GrantKind, GrantState, Passkey, PeopleStore,
-    Purpose, SecondFactor, Session, SignedBy, SignedIn,
+    Account, AccountChange, AccountMove, Code, Device, Grant, GrantKind, GrantState, Moved,
+    Passkey, PeopleStore, Purpose, SecondFactor, Session, SignedBy, SignedIn,
 };
 pub use queue::{
     Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage,

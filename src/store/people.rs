@@ -3,7 +3,7 @@
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::{TokenHash, WrappedKey},
-    store::{NewMessage, StoreError},
+    store::{AuditEvent, NewMessage, StoreError},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -36,6 +36,10 @@ pub struct Grant {
     /// with that grant, and no later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<GrantId>,
+    /// Where its account got another address: that address, and when. The recipient stays the mailbox
+    /// that it was sealed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Box<(Address, Timestamp)>>,
 }
 /// What a message is to the owner of its grant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,8 +269,9 @@ impl Account {
     /// True if a grant is for this identity: for its mailbox, and not from a time when the mailbox
     /// was somebody else's.
     pub fn holds(&self, grant: &Grant) -> bool {
-        grant.recipient.same_mailbox(&self.address)
-            && self.since.is_none_or(|since| grant.sealed > since)
+        let from = grant.moved.as_ref().map_or(grant.sealed, |moved| moved.1);
+        let mailbox = grant.mailbox();
+        mailbox.same_mailbox(&self.address) && self.since.is_none_or(|since| from > since)
     }
     /// As a session names it.
     pub fn signed_in(&self, by: SignedBy) -> SignedIn {
@@ -319,14 +324,20 @@ impl std::fmt::Debug for Code {
     }
 }
 impl Grant {
+    /// The mailbox whose account may hold it.
+    pub fn mailbox(&self) -> &Address {
+        self.moved.as_ref().map_or(&self.recipient, |moved| &moved.0)
+    }
     /// True if it lives and nobody has opened it.
     pub fn can_be_recalled(&self) -> bool {
         self.state == GrantState::Live && self.opened.is_none()
     }
-    /// Takes over what may change of a grant: `opened`, `expires`, `state`. A grant that has ended
-    /// stays ended, with its time, for its key may be destroyed already.
+    /// Takes over what may change of a grant: `opened`, `expires`, `state`. What was opened stays so
+    /// since the first time. A grant that has ended stays ended, with its time, for its key may be destroyed already.
     pub const fn update(&mut self, new: &Self) {
-        self.opened = new.opened;
+        if self.opened.is_none() {
+            self.opened = new.opened;
+        }
         if matches!(self.state, GrantState::Live) {
             self.expires = new.expires;
             self.state = new.state;
@@ -380,12 +391,59 @@ pub struct AccountChange {
     pub ends: Option<TokenHash>,
     /// Mail that tells the owner.
     pub mail: Vec<NewMessage>,
+    /// Records of it.
+    pub events: Vec<AuditEvent>,
 }
 impl AccountChange {
     /// A change that brings nothing else.
     pub const fn new(old: Option<Account>, new: Account) -> Self {
-        Self { old, new, session: None, ends: None, mail: Vec::new() }
+        Self { old, new, session: None, ends: None, mail: Vec::new(), events: Vec::new() }
     }
+}
+/// An account gets another address, and keeps everything else.
+#[derive(Debug)]
+pub struct AccountMove {
+    /// The account as it was read.
+    pub account: Account,
+    /// Its new address.
+    pub to: Address,
+    /// When.
+    pub at: Timestamp,
+    /// Mail that tells of it.
+    pub mail: Vec<NewMessage>,
+    /// Records of it.
+    pub events: Vec<AuditEvent>,
+}
+impl AccountMove {
+    /// Grants of each kind that one commit takes along.
+    pub const GRANTS: usize = 5_000;
+    /// The account as it becomes, where the address had its last account removed then.
+    pub(super) fn moved(&self, vacated: Option<Timestamp>) -> Account {
+        Account {
+            address: self.to.clone(),
+            since: vacated,
+            epoch: self.account.epoch.saturating_add(1),
+            epoch_since: Some(self.at),
+            ..self.account.clone()
+        }
+    }
+}
+/// What became of [`PeopleStore::move_account`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It has the new address.
+    Done {
+        /// Grants that it holds there.
+        grants: usize,
+        /// Sessions that ended.
+        sessions: usize,
+    },
+    /// The account is not as it was read; nothing is changed.
+    Changed,
+    /// The new address has an account; nothing is changed.
+    Taken,
+    /// It holds more than [`AccountMove::GRANTS`]; nothing is changed.
+    TooMany,
 }
 /// People and their grants. Grants come into being in `QueueStore::settle`, an author's own copy in
 /// `QueueStore::accept`.
@@ -414,6 +472,9 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// Writes a grant's `opened`, `expires` or `state`; the grant must exist. Copies that come from it
     /// ([`Grant::origin`]), and copies of those, end with it in the same commit.
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError>;
+    /// Notes that the message of a grant was opened then, if the grant lives and was not opened
+    /// before; true if that was noted now. The grant must exist.
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
     /// The account of that identity.
@@ -422,6 +483,9 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// is written, if the account is not any more what `old` says: two changes at a time never undo
     /// each other. Where the epoch changes, all sessions of older epochs end in the same commit.
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError>;
+    /// Gives an account another address, in one commit with the mail and the records of it. What it
+    /// holds it holds there; its sessions end; the old address is vacated.
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError>;
     /// Removes an account and its sessions; false if there was none. A mailbox belongs to a person
     /// and not to a string: what was sealed for it so far is not for its next holder, and
     /// [`PeopleStore::vacated`] says so from then on.

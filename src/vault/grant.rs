@@ -40,6 +40,7 @@ impl Vault {
             state: GrantState::Live,
             kind: GrantKind::Received,
             origin: None,
+            moved: None,
         };
         let language = self.language_of(recipient).await?;
         let note = self.note(message).await;
@@ -64,6 +65,7 @@ impl Vault {
             state: GrantState::Live,
             kind: GrantKind::Sent,
             origin: forwarded.map(|grant| grant.id),
+            moved: None,
         };
         if forwarded.is_some() {
             copy.bound_by(forwarded);

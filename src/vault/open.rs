@@ -149,16 +149,24 @@ impl Vault {
 
     /// Notes that the recipient has opened the message; only the first time counts.
     pub async fn opened(&self, access: &Access) -> Result<(), VaultError> {
-        // Read again: what else the grant says may have changed since access was given.
-        let Some(mut grant) = self.people.grant(access.grant.id).await? else {
-            return Err(VaultError::Gone);
-        };
-        if grant.opened.is_none() && grant.state == GrantState::Live {
-            grant.opened = Some(self.clock.now());
-            self.people.update_grant(&grant).await?;
-            tracing::info!(grant = %grant.id, "a message was opened by its recipient");
+        let grant = &access.grant;
+        if grant.opened.is_some() {
+            return Ok(());
         }
-        Ok(())
+        match self.people.mark_opened(grant.id, self.clock.now()).await {
+            Ok(true) => {
+                tracing::info!(grant = %grant.id, "a message was opened by its recipient");
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(StoreError::NotFound) => Err(VaultError::Gone),
+            // Reading goes on where the disk is full.
+            Err(StoreError::Full) => {
+                tracing::warn!(grant = %grant.id, "an opening was not noted: the store is full");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The part index of a granted message. Reads the index alone, whatever the message's size.

@@ -87,6 +87,70 @@ fn an_account_is_shown_locked_reset_and_removed() {
 }
 
 #[test]
+fn what_happened_at_an_account_is_told_checked_and_exported() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (house, mut visitor, id, page) = registered(dir.path());
+    visitor.get(&page);
+    visitor.get(&format!("{page}/original.eml"));
+    assert_eq!(run(&house, &["vault", "extend", &id, "1d"]).0, Some(0));
+    assert_eq!(run(&house, &["account", "lock", ADA]).0, Some(0));
+
+    let (code, log) = run(&house, &["account", "log", "ADA@stranger.test"]);
+    let events = |log: &Value| -> Vec<String> {
+        let records = log.as_array().expect("a list").iter();
+        records.map(|r| r["event"].as_str().expect("a name").to_owned()).collect()
+    };
+    let newest = ["account-locked", "message-extended", "downloaded", "message-read"];
+    assert_eq!((code, &events(&log)[..4]), (Some(0), &newest.map(str::to_owned)[..]));
+    assert_eq!((&log[2]["detail"], &log[2]["client"]), (&json!("original"), &json!("127.0.0.1")));
+    let one = run(&house, &["account", "log", ADA, "--limit", "1", "--since", "1h"]).1;
+    assert_eq!(one.as_array().map(Vec::len), Some(1));
+    let found = run(&house, &["audit", "search", "--event", "downloaded", "--message", &id]).1;
+    assert_eq!(events(&found), ["downloaded"]);
+    assert_eq!(run(&house, &["audit", "search", "--client", "192.0.2.1"]).1, json!([]));
+
+    let (code, checked) = run(&house, &["audit", "verify"]);
+    assert_eq!((code, &checked["faults"]), (Some(0), &json!([])));
+    assert_eq!(checked["head"], log[0]["hash"], "the newest record is the head");
+    let exported = house.gateway.ask(&["audit", "export"]).stdout;
+    let exported = String::from_utf8(exported).expect("text");
+    let mut prev = json!("0".repeat(64));
+    for line in exported.lines() {
+        let record: Value = serde_json::from_str(line).expect("a record a line");
+        assert_eq!(record["prev"], prev);
+        prev = record["hash"].clone();
+    }
+    assert_eq!(prev, checked["head"]);
+    let log = house.gateway.log_text();
+    assert!(log.contains("audit event=downloaded client=127.0.0.1 domain=stranger.test"), "{log}");
+}
+
+#[test]
+fn an_account_gets_another_address_with_all_that_it_holds() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (house, mut visitor, _, page) = registered(dir.path());
+    let (new, before) = ("ada.new@stranger.test", house.stranger.messages().len());
+    let (code, moved) = run(&house, &["account", "move", ADA, new]);
+    let expected = json!({"address": ADA, "to": new, "messages": 1, "sessions": 1});
+    assert_eq!((code, moved), (Some(0), expected));
+    assert_eq!(visitor.get("/inbox").location(), "/login", "sessions end");
+    for number in [1, 2] {
+        let told = house.mail_to_stranger(before + number);
+        assert!(String::from_utf8_lossy(&told.content).contains("Our helpdesk has given"));
+    }
+    assert_eq!(sign_in(&house, PASSWORD), 422, "the old address lets nobody in");
+    let form = [("email", new), ("password", PASSWORD)];
+    assert_eq!(visitor.post("/login", &form).status, 303);
+    assert!(visitor.get("/inbox").text().contains("Your results"));
+    assert_eq!(visitor.get(&page).status, 200, "what it held it holds");
+    assert!(visitor.get("/account/log").text().contains("changed the address of the account"));
+    for (old, new) in [(ADA, "x@stranger.test"), (new, new), (new, "no address")] {
+        let (code, answer) = run(&house, &["account", "move", old, new]);
+        assert_ne!(code, Some(0), "{old} {new}: {answer}");
+    }
+}
+
+#[test]
 fn who_registers_a_removed_mailbox_sees_nothing_old() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (mut house, mut visitor, _, page) = registered(dir.path());
@@ -153,7 +217,7 @@ fn a_sealed_message_is_shown_extended_exported_and_recalled() {
     assert_eq!(exported.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&exported.stdout), String::from_utf8_lossy(MESSAGE));
     wait_for("the export in the log", || {
-        house.gateway.log_text().contains("exported, by the operator").then_some(())
+        house.gateway.log_text().contains("audit event=message-exported").then_some(())
     });
 
     let other = run(&house, &["vault", "recall", &id, "--recipient", "bob@stranger.test"]);

@@ -312,6 +312,8 @@ impl Walk {
         self.look("recovery-codes").await;
         self.goto("/account").await;
         self.look("account-with-second-factor").await;
+        self.goto("/account/log").await;
+        self.look("account-log").await;
     }
     async fn again(&mut self) {
         self.goto("/compose").await;
@@ -397,12 +399,13 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
 }
 
 /// A stop of the walk for each template.
-const PAGES: [(&str, &str); 22] = [
+const PAGES: [(&str, &str); 23] = [
     ("account.html", "account"),
     ("check.html", "check"),
     ("front.html", "front"),
     ("given-back.html", "given-back"),
     ("inbox.html", "inbox"),
+    ("log.html", "account-log"),
     ("login.html", "sign-in"),
     ("message.html", "message"),
     ("new-passkey.html", "new-passkey"),

@@ -275,5 +275,5 @@ fn all_messages_in_one_file_as_another_program_reads_it() {
     }
     assert!(found[3].2.contains("From me\nto you"), "{}", found[3].2);
     let inbox = wait_for("the inbox", || Some(visitor.get("/inbox").text()));
-    assert!(inbox.contains("not yet opened"), "a download opens nothing");
+    assert!(!inbox.contains("not yet opened"), "what is in the file was opened");
 }

@@ -1,7 +1,12 @@
 //! What every store promises, tried on each of them; and what only the embedded one promises.
 
+mod audit;
 mod orders;
 
+use audit::{
+    audit_records_are_listed_newest_first_and_by_mailbox, audit_records_end_from_the_oldest_on,
+    the_audit_trail_is_one_chain_whoever_appends,
+};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use orders::{
@@ -21,10 +26,11 @@ use restante::{
         header::Needs,
     },
     store::{
-        Account, AccountChange, Ask, Attempt, BodyStore, Claim, Claimed, Code, Device, DnsRecord,
-        Filter, Grant, GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind,
-        NoteStore, Outcome, Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room,
-        SecondFactor, Session, Settle, SignedBy, StoreError,
+        Account, AccountChange, AccountMove, Ask, Attempt, AuditEvent, AuditKind, AuditStore,
+        BodyStore, Claim, Claimed, Code, Device, DnsRecord, Filter, Grant, GrantKind, GrantState,
+        Health, Locator, Moved, NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey,
+        PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session, Settle,
+        SignedBy, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -41,8 +47,8 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-trait Store: QueueStore + BodyStore + PeopleStore + NoteStore {}
-impl<T: QueueStore + BodyStore + PeopleStore + NoteStore> Store for T {}
+trait Store: QueueStore + BodyStore + PeopleStore + NoteStore + AuditStore {}
+impl<T: QueueStore + BodyStore + PeopleStore + NoteStore + AuditStore> Store for T {}
 
 /// One test a promise, over both backends.
 macro_rules! contract {
@@ -74,6 +80,7 @@ contract! {
     an_attempt_is_written_whatever_it_holds,
     a_message_is_destroyed_only_when_nobody_needs_it,
     a_grant_that_ended_stays_ended,
+    an_opening_is_noted_once_and_never_erased,
     records_are_purged_after_their_time,
     listing_goes_page_by_page_and_filters,
     counts_follow_what_happens,
@@ -92,6 +99,7 @@ contract! {
     a_session_is_changed_only_as_it_was_read,
     an_account_is_found_by_its_identity,
     a_mailbox_remembers_that_its_account_was_removed,
+    an_account_moves_with_all_that_it_holds_or_not_at_all,
     sessions_of_an_account_are_listed,
     notes_come_back_by_kind_and_key,
     notes_are_listed_page_by_page,
@@ -107,6 +115,9 @@ contract! {
     a_grant_announced_in_vain_ends_with_the_settle_unless_it_was_opened,
     a_removal_with_a_report_is_whole_or_not_at_all,
     a_grant_is_none_of_the_queues_business,
+    audit_records_are_listed_newest_first_and_by_mailbox,
+    audit_records_end_from_the_oldest_on,
+    the_audit_trail_is_one_chain_whoever_appends,
 }
 
 fn options() -> Options {
@@ -199,6 +210,7 @@ fn grant(n: u8, of: u8, recipient: &str) -> Grant {
         state: GrantState::Live,
         kind: GrantKind::Received,
         origin: None,
+        moved: None,
     }
 }
 fn granted(index: u16, grant: Grant) -> Outcome {
@@ -579,6 +591,22 @@ async fn a_grant_that_ended_stays_ended(s: &impl Store) {
     assert!(matches!(unknown, Err(StoreError::NotFound)));
 }
 
+async fn an_opening_is_noted_once_and_never_erased(s: &impl Store) {
+    let stale = grant(9, 1, "a@a.example");
+    finish(s, 1, "a@a.example", granted(0, stale.clone())).await;
+    assert!(s.mark_opened(stale.id, at(20)).await.unwrap());
+    assert!(!s.mark_opened(stale.id, at(30)).await.unwrap());
+    s.update_grant(&Grant { expires: at(3000), ..stale.clone() }).await.unwrap();
+    let now = s.grant(stale.id).await.unwrap().unwrap();
+    assert_eq!((now.opened, now.expires), (Some(at(20)), at(3000)));
+    let ended = Grant { state: GrantState::Recalled, ..grant(8, 2, "a@a.example") };
+    finish(s, 2, "a@a.example", granted(0, grant(8, 2, "a@a.example"))).await;
+    s.update_grant(&ended).await.unwrap();
+    assert!(!s.mark_opened(ended.id, at(20)).await.unwrap(), "what has ended is not opened");
+    assert_eq!(s.grant(ended.id).await.unwrap().unwrap().opened, None);
+    let none = s.mark_opened(GrantId::from_bytes([1; 16]), at(20)).await;
+    assert!(matches!(none, Err(StoreError::NotFound)));
+}
 async fn records_are_purged_after_their_time(s: &impl Store) {
     finish(s, 1, "a@a.example", outcome(0, delivered())).await;
     finish(s, 2, "a@a.example", granted(0, grant(9, 2, "a@a.example"))).await;
@@ -1005,6 +1033,7 @@ async fn a_change_of_an_account_brings_all_that_follows_in_one_commit(s: &impl S
         session: Some(begun.clone()),
         ends: Some(TokenHash::from_bytes([3; 32])),
         mail: vec![mail],
+        events: vec![AuditEvent::new(AuditKind::PasswordChanged, at(9))],
     };
     let stale = Account { locked: true, ..old.clone() };
     let refused = s.change_account(change(&stale, message(1, &["a@a.example"]))).await;
@@ -1014,6 +1043,7 @@ async fn a_change_of_an_account_brings_all_that_follows_in_one_commit(s: &impl S
     assert!(s.change_account(change(&old, message(1, &["a@a.example"]))).await.unwrap());
     assert_eq!(left(s).await, [4], "older epochs have ended; so has the session that it replaces");
     assert!(s.message(id(1)).await.unwrap().is_some(), "the owner is told");
+    assert_eq!(s.chain().await.unwrap().head.seq, 1, "and the trail has it");
     let same = AccountChange::new(Some(new.clone()), Account { locked: true, ..new.clone() });
     assert!(s.change_account(same).await.unwrap());
     assert_eq!(left(s).await, [4], "the epoch is the same");
@@ -1066,6 +1096,62 @@ async fn a_mailbox_remembers_that_its_account_was_removed(s: &impl Store) {
     }
     assert_eq!(s.vacated(&address("A@a.example")).await.unwrap(), Some(at(9)), "in any case");
     assert_eq!(s.vacated(&address("b@a.example")).await.unwrap(), None, "another mailbox");
+}
+async fn an_account_moves_with_all_that_it_holds_or_not_at_all(s: &impl Store) {
+    let (old, new) = ("old@a.example", "new@b.example");
+    finish(s, 1, old, granted(0, grant(1, 1, old))).await;
+    let account = Account { since: Some(at(1)), ..Account::new(address(old), [1; 16], at(2)) };
+    put_account(s, account.clone()).await;
+    for n in [2, 3] {
+        finish(s, n, old, granted(0, grant(n, n, old))).await;
+    }
+    let copy = Grant { kind: GrantKind::Sent, ..grant(4, 4, old) };
+    s.accept(NewMessage { copy: Some(copy), ..message(4, &["x@x.example"]) }).await.unwrap();
+    let session = |n: u8| Session {
+        account: Some(account.signed_in(SignedBy::Password)),
+        ..Session::new(TokenHash::from_bytes([n; 32]), at(3))
+    };
+    s.put_session(&session(1)).await.unwrap();
+    let change = |account: &Account, to: &str| AccountMove {
+        account: account.clone(),
+        to: address(to),
+        at: at(100),
+        mail: vec![message(9, &[old])],
+        events: vec![AuditEvent::new(AuditKind::AccountMoved, at(100)).account(&address(old))],
+    };
+    put_account(s, Account::new(address("taken@b.example"), [2; 16], at(2))).await;
+    let stale = Account { locked: true, ..account.clone() };
+    assert_eq!(s.move_account(change(&stale, new)).await.unwrap(), Moved::Changed);
+    assert_eq!(s.move_account(change(&account, "Taken@b.example")).await.unwrap(), Moved::Taken);
+    assert!(s.message(id(9)).await.unwrap().is_none() && s.chain().await.unwrap().head.seq == 0);
+
+    let done = s.move_account(change(&account, new)).await.unwrap();
+    assert_eq!(done, Moved::Done { grants: 3, sessions: 1 }, "what was sealed before is another's");
+    let moved = s.account(&address(new)).await.unwrap().unwrap();
+    let (epoch, epoch_since) = (1, Some(at(100)));
+    let expected =
+        Account { address: address(new), since: None, epoch, epoch_since, ..account.clone() };
+    assert_eq!(moved, expected, "and a new epoch");
+    assert_eq!(s.account_of([1; 16]).await.unwrap().unwrap().address, address(new));
+    assert!(s.account(&address(old)).await.unwrap().is_none());
+    assert_eq!(s.vacated(&address(old)).await.unwrap(), Some(at(100)));
+    assert!(s.session(&session(1).id).await.unwrap().is_none());
+    let ids = |grants: Vec<Grant>| grants.iter().map(|g| g.id.as_bytes()[0]).collect::<Vec<_>>();
+    let held = s.grants(Some(&address(new)), None, 9).await.unwrap();
+    assert!(held.iter().all(|grant| moved.holds(grant) && grant.recipient == address(old)));
+    assert_eq!(ids(held), [3, 2]);
+    assert_eq!(ids(s.sent(&address(new), None, 9).await.unwrap()), [4]);
+    assert_eq!(ids(s.grants(Some(&address(old)), None, 9).await.unwrap()), [1]);
+    assert_eq!(ids(s.grants(None, None, 9).await.unwrap()), [3, 2, 1]);
+    let anew = Account { since: Some(at(100)), ..Account::new(address(old), [3; 16], at(101)) };
+    let back = Account { since: Some(at(200)), ..moved.clone() };
+    for grant in s.grants(Some(&address(new)), None, 9).await.unwrap() {
+        assert!(!anew.holds(&grant), "who registers the old address holds nothing of it");
+        assert!(!back.holds(&grant), "nor who registers the new one after a removal");
+    }
+    assert!(s.message(id(9)).await.unwrap().is_some(), "the mail is in the commit");
+    assert_eq!(s.chain().await.unwrap().head.seq, 1, "and the record");
+    assert_eq!(s.move_account(change(&account, new)).await.unwrap(), Moved::Changed, "once");
 }
 async fn sessions_of_an_account_are_listed(s: &impl Store) {
     let listed = async |of: &str| {

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("store::sled", 3, &[]),
     ("dns::hickory", 3, &[]),
     ("net", 3, &[]),
+    ("audit", 4, &[]),
     ("vault", 4, &[]),
     ("intake", 4, &["vault"]),
     ("relay", 4, &["vault"]),

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     language::Text,
     mail::parts::{Part, PartIndex},
+    store::{AuditDetail, AuditKind},
     vault::Access,
 };
 use axum::{
@@ -21,7 +22,7 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{
-        HeaderValue, StatusCode,
+        HeaderValue, Method, StatusCode,
         header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -248,11 +249,22 @@ impl Desk {
         self.studio.drawn(fetch, move |bytes| draw(bytes, size)).await
     }
 
-    async fn attached(&self, visitor: &Visitor, (id, number): (&str, &str), size: Size) -> Answer {
+    async fn attached(
+        &self,
+        (visitor, method): (&Visitor, &Method),
+        (id, number): (&str, &str),
+        size: Size,
+    ) -> Answer {
         let access = self.leave(visitor, id).await?;
         let (_, index) = self.vault.index(&access).await?;
-        let (_, part) = numbered(&index, number)?;
+        let (number, part) = numbered(&index, number)?;
         let picture = self.picture_of(&access, part, size).await?;
+        // Thumbnails come with the message's page, and count as the reading of that.
+        let detail = match size {
+            Size::Page => Some(AuditDetail::Picture(number)),
+            Size::Thumbnail | Size::Inline => None,
+        };
+        self.was_read((visitor, method), &access, AuditKind::MessageRead, detail).await?;
         let mut response = Body::from(picture.bytes).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(picture.kind));
@@ -278,8 +290,9 @@ pub(super) async fn thumbnail(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path((id, number)): Path<(String, String)>,
+    method: Method,
 ) -> Answer {
-    desk.attached(&visitor, (&id, &number), Size::Thumbnail).await
+    desk.attached((&visitor, &method), (&id, &number), Size::Thumbnail).await
 }
 
 /// `GET /inbox/ID/attachments/N/picture`: what the viewer shows.
@@ -287,8 +300,9 @@ pub(super) async fn picture(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
     Path((id, number)): Path<(String, String)>,
+    method: Method,
 ) -> Answer {
-    desk.attached(&visitor, (&id, &number), Size::Page).await
+    desk.attached((&visitor, &method), (&id, &number), Size::Page).await
 }
 
 /// `GET /inbox/ID/attachments/N/view`: the picture alone, with ways to the one before and after.

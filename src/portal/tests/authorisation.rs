@@ -56,6 +56,7 @@ const ROWS: &[Row] = &[
     ("GET", "/inbox/{id}/attachments/{number}/view", TO_SIGN_IN, 404, 404),
     ("GET", "/inbox/{id}/attachments/{number}/picture", TO_SIGN_IN, 404, 404),
     ("GET", "/inbox/{id}/attachments/{number}/thumbnail", TO_SIGN_IN, 404, 404),
+    ("GET", "/account/log", TO_SIGN_IN, 200, 200),
     ("GET", "/account/export.mbox", TO_SIGN_IN, 200, 200),
     // Opened by its ticket alone, whoever comes; this is none.
     ("GET", "/framed/{ticket}", 410, 410, 410),

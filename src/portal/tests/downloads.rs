@@ -55,7 +55,7 @@ async fn begin(
     let (id, head) = (kept.grant.to_string(), HeaderMap::new());
     match what {
         "original" => download::original(state, extension, Path(id), Method::GET, head).await,
-        "zip" => download::zip(state, extension, Path(id)).await,
+        "zip" => download::zip(state, extension, Path(id), Method::GET).await,
         number => {
             let path = Path((id, number.to_owned()));
             download::attachment(state, extension, path, Method::GET, head).await

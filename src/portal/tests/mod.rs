@@ -14,6 +14,7 @@ mod pictures;
 mod reading;
 mod search;
 mod second;
+mod trail;
 mod uploads;
 mod world;
 mod writing;

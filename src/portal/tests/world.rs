@@ -1,6 +1,7 @@
 //! A vault in memory with a served portal before it, and browsers that keep cookies.
 use super::super::{Desk, Portal, PortalSettings};
 use crate::{
+    audit::Audit,
     clock::Clock,
     identity::{Identity, IdentitySettings, SecondFactorRule},
     intake::{Door, Envelope},
@@ -19,7 +20,7 @@ use crate::{
         Account, AccountChange, Ask, Filter, Grant, GrantKind, GrantState, Outcome, PeopleStore,
         QueueStore, RecipientRow, RecipientState, Room, Settle, memory::MemoryStore,
     },
-    vault::{NoticeSettings, Vault},
+    vault::{HISTORY, NoticeSettings, Vault},
 };
 use axum::{
     Router,
@@ -98,6 +99,7 @@ pub(super) struct World {
     pub(super) clock: Arc<Hands>,
     pub(super) store: MemoryStore,
     pub(super) vault: Vault,
+    pub(super) audit: Audit,
     portal: Portal,
     door: Door,
     dial: mpsc::Sender<DuplexStream>,
@@ -155,6 +157,7 @@ impl World {
         let shared = Arc::new(store.clone());
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));
         let (queue, bodies) = (shared.clone(), shared.clone());
+        let audit = Audit::new(shared.clone(), clock.clone(), HISTORY);
         let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
         let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
         let set = PolicySet::parse(&[rules], clock.now()).unwrap().0;
@@ -179,13 +182,13 @@ impl World {
             second_factor: house.0,
             code_sign_in: house.1,
         };
-        let identity = Identity::new(house, vault.clone(), Arc::new(store.clone()));
-        let portal = Portal::new(settings, vault.clone(), identity, door.clone());
+        let identity = Identity::new(house, vault.clone(), Arc::new(store.clone()), audit.clone());
+        let portal = Portal::new(settings, vault.clone(), identity, door.clone(), audit.clone());
         let mut portal = portal.unwrap();
         // A slow machine reads no less.
         Arc::get_mut(&mut portal.desk).unwrap().workers.reading = Duration::from_secs(3_600);
         let dial = serve(portal.router());
-        Self { clock, store, vault, door, portal, dial }
+        Self { clock, store, vault, audit, door, portal, dial }
     }
     /// Writes an account as it is to be, whatever it was.
     pub(super) async fn put_account(&self, new: Account) {
@@ -290,6 +293,7 @@ impl World {
             state: GrantState::Live,
             kind: GrantKind::Received,
             origin: None,
+            moved: None,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =

@@ -14,7 +14,7 @@ use crate::{
         letter::{MAX_SUBJECT, Priority, file_name, forward_subject, quoted, reply_subject},
     },
     portal::{Desk, Fault, form::Errors, pages::retry_after, session::Visitor, show},
-    store::Account,
+    store::{Account, AuditKind},
     submission::{
         Author, Draft, Enclosed, Forwarded, MAX_RECIPIENTS, RecipientsError, SubmissionError,
     },
@@ -224,7 +224,26 @@ impl Desk {
         let admitted = self.submission.admit(&draft, account)?;
         let enclosed = if with_files { Some(self.enclosed(account, upload).await?) } else { None };
         let author = Author { account, client: visitor.client };
-        Ok(self.submission.send(admitted, author, &draft, enclosed).await?)
+        let own = self.submission.send(admitted, author, &draft, enclosed).await?;
+        self.wrote(visitor, kind, origin, own).await;
+        Ok(own)
+    }
+
+    /// Records what was written. What is answered or forwarded was read. The letter has gone, so
+    /// trouble here is logged only.
+    async fn wrote(&self, visitor: &Visitor, kind: Kind, origin: Option<&Origin>, own: GrantId) {
+        if let Some(origin) = origin
+            && let Err(error) = self.vault.opened(&origin.access).await
+        {
+            tracing::error!(%error, "portal: an opening was not noted");
+        }
+        let kind = match kind {
+            Kind::Reply => AuditKind::Replied,
+            Kind::Forward => AuditKind::Forwarded,
+            Kind::Compose => AuditKind::Composed,
+        };
+        let grant = origin.map_or(own, |origin| origin.grant().id);
+        self.audit.record(self.event(kind, visitor).grant(grant)).await;
     }
 
     /// The files of a form, until it has ended.

@@ -20,6 +20,9 @@
 //! | `s` cookie's hash | [`Session`](crate::store::Session) |
 //! | `i` mailbox NUL cookie's hash | nothing: an account's sessions |
 //! | `n` kind, key, NUL, number | a piece of a note's value, as it is |
+//! | `y` number | [`AuditRecord`](crate::store::AuditRecord) |
+//! | `z` address without case, NUL, number | nothing: an account's audit records |
+//! | `c` | [`AuditChain`](crate::store::AuditChain) |
 //! | `j` | the last epoch of the journal that is in here whole |
 //!
 //! A mailbox is an address without the case of its letters ([`Address::mailbox`]).
@@ -314,6 +317,8 @@ pub(super) const BY_TIME: u8 = b'v';
 pub(super) const ACCOUNTS: u8 = b'u';
 pub(super) const SESSIONS: u8 = b's';
 pub(super) const NOTES: u8 = b'n';
+pub(super) const AUDIT: u8 = b'y';
+pub(super) const AUDIT_CHAIN: &[u8] = b"c";
 
 pub(super) fn message(id: QueueId) -> Key {
     key(MESSAGES, &[id.as_bytes()])
@@ -425,6 +430,22 @@ pub(super) fn session_of(account: &Address, id: &TokenHash) -> Key {
 /// The session that ends a key of kind `i`.
 pub(super) fn session_at(key: &[u8]) -> Option<TokenHash> {
     key.last_chunk().map(|id| TokenHash::from_bytes(*id))
+}
+pub(super) fn audit(seq: u64) -> Key {
+    key(AUDIT, &[&seq.to_be_bytes()])
+}
+/// Keys of an account's audit records.
+pub(super) fn audit_of(account: &Address) -> Key {
+    key(b'z', &[account.mailbox().as_bytes(), &[0]])
+}
+pub(super) fn audit_at(account: &Address, seq: u64) -> Key {
+    let mut key = audit_of(account);
+    key.extend_from_slice(&seq.to_be_bytes());
+    key
+}
+/// The number that ends a key of kind `y` or `z`.
+pub(super) fn audit_seq(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|seq| u64::from_be_bytes(*seq))
 }
 /// Keys of a kind of notes.
 pub(super) fn notes(kind: NoteKind) -> Key {

@@ -13,7 +13,7 @@ use super::{
     space::{Room, Runway, Watch},
     tally::Tally,
 };
-use crate::store::{StoreError, queue::Announced};
+use crate::store::{AuditChain, StoreError, queue::Announced};
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) agenda: Agenda,
     pub(super) tally: Tally,
     pub(super) segments: Segments,
+    /// Where the audit trail begins and ends.
+    pub(super) audit: AuditChain,
     /// What free space allowed when this group began.
     pub(super) room: Room,
     /// What the journal's sheet could take when this group began, in bytes.

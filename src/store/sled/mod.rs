@@ -5,6 +5,7 @@
 //! its `flush()` is in [`durability`].
 
 mod agenda;
+mod audit;
 mod book;
 mod carrier;
 mod committer;
@@ -27,9 +28,10 @@ use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, AccountChange, Announced, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
-        Grant, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, PeopleStore, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        Account, AccountChange, AccountMove, Announced, Ask, Attempt, AuditChain, AuditEvent,
+        AuditRecord, AuditStore, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
+        MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
+        QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
@@ -324,7 +326,9 @@ fn load(
         Ok(segments.laid_by(watch.portion(segments::STRIDE)))
     });
     let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
+    let audit = audit::load_chain(&book).map_err(damaged)?;
     Ok(State {
+        audit,
         book,
         agenda,
         tally,
@@ -542,6 +546,9 @@ impl PeopleStore for SledStore {
         let grant = grant.clone();
         self.committer.write(0, move |s| s.update_grant(&grant)).await
     }
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        self.committer.write(0, move |s| s.mark_opened(id, at)).await
+    }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let address = address.clone();
         self.committer.read(move |s| s.account(&address)).await
@@ -555,6 +562,11 @@ impl PeopleStore for SledStore {
             .write(weight, move |s| s.change_account(change))
             .await
             .inspect_err(|e| self.note_trouble(e))
+    }
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
+        let weight = change.mail.iter().map(weight).sum();
+        let moved = self.committer.write(weight, move |s| s.move_account(change));
+        moved.await.inspect_err(|e| self.note_trouble(e))
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         let address = address.clone();
@@ -635,5 +647,31 @@ impl NoteStore for SledStore {
     async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         let key = key.to_owned();
         self.committer.write(0, move |s| s.remove_note(kind, &key)).await
+    }
+}
+
+#[async_trait]
+impl AuditStore for SledStore {
+    async fn append(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+        let weight = events.len().saturating_mul(ROW);
+        self.committer.write(weight, move |s| s.append_audit(events)).await
+    }
+    async fn events(
+        &self,
+        of: Option<&Address>,
+        before: Option<u64>,
+        max: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let of = of.cloned();
+        self.committer.read(move |s| s.audit_events(of.as_ref(), before, max)).await
+    }
+    async fn chain(&self) -> Result<AuditChain, StoreError> {
+        self.committer.read(|s| Ok(s.audit)).await
+    }
+    async fn records(&self, after: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        self.committer.read(move |s| s.audit_records(after, max)).await
+    }
+    async fn purge_events(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        self.committer.write(0, move |s| s.purge_audit(before, max)).await
     }
 }

@@ -3,12 +3,13 @@
 use super::{
     book::{self, Changes},
     committer::State,
+    queue::{put_grant, remove_grant},
     space::Room,
 };
 use crate::{
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, AccountChange, Grant, Session, StoreError},
+    store::{Account, AccountChange, AccountMove, Grant, Moved, Session, StoreError},
 };
 use jiff::Timestamp;
 use std::ops::Range;
@@ -109,6 +110,14 @@ impl State {
             self.tally.grant(new);
         }
     }
+    pub(super) fn mark_opened(&mut self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        let grant = self.grant(id)?.ok_or(StoreError::NotFound)?;
+        let first = grant.can_be_recalled();
+        if first {
+            self.update_grant(&Grant { opened: Some(at), ..grant })?;
+        }
+        Ok(first)
+    }
 
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.book.get(&book::account(address))
@@ -119,7 +128,7 @@ impl State {
         Ok(account.filter(|account| account.generation == generation))
     }
     pub(super) fn change_account(&mut self, change: AccountChange) -> Result<bool, StoreError> {
-        let AccountChange { old, new, session, ends, mail } = change;
+        let AccountChange { old, new, session, ends, mail, events } = change;
         if self.account(&new.address)? != old {
             return Ok(false);
         }
@@ -137,10 +146,49 @@ impl State {
         if let Some(session) = &session {
             self.gather_session(session, &mut changes)?;
         }
+        let audit = self.audit_rows(events, &mut changes)?;
         let mail = self.spawn(mail, &mut changes)?;
+        // From here on nothing fails.
         self.book.take(changes);
+        self.audit = audit;
         mail.iter().for_each(|ready| self.enter(ready));
         Ok(true)
+    }
+    pub(super) fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
+        let old = &change.account;
+        if self.account(&old.address)?.as_ref() != Some(old) {
+            return Ok(Moved::Changed);
+        }
+        if self.account(&change.to)?.is_some() {
+            return Ok(Moved::Taken);
+        }
+        let mut grants = Vec::new();
+        for index in [book::grants_for(&old.address), book::sent_by(&old.address)] {
+            let found = self.grants_in(book::under(index), AccountMove::GRANTS + 1)?;
+            if found.len() > AccountMove::GRANTS {
+                return Ok(Moved::TooMany);
+            }
+            grants.extend(found.into_iter().filter(|grant| old.holds(grant)));
+        }
+        let mut changes = Changes::default();
+        for grant in &grants {
+            remove_grant(grant, &mut changes);
+            let moved = Some(Box::new((change.to.clone(), change.at)));
+            put_grant(&Grant { moved, ..grant.clone() }, &mut changes)?;
+        }
+        leave_address(old, change.at, &mut changes)?;
+        put_account(None, &change.moved(self.vacated(&change.to)?), &mut changes)?;
+        let ended = self.sessions(&old.address)?;
+        ended.iter().for_each(|session| forget(&mut changes, session));
+        let audit = self.audit_rows(change.events, &mut changes)?;
+        let spawned = self.spawn(change.mail, &mut changes)?;
+        // From here on nothing fails.
+        self.book.take(changes);
+        self.audit = audit;
+        for ready in &spawned {
+            self.enter(ready);
+        }
+        Ok(Moved::Done { grants: grants.len(), sessions: ended.len() })
     }
     pub(super) fn remove_account(
         &mut self,
@@ -152,9 +200,7 @@ impl State {
         for session in self.sessions(address)? {
             forget(&mut changes, &session);
         }
-        changes.remove(book::identity(account.generation));
-        changes.remove(book::account(address));
-        changes.put(book::vacated(address), &at)?;
+        leave_address(&account, at, &mut changes)?;
         self.book.take(changes);
         Ok(true)
     }
@@ -281,7 +327,16 @@ fn put_account(
     changes.put_raw(book::identity(new.generation), new.address.mailbox().into_bytes())?;
     changes.put(book::account(&new.address), new)
 }
-
+/// An address has no account any more, since then.
+fn leave_address(
+    account: &Account,
+    at: Timestamp,
+    changes: &mut Changes,
+) -> Result<(), StoreError> {
+    changes.remove(book::identity(account.generation));
+    changes.remove(book::account(&account.address));
+    changes.put(book::vacated(&account.address), &at)
+}
 /// A session goes with the row that leads to it.
 fn forget(changes: &mut Changes, session: &Session) {
     changes.remove(book::session(&session.id));

@@ -442,7 +442,7 @@ fn waiting(message: NewMessage) -> Vec<RecipientRow> {
     let numbered = (0..=u16::MAX).zip(message.recipients);
     numbered.map(|(index, address)| RecipientRow::new(index, address, message.due)).collect()
 }
-fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
+pub(super) fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
     let id = grant.id;
     changes.put(book::grant(id), grant)?;
     changes.put_raw(book::grant_of(grant.message, id), Vec::new())?;
@@ -452,24 +452,24 @@ fn put_grant(grant: &Grant, changes: &mut Changes) -> Result<(), StoreError> {
     match grant.kind {
         GrantKind::Received => {
             changes.put_raw(book::token(&grant.token), id.as_bytes().to_vec())?;
-            changes.put_raw(book::grant_for(&grant.recipient, grant.sealed, id), Vec::new())?;
+            changes.put_raw(book::grant_for(grant.mailbox(), grant.sealed, id), Vec::new())?;
             changes.put_raw(book::grant_by_time(grant.sealed, id), Vec::new())
         }
         GrantKind::Sent => {
-            changes.put_raw(book::sent_at(&grant.recipient, grant.sealed, id), Vec::new())
+            changes.put_raw(book::sent_at(grant.mailbox(), grant.sealed, id), Vec::new())
         }
     }
 }
-fn remove_grant(grant: &Grant, changes: &mut Changes) {
+pub(super) fn remove_grant(grant: &Grant, changes: &mut Changes) {
     let id = grant.id;
     changes.remove(book::grant(id));
     if let Some(origin) = grant.origin {
         changes.remove(book::copy_of(origin, id));
     }
     changes.remove(book::token(&grant.token));
-    changes.remove(book::grant_for(&grant.recipient, grant.sealed, id));
+    changes.remove(book::grant_for(grant.mailbox(), grant.sealed, id));
     changes.remove(book::grant_by_time(grant.sealed, id));
-    changes.remove(book::sent_at(&grant.recipient, grant.sealed, id));
+    changes.remove(book::sent_at(grant.mailbox(), grant.sealed, id));
 }
 /// Cuts a peer's words at [`TEXT`] bytes, on a character's border.
 fn clip(text: &mut String) {

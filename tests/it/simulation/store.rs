@@ -12,9 +12,9 @@ use restante::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, AccountChange, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant,
-        Health, Locator, MessageRow, NewMessage, Order, Ordered, PeopleStore, QueueStore,
-        RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
+        Grant, Health, Locator, MessageRow, Moved, NewMessage, Order, Ordered, PeopleStore,
+        QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
     },
@@ -248,8 +248,14 @@ impl PeopleStore for FaultyStore {
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         self.faults.through(Op::UpdateGrant, self.memory.update_grant(grant)).await
     }
+    async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
+        self.faults.through(Op::UpdateGrant, self.memory.mark_opened(id, at)).await
+    }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.memory.account(address).await
+    }
+    async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
+        self.memory.move_account(change).await
     }
     async fn remove_account(&self, address: &Address, at: Timestamp) -> Result<bool, StoreError> {
         self.memory.remove_account(address, at).await
