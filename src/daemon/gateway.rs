@@ -2,6 +2,7 @@
 
 use super::{
     StartError,
+    descriptors::portal_share,
     parts::{Parts, gather, http1_tls, portal_tls},
     policies::LivePolicies,
     probe::prober,
@@ -13,6 +14,7 @@ use crate::{
     intake::{Counts, Intake, IntakeSettings},
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
+        http::{self, Border, BorderSettings},
         listen, source_address,
         tls::TlsServer,
     },
@@ -25,9 +27,13 @@ use crate::{
     tlsrpt::{ReportPorts, ReportSettings, TlsReports},
     wire::TlsAccept,
 };
-use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle, Server,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use hyper_util::rt::TokioTimer;
 use jiff::SignedDuration;
+use rustix::process::{Resource, getrlimit};
 use std::{
     fs,
     net::SocketAddr,
@@ -59,6 +65,9 @@ const REPORT_DELAY: std::ops::RangeInclusive<i64> = 600..=14_400;
 
 /// How long a browser may take for the head of a request, and leave a connection unused.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Bytes of a request's head at most, and what a connection buffers of a body or an answer.
+const HTTP_BUFFER: usize = 64 * 1024;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -119,13 +128,14 @@ impl Gateway {
             tasks: JoinSet::new(),
             socket: config.data_dir.join("control.sock"),
         };
-        gateway.start_portal(&parts.portal, portal_listener)?;
+        let border = Border::new(border_settings(config), Arc::clone(&parts.vault.clock));
+        gateway.start_portal(&parts.portal, border.clone(), portal_listener)?;
         let sts = gateway.start_sts(&parts);
         let relay = gateway.relay(config, &parts, Arc::clone(&sts));
         gateway.start_control(&parts, relay.clone())?;
         let intake = intake(config, &parts);
         if let Some(listener) = metrics {
-            gateway.start_metrics(&parts, intake.counts(), listener)?;
+            gateway.start_metrics(&parts, (intake.counts(), border.counts()), listener)?;
         }
         gateway.start_relay(relay, &parts);
         gateway.start_watch(config, &parts, sts);
@@ -272,11 +282,12 @@ impl Gateway {
     fn start_metrics(
         &mut self,
         parts: &Parts,
-        intake: Arc<Counts>,
+        (intake, portal): (Arc<Counts>, Arc<http::Counts>),
         listener: TcpListener,
     ) -> Result<(), StartError> {
         let metrics = Metrics {
             intake,
+            portal,
             queue: Arc::clone(&parts.vault.queue),
             policies: Arc::clone(&parts.policies) as _,
             dns: Arc::clone(&parts.resolver) as _,
@@ -295,20 +306,25 @@ impl Gateway {
         Ok(())
     }
 
-    fn start_portal(&mut self, portal: &Portal, listener: TcpListener) -> Result<(), StartError> {
-        let service = portal.router().into_make_service_with_connect_info::<SocketAddr>();
+    fn start_portal(
+        &mut self,
+        portal: &Portal,
+        border: Border,
+        listener: TcpListener,
+    ) -> Result<(), StartError> {
+        let service = portal.router().into_make_service();
         let unusable = |error: std::io::Error| StartError::Unavailable(format!("portal: {error}"));
         let listener = listener.into_std().map_err(unusable)?;
-        let handle = self.portal.clone();
+        let server = axum_server::from_tcp(listener).map_err(unusable)?;
+        let server = server.handle(self.portal.clone());
         match &self.portal_tls {
             None => {
-                let server = axum_server::from_tcp(listener).map_err(unusable)?.handle(handle);
-                let server = impatient(server);
+                let server = impatient(server.acceptor(border));
                 self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
             }
             Some((tls, _)) => {
-                let server = axum_server::from_tcp_rustls(listener, tls.clone());
-                let server = impatient(server.map_err(unusable)?.handle(handle));
+                let acceptor = RustlsAcceptor::new(tls.clone()).acceptor(border);
+                let server = impatient(server.acceptor(acceptor));
                 self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
             }
         }
@@ -367,7 +383,8 @@ impl Gateway {
 /// stay for ever. HTTP/1.1 alone, because the wait for a first byte that tells the version has no end.
 fn impatient<A>(server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
     let mut server = server.http1_only();
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    let mut builder = server.http_builder().http1();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HTTP_BUFFER);
     server
 }
 
@@ -399,6 +416,16 @@ fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
     fs::set_permissions(&making, fs::Permissions::from_mode(0o600))?;
     fs::rename(&making, path)?;
     Ok(listener)
+}
+
+fn border_settings(config: &Config) -> BorderSettings {
+    let portal = &config.portal;
+    BorderSettings {
+        trusted_proxies: portal.trusted_proxies.clone(),
+        connections: portal_share(config, getrlimit(Resource::Nofile).current),
+        connections_per_client: portal.max_connections_per_client,
+        min_rate: portal.min_rate,
+    }
 }
 
 fn intake(config: &Config, parts: &Parts) -> Intake {

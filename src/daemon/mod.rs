@@ -1,6 +1,7 @@
 //! The gateway as one running whole: here adapters are named, rooms are put together, listeners
 //! bound and signals heard.
 
+mod descriptors;
 mod error;
 mod gateway;
 mod keys;

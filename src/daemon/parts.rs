@@ -136,6 +136,8 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         domains: config.organization.domains.clone(),
         max_reply_size: config.portal.max_reply_size,
         refuse_files: config.portal.refuse_files.clone(),
+        trusted_proxies: config.portal.trusted_proxies.clone(),
+        min_rate: config.portal.min_rate,
         brand: brand(&config.organization)?,
         languages,
         overrides: pages,

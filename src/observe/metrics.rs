@@ -8,6 +8,7 @@ use crate::{
         view::StatusView,
     },
     intake::Counts,
+    net::http,
     probe::watch::{Board, Kind},
     store::{Health, QueueStore, StoreError, Totals},
 };
@@ -45,6 +46,8 @@ pub struct Metrics {
     pub watch: Board,
     /// What intake counts.
     pub intake: Arc<Counts>,
+    /// What the portal's listener counts.
+    pub portal: Arc<http::Counts>,
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +102,7 @@ impl Metrics {
         gauge(&mut registry, "dnssec_working", help, working.into());
         self.warnings(&mut registry);
         self.intake(&mut registry);
+        self.portal(&mut registry);
         registry
     }
 
@@ -110,6 +114,17 @@ impl Metrics {
             family.get_or_create(&vec![("limit", kind.as_str())]).inc_by(count);
         }
         registry.register("smtp_refused", "What intake put off, by limit", family);
+    }
+
+    fn portal(&self, registry: &mut Registry) {
+        let open = whole(self.portal.open());
+        gauge(registry, "portal_connections", "Connections to the portal", open);
+        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        for (kind, count) in self.portal.refused() {
+            family.get_or_create(&vec![("limit", kind.as_str())]).inc_by(count);
+        }
+        let help = "Connections that the portal refused or ended, by limit";
+        registry.register("portal_refused", help, family);
     }
 
     fn policies(&self, registry: &mut Registry) {
@@ -211,6 +226,7 @@ mod tests {
             dns: says,
             watch: Board::default(),
             intake: Arc::default(),
+            portal: Arc::default(),
         }
     }
 
@@ -228,6 +244,8 @@ mod tests {
             "restante_watch_warnings{kind=\"unreachable\"} 0",
             "restante_smtp_connections 0",
             "restante_smtp_refused_total{limit=\"message-rate\"} 0",
+            "restante_portal_connections 0",
+            "restante_portal_refused_total{limit=\"without-session\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

@@ -6,8 +6,10 @@
 //! serves it; nothing here opens a socket. Reading goes through the vault alone.
 
 mod account;
+mod body;
 mod brand;
 mod check;
+mod client;
 mod codes;
 mod download;
 mod fault;
@@ -48,6 +50,7 @@ use crate::{
 use axum::Router;
 pub use brand::{Brand, Colour, Logo};
 use fault::Fault;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -67,6 +70,10 @@ pub struct PortalSettings {
     pub max_reply_size: u64,
     /// `portal.refuse_files`: patterns, lower case.
     pub refuse_files: Vec<String>,
+    /// `portal.trusted_proxies`: networks whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `portal.min_rate`: bytes a second that a body must bring at least; 0: no limit.
+    pub min_rate: u64,
     /// `organization.logo`, `accent` and `accent_dark`
     pub brand: Brand,
     /// `portal.language` and `portal.languages`
@@ -111,6 +118,8 @@ struct Desk {
     quota: write::Quota,
     /// Files uploaded ahead of their letter.
     stage: write::Stage,
+    /// Memory for what requests without a session bring.
+    strangers: body::Budget,
     /// Letters on their way in, so that they never take all of the door's memory.
     uploads: tokio::sync::Semaphore,
     /// What opens the frame of a message without a cookie.
@@ -144,6 +153,7 @@ impl Portal {
             verifying: tokio::sync::Mutex::new(()),
             quota: write::Quota::default(),
             stage: write::Stage::default(),
+            strangers: body::Budget::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             tickets: TicketKey::from_random(session::secret()),
             studio: picture::Studio::default(),
@@ -151,9 +161,9 @@ impl Portal {
         };
         Ok(Self { desk: Arc::new(desk) })
     }
-    /// The routes with everything that stands before them. Serve it with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that wrong passwords are counted
-    /// by client address.
+    /// The routes with everything that stands before them. The client's address comes from the
+    /// [`Connection`](crate::net::http::Connection) that a [`Border`](crate::net::http::Border) puts
+    /// into each request.
     pub fn router(&self) -> Router {
         routes::router(Arc::clone(&self.desk))
     }

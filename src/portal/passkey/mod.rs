@@ -63,7 +63,7 @@ fn with_script(page: Response) -> Response {
 
 impl Desk {
     fn party(&self) -> Party {
-        Party::new(origin_of(&self.settings.url))
+        Party::new(&origin_of(&self.settings.url))
     }
     /// Where a passkey signs in.
     pub(super) fn passkey_page(

@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod authorisation;
+mod borders;
 mod equal;
 mod frame;
 mod headers;
