@@ -148,21 +148,19 @@ impl Places {
         let ended = CancellationToken::new();
         let (client, now) = (Client::from(address), self.0.clock.now());
         let mut state = self.0.state();
-        while state.strangers.len() >= self.0.strangers
-            && let Some((_, (oldest, token))) = state.strangers.pop_first()
-        {
-            state.clients.leave(oldest, now);
-            token.cancel();
-            self.0.count(&mut state, Refused::WithoutSession, address);
-        }
-        if let Err(excess) = state.clients.enter(client, exempt, now) {
+        while let Err(excess) = state.clients.enter(client, exempt, now) {
             let kind = kind_of(excess);
-            self.0.count(&mut state, kind, address);
-            return Err(kind);
+            if kind != Refused::Connections || !self.0.end_oldest(&mut state, address) {
+                self.0.count(&mut state, kind, address);
+                return Err(kind);
+            }
         }
         let id = state.next;
         state.next = id.wrapping_add(1);
         state.strangers.insert(id, (client, ended.clone()));
+        if state.strangers.len() > self.0.strangers {
+            self.0.end_oldest(&mut state, address);
+        }
         drop(state);
         self.0.counts.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.0);
@@ -181,6 +179,16 @@ const fn kind_of(excess: Excess) -> Refused {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the oldest connection without a session, to the good of the one from `newest`; false where
+    /// all have one.
+    fn end_oldest(&self, state: &mut State, newest: IpAddr) -> bool {
+        let Some((_, (oldest, ended))) = state.strangers.pop_first() else { return false };
+        state.clients.leave(oldest, self.clock.now());
+        ended.cancel();
+        self.count(state, Refused::WithoutSession, newest);
+        true
     }
 
     /// Counts, and logs now and then. A flood must not become one of log lines.
@@ -341,7 +349,10 @@ mod tests {
         }
         assert_eq!(places.enter(from(9), true).err(), Some(Refused::Connections));
         readers.pop();
-        assert!(places.enter(from(9), false).is_ok());
+        let stranger = places.enter(from(9), false).unwrap();
+        let next = places.enter(from(10), false).unwrap();
+        assert!(stranger.ended.is_cancelled(), "all others have a session");
+        assert!(!next.ended.is_cancelled());
     }
 
     #[test]
