@@ -342,7 +342,7 @@ impl<'d, 't> Reading<'d, 't> {
         let tls = self.key_pair(&keys);
         let url = get(&keys, "url").and_then(|e| e.parse(portal_url));
         let oidc = keys.as_ref().map(|keys| keys.sections("oidc", &OIDC)).unwrap_or_default();
-        let max_connections = count(&keys, "max_connections", 4..=100_000, 2000);
+        let max_connections = count(&keys, "max_connections", 1..=100_000, 2000);
         Portal {
             listen,
             url: url.unwrap_or_else(|| own_url(listen, tls.is_some())),

@@ -5,6 +5,7 @@ use super::{
     descriptors::portal_share,
     parts::{Parts, gather, http1_tls, portal_tls},
     policies::LivePolicies,
+    portal_threads::PortalThreads,
     probe::prober,
 };
 use crate::{
@@ -66,6 +67,9 @@ const REPORT_DELAY: std::ops::RangeInclusive<i64> = 600..=14_400;
 /// How long a browser may take for the head of a request, and leave a connection unused.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Connections to the metrics' listener, and bytes a second that each must read.
+const SCRAPERS: usize = 64;
+const LEAST_SCRAPE_RATE: u64 = 1024;
 /// Bytes of a request's head at most, and what a connection buffers of a body or an answer.
 const HTTP_BUFFER: usize = 64 * 1024;
 
@@ -82,6 +86,7 @@ pub struct Gateway {
     /// Ends listeners, relay and helpers.
     stop: CancellationToken,
     portal: Handle<SocketAddr>,
+    portal_threads: PortalThreads,
     tasks: JoinSet<Ended>,
     socket: PathBuf,
 }
@@ -125,6 +130,8 @@ impl Gateway {
             reports: tls_reports(config, &parts),
             stop: CancellationToken::new(),
             portal: Handle::new(),
+            portal_threads: PortalThreads::start()
+                .map_err(|error| StartError::Unavailable(format!("threads: {error}")))?,
             tasks: JoinSet::new(),
             socket: config.data_dir.join("control.sock"),
         };
@@ -295,7 +302,16 @@ impl Gateway {
         };
         let unusable = |error: std::io::Error| StartError::Unavailable(format!("metrics: {error}"));
         let listener = listener.into_std().map_err(unusable)?;
-        let server = impatient(axum_server::from_tcp(listener).map_err(unusable)?);
+        let border = BorderSettings {
+            listener: "metrics",
+            trusted_proxies: Vec::new(),
+            connections: SCRAPERS,
+            connections_per_client: 0,
+            min_rate: LEAST_SCRAPE_RATE,
+        };
+        let border = Border::new(border, Arc::clone(&parts.vault.clock));
+        let server = axum_server::from_tcp(listener).map_err(unusable)?;
+        let server = impatient(server.acceptor(border));
         let (service, stop) = (metrics.router().into_make_service(), self.stop.clone());
         self.tasks.spawn(async move {
             match stop.run_until_cancelled(server.serve(service)).await {
@@ -315,17 +331,22 @@ impl Gateway {
         let service = portal.router().into_make_service();
         let unusable = |error: std::io::Error| StartError::Unavailable(format!("portal: {error}"));
         let listener = listener.into_std().map_err(unusable)?;
+        let threads = self.portal_threads.handle();
+        let entered = threads.enter();
         let server = axum_server::from_tcp(listener).map_err(unusable)?;
+        drop(entered);
         let server = server.handle(self.portal.clone());
         match &self.portal_tls {
             None => {
                 let server = impatient(server.acceptor(border));
-                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+                let serving = async move { portal_ended(server.serve(service).await) };
+                self.tasks.spawn_on(serving, threads);
             }
             Some((tls, _)) => {
                 let acceptor = RustlsAcceptor::new(tls.clone()).acceptor(border);
                 let server = impatient(server.acceptor(acceptor));
-                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+                let serving = async move { portal_ended(server.serve(service).await) };
+                self.tasks.spawn_on(serving, threads);
             }
         }
         Ok(())
@@ -421,6 +442,7 @@ fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
 fn border_settings(config: &Config) -> BorderSettings {
     let portal = &config.portal;
     BorderSettings {
+        listener: "portal",
         trusted_proxies: portal.trusted_proxies.clone(),
         connections: portal_share(config, getrlimit(Resource::Nofile).current),
         connections_per_client: portal.max_connections_per_client,

@@ -7,6 +7,7 @@ mod gateway;
 mod keys;
 mod parts;
 mod policies;
+mod portal_threads;
 mod probe;
 mod rebuild;
 mod serve;

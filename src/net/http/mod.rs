@@ -31,6 +31,8 @@ const UNSENT: u32 = 64 * 1024;
 /// What a listener holds its clients to.
 #[derive(Debug, Clone)]
 pub struct BorderSettings {
+    /// What listens, for the log.
+    pub listener: &'static str,
     /// Networks whose PROXY header is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Connections at one time.
@@ -78,7 +80,7 @@ pub fn lies_in(networks: &[IpNet], address: IpAddr) -> bool {
 impl Border {
     /// A border with all places free.
     pub fn new(settings: BorderSettings, clock: Arc<dyn Clock>) -> Self {
-        let places = Places::new(settings.connections, settings.connections_per_client, clock);
+        let places = Places::new(&settings, clock);
         Self { settings: Arc::new(settings), places }
     }
 

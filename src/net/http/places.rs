@@ -1,6 +1,7 @@
 //! The places of a listener. Those of connections without a session are fewer, and the oldest of them
 //! gives way to the newest: whoever holds connections open keeps nobody from signing in.
 
+use super::BorderSettings;
 use crate::{
     clock::Clock,
     smtp::clients::{Client, ClientLimits, Clients, Excess},
@@ -94,6 +95,7 @@ pub(super) struct Places(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    listener: &'static str,
     /// Places for connections without a session.
     strangers: usize,
     state: Mutex<State>,
@@ -114,10 +116,11 @@ struct State {
 }
 
 impl Places {
-    pub(super) fn new(connections: usize, per_client: usize, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(settings: &BorderSettings, clock: Arc<dyn Clock>) -> Self {
+        let BorderSettings { listener, connections, connections_per_client, .. } = *settings;
         let limits = ClientLimits {
             connections,
-            connections_per_client: per_client,
+            connections_per_client,
             connection_rate: 0,
             message_rate: 0,
             recipient_rate: 0,
@@ -131,6 +134,7 @@ impl Places {
             unlogged: 0,
         };
         Self(Arc::new(Shared {
+            listener,
             // A quarter is left to connections with a session.
             strangers: connections.saturating_sub(connections / 4),
             state: Mutex::new(state),
@@ -202,8 +206,8 @@ impl Shared {
         if since.is_none_or(|since| since >= LOG_EVERY || since.is_negative()) {
             state.logged = Some(now);
             let connections = std::mem::take(&mut state.unlogged);
-            let limit = kind.as_str();
-            tracing::warn!(client = %address, limit, connections, "reject: connections to the portal");
+            let (listener, limit) = (self.listener, kind.as_str());
+            tracing::warn!(listener, client = %address, limit, connections, "reject: connections");
         }
     }
 }
@@ -308,7 +312,14 @@ mod tests {
         }
     }
     fn places(connections: usize, per_client: usize) -> Places {
-        Places::new(connections, per_client, Arc::new(Hands(Mutex::new(Timestamp::UNIX_EPOCH))))
+        let settings = BorderSettings {
+            listener: "test",
+            trusted_proxies: Vec::new(),
+            connections,
+            connections_per_client: per_client,
+            min_rate: 0,
+        };
+        Places::new(&settings, Arc::new(Hands(Mutex::new(Timestamp::UNIX_EPOCH))))
     }
     fn from(number: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, number])

@@ -28,6 +28,7 @@ use tokio::{
 
 fn settings(trusted: &str) -> BorderSettings {
     BorderSettings {
+        listener: "test",
         trusted_proxies: vec![trusted.parse().unwrap()],
         connections: 8,
         connections_per_client: 4,
