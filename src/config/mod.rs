@@ -216,6 +216,14 @@ pub struct Portal {
     pub retention: SignedDuration,
     /// `max_reply_size`
     pub max_reply_size: u64,
+    /// `trusted_proxies`
+    pub trusted_proxies: Vec<IpNet>,
+    /// `max_connections`
+    pub max_connections: usize,
+    /// `max_connections_per_client`; 0: no limit
+    pub max_connections_per_client: usize,
+    /// `min_rate`: bytes a second; 0: no limit
+    pub min_rate: u64,
     /// `refuse_files`: patterns, lower case.
     pub refuse_files: Vec<String>,
     /// `language`: of who asks for none.

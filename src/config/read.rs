@@ -82,13 +82,17 @@ const DELIVERY: [&str; 10] = [
 const NOTIFICATION: [&str; 7] =
     ["from", "subject", "language", "template", "level", "note", "dkim"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
-const PORTAL: [&str; 14] = [
+const PORTAL: [&str; 18] = [
     "listen",
     "url",
     "certificate",
     "key",
     "retention",
     "max_reply_size",
+    "trusted_proxies",
+    "max_connections",
+    "max_connections_per_client",
+    "min_rate",
     "refuse_files",
     "language",
     "languages",
@@ -98,6 +102,13 @@ const PORTAL: [&str; 14] = [
     "privacy_url",
     "oidc",
 ];
+/// Connections of one client to the portal: a clinic behind one address has many readers, and each
+/// browser opens up to six.
+const PLACES_PER_CLIENT: usize = 200;
+/// Bytes a second, by default: the slowest mobile networks carry five times as much.
+const LEAST_RATE: u64 = 1 << 10;
+/// More a second is no least rate, but a ban of telephones.
+const MOST_LEAST_RATE: u64 = 1 << 20;
 const OIDC: [&str; 5] = ["name", "issuer", "client_id", "client_secret_file", "domains"];
 /// Providers of identities at most: each is a button on the sign-in page.
 const MOST_PROVIDERS: usize = 8;
@@ -341,12 +352,22 @@ impl<'d, 't> Reading<'d, 't> {
         let tls = self.key_pair(&keys);
         let url = get(&keys, "url").and_then(|e| e.parse(portal_url));
         let oidc = keys.as_ref().map(|keys| keys.sections("oidc", &OIDC)).unwrap_or_default();
+        let max_connections = count(&keys, "max_connections", 1..=100_000, 2000);
         Portal {
             listen,
             url: url.unwrap_or_else(|| own_url(listen, tls.is_some())),
             tls,
             retention: time(&keys, "retention", SignedDuration::from_hours(30 * 24)),
             max_reply_size: bounded_size(&keys, "max_reply_size", 1 << 10),
+            trusted_proxies: list(&keys, "trusted_proxies", network).unwrap_or_default(),
+            max_connections,
+            max_connections_per_client: count(
+                &keys,
+                "max_connections_per_client",
+                0..=100_000,
+                max_connections.min(PLACES_PER_CLIENT),
+            ),
+            min_rate: get(&keys, "min_rate").and_then(|e| e.parse(rate)).unwrap_or(LEAST_RATE),
             refuse_files: list(&keys, "refuse_files", glob)
                 .unwrap_or_else(|| REFUSED_FILES.map(str::to_owned).to_vec()),
             language: text(&keys, "language", ENGLISH),
@@ -561,6 +582,15 @@ fn bounded_size(keys: &Keys<'_, '_>, key: &'static str, least: u64) -> u64 {
         Err(format!("`{text}` is out of range: write \"{least}\" to \"2 GiB\""))
     };
     get(keys, key).and_then(|e| e.parse(within)).unwrap_or(50 << 20)
+}
+
+/// A least rate; 0 is none.
+fn rate(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes > MOST_LEAST_RATE {
+        return Err(format!("`{text}` a second is out of range: write \"0 B\" to \"1 MiB\""));
+    }
+    Ok(bytes)
 }
 
 fn list<T>(

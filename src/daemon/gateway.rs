@@ -2,8 +2,10 @@
 
 use super::{
     StartError,
+    descriptors::portal_share,
     parts::{Parts, gather, http1_tls, portal_tls},
     policies::LivePolicies,
+    portal_threads::PortalThreads,
     probe::prober,
 };
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     intake::{Counts, Intake, IntakeSettings},
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
+        http::{self, Border, BorderSettings},
         listen, source_address,
         tls::TlsServer,
     },
@@ -25,9 +28,13 @@ use crate::{
     tlsrpt::{ReportPorts, ReportSettings, TlsReports},
     wire::TlsAccept,
 };
-use axum_server::{Handle, Server, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle, Server,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use hyper_util::rt::TokioTimer;
 use jiff::SignedDuration;
+use rustix::process::{Resource, getrlimit};
 use std::{
     fs,
     net::SocketAddr,
@@ -62,6 +69,12 @@ const REPORT_DELAY: std::ops::RangeInclusive<i64> = 600..=14_400;
 /// How long a browser may take for the head of a request, and leave a connection unused.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Connections to the metrics' listener, and bytes a second that each must read.
+const SCRAPERS: usize = 64;
+const LEAST_SCRAPE_RATE: u64 = 1024;
+/// Bytes of a request's head at most, and what a connection buffers of a body or an answer.
+const HTTP_BUFFER: usize = 64 * 1024;
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
@@ -75,6 +88,7 @@ pub struct Gateway {
     /// Ends listeners, relay and helpers.
     stop: CancellationToken,
     portal: Handle<SocketAddr>,
+    portal_threads: PortalThreads,
     tasks: JoinSet<Ended>,
     socket: PathBuf,
 }
@@ -118,16 +132,19 @@ impl Gateway {
             reports: tls_reports(config, &parts),
             stop: CancellationToken::new(),
             portal: Handle::new(),
+            portal_threads: PortalThreads::start()
+                .map_err(|error| StartError::Unavailable(format!("threads: {error}")))?,
             tasks: JoinSet::new(),
             socket: config.data_dir.join("control.sock"),
         };
-        gateway.start_portal(&parts.portal, portal_listener)?;
+        let border = Border::new(border_settings(config), Arc::clone(&parts.vault.clock));
+        gateway.start_portal(&parts.portal, border.clone(), portal_listener)?;
         let sts = gateway.start_sts(&parts);
         let relay = gateway.relay(config, &parts, Arc::clone(&sts));
         gateway.start_control(&parts, relay.clone())?;
         let intake = intake(config, &parts);
         if let Some(listener) = metrics {
-            gateway.start_metrics(&parts, intake.counts(), listener)?;
+            gateway.start_metrics(&parts, (intake.counts(), border.counts()), listener)?;
         }
         gateway.start_relay(relay, &parts);
         gateway.start_watch(config, &parts, sts);
@@ -286,12 +303,13 @@ impl Gateway {
     fn start_metrics(
         &mut self,
         parts: &Parts,
-        intake: Arc<Counts>,
+        (intake, portal): (Arc<Counts>, Arc<http::Counts>),
         listener: TcpListener,
     ) -> Result<(), StartError> {
         let metrics = Metrics {
             intake,
             audit: parts.audit.counts(),
+            portal,
             queue: Arc::clone(&parts.vault.queue),
             policies: Arc::clone(&parts.policies) as _,
             dns: Arc::clone(&parts.resolver) as _,
@@ -299,7 +317,16 @@ impl Gateway {
         };
         let unusable = |error: std::io::Error| StartError::Unavailable(format!("metrics: {error}"));
         let listener = listener.into_std().map_err(unusable)?;
-        let server = impatient(axum_server::from_tcp(listener).map_err(unusable)?);
+        let border = BorderSettings {
+            listener: "metrics",
+            trusted_proxies: Vec::new(),
+            connections: SCRAPERS,
+            connections_per_client: 0,
+            min_rate: LEAST_SCRAPE_RATE,
+        };
+        let border = Border::new(border, Arc::clone(&parts.vault.clock));
+        let server = axum_server::from_tcp(listener).map_err(unusable)?;
+        let server = impatient(server.acceptor(border));
         let (service, stop) = (metrics.router().into_make_service(), self.stop.clone());
         self.tasks.spawn(async move {
             match stop.run_until_cancelled(server.serve(service)).await {
@@ -310,21 +337,31 @@ impl Gateway {
         Ok(())
     }
 
-    fn start_portal(&mut self, portal: &Portal, listener: TcpListener) -> Result<(), StartError> {
-        let service = portal.router().into_make_service_with_connect_info::<SocketAddr>();
+    fn start_portal(
+        &mut self,
+        portal: &Portal,
+        border: Border,
+        listener: TcpListener,
+    ) -> Result<(), StartError> {
+        let service = portal.router().into_make_service();
         let unusable = |error: std::io::Error| StartError::Unavailable(format!("portal: {error}"));
         let listener = listener.into_std().map_err(unusable)?;
-        let handle = self.portal.clone();
+        let threads = self.portal_threads.handle();
+        let entered = threads.enter();
+        let server = axum_server::from_tcp(listener).map_err(unusable)?;
+        drop(entered);
+        let server = server.handle(self.portal.clone());
         match &self.portal_tls {
             None => {
-                let server = axum_server::from_tcp(listener).map_err(unusable)?.handle(handle);
-                let server = impatient(server);
-                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+                let server = impatient(server.acceptor(border));
+                let serving = async move { portal_ended(server.serve(service).await) };
+                self.tasks.spawn_on(serving, threads);
             }
             Some((tls, _)) => {
-                let server = axum_server::from_tcp_rustls(listener, tls.clone());
-                let server = impatient(server.map_err(unusable)?.handle(handle));
-                self.tasks.spawn(async move { portal_ended(server.serve(service).await) });
+                let acceptor = RustlsAcceptor::new(tls.clone()).acceptor(border);
+                let server = impatient(server.acceptor(acceptor));
+                let serving = async move { portal_ended(server.serve(service).await) };
+                self.tasks.spawn_on(serving, threads);
             }
         }
         Ok(())
@@ -382,7 +419,8 @@ impl Gateway {
 /// stay for ever. HTTP/1.1 alone, because the wait for a first byte that tells the version has no end.
 fn impatient<A>(server: Server<SocketAddr, A>) -> Server<SocketAddr, A> {
     let mut server = server.http1_only();
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    let mut builder = server.http_builder().http1();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HTTP_BUFFER);
     server
 }
 
@@ -414,6 +452,17 @@ fn bind_socket(path: &Path) -> std::io::Result<UnixListener> {
     fs::set_permissions(&making, fs::Permissions::from_mode(0o600))?;
     fs::rename(&making, path)?;
     Ok(listener)
+}
+
+fn border_settings(config: &Config) -> BorderSettings {
+    let portal = &config.portal;
+    BorderSettings {
+        listener: "portal",
+        trusted_proxies: portal.trusted_proxies.clone(),
+        connections: portal_share(config, getrlimit(Resource::Nofile).current),
+        connections_per_client: portal.max_connections_per_client,
+        min_rate: portal.min_rate,
+    }
 }
 
 fn intake(config: &Config, parts: &Parts) -> Intake {

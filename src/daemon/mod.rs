@@ -1,11 +1,13 @@
 //! The gateway as one running whole: here adapters are named, rooms are put together, listeners
 //! bound and signals heard.
 
+mod descriptors;
 mod error;
 mod gateway;
 mod keys;
 mod parts;
 mod policies;
+mod portal_threads;
 mod probe;
 mod rebuild;
 mod serve;

@@ -169,6 +169,8 @@ fn portal_settings(
         domains: config.organization.domains.clone(),
         max_reply_size: config.portal.max_reply_size,
         refuse_files: config.portal.refuse_files.clone(),
+        trusted_proxies: config.portal.trusted_proxies.clone(),
+        min_rate: config.portal.min_rate,
         brand: brand(&config.organization)?,
         languages,
         terms_url: config.portal.terms_url.clone(),

@@ -1,26 +1,19 @@
 //! `restante serve`: start, say so, wait for signals, drain.
 
-use super::{Gateway, StartError};
+use super::{Gateway, StartError, descriptors};
 use crate::{
     cli::{Exit, out},
     clock::SystemClock,
     config::Config,
     observe,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// Files beside intake's connections: deliveries, bodies, the portal, the book.
-const OTHER_FILES: u64 = 1000;
 
 /// Runs the gateway until it is told to end.
 pub fn serve(config: &Config) -> Exit {
     observe::start(config.log.json, &config.log.level);
-    let files = raise_open_files();
-    if let Some(advice) = few_files(config.smtp.limits.connections, files) {
-        tracing::warn!("{advice}");
-    }
+    descriptors::raise();
     // Whatever is made from here on is ours alone, also in a data directory that others may list.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -67,32 +60,10 @@ async fn run(config: &Config) -> Result<Exit, StartError> {
     Ok(exit)
 }
 
-/// Lets the process have as many open files as it may. A shell gives 1024 by habit: a thousand
-/// connections would leave none for the bodies.
-fn raise_open_files() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    }
-}
-
-/// More connections than files. `None`: there is no limit.
-fn few_files(connections: usize, files: Option<u64>) -> Option<String> {
-    let files = files?;
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
-    (files < needed).then(|| {
-        format!(
-            "this process may have {files} files open, and smtp.max_connections = {connections} \
-             may need {needed}: raise LimitNOFILE (ulimit -n), or take fewer connections"
-        )
-    })
-}
-
 /// What is allowed and seldom meant.
 pub fn advice(config: &Config) -> Vec<String> {
-    [unreachable_links(config), unsigned_mail(config)].into_iter().flatten().collect()
+    let all = [unreachable_links(config), unsigned_mail(config), descriptors::advice(config)];
+    all.into_iter().flatten().collect()
 }
 
 /// Keys that sign nothing that comes from `notification.from`.
@@ -170,17 +141,6 @@ mod tests {
         ] {
             let config = Config::parse(text, Path::new("r.toml"), Path::new("/")).expect("parses");
             assert_eq!(unreachable_links(&config).is_some(), told, "{text:?}");
-        }
-    }
-    #[test]
-    fn more_connections_than_files_are_told() {
-        for (connections, files, told) in [
-            (1000, Some(1024), true),
-            (1000, Some(65_536), false),
-            (100_000, Some(65_536), true),
-            (100_000, None, false),
-        ] {
-            assert_eq!(few_files(connections, files).is_some(), told, "{connections} {files:?}");
         }
     }
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod connect;
 mod files;
+pub mod http;
 pub mod https;
 pub mod listen;
 mod peer;

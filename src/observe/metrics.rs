@@ -9,6 +9,7 @@ use crate::{
         view::StatusView,
     },
     intake::Counts,
+    net::http,
     probe::watch::{Board, Kind},
     store::{Health, QueueStore, StoreError, Totals},
 };
@@ -48,6 +49,8 @@ pub struct Metrics {
     pub intake: Arc<Counts>,
     /// What happened at the portal and at accounts.
     pub audit: Arc<AuditCounts>,
+    /// What the portal's listener counts.
+    pub portal: Arc<http::Counts>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +106,7 @@ impl Metrics {
         self.warnings(&mut registry);
         self.intake(&mut registry);
         self.audit(&mut registry);
+        self.portal(&mut registry);
         registry
     }
 
@@ -128,6 +132,17 @@ impl Metrics {
         }
         registry.register("sign_ins", "Attempts to sign in, by result", sign_ins);
         registry.register("portal_events", "Events of the audit trail, by kind", events);
+    }
+
+    fn portal(&self, registry: &mut Registry) {
+        let open = whole(self.portal.open());
+        gauge(registry, "portal_connections", "Connections to the portal", open);
+        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        for (kind, count) in self.portal.refused() {
+            family.get_or_create(&vec![("limit", kind.as_str())]).inc_by(count);
+        }
+        let help = "Connections that the portal refused or ended, by limit";
+        registry.register("portal_refused", help, family);
     }
 
     fn policies(&self, registry: &mut Registry) {
@@ -230,6 +245,7 @@ mod tests {
             watch: Board::default(),
             intake: Arc::default(),
             audit: Arc::default(),
+            portal: Arc::default(),
         }
     }
 
@@ -250,6 +266,8 @@ mod tests {
             "restante_sign_ins_total{result=\"ok\"} 0",
             "restante_sign_ins_total{result=\"wrong-password\"} 0",
             "restante_portal_events_total{event=\"downloaded\"} 0",
+            "restante_portal_connections 0",
+            "restante_portal_refused_total{limit=\"without-session\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

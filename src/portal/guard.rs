@@ -1,29 +1,35 @@
 //! What every request passes on its way in, and every answer on its way out.
 use super::{
     Desk, Fault,
-    routes::{self, Access},
+    client::ClientAddress,
+    routes::{self, Access, Brings},
     session::Visitor,
     tongue::Wish,
     write,
 };
+use crate::net::http::{Connection, PacedBody};
 use axum::{
     body::Body,
-    extract::{ConnectInfo, MatchedPath, Request, State},
+    extract::{MatchedPath, Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, ORIGIN,
-            REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
-            X_DNS_PREFETCH_CONTROL, X_FRAME_OPTIONS,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, ORIGIN, REFERRER_POLICY,
+            STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_DNS_PREFETCH_CONTROL,
+            X_FRAME_OPTIONS,
         },
     },
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
-use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc};
+use tower_http::{
+    csrf::CsrfLayer,
+    set_header::{HeaderMetadata, response::SetMultipleResponseHeadersLayer},
+};
+use url::Url;
 
-/// How long a page may take until its first byte.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a page may load and do: our own style sheet, our own forms, nothing else. Pages where scripts
 /// stand (passkeys, files) bring a policy that adds our own files, and nothing inline.
@@ -45,35 +51,75 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let client = ClientAddress::of(&request, &desk.settings.trusted_proxies);
     let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let access = routes::access(request.method(), request.uri().path(), pattern);
-    let letter = routes::letter(request.method(), pattern);
+    let route = routes::route(request.method(), pattern);
+    let letter = route.is_some_and(|route| route.brings == Brings::Letter);
     if access == Access::Ticket {
         // Nobody is behind such a request but the holder of the ticket.
         request.headers_mut().remove(COOKIE);
     }
     let known = request.extensions().get::<Wish>().cloned();
     let wish = known.unwrap_or_else(|| desk.wish(&request));
-    let visitor = match desk.visitor(request.headers(), client, wish).await {
+    let address = client.map(|ClientAddress(address)| address);
+    let visitor = match desk.visitor(request.headers(), address, wish).await {
         Ok(visitor) => visitor,
         Err(error) => return Fault::from(error).into_response(),
     };
-    if access == Access::SignedIn && visitor.account.is_none() {
-        if letter {
-            let given = write::given_back(&desk, &visitor, request).await;
-            return given.unwrap_or_else(IntoResponse::into_response);
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
+    if visitor.account.is_some() {
+        let enrolling = ["/account", "/logout"].contains(&request.uri().path());
+        let signed_in = access == Access::SignedIn;
+        if signed_in && !enrolling && desk.identity.must_enrol(&visitor.browser()) {
+            return Redirect::to("/account").into_response();
         }
+        if let Some(connection) = request.extensions().get::<Connection>() {
+            connection.has_session();
+        }
+        let rate = desk.settings.min_rate;
+        let request = request.map(|body| Body::new(PacedBody::new(body, rate)));
+        return pass(visitor, request, next).await;
+    }
+    if access == Access::SignedIn && !letter {
         return turned_away(request.method());
     }
-    let enrolling = ["/account", "/logout"].contains(&request.uri().path());
-    if access == Access::SignedIn && !enrolling && desk.identity.must_enrol(&visitor.browser()) {
-        return Redirect::to("/account").into_response();
-    }
+    without_session(&desk, visitor, letter, request, next).await
+}
+
+async fn pass(visitor: Visitor, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(visitor.clone());
     let mut response = next.run(request).await;
     response.extensions_mut().insert(visitor);
     response
+}
+
+/// Of a request without a session no more than [`super::body::Budget`] allows is read, whatever its route. A
+/// letter is given back as far as it came.
+async fn without_session(
+    desk: &Desk,
+    visitor: Visitor,
+    letter: bool,
+    request: Request,
+    next: Next,
+) -> Response {
+    if *request.method() != Method::POST {
+        return pass(visitor, request.map(|_| Body::empty()), next).await;
+    }
+    let (parts, body) = request.into_parts();
+    let beginning = desk.strangers.read(body).await;
+    let request = Request::from_parts(parts, Body::from(beginning.bytes.clone()));
+    if letter {
+        let page = write::given_back(desk, &visitor, request).await;
+        return beginning.answered_by(page.unwrap_or_else(IntoResponse::into_response));
+    }
+    match beginning.broken {
+        Some(status) => beginning.answered_by(status.into_response()),
+        // The beginning holds its part of the budget until the answer is there.
+        None => pass(visitor, request, next).await,
+    }
 }
 
 fn turned_away(method: &Method) -> Response {
@@ -84,54 +130,26 @@ fn turned_away(method: &Method) -> Response {
     }
 }
 
-/// Refuses what another site sent. Browsers say so in `Sec-Fetch-Site`; older ones name the
-/// `Origin`.
-pub(super) async fn same_site(
-    State(desk): State<Arc<Desk>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if safe || ours(request.headers(), &desk.settings.url) {
-        next.run(request).await
-    } else {
-        StatusCode::FORBIDDEN.into_response()
-    }
+/// Refuses what another site sent (`Sec-Fetch-Site`, `Origin`) with 403. A request with neither header
+/// comes from no browser, so no visitor's cookie was borrowed for it.
+pub(super) fn same_site(url: &str) -> CsrfLayer {
+    // A proxy may have changed the Host that an Origin is compared with; `portal.url` stays. Where that
+    // is no origin, the comparison with Host alone remains.
+    CsrfLayer::new().add_trusted_origin(origin_of(url)).unwrap_or_default()
 }
 
-/// A request without both headers comes from no browser, so no visitor's cookie was borrowed for
-/// it.
-fn ours(headers: &HeaderMap, url: &str) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
-        return site == "same-origin" || site == "none";
+/// `Sec-Fetch-Site` alone decides where it is there: [`CsrfLayer`] would take a request that names
+/// `portal.url` as its origin even beside `cross-site`.
+pub(super) async fn fetch_site_decides(mut request: Request, next: Next) -> Response {
+    if request.headers().contains_key(SEC_FETCH_SITE) {
+        request.headers_mut().remove(ORIGIN);
     }
-    let Some(origin) = headers.get(ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    origin == origin_of(url) || (host.is_some() && authority(origin) == host)
+    next.run(request).await
 }
 
-/// Scheme and authority of a URL.
-pub(super) fn origin_of(url: &str) -> &str {
-    let after = url.find("://").map_or(0, |at| at + 3);
-    let end = url.get(after..).and_then(|rest| rest.find('/')).map_or(url.len(), |at| after + at);
-    url.get(..end).unwrap_or(url)
-}
-fn authority(origin: &str) -> Option<&str> {
-    origin.split_once("://").map(|(_, authority)| authority)
-}
-
-/// Ends what takes too long until its first byte (a download may then run on). Forms that bring
-/// files have a patience of their own, piece by piece.
-pub(super) async fn patience(request: Request, next: Next) -> Response {
-    let pattern = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    if routes::uploads(request.method(), pattern) {
-        return next.run(request).await;
-    }
-    match tokio::time::timeout(PATIENCE, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+/// The origin of a URL as browsers write it (RFC 6454 section 6.2).
+pub(super) fn origin_of(url: &str) -> String {
+    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 /// A handler that panicked is our fault, and only that request's.
@@ -140,13 +158,12 @@ pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 
-/// Gives every answer its headers, and every bare error a page.
+/// Gives every bare error a page, and keeps a choice of language.
 pub(super) async fn dress(
     State(desk): State<Arc<Desk>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let asset = request.uri().path().starts_with("/assets/");
     if routes::piece_of_page(request.uri().path()) {
         request.headers_mut().remove(COOKIE);
     }
@@ -154,7 +171,7 @@ pub(super) async fn dress(
     request.extensions_mut().insert(wish.clone());
     let mut response = explain(&desk, &wish, next.run(request).await);
     desk.keep_choice(&wish, &mut response);
-    headers(response, asset, desk.https())
+    response
 }
 
 /// An error without words becomes a plain page.
@@ -176,65 +193,28 @@ fn explain(desk: &Desk, wish: &Wish, mut response: Response) -> Response {
     response
 }
 
-fn headers(mut response: Response, asset: bool, https: bool) -> Response {
-    let headers = response.headers_mut();
-    let mut default = |name: HeaderName, value: &'static str| {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
+/// Headers of every answer that has none of its own of that name.
+pub(super) fn headers(https: bool) -> SetMultipleResponseHeadersLayer<Response> {
+    let fixed = |name: HeaderName, value: &'static str| {
+        HeaderMetadata::from((name, HeaderValue::from_static(value)))
     };
-    default(CONTENT_SECURITY_POLICY, CSP);
-    default(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    // Not "no-referrer": older browsers would name no origin with our own forms either.
-    default(REFERRER_POLICY, "same-origin");
-    default(X_FRAME_OPTIONS, "DENY");
-    // The hosts of links in mail are nobody's business before a link is followed.
-    default(X_DNS_PREFETCH_CONTROL, "off");
-    default(CACHE_CONTROL, if asset { "public, max-age=3600" } else { "no-store" });
-    default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
-    default(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    default(HeaderName::from_static("cross-origin-embedder-policy"), "require-corp");
-    default(HeaderName::from_static("permissions-policy"), PERMISSIONS);
-    default(HeaderName::from_static("x-permitted-cross-domain-policies"), "none");
-    // A browser that looks up the hosts of links in a message would tell that it was read.
-    default(HeaderName::from_static("x-dns-prefetch-control"), "off");
+    let mut all = vec![
+        fixed(CONTENT_SECURITY_POLICY, CSP),
+        fixed(X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Not "no-referrer": older browsers would name no origin with our own forms either.
+        fixed(REFERRER_POLICY, "same-origin"),
+        fixed(X_FRAME_OPTIONS, "DENY"),
+        // A browser that looks up the hosts of links in a message would tell that it was read.
+        fixed(X_DNS_PREFETCH_CONTROL, "off"),
+        fixed(CACHE_CONTROL, "no-store"),
+        fixed(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        fixed(HeaderName::from_static("cross-origin-embedder-policy"), "require-corp"),
+        fixed(HeaderName::from_static("permissions-policy"), PERMISSIONS),
+        fixed(HeaderName::from_static("x-permitted-cross-domain-policies"), "none"),
+    ];
     if https {
-        default(STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+        all.push(fixed(STRICT_TRANSPORT_SECURITY, "max-age=31536000"));
     }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn posts_from_elsewhere_are_told_apart() {
-        type Headers = &'static [(&'static str, &'static str)];
-        let cases: &[(Headers, bool, &str)] = &[
-            (&[], true, "no browser"),
-            (&[("sec-fetch-site", "same-origin")], true, "our form"),
-            (&[("sec-fetch-site", "none")], true, "typed by the user"),
-            (&[("sec-fetch-site", "cross-site")], false, "another site"),
-            (&[("sec-fetch-site", "same-site")], false, "another host of the same domain"),
-            (
-                &[("sec-fetch-site", "same-origin"), ("origin", "null")],
-                true,
-                "no-referrer hides it",
-            ),
-            (&[("origin", "https://portal.example")], true, "portal.url"),
-            (&[("origin", "https://portal.example:444")], false, "another port"),
-            (&[("origin", "http://portal.example")], false, "another scheme"),
-            (&[("origin", "null")], false, "a sandboxed frame"),
-            (&[("origin", "https://evil.example")], false, "another site"),
-            (&[("origin", "http://127.0.0.1:9"), ("host", "127.0.0.1:9")], true, "same host"),
-            (&[("origin", "http://evil.example"), ("host", "127.0.0.1:9")], false, "other host"),
-        ];
-        for (headers, expected, why) in cases {
-            let mut map = HeaderMap::new();
-            for (name, value) in *headers {
-                let name: HeaderName = name.parse().unwrap();
-                map.insert(name, value.parse().unwrap());
-            }
-            assert_eq!(ours(&map, "https://portal.example/x"), *expected, "{why}");
-        }
-    }
+    SetMultipleResponseHeadersLayer::if_not_present(all)
 }

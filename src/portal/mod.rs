@@ -6,8 +6,10 @@
 //! serves it; nothing here opens a socket. Reading goes through the vault alone.
 
 mod account;
+mod body;
 mod brand;
 mod check;
+mod client;
 mod codes;
 mod download;
 mod fault;
@@ -53,6 +55,7 @@ use crate::{
 use axum::Router;
 pub use brand::{Brand, Colour, Logo};
 use fault::Fault;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use zeroize::Zeroizing;
@@ -73,6 +76,10 @@ pub struct PortalSettings {
     pub max_reply_size: u64,
     /// `portal.refuse_files`: patterns, lower case.
     pub refuse_files: Vec<String>,
+    /// `portal.trusted_proxies`: networks whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `portal.min_rate`: bytes a second that a body must bring at least; 0: no limit.
+    pub min_rate: u64,
     /// `organization.logo`, `accent` and `accent_dark`
     pub brand: Brand,
     /// `portal.terms_url`, or empty.
@@ -119,6 +126,8 @@ struct Desk {
     identity: Identity,
     /// Sign-ins that are under way elsewhere.
     trips: oidc::Trips,
+    /// Memory for what requests without a session bring.
+    strangers: body::Budget,
     /// What opens the frame of a message without a cookie.
     tickets: TicketKey,
     /// Where pictures are drawn.
@@ -146,15 +155,16 @@ impl Portal {
             pages,
             identity,
             trips: oidc::Trips::default(),
+            strangers: body::Budget::default(),
             tickets: TicketKey::from_random(Zeroizing::new(rand::random())),
             studio: picture::Studio::default(),
             workers: workers::Workers::default(),
         };
         Ok(Self { desk: Arc::new(desk) })
     }
-    /// The routes with everything that stands before them. Serve it with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that wrong passwords are counted
-    /// by client address.
+    /// The routes with everything that stands before them. The client's address comes from the
+    /// [`Connection`](crate::net::http::Connection) that a [`Border`](crate::net::http::Border) puts
+    /// into each request.
     pub fn router(&self) -> Router {
         routes::router(Arc::clone(&self.desk))
     }

@@ -442,6 +442,8 @@ mod tests {
             .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
             .collect::<BTreeMap<_, _>>();
         PortalSettings {
+            trusted_proxies: Vec::new(),
+            min_rate: 0,
             providers: Vec::new(),
             organization: "Example <Health>".into(),
             support: "help@example.org".into(),

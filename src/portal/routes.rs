@@ -7,15 +7,21 @@ use super::{
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::Method,
+    http::{HeaderValue, Method, StatusCode, header::CACHE_CONTROL},
     middleware::{from_fn, from_fn_with_state},
     routing::{MethodRouter, get, post},
 };
-use std::sync::Arc;
-use tower_http::catch_panic::CatchPanicLayer;
+use std::{sync::Arc, time::Duration};
+use tower_http::{
+    catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer, timeout::TimeoutLayer,
+};
 
+/// Where scripts, styles and pictures of our own are.
+const ASSETS: &str = "/assets/";
+/// How long a page may take until its first byte; a download may then run on.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a form read at most.
-const MAX_FORM: usize = 64 * 1024;
+pub(super) const MAX_FORM: usize = 64 * 1024;
 
 /// Who may take a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,53 +33,15 @@ pub(super) enum Access {
     /// Whoever holds the ticket in its path. Cookies are taken off before anybody looks.
     Ticket,
 }
-/// What stands behind a route.
+/// What the requests of a route bring along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
-    Front,
-    Style,
-    Script,
-    Logo,
-    Link,
-    Register,
-    VerifyForm,
-    Verify,
-    LoginForm,
-    Login,
-    OidcGo,
-    OidcBack,
-    ResetForm,
-    Reset,
-    Check,
-    Logout,
-    AccountForm,
-    Account,
-    AccountLog,
-    Export,
-    Inbox,
-    Message,
-    Html,
-    Framed,
-    Attachment,
-    View,
-    Picture,
-    Thumbnail,
-    Zip,
-    Original,
-    Print,
-    ReplyForm,
-    Reply,
-    ForwardForm,
-    Forward,
-    ComposeForm,
-    Compose,
-    Sent,
-    UploadScript,
-    Uploads,
-    UploadBegin,
-    UploadStatus,
-    UploadMore,
-    UploadRemove,
+pub(super) enum Brings {
+    /// A form at most, and that soon.
+    Form,
+    /// A letter with its files, which may take hours.
+    Letter,
+    /// A stretch of a file, which may take hours.
+    Stretch,
 }
 /// Methods the portal knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,152 +58,110 @@ pub(super) struct Route {
     pub(super) verb: Verb,
     pub(super) path: &'static str,
     pub(super) access: Access,
-    pub(super) page: Page,
+    pub(super) brings: Brings,
+    page: Page,
 }
+
+type Page = fn() -> MethodRouter<Arc<Desk>>;
 
 const fn open(verb: Verb, path: &'static str, page: Page) -> Route {
-    Route { verb, path, access: Access::Open, page }
+    Route { verb, path, access: Access::Open, brings: Brings::Form, page }
 }
 const fn signed_in(verb: Verb, path: &'static str, page: Page) -> Route {
-    Route { verb, path, access: Access::SignedIn, page }
+    Route { verb, path, access: Access::SignedIn, brings: Brings::Form, page }
 }
-
-/// Where stretches of a file come.
-const UPLOAD: &str = "/uploads/{id}";
+const fn letter(path: &'static str, page: Page) -> Route {
+    Route { brings: Brings::Letter, ..signed_in(Verb::Post, path, page) }
+}
 /// All routes.
 pub(super) const ROUTES: &[Route] = &[
-    open(Verb::Get, "/", Page::Front),
-    open(Verb::Get, "/assets/style.css", Page::Style),
-    open(Verb::Get, "/assets/passkey.js", Page::Script),
-    open(Verb::Get, "/assets/logo", Page::Logo),
-    open(Verb::Get, "/m/{token}", Page::Link),
-    open(Verb::Post, "/register", Page::Register),
-    open(Verb::Get, "/verify", Page::VerifyForm),
-    open(Verb::Post, "/verify", Page::Verify),
-    open(Verb::Get, "/login", Page::LoginForm),
-    open(Verb::Post, "/login", Page::Login),
-    open(Verb::Post, "/login/oidc", Page::OidcGo),
-    open(Verb::Get, "/login/oidc/callback", Page::OidcBack),
-    open(Verb::Get, "/reset", Page::ResetForm),
-    open(Verb::Post, "/reset", Page::Reset),
-    open(Verb::Get, "/check", Page::Check),
-    signed_in(Verb::Post, "/logout", Page::Logout),
-    signed_in(Verb::Get, "/account", Page::AccountForm),
-    signed_in(Verb::Post, "/account", Page::Account),
-    signed_in(Verb::Get, "/account/log", Page::AccountLog),
-    signed_in(Verb::Get, "/account/export.mbox", Page::Export),
-    signed_in(Verb::Get, "/inbox", Page::Inbox),
-    signed_in(Verb::Get, "/inbox/{id}", Page::Message),
-    signed_in(Verb::Get, "/inbox/{id}/html", Page::Html),
-    Route { verb: Verb::Get, path: "/framed/{ticket}", access: Access::Ticket, page: Page::Framed },
-    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}", Page::Attachment),
-    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/view", Page::View),
-    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/picture", Page::Picture),
-    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/thumbnail", Page::Thumbnail),
-    signed_in(Verb::Get, "/inbox/{id}/attachments.zip", Page::Zip),
-    signed_in(Verb::Get, "/inbox/{id}/original.eml", Page::Original),
-    signed_in(Verb::Get, "/inbox/{id}/print", Page::Print),
-    signed_in(Verb::Get, "/inbox/{id}/reply", Page::ReplyForm),
-    signed_in(Verb::Post, "/inbox/{id}/reply", Page::Reply),
-    signed_in(Verb::Get, "/inbox/{id}/forward", Page::ForwardForm),
-    signed_in(Verb::Post, "/inbox/{id}/forward", Page::Forward),
-    signed_in(Verb::Get, "/compose", Page::ComposeForm),
-    signed_in(Verb::Post, "/compose", Page::Compose),
-    signed_in(Verb::Get, "/sent", Page::Sent),
-    open(Verb::Get, "/assets/upload.js", Page::UploadScript),
-    signed_in(Verb::Get, "/uploads", Page::Uploads),
-    signed_in(Verb::Post, "/uploads", Page::UploadBegin),
-    signed_in(Verb::Get, "/uploads/{id}", Page::UploadStatus),
-    signed_in(Verb::Post, UPLOAD, Page::UploadMore),
-    signed_in(Verb::Post, "/uploads/{id}/remove", Page::UploadRemove),
+    open(Verb::Get, "/", || get(read::front)),
+    open(Verb::Get, "/assets/style.css", || get(read::style)),
+    open(Verb::Get, "/assets/passkey.js", || get(passkey::script)),
+    open(Verb::Get, "/assets/logo", || get(brand::logo)),
+    open(Verb::Get, "/m/{token}", || get(sign_in::link)),
+    open(Verb::Post, "/register", || post(sign_in::register)),
+    open(Verb::Get, "/verify", || get(codes::verify_form)),
+    open(Verb::Post, "/verify", || post(codes::verify)),
+    open(Verb::Get, "/login", || get(sign_in::login_form)),
+    open(Verb::Post, "/login", || post(sign_in::login)),
+    open(Verb::Post, "/login/oidc", || post(oidc::go)),
+    open(Verb::Get, "/login/oidc/callback", || get(oidc::back)),
+    open(Verb::Get, "/reset", || get(reset::form)),
+    open(Verb::Post, "/reset", || post(reset::reset)),
+    open(Verb::Get, "/check", || get(check::check)),
+    signed_in(Verb::Post, "/logout", || post(sign_in::logout)),
+    signed_in(Verb::Get, "/account", || get(account::form)),
+    signed_in(Verb::Post, "/account", || post(account::change)),
+    signed_in(Verb::Get, "/account/log", || get(log::log)),
+    signed_in(Verb::Get, "/account/export.mbox", || get(mbox::export)),
+    signed_in(Verb::Get, "/inbox", || get(read::inbox)),
+    signed_in(Verb::Get, "/inbox/{id}", || get(read::message)),
+    signed_in(Verb::Get, "/inbox/{id}/html", || get(frame::html)),
+    Route { access: Access::Ticket, ..open(Verb::Get, "/framed/{ticket}", || get(frame::framed)) },
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}", || get(download::attachment)),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/view", || get(picture::view)),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/picture", || get(picture::picture)),
+    signed_in(Verb::Get, "/inbox/{id}/attachments/{number}/thumbnail", || get(picture::thumbnail)),
+    signed_in(Verb::Get, "/inbox/{id}/attachments.zip", || get(download::zip)),
+    signed_in(Verb::Get, "/inbox/{id}/original.eml", || get(download::original)),
+    signed_in(Verb::Get, "/inbox/{id}/print", || get(read::print)),
+    signed_in(Verb::Get, "/inbox/{id}/reply", || get(write::reply_form)),
+    letter("/inbox/{id}/reply", || post(write::reply)),
+    signed_in(Verb::Get, "/inbox/{id}/forward", || get(write::forward_form)),
+    letter("/inbox/{id}/forward", || post(write::forward)),
+    signed_in(Verb::Get, "/compose", || get(write::compose_form)),
+    letter("/compose", || post(write::compose)),
+    signed_in(Verb::Get, "/sent", || get(write::sent)),
+    open(Verb::Get, "/assets/upload.js", || get(write::uploads::script)),
+    signed_in(Verb::Get, "/uploads", || get(write::uploads::list)),
+    signed_in(Verb::Post, "/uploads", || post(write::uploads::begin)),
+    signed_in(Verb::Get, "/uploads/{id}", || get(write::uploads::status)),
+    Route {
+        brings: Brings::Stretch,
+        ..signed_in(Verb::Post, "/uploads/{id}", || post(write::uploads::more))
+    },
+    signed_in(Verb::Post, "/uploads/{id}/remove", || post(write::uploads::remove)),
 ];
 
-/// What a request must show. `pattern` is the route that matched; none, or a method the table does
-/// not name: a session.
-pub(super) fn access(method: &Method, path: &str, pattern: Option<&str>) -> Access {
-    if path.starts_with("/assets/") {
-        return Access::Open;
-    }
+/// The route of a request, by the pattern that matched.
+pub(super) fn route(method: &Method, pattern: Option<&str>) -> Option<&'static Route> {
     let verb = if *method == Method::GET || *method == Method::HEAD {
         Verb::Get
     } else if *method == Method::POST {
         Verb::Post
     } else {
-        return Access::SignedIn;
+        return None;
     };
-    ROUTES
-        .iter()
-        .find(|route| route.verb == verb && Some(route.path) == pattern)
-        .map_or(Access::SignedIn, |route| route.access)
+    ROUTES.iter().find(|route| route.verb == verb && Some(route.path) == pattern)
+}
+
+/// What a request must show. Where no route matched, or the table does not name the method: a session.
+pub(super) fn access(method: &Method, path: &str, pattern: Option<&str>) -> Access {
+    if path.starts_with(ASSETS) {
+        return Access::Open;
+    }
+    route(method, pattern).map_or(Access::SignedIn, |route| route.access)
 }
 
 /// True for what pages are made of and is none itself: nobody is behind a request for it, so neither a
 /// cookie nor a choice of language is looked at, and none is set.
 pub(super) fn piece_of_page(path: &str) -> bool {
-    ["/assets/", "/framed/"].iter().any(|pieces| path.starts_with(pieces))
+    [ASSETS, "/framed/"].iter().any(|pieces| path.starts_with(pieces))
 }
 
-/// True for a request that brings a letter.
-pub(super) fn letter(method: &Method, pattern: Option<&str>) -> bool {
-    *method == Method::POST
-        && ROUTES.iter().any(|route| {
-            route.verb == Verb::Post
-                && Some(route.path) == pattern
-                && matches!(route.page, Page::Reply | Page::Forward | Page::Compose)
-        })
-}
-
-/// True for a request that may bring files, and so take its time.
-pub(super) fn uploads(method: &Method, pattern: Option<&str>) -> bool {
-    letter(method, pattern) || (*method == Method::POST && pattern == Some(UPLOAD))
-}
-
-fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
-    match page {
-        Page::Front => get(read::front),
-        Page::Style => get(read::style),
-        Page::Script => get(passkey::script),
-        Page::Logo => get(brand::logo),
-        Page::Link => get(sign_in::link),
-        Page::Register => post(sign_in::register),
-        Page::VerifyForm => get(codes::verify_form),
-        Page::Verify => post(codes::verify),
-        Page::LoginForm => get(sign_in::login_form),
-        Page::Login => post(sign_in::login),
-        Page::OidcGo => post(oidc::go),
-        Page::OidcBack => get(oidc::back),
-        Page::ResetForm => get(reset::form),
-        Page::Reset => post(reset::reset),
-        Page::Check => get(check::check),
-        Page::Logout => post(sign_in::logout),
-        Page::AccountForm => get(account::form),
-        Page::Account => post(account::change),
-        Page::AccountLog => get(log::log),
-        Page::Export => get(mbox::export),
-        Page::Inbox => get(read::inbox),
-        Page::Message => get(read::message),
-        Page::Html => get(frame::html),
-        Page::Framed => get(frame::framed),
-        Page::Attachment => get(download::attachment),
-        Page::View => get(picture::view),
-        Page::Picture => get(picture::picture),
-        Page::Thumbnail => get(picture::thumbnail),
-        Page::Zip => get(download::zip),
-        Page::Original => get(download::original),
-        Page::Print => get(read::print),
-        Page::ReplyForm => get(write::reply_form),
-        Page::Reply => post(write::reply),
-        Page::ForwardForm => get(write::forward_form),
-        Page::Forward => post(write::forward),
-        Page::ComposeForm => get(write::compose_form),
-        Page::Compose => post(write::compose),
-        Page::Sent => get(write::sent),
-        Page::UploadScript => get(write::uploads::script),
-        Page::Uploads => get(write::uploads::list),
-        Page::UploadBegin => post(write::uploads::begin),
-        Page::UploadStatus => get(write::uploads::status),
-        Page::UploadMore => post(write::uploads::more),
-        Page::UploadRemove => post(write::uploads::remove),
+impl Route {
+    fn handler(&self) -> MethodRouter<Arc<Desk>> {
+        let mut page = (self.page)();
+        if self.brings == Brings::Form {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            page = page.layer(TimeoutLayer::with_status_code(status, PATIENCE));
+        }
+        if self.path.starts_with(ASSETS) {
+            let value = HeaderValue::from_static("public, max-age=3600");
+            page = page.layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, value));
+        }
+        page
     }
 }
 
@@ -243,12 +169,13 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
 pub(super) fn router(desk: Arc<Desk>) -> Router {
     ROUTES
         .iter()
-        .fold(Router::new(), |router, route| router.route(route.path, handler(route.page)))
+        .fold(Router::new(), |router, route| router.route(route.path, route.handler()))
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(from_fn_with_state(Arc::clone(&desk), guard::guard))
-        .layer(from_fn_with_state(Arc::clone(&desk), guard::same_site))
-        .layer(from_fn(guard::patience))
+        .layer(guard::same_site(&desk.settings.url))
+        .layer(from_fn(guard::fetch_site_decides))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(from_fn_with_state(Arc::clone(&desk), guard::dress))
+        .layer(guard::headers(desk.https()))
         .with_state(desk)
 }

@@ -12,8 +12,11 @@ use axum::{
 };
 use std::sync::Arc;
 
-/// The cookie of the choice: a preference, and no secret.
-const COOKIE_NAME: &str = "language";
+/// The cookie of the choice: a preference, and no secret. The prefix keeps other hosts of our domain
+/// from setting it (RFC 6265bis section 4.1.3.2); browsers take it over https alone.
+const fn cookie_name(https: bool) -> &'static str {
+    if https { "__Host-language" } else { "language" }
+}
 /// How long a browser keeps it: a year.
 const KEPT: u32 = 365 * 24 * 60 * 60;
 /// Bytes of a value that a choice of language carries along.
@@ -56,7 +59,10 @@ impl Desk {
         let query = request.uri().query().filter(|_| page);
         let asked = query.and_then(asked);
         let asked = asked.and_then(|code| languages.get(&code));
-        let kept = || cookie(request.headers()).and_then(|code| languages.get(code));
+        let kept = || {
+            cookie(request.headers(), cookie_name(self.https()))
+                .and_then(|code| languages.get(code))
+        };
         let chosen = asked.or_else(kept);
         let accepted = || {
             let header = request.headers().get(ACCEPT_LANGUAGE).and_then(|h| h.to_str().ok());
@@ -73,9 +79,9 @@ impl Desk {
     /// Lets the browser keep a choice that was made just now. Nothing is kept here.
     pub(super) fn keep_choice(&self, wish: &Wish, response: &mut Response) {
         let Some(code) = wish.chosen.as_deref().filter(|_| wish.fresh) else { return };
+        let name = cookie_name(self.https());
         let secure = if self.https() { "; Secure" } else { "" };
-        let text =
-            format!("{COOKIE_NAME}={code}; Path=/; Max-Age={KEPT}; HttpOnly; SameSite=Lax{secure}");
+        let text = format!("{name}={code}; Path=/; Max-Age={KEPT}; HttpOnly; SameSite=Lax{secure}");
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().append(SET_COOKIE, value);
         }
@@ -104,11 +110,11 @@ fn carried(path: &str, query: &str) -> String {
     if text.is_empty() { text } else { text + "&" }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let all = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
     let mut pairs =
         all.flat_map(|header| header.split(';')).filter_map(|p| p.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE_NAME).map(|(_, code)| code)
+    pairs.find(|(key, _)| *key == name).map(|(_, code)| code)
 }
 
 #[cfg(test)]

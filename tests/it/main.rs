@@ -4,6 +4,7 @@
 #![expect(clippy::string_slice, reason = "a test that cuts text wrongly may fail")]
 
 mod accounts;
+mod borders;
 mod branding;
 mod browser;
 mod browser_account;

@@ -105,6 +105,9 @@ fn without_a_word_everything_has_a_value() {
     assert_eq!(config.smtp.listen, ["127.0.0.1:2525".parse().unwrap()]);
     assert_eq!(config.portal.url, "http://127.0.0.1:8080");
     assert_eq!(config.portal.max_reply_size, 50 << 20);
+    assert!(config.portal.trusted_proxies.is_empty());
+    assert_eq!(config.portal.max_connections, 2000);
+    assert_eq!((config.portal.max_connections_per_client, config.portal.min_rate), (200, 1024));
     assert!(config.portal.refuse_files.contains(&"*.exe".to_owned()));
     assert_eq!(config.delivery.retry.len(), 7);
     assert_eq!(config.delivery.refuse_networks.len(), 5);
@@ -341,6 +344,11 @@ const WRONG: &[(&str, &str)] = &[
     ("[portal]\nurl = \"https://u@a.example\"", "no address of a portal"),
     ("[portal]\nurl = \"http://127.0.0.1.evil.example\"", "would show links"),
     ("[portal]\nmax_reply_size = \"3 GiB\"", "2 GiB"),
+    ("[portal]\ntrusted_proxies = [\"10.0.0.1/8\"]", "write \"10.0.0.0/8\""),
+    ("[portal]\ntrusted_proxies = [\"proxy.example\"]", "no network"),
+    ("[portal]\nmax_connections = 0", "1 to 100000"),
+    ("[portal]\nmin_rate = \"2 MiB\"", "\"0 B\" to \"1 MiB\""),
+    ("[portal]\nmin_rate = 1024", "min_rate"),
     ("[portal]\nmax_reply_size = \"1 B\"", "\"1 KiB\" to"),
     ("[portal]\nrefuse_files = [\"a/b\"]", "no file name pattern"),
     ("[vault]\nstore = \"postgres://h/db\"", "not yet"),

@@ -57,7 +57,13 @@ async fn a_choice_at_the_foot_of_a_page_stays_and_changes_nothing_here() {
     assert!(browser.get("/login").await.text().contains("Se connecter"));
     let secure = World::at("https://portal.example");
     let answer = secure.browser().get("/?lang=de").await;
-    assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"));
+    let cookie = answer.header("set-cookie").unwrap();
+    assert!(cookie.starts_with("__Host-language=de; Path=/; ") && cookie.ends_with("; Secure"));
+    let mut browser = secure.browser();
+    browser.cookies.insert("language".to_owned(), "fr".to_owned());
+    assert!(!browser.get("/login").await.text().contains("Se connecter"), "another host's cookie");
+    browser.cookies.insert("__Host-language".to_owned(), "fr".to_owned());
+    assert!(browser.get("/login").await.text().contains("Se connecter"));
 }
 
 #[tokio::test]

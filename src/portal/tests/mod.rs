@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod authorisation;
+mod borders;
 mod downloads;
 mod equal;
 mod frame;

@@ -12,6 +12,7 @@ use crate::{
         notice::{Letterhead, Templates},
         parts::Indexer,
     },
+    net::http::Connection,
     oidc::Provider,
     policies::Policies,
     policy::{Level, PolicyRef, PolicySet, Reason, RuleVerdict, SourceFile, Why},
@@ -24,7 +25,7 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{ConnectInfo, Request},
+    extract::Request,
     middleware::{Next, from_fn},
     response::Response,
     serve::Listener,
@@ -169,6 +170,8 @@ impl World {
             domains: vec!["example.org".parse().unwrap()],
             max_reply_size: MAX_REPLY,
             refuse_files: vec!["*.exe".into()],
+            trusted_proxies: vec!["198.51.100.0/24".parse().unwrap()],
+            min_rate: 1024,
             brand: super::super::Brand::default(),
             terms_url: String::new(),
             privacy_url: String::new(),
@@ -432,7 +435,7 @@ fn serve(router: Router) -> mpsc::Sender<DuplexStream> {
 async fn from_client(mut request: Request, next: Next) -> Response {
     let client = request.headers().get("x-test-client").and_then(|value| value.to_str().ok());
     if let Some(client) = client.and_then(|text| text.parse::<SocketAddr>().ok()) {
-        request.extensions_mut().insert(ConnectInfo(client));
+        request.extensions_mut().insert(Connection::unlisted(client.ip()));
     }
     next.run(request).await
 }
@@ -543,6 +546,11 @@ impl Browser<'_> {
         ours.write_all(head.as_bytes()).await.unwrap();
         ours
     }
+    /// Announces a body of that length and sends only its beginning, then waits for the answer.
+    pub(super) async fn break_off(&mut self, path: &str, kind: &str, part: &str) -> Answer {
+        let head = self.head("POST", path, &[], (kind, part.len() + 1000));
+        self.exchange(&head, part.as_bytes()).await
+    }
     async fn deliver(
         &mut self,
         method: &str,
@@ -550,9 +558,19 @@ impl Browser<'_> {
         headers: &[(&str, &str)],
         (kind, body): (&str, &[u8]),
     ) -> Answer {
+        let head = self.head(method, path, headers, (kind, body.len()));
+        self.exchange(&head, body).await
+    }
+    fn head(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        (kind, length): (&str, usize),
+    ) -> String {
         let mut text =
             format!("{method} {path} HTTP/1.1\r\nhost: portal.test\r\nconnection: close\r\n");
-        text += &format!("x-test-client: {}\r\ncontent-length: {}\r\n", self.client, body.len());
+        text += &format!("x-test-client: {}\r\ncontent-length: {length}\r\n", self.client);
         text += &format!("content-type: {kind}\r\n");
         if !self.agent.is_empty() {
             text += &format!("user-agent: {}\r\n", self.agent);
@@ -563,12 +581,15 @@ impl Browser<'_> {
         for (name, value) in &self.cookies {
             text += &format!("cookie: {name}={value}\r\n");
         }
+        text + "\r\n"
+    }
+    async fn exchange(&mut self, head: &str, body: &[u8]) -> Answer {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         self.world.dial.send(theirs).await.unwrap();
         let (mut from, mut to) = tokio::io::split(ours);
         let mut bytes = Vec::new();
         let sending = async {
-            to.write_all(format!("{text}\r\n").as_bytes()).await?;
+            to.write_all(head.as_bytes()).await?;
             to.write_all(body).await
         };
         let (sent, read) = tokio::join!(sending, from.read_to_end(&mut bytes));

@@ -146,7 +146,8 @@ pub(in crate::portal) async fn compose(
     desk.written(&visitor, Kind::Compose, None, request).await
 }
 
-/// A letter of somebody whose session has ended: what was typed is given back, so that it is not lost.
+/// A letter without a session: what was typed is given back, so that it is not lost. `request` brings no
+/// more of it than is read without a session.
 pub(in crate::portal) async fn given_back(
     desk: &Desk,
     visitor: &Visitor,
@@ -160,8 +161,7 @@ pub(in crate::portal) async fn given_back(
     }
     let (values, title) = (context! { body => &upload.draft.body }, say!("Please sign in again"));
     let status = StatusCode::UNAUTHORIZED;
-    let page = desk.pages.answer(status, "given-back.html", title, visitor, values)?;
-    Ok(upload.answered_by(page))
+    desk.pages.answer(status, "given-back.html", title, visitor, values)
 }
 
 impl Desk {

@@ -181,6 +181,14 @@ impl Upload {
 
     async fn field(&mut self, name: &str, late: bool) -> Result<(), Broken> {
         let mut bytes = Vec::new();
+        let whole = self.typed(&mut bytes).await;
+        // A field that breaks off is kept as far as it came, so that it can be given back.
+        let known = self.take(name, String::from_utf8_lossy(&bytes).into_owned());
+        whole?;
+        if known && late { Err(Broken::Late) } else { Ok(()) }
+    }
+
+    async fn typed(&mut self, bytes: &mut Vec<u8>) -> Result<(), Broken> {
         while let Some(data) = self.content().await? {
             self.typed = self.typed.saturating_add(data.len());
             if self.typed > MAX_TYPED {
@@ -188,8 +196,7 @@ impl Upload {
             }
             bytes.extend_from_slice(&data);
         }
-        let known = self.take(name, String::from_utf8_lossy(&bytes).into_owned());
-        if known && late { Err(Broken::Late) } else { Ok(()) }
+        Ok(())
     }
 
     /// A form without files, as simple programs send it.

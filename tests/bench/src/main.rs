@@ -34,6 +34,10 @@ enum Command {
     Sink(sink::SinkArguments),
     /// Runs the relays in turn under the same load and prints what came out
     Run(run::RunArguments),
+    /// Hands in mail while hostile connections hold the portal, and prints what is left of the rate
+    Soak(run::SoakArguments),
+    /// Holds hostile connections to a portal until a line comes in
+    Hostile(run::HostileArguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         Command::Load(arguments) => load::main(&arguments),
         Command::Sink(arguments) => sink::main(arguments),
         Command::Run(arguments) => run::main(&arguments),
+        Command::Soak(arguments) => run::soak(&arguments),
+        Command::Hostile(arguments) => run::attack(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

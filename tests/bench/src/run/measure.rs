@@ -166,6 +166,7 @@ impl Bench<'_> {
             restante: &self.restante,
             duty,
             hop,
+            portal_tls: false,
             syncs,
         };
         Ok(Stage { peer: Peer::start(kind, &scene, self.group.clone())?, sink })

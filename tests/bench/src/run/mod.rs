@@ -1,18 +1,22 @@
 //! The driver: for each row, round by round, one relay after the other under the same load.
 
+mod hostile;
 mod machine;
 mod measure;
 mod peer;
 mod process;
 mod report;
 mod rows;
+mod soak;
 
 use crate::{Fault, line, remark, tls};
 use clap::Args;
+pub(crate) use hostile::{HostileArguments, main as attack};
 use measure::{Bench, Counts, Sample};
 use peer::{Duty, Kind};
 use process::{Group, Launch, Undo};
 use rows::{ROWS, Row};
+pub(crate) use soak::{SoakArguments, main as soak};
 use std::{fs, path::PathBuf};
 
 #[derive(Debug, Clone, Args)]

@@ -81,6 +81,8 @@ pub(super) struct Scene<'a> {
     pub(super) restante: &'a Path,
     pub(super) duty: Duty,
     pub(super) hop: SocketAddr,
+    /// The portal speaks TLS with that certificate.
+    pub(super) portal_tls: bool,
     /// Where strace writes, if it does.
     pub(super) syncs: Option<&'a Path>,
 }
@@ -89,6 +91,8 @@ pub(super) struct Scene<'a> {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) smtp: SocketAddr,
+    /// Restante's portal.
+    pub(super) portal: Option<SocketAddr>,
     pub(super) group: Group,
     /// Postfix is told to stop; Restante needs no more than its process' end.
     etc: Option<PathBuf>,
@@ -126,13 +130,16 @@ fn restante(scene: &Scene<'_>, mut group: Group) -> Result<Peer, Fault> {
     let process = Process::start(command, "restante")?;
     group.rooted(process.child.id());
     let ready = process.line(PATIENCE).map_err(|e| format!("{e}; see {}/log", dir.display()))?;
-    let smtp = ready.strip_prefix("ready smtp=").and_then(|rest| rest.split(' ').next());
-    let smtp = smtp.ok_or_else(|| format!("no ready line: {ready}"))?.parse()?;
-    Ok(Peer { smtp, group, etc: None, process })
+    let listening = ready.strip_prefix("ready smtp=").and_then(|rest| rest.split_once(" portal="));
+    let (smtp, portal) = listening.ok_or_else(|| format!("no ready line: {ready}"))?;
+    Ok(Peer { smtp: smtp.parse()?, portal: Some(portal.parse()?), group, etc: None, process })
 }
 
 /// As many connections to the next hop as Postfix is given: 50.
 fn configuration(scene: &Scene<'_>) -> String {
+    let certificates = scene.certificates.display();
+    let pair =
+        format!("certificate = \"{certificates}/chain.pem\"\nkey = \"{certificates}/key.pem\"\n");
     format!(
         r#"hostname   = "gw.source.test"
 data_dir   = "data"
@@ -162,8 +169,8 @@ level = "secure"
 [portal]
 listen = "127.0.0.1:0"
 url    = "http://127.0.0.1:8080"
-"#,
-        certificates = scene.certificates.display(),
+{portal}"#,
+        portal = if scene.portal_tls { pair.as_str() } else { "" },
     )
 }
 
@@ -207,7 +214,7 @@ fn postfix(scene: &Scene<'_>, mut group: Group, tuned: bool) -> Result<Peer, Fau
         let process = Process::start(command, "postfix")?;
         group.rooted(process.child.id());
         let (etc, group) = (Some(etc.clone()), group.clone());
-        let mut peer = Peer { smtp, group, etc, process };
+        let mut peer = Peer { smtp, portal: None, group, etc, process };
         if peer.listens(&dir.join("log/mail"))? {
             return Ok(peer);
         }
