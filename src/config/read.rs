@@ -115,13 +115,18 @@ const LOG_LEVELS: [(&str, &str); 5] = [
     ("debug", "debug"),
     ("trace", "trace"),
 ];
-/// Levels of our own mail: what needs no MX, no pins and no envelope.
+/// Levels of `inside.tls`: what needs no MX, no pins and no envelope.
 const OWN_LEVELS: [(&str, Level); 4] = [
     ("opportunistic", Level::Opportunistic),
     ("encrypt", Level::Encrypt),
     ("verify", Level::Verify),
     ("secure", Level::Secure),
 ];
+/// Levels of notices and codes: those of `inside.tls`, and what the recipient's domain publishes.
+const NOTICE_LEVELS: [(&str, Level); 5] = {
+    let [opportunistic, encrypt, verify, secure] = OWN_LEVELS;
+    [("published", Level::Published), opportunistic, encrypt, verify, secure]
+};
 const LARGEST_MESSAGE: u64 = 2 << 30;
 const RETRY: [&str; 7] = ["1m", "5m", "15m", "30m", "1h", "2h", "4h"];
 const REFUSED: [&str; 5] = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"];
@@ -242,7 +247,7 @@ impl<'d, 't> Reading<'d, 't> {
         Inside {
             // No MX look-up, with or without brackets.
             host: host.map_or_else(own, |hop| NextHop { mx: false, ..hop }),
-            tls: own_level(&keys, "tls"),
+            tls: own_level(&keys, "tls", &OWN_LEVELS),
         }
     }
 
@@ -303,7 +308,7 @@ impl<'d, 't> Reading<'d, 't> {
             subject: text(&keys, "subject", Notification::SUBJECT),
             language: text(&keys, "language", usual),
             template: self.path(&keys, "template"),
-            level: own_level(&keys, "level"),
+            level: own_level(&keys, "level", &NOTICE_LEVELS),
             note: filled(&keys, "note").and_then(|e| e.parse(note_field)),
             dkim: dkim.into_iter().filter_map(|entry| self.dkim(entry)).collect(),
         })
@@ -568,14 +573,20 @@ fn filled_list<T>(
     Some(values)
 }
 
-fn own_level(keys: &Keys<'_, '_>, key: &'static str) -> Level {
+/// One of `levels`; the first where the key is not there.
+fn own_level<const N: usize>(
+    keys: &Keys<'_, '_>,
+    key: &'static str,
+    levels: &'static [(&str, Level); N],
+) -> Level {
     let level = |text: &str| {
         if text == "none" || text == "fingerprint" {
             return Err(format!("level `{text}` is not yet supported here"));
         }
-        choice(text, &OWN_LEVELS)
+        choice(text, levels)
     };
-    get(keys, key).and_then(|e| e.parse(level)).unwrap_or(Level::Opportunistic)
+    let default = levels.first().map_or(Level::Opportunistic, |(_, level)| *level);
+    get(keys, key).and_then(|e| e.parse(level)).unwrap_or(default)
 }
 
 fn domain(text: &str) -> Result<Domain, String> {

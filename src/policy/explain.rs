@@ -41,6 +41,7 @@ pub fn explain(set: &PolicySet, address: &Address, now: Timestamp) -> Explanatio
     }
     text.extend(way(policy));
     text.extend(fallback(policy));
+    text.push(notices(policy, domain.as_str()));
     text.extend(set.rules.iter().filter_map(|rule| rule_says(rule, policy)));
     let notes = [("Contact", &policy.contact), ("Note", &policy.note)];
     text.extend(notes.into_iter().filter_map(|(k, v)| Some(format!("{k}: {}", v.as_ref()?))));
@@ -77,6 +78,10 @@ fn asks(policy: &Policy, domain: &str) -> String {
             "messages go directly, over TLS where it is offered, the certificate unchecked"
                 .to_owned()
         }
+        Level::Published => format!(
+            "messages go directly as {domain} publishes, and where it publishes nothing as level \
+             opportunistic says"
+        ),
         Level::Encrypt => "messages go directly over TLS, the certificate unchecked".to_owned(),
         Level::Verify => format!(
             "messages go directly over TLS to a trusted certificate for {}",
@@ -155,6 +160,22 @@ fn fallback(policy: &Policy) -> Vec<String> {
             "A message that asks REQUIRETLS {require_tls} where the next hop does not offer it."
         ),
     ]
+}
+
+/// At `notification.level = "published"`, which is the default.
+fn notices(policy: &Policy, domain: &str) -> String {
+    if policy.partner && policy.level.proves() && policy.level != Level::Auto {
+        return format!(
+            "Notices and codes to {domain} go at level {} as well, and wait where it is not met \
+             (notification.level \"published\").",
+            policy.level
+        );
+    }
+    format!(
+        "Notices and codes to {domain} go as it publishes (signed TLSA records, an enforced \
+         MTA-STS policy), and where it publishes nothing at level opportunistic \
+         (notification.level \"published\")."
+    )
 }
 
 /// Rules look at the message, which is not here: said is what they could change.
