@@ -78,8 +78,8 @@ const DELIVERY: [&str; 10] = [
     "watch",
     "tls_reports",
 ];
-const NOTIFICATION: [&str; 7] =
-    ["from", "subject", "language", "template", "level", "note", "dkim"];
+const NOTIFICATION: [&str; 8] =
+    ["from", "subject", "language", "template", "level", "note", "dkim", "sms"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
 const PORTAL: [&str; 10] = [
     "listen",
@@ -311,6 +311,7 @@ impl<'d, 't> Reading<'d, 't> {
             level: own_level(&keys, "level", &NOTICE_LEVELS),
             note: filled(&keys, "note").and_then(|e| e.parse(note_field)),
             dkim: dkim.into_iter().filter_map(|entry| self.dkim(entry)).collect(),
+            sms: filled(&keys, "sms").and_then(|e| e.parse(sms_url)),
         })
     }
 
@@ -704,6 +705,12 @@ fn portal_url(text: &str) -> Result<String, String> {
         _ => return Err(wrong()),
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// Where text messages are handed in: https, save on loopback.
+fn sms_url(text: &str) -> Result<String, String> {
+    let example = "write \"https://sms.example.org/send\"; http is for a service on loopback";
+    portal_url(text).map_err(|_| format!("`{text}` can't be where texts are sent from: {example}"))
 }
 
 /// What a button says.

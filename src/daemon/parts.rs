@@ -11,17 +11,18 @@ use crate::{
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
+        texts::TextService,
         tls::TlsServer,
         trust::TrustAnchors,
     },
-    oidc::{Provider, ProviderSettings},
+    oidc::{Provider, ProviderSettings, place_of},
     portal::{Brand, Logo, Portal, PortalSettings},
     seal::KeyRing,
     store::{
         NoteStore,
         sled::{Options, SledStore},
     },
-    vault::{DkimKey, NoticeSettings, Vault},
+    vault::{DkimKey, Insiders, NoticeSettings, Vault},
     wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
@@ -128,7 +129,15 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         Arc::clone(&clock),
     );
     let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
-    let vault = Vault::new(queue, bodies, people, ring, clock, notices).signing(dkim);
+    let texts = texts_service(config, &anchors, &resolver, &clock)?;
+    let insiders = Insiders {
+        domains: config.organization.domains.clone(),
+        postmaster: config.organization.postmaster.clone(),
+    };
+    let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, clock, notices)
+        .signing(dkim)
+        .telling(insiders)
+        .texting(texts);
     let portal = PortalSettings {
         organization: config.organization.name.clone(),
         support: config.organization.support.clone(),
@@ -144,6 +153,30 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
     let portal = Portal::new(portal, vault.clone(), door.clone()).map_err(|e| settled(&e))?;
     Ok(Parts { vault, notes, policies, resolver, web, anchors, smtp_tls, door, portal, providers })
+}
+
+/// The service that sends text messages (`notification.sms`). The operator names it, so it may lie in
+/// any network.
+fn texts_service(
+    config: &Config,
+    anchors: &TrustAnchors,
+    resolver: &Arc<HickoryResolver>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<dyn crate::wire::Texts>>, StartError> {
+    let Some(url) = &config.notification.sms else { return Ok(None) };
+    let wrong = || StartError::Config(format!("notification.sms: `{url}` can't be used"));
+    if let Some(rest) = url.strip_prefix("http://") {
+        let place = place_of(&format!("https://{rest}")).ok_or_else(wrong)?;
+        let service = TextService::on_loopback(place).ok_or_else(wrong)?;
+        return Ok(Some(Arc::new(service)));
+    }
+    let mut https = HttpsSettings::new(anchors.clone(), Vec::new());
+    // A reader waits for it.
+    https.patience = SIGN_IN_PATIENCE;
+    let client = HttpsClient::new(https, Arc::clone(resolver) as _, Arc::clone(clock));
+    let client = client.map_err(|e| StartError::Config(e.to_string()))?;
+    let place = place_of(url).ok_or_else(wrong)?;
+    Ok(Some(Arc::new(TextService::secured(place, client))))
 }
 
 /// Where readers may sign in elsewhere (`portal.oidc`); nobody is asked before somebody wants to.
@@ -306,7 +339,7 @@ fn overrides(folder: Option<&Path>) -> Result<(Texts, Texts), StartError> {
 
 /// Templates of what is mailed; all others are the portal's pages.
 fn is_mailed(name: &str) -> bool {
-    ["notice.", "code.", "changed."].iter().any(|start| name.starts_with(start))
+    ["notice.", "code.", "changed.", "told."].iter().any(|start| name.starts_with(start))
 }
 
 fn notice_settings(

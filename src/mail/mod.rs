@@ -9,11 +9,13 @@ pub mod id;
 pub mod letter;
 pub mod notice;
 pub mod parts;
+pub mod pickup;
 pub mod status;
 pub(crate) mod text;
 pub mod wishes;
 
 pub use address::{Address, AddressError, Domain, ReversePath};
 pub use id::{GrantId, QueueId};
+pub use pickup::{Pickup, PickupWish};
 pub use status::{EnhancedStatus, StatusClass};
 pub use wishes::{Notify, RecipientDsn, Ret, Wishes};

@@ -169,6 +169,42 @@ pub fn decide(facts: &Facts<'_>) -> Route {
     }
 }
 
+/// True if a message sealed for this reason shows that the line to the domain can't be trusted: it
+/// could have met the level, as far as is known, and did not. Level `auto` at a domain that
+/// publishes nothing (`sts`, and `dane` where no host has TLSA records) is no such case, nor is one
+/// that policy seals without asking.
+pub fn line_in_doubt(why: &Why, sts: Option<&StsFacts>, dane: bool, require_tls: bool) -> bool {
+    match why.reason {
+        Reason::LevelNotMet if why.policy.level == Level::Auto => {
+            dane || match sts {
+                // A policy that is announced and can't be had may be kept back by whoever stands in
+                // the way.
+                Some(StsFacts::Unfetched(_) | StsFacts::Doubt(_)) => true,
+                Some(StsFacts::Policy(policy)) => policy.mode == StsMode::Enforce,
+                Some(StsFacts::Nothing) | None => false,
+            }
+        }
+        Reason::LevelNotMet => true,
+        // RFC 8689: no host both promises TLS on the whole way and proves itself.
+        Reason::CannotCarry => require_tls,
+        Reason::LevelMet
+        | Reason::RulePass
+        | Reason::Notice
+        | Reason::Inside
+        | Reason::PolicyEnvelope
+        | Reason::DnsTrouble
+        | Reason::NoSuchDomain
+        | Reason::NoMailHost
+        | Reason::NullMx
+        | Reason::RefusedNetwork
+        | Reason::Unreachable
+        | Reason::PeerDeferred
+        | Reason::PeerRefused
+        | Reason::GaveUp
+        | Reason::Ours => false,
+    }
+}
+
 /// What is asked of the direct way, and what happens where it fails.
 struct Plan<'a> {
     asked: Asked<'a>,

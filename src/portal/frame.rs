@@ -96,9 +96,10 @@ impl Desk {
         let session = self.vault.people.session(&ticket.session).await?;
         let Some(session) = session.filter(|session| runs(session, now)) else { return Ok(None) };
         let Some(account) = self.account_of(&session).await? else { return Ok(None) };
-        match self.vault.access(ticket.grant, &account).await? {
+        let facts = Visitor::session_facts_of(&session);
+        match self.vault.access(ticket.grant, &account, &facts).await? {
             AccessAnswer::Granted(access) => Ok(Some(access)),
-            AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
+            AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     language::{Language, Text, say},
     mail::GrantId,
     seal::TokenHash,
-    store::{Account, Grant},
+    store::{Account, Grant, SessionFacts},
     vault::{AccessAnswer, Content},
 };
 use axum::{Extension, body::Body, extract::State, http::StatusCode, response::Response};
@@ -36,10 +36,11 @@ pub(super) async fn export(
     State(desk): State<Arc<Desk>>,
     Extension(visitor): Extension<Visitor>,
 ) -> Result<Response, Fault> {
+    let facts = visitor.session_facts();
     let (account, language) = (visitor.signed_in()?.clone(), visitor.language);
     let session = visitor.session.ok_or(Fault::Status(StatusCode::UNAUTHORIZED))?.id;
     let (folders, page) = (FOLDERS.into(), VecDeque::new());
-    let export = Export { desk, session, account, language, folders, page, current: None };
+    let export = Export { desk, session, account, facts, language, folders, page, current: None };
     Ok(download(Body::from_stream(written(export)), "messages.mbox", "application/mbox"))
 }
 
@@ -59,6 +60,7 @@ struct Export {
     /// The session that asked for it.
     session: TokenHash,
     account: Account,
+    facts: SessionFacts,
     language: Arc<Language>,
     /// Folders still to be listed, from where they are listed on.
     folders: VecDeque<Folder>,
@@ -172,7 +174,9 @@ impl Export {
         out: &mut Vec<u8>,
     ) -> Result<Option<(Content, Quoting, Timestamp)>, Fault> {
         let vault = &self.desk.vault;
-        let AccessAnswer::Granted(access) = vault.access(grant.id, &self.account).await? else {
+        let AccessAnswer::Granted(access) =
+            vault.access(grant.id, &self.account, &self.facts).await?
+        else {
             return Ok(None);
         };
         let Some((row, _)) = vault.queue.message(grant.message).await? else { return Ok(None) };

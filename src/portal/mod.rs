@@ -21,6 +21,7 @@ mod pages;
 mod passkey;
 mod password;
 mod picture;
+mod prove;
 mod read;
 mod reset;
 mod routes;

@@ -44,6 +44,7 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("message.html", include_str!("templates/message.html")),
     ("picture.html", include_str!("templates/picture.html")),
     ("print.html", include_str!("templates/print.html")),
+    ("prove.html", include_str!("templates/prove.html")),
     ("write.html", include_str!("templates/write.html")),
     ("sent.html", include_str!("templates/sent.html")),
     ("given-back.html", include_str!("templates/given-back.html")),
@@ -275,7 +276,7 @@ fn sample_visitors(language: &Arc<Language>) -> Result<[Visitor; 2], String> {
 }
 
 /// Fields that can be wrong.
-const SAMPLE_FIELDS: [&str; 8] = [
+const SAMPLE_FIELDS: [&str; 9] = [
     "email",
     "password",
     "first_name",
@@ -284,6 +285,7 @@ const SAMPLE_FIELDS: [&str; 8] = [
     "second_password",
     "passkey_password",
     "code",
+    "phrase",
 ];
 
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
@@ -322,6 +324,7 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         all.push(("passkey.html", "Passkey", values.clone()));
         all.push(("new-passkey.html", "A new passkey", values));
         all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
+        all.extend(super::prove::samples(&errors).map(|values| ("prove.html", "Proof", values)));
         for date in ["", "22 November 2026"] {
             let values = context! {
                 errors => &errors, code => "", date => date, to => "a…@clinic.example",

@@ -1,8 +1,8 @@
 //! The one table of routes. The router is built from it, and the guard asks it: a route that is not
 //! here does not exist, and a route without an access decision can't be written down.
 use super::{
-    Desk, account, brand, check, codes, download, frame, guard, mbox, oidc, passkey, picture, read,
-    reset, sign_in, write,
+    Desk, account, brand, check, codes, download, frame, guard, mbox, oidc, passkey, picture,
+    prove, read, reset, sign_in, write,
 };
 use axum::{
     Router,
@@ -60,6 +60,8 @@ pub(super) enum Page {
     Zip,
     Original,
     Print,
+    ProveForm,
+    Prove,
     ReplyForm,
     Reply,
     ForwardForm,
@@ -133,6 +135,8 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Get, "/inbox/{id}/attachments.zip", Page::Zip),
     signed_in(Verb::Get, "/inbox/{id}/original.eml", Page::Original),
     signed_in(Verb::Get, "/inbox/{id}/print", Page::Print),
+    signed_in(Verb::Get, "/inbox/{id}/prove", Page::ProveForm),
+    signed_in(Verb::Post, "/inbox/{id}/prove", Page::Prove),
     signed_in(Verb::Get, "/inbox/{id}/reply", Page::ReplyForm),
     signed_in(Verb::Post, "/inbox/{id}/reply", Page::Reply),
     signed_in(Verb::Get, "/inbox/{id}/forward", Page::ForwardForm),
@@ -220,6 +224,8 @@ fn handler(page: Page) -> MethodRouter<Arc<Desk>> {
         Page::Zip => get(download::zip),
         Page::Original => get(download::original),
         Page::Print => get(read::print),
+        Page::ProveForm => get(prove::form),
+        Page::Prove => post(prove::prove),
         Page::ReplyForm => get(write::reply_form),
         Page::Reply => post(write::reply),
         Page::ForwardForm => get(write::forward_form),

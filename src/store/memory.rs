@@ -7,8 +7,8 @@ use crate::{
     store::{
         Account, Ask, Attempt, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind,
         GrantState, Health, Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
-        StoreError, Totals,
+        Ordered, Outcome, PeopleStore, Proof, QueueStore, RecipientRow, RecipientState, Session,
+        Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         notes,
         people::without_case,
@@ -595,6 +595,20 @@ impl PeopleStore for MemoryStore {
         let kept = book.grants.get_mut(&grant.id).ok_or(StoreError::NotFound)?;
         kept.update(grant);
         Ok(())
+    }
+    async fn change_proof(
+        &self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: &Proof,
+    ) -> Result<bool, StoreError> {
+        let mut book = self.book();
+        let kept = book.grants.get_mut(&grant).ok_or(StoreError::NotFound)?;
+        if kept.proof.as_ref() != old {
+            return Ok(false);
+        }
+        kept.proof = Some(new.clone());
+        Ok(true)
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         Ok(self.book().accounts.get(address).cloned())

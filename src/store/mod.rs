@@ -7,6 +7,7 @@ pub mod memory;
 pub mod notes;
 pub mod orders;
 pub mod people;
+pub mod proof;
 pub mod queue;
 pub mod sled;
 
@@ -17,6 +18,7 @@ pub use people::{
     Account, Code, Grant, GrantKind, GrantState, Passkey, PeopleStore, Purpose, SecondFactor,
     Session,
 };
+pub use proof::{Need, Proof, Proved, SessionFacts, SignedBy, Texted};
 pub use queue::{
     Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage,
     Outcome, QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,

@@ -17,6 +17,8 @@ pub enum NoteKind {
     TlsReport,
     /// What was last seen of a partner's transport.
     Watch,
+    /// Since when the line to a domain is in doubt.
+    Doubt,
 }
 
 /// Notes by kind and key.

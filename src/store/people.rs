@@ -3,7 +3,7 @@
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::{TokenHash, WrappedKey},
-    store::StoreError,
+    store::{Proof, StoreError},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -32,6 +32,9 @@ pub struct Grant {
     /// What it is to its owner.
     #[serde(default)]
     pub kind: GrantKind,
+    /// What its reader must prove beyond the mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 /// What a message is to the owner of its grant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,6 +312,14 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Grant>, StoreError>;
     /// Writes a grant's `opened`, `expires` or `state`; the grant must exist.
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError>;
+    /// Writes a grant's `proof` if it still is `old`. False, and nothing is changed, if it is not:
+    /// no try is lost among others at the same time. The grant must exist.
+    async fn change_proof(
+        &self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: &Proof,
+    ) -> Result<bool, StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
     /// Up to [`Account::LIKE`] accounts whose address reads the same when the case of its letters

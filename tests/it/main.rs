@@ -43,6 +43,7 @@ mod requiretls;
 mod retry;
 mod reuse;
 mod scanner;
+mod second_channel;
 mod simulation;
 mod store_contract;
 mod support;

@@ -23,8 +23,8 @@ use restante::{
     store::{
         Account, Ask, Attempt, BodyStore, Claim, Claimed, Code, DnsRecord, Filter, Grant,
         GrantKind, GrantState, Health, Locator, NewBody, NewMessage, NoteKind, NoteStore, Outcome,
-        Passkey, PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session,
-        Settle, StoreError,
+        Passkey, PeopleStore, Proof, Purpose, QueueStore, RecipientState, Room, SecondFactor,
+        Session, Settle, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -81,6 +81,7 @@ contract! {
     large_bodies_are_written_in_pieces_or_not_at_all,
     what_lies_aside_is_read_while_it_is_held,
     grants_are_found_by_token_and_by_recipient,
+    a_proof_changes_only_from_what_it_was,
     an_authors_copy_comes_with_its_message,
     accounts_and_sessions_come_and_go,
     a_use_of_a_session_never_brings_it_back,
@@ -194,6 +195,7 @@ fn grant(n: u8, of: u8, recipient: &str) -> Grant {
         opened: None,
         state: GrantState::Live,
         kind: GrantKind::Received,
+        proof: None,
     }
 }
 fn granted(index: u16, grant: Grant) -> Outcome {
@@ -568,6 +570,24 @@ async fn a_grant_that_ended_stays_ended(s: &impl Store) {
     assert_eq!((kept.state, kept.opened), (GrantState::Recalled, Some(at(5))));
     assert_eq!(s.doomed(at(20), 9).await.unwrap().len(), 1);
     let unknown = s.update_grant(&grant(4, 1, "a@a.example")).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound)));
+}
+
+async fn a_proof_changes_only_from_what_it_was(s: &impl Store) {
+    finish(s, 1, "a@a.example", granted(0, grant(9, 1, "a@a.example"))).await;
+    let id = GrantId::from_bytes([9; 16]);
+    let one = Proof { wrong: 1, ..Proof::default() };
+    let two = Proof { wrong: 2, ..Proof::default() };
+    assert!(s.change_proof(id, None, &one).await.unwrap());
+    assert!(!s.change_proof(id, None, &two).await.unwrap(), "it is another by now");
+    assert!(!s.change_proof(id, Some(&two), &two).await.unwrap());
+    assert!(s.change_proof(id, Some(&one), &two).await.unwrap());
+    // What else a grant says is written beside it: neither undoes the other.
+    let opened = Grant { opened: Some(at(5)), ..grant(9, 1, "a@a.example") };
+    s.update_grant(&opened).await.unwrap();
+    let kept = s.grant(id).await.unwrap().unwrap();
+    assert_eq!((kept.proof, kept.opened), (Some(two), Some(at(5))));
+    let unknown = s.change_proof(GrantId::from_bytes([4; 16]), None, &one).await;
     assert!(matches!(unknown, Err(StoreError::NotFound)));
 }
 

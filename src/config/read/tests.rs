@@ -313,6 +313,8 @@ const WRONG: &[(&str, &str)] = &[
     ("[notification]\nsubject = \"\"", "empty"),
     ("[notification]\nlevel = \"envelope\"", "`envelope` is not known"),
     ("[inside]\ntls = \"published\"", "`published` is not known"),
+    ("[notification]\nsms = \"http://sms.example.org/\"", "http is for a service on loopback"),
+    ("[notification]\nsms = \"sms.example.org\"", "can't be where texts are sent from"),
     (
         "[notification]\nnote = \"Subject\"",
         "`Subject` is no field for a note, which goes out in the",

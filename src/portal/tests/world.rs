@@ -147,7 +147,7 @@ impl World {
         let shared = Arc::new(store.clone());
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));
         let (queue, bodies) = (shared.clone(), shared.clone());
-        let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
+        let vault = Vault::new(queue, bodies, shared.clone(), shared, ring, clock.clone(), notices);
         let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
         let set = PolicySet::parse(&[rules], clock.now()).unwrap().0;
         let door = Door::new(vault.clone(), vault.queue.clone(), Arc::new(InForce(Arc::new(set))));
@@ -266,6 +266,7 @@ impl World {
             opened: None,
             state: GrantState::Live,
             kind: GrantKind::Received,
+            proof: None,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =

@@ -414,7 +414,7 @@ impl Desk {
                 "",
                 say!("It did not arrive whole. Please send it again."),
             ),
-            Stop::Refused(Refusal::Rule | Refusal::Loop) => (
+            Stop::Refused(Refusal::Rule | Refusal::Loop | Refusal::Pickup) => (
                 unprocessable,
                 "",
                 say!(

@@ -436,6 +436,7 @@ pub(super) fn notes(kind: NoteKind) -> Key {
         NoteKind::Sts => b's',
         NoteKind::TlsReport => b't',
         NoteKind::Watch => b'w',
+        NoteKind::Doubt => b'd',
     };
     vec![NOTES, kind]
 }

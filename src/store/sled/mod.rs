@@ -29,7 +29,7 @@ use crate::{
     store::{
         Account, Announced, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health,
         Locator, MessageRow, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
-        QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        Proof, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
@@ -541,6 +541,15 @@ impl PeopleStore for SledStore {
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let grant = grant.clone();
         self.committer.write(0, move |s| s.update_grant(&grant)).await
+    }
+    async fn change_proof(
+        &self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: &Proof,
+    ) -> Result<bool, StoreError> {
+        let (old, new) = (old.cloned(), new.clone());
+        self.committer.write(0, move |s| s.change_proof(grant, old.as_ref(), new)).await
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let address = address.clone();

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, Grant, Session, StoreError},
+    store::{Account, Grant, Proof, Session, StoreError},
 };
 use jiff::Timestamp;
 use std::ops::Range;
@@ -79,6 +79,22 @@ impl State {
         self.tally.ungrant(&old);
         self.tally.grant(&grant);
         Ok(())
+    }
+    pub(super) fn change_proof(
+        &mut self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: Proof,
+    ) -> Result<bool, StoreError> {
+        let mut grant = self.grant(grant)?.ok_or(StoreError::NotFound)?;
+        if grant.proof.as_ref() != old {
+            return Ok(false);
+        }
+        grant.proof = Some(new);
+        let mut changes = Changes::default();
+        changes.put(book::grant(grant.id), &grant)?;
+        self.book.take(changes);
+        Ok(true)
     }
 
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {

@@ -13,7 +13,7 @@ use restante::{
     seal::TokenHash,
     store::{
         Account, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
-        MessageRow, NewMessage, Order, Ordered, PeopleStore, QueueStore, RecipientRow,
+        MessageRow, NewMessage, Order, Ordered, PeopleStore, Proof, QueueStore, RecipientRow,
         RecipientState, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
@@ -247,6 +247,14 @@ impl PeopleStore for FaultyStore {
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         self.faults.through(Op::UpdateGrant, self.memory.update_grant(grant)).await
+    }
+    async fn change_proof(
+        &self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: &Proof,
+    ) -> Result<bool, StoreError> {
+        self.memory.change_proof(grant, old, new).await
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.memory.account(address).await
