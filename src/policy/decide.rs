@@ -185,8 +185,9 @@ pub fn line_in_doubt(why: &Why, sts: Option<&StsFacts>, dane: bool, require_tls:
             }
         }
         Reason::LevelNotMet => true,
-        // RFC 8689: no host both promises TLS on the whole way and proves itself.
-        Reason::CannotCarry => require_tls,
+        // RFC 8689 §4.2.1: no host both promises TLS on the whole way and proves itself. At a level
+        // that proves, it is the promise alone that is missing.
+        Reason::CannotCarry => require_tls && !why.policy.level.proves(),
         Reason::LevelMet
         | Reason::RulePass
         | Reason::Notice

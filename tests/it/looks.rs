@@ -264,7 +264,9 @@ impl Walk {
         smtp::send(self.house.gateway.smtp, "doctor@example.org", &[ADA], letter);
         self.house.mail_to_stranger(before + 1);
         self.goto("/inbox").await;
-        self.press(".item a.subject").await;
+        let newest = "return document.querySelector('.item a.subject').getAttribute('href')";
+        let place = self.run(newest, vec![]).await;
+        self.goto(place.as_str().expect("a link")).await;
         self.look("prove").await;
         self.fill(&[("phrase", "green steps seven")]).await;
         self.press("form:has(#phrase) button").await;

@@ -468,3 +468,31 @@ fn a_partners_notice_goes_at_the_partners_level() {
         assert_eq!((why.policy.file.as_str(), why.policy.level), ("a.toml", Level::Secure));
     }
 }
+
+#[test]
+fn a_line_is_in_doubt_where_a_level_could_have_been_met_and_was_not() {
+    let fault = || StsFault { kind: StsFaultKind::Fetch, text: "404".to_owned() };
+    let nothing = || Some(StsFacts::Nothing);
+    let testing = || Some(policy(StsMode::Testing, "mx1.a.example"));
+    let not_met = Reason::LevelNotMet;
+    for (level, reason, sts, dane, require_tls, doubt, why) in [
+        (Level::Secure, not_met, None, false, false, true, "a partner's level"),
+        (Level::MtaSts, not_met, nothing(), false, false, true, "a partner's, by name"),
+        (Level::Encrypt, not_met, None, false, false, true, "even one that proves nothing"),
+        (Level::Auto, not_met, nothing(), false, false, false, "it publishes nothing"),
+        (Level::Auto, not_met, testing(), false, false, false, "not enforced"),
+        (Level::Auto, not_met, enforced(), false, false, true, "its policy is not met"),
+        (Level::Auto, not_met, nothing(), true, false, true, "its records are not met"),
+        (Level::Auto, not_met, Some(StsFacts::Unfetched(fault())), false, false, true, "kept back"),
+        (Level::Envelope, Reason::PolicyEnvelope, None, false, false, false, "a plain stranger"),
+        (Level::Secure, Reason::CannotCarry, None, false, false, false, "too large"),
+        (Level::Secure, Reason::CannotCarry, None, false, true, false, "it proved itself"),
+        (Level::Opportunistic, Reason::CannotCarry, None, false, true, true, "nobody did"),
+    ] {
+        let (file, version, text) = ("a.toml".to_owned(), String::new(), String::new());
+        let policy = PolicyRef { file, line: 1, level, version };
+        let decided = Why { reason, text, policy };
+        let is = line_in_doubt(&decided, sts.as_ref(), dane, require_tls);
+        assert_eq!(is, doubt, "{level}: {why}");
+    }
+}
