@@ -282,7 +282,7 @@ impl Incoming {
             return Err(Refusal::Rule);
         }
         if let Some(wish) = &wish {
-            // Whoever says how the reader must prove himself does not want it to pass in the open.
+            // A message that names its channel is not meant to pass in the open.
             (rule.action, rule.pickup) = (RuleAction::Protect, wish.kind);
         }
         index.pickup = wish;

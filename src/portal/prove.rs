@@ -33,8 +33,8 @@ pub(super) struct Proving {
 }
 
 impl Visitor {
-    /// What the vault is told of the session. Since when the account's credentials rest on a mailed
-    /// code is not on record, so that a doubtful line is never got over by them.
+    /// What the vault is told of the session. The time since which the account's credentials rest on
+    /// a mailed code is not on record, so none is claimed: in doubt the phrase is asked for.
     pub(super) fn session_facts(&self) -> SessionFacts {
         self.session.as_ref().map(Self::session_facts_of).unwrap_or_default()
     }

@@ -43,7 +43,7 @@ pub struct Texted {
     /// Valid until.
     pub until: Timestamp,
 }
-/// Who proved himself, and when.
+/// The identity that proved itself, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proved {
     /// Generation of the account.
@@ -132,7 +132,7 @@ impl Proof {
     /// What must still be shown for a grant that was sealed at that time.
     fn need(&self, sealed: Timestamp, account: &Account, session: &SessionFacts) -> Need {
         // A proof is worth as much as the credentials of the account that gave it: new ones by a
-        // mailed code alone may be somebody else's.
+        // mailed code alone may belong to another person.
         let stands = |proved: &Proved| {
             proved.by == account.generation
                 && session.rooted.is_none_or(|rooted| rooted <= proved.at)

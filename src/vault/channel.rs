@@ -28,7 +28,7 @@ pub struct Channel {
     pub doubt: Option<Timestamp>,
 }
 
-/// To whom inside a sender's report goes.
+/// Where the reports on second channels go.
 #[derive(Debug)]
 pub struct Insiders {
     /// `organization.domains`
@@ -196,7 +196,7 @@ impl Vault {
         Ok(account.is_some_and(|account| !account.locked && !account.passkeys.is_empty()))
     }
 
-    /// Who inside hears of a message: its sender, or the postmaster.
+    /// The address inside that hears of a message: its sender's, or the postmaster's.
     fn told<'a>(&'a self, message: &'a MessageRow) -> Option<&'a Address> {
         let insiders = self.insiders.as_deref()?;
         let inside = |address: &&Address| insiders.domains.contains(address.domain());

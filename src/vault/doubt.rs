@@ -25,7 +25,7 @@ pub struct Doubt {
 
 impl Vault {
     /// The doubt about the line to a domain, if there is one. While there is, a mailed code proves
-    /// nothing: it signs in nobody, and resets nothing.
+    /// nothing: it must neither sign in nor reset.
     ///
     /// # Errors
     /// [`VaultError`] if that can't be known now; then the line is to be taken as in doubt.

@@ -91,7 +91,7 @@ pub struct Vault {
     dkim: Arc<[DkimKey]>,
     /// Hashes phrases.
     phrases: Phrases,
-    /// Who inside is told of a second channel.
+    /// Addresses inside, which may be told of a second channel.
     insiders: Option<Arc<Insiders>>,
     /// `notification.sms`
     texts: Option<Arc<dyn Texts>>,
