@@ -3,7 +3,7 @@
 
 use crate::support::{
     gateway::Settings,
-    house::{House, PARTNER_FILE, link_in},
+    house::{House, PARTNER_FILE, STRANGER, link_in},
     http::Visitor,
     sink::{Manner, Sink},
     smtp, wait_for,
@@ -195,4 +195,45 @@ fn a_forged_bounce_of_the_notice_opens_nothing_and_is_told() {
     let mut visitor = Visitor::new(house.gateway.portal);
     let page = visitor.get(&link_in(&notice.content));
     assert!(page.status == 200 && !page.text().contains("The-secret"));
+}
+
+#[test]
+fn a_partner_that_is_mended_gets_the_notice_that_waited_and_the_phrase_opens() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let policy = (
+        "p.toml",
+        "[[partner]]\ndomains = [\"stranger.test\"]\nlevel = \"secure\"\notherwise_after = \"0s\"\n",
+    );
+    let mut house = House::open(dir.path(), &[policy], |settings| {
+        settings.delivery = "retry = [\"1s\"]".to_owned();
+    });
+    smtp::send(house.gateway.smtp, "a@example.org", &["c@stranger.test"], &message(""));
+    let report = wait_for("the sender's report", || house.inside.messages().pop());
+    let phrase = crate::matrix::phrase_in(&String::from_utf8_lossy(&report.content));
+    wait_for("the notice was tried", || {
+        let queued = house.gateway.json(&["queue", "list"]);
+        let waits = |m: &Value| {
+            let mut recipients = m["recipients"].as_array().into_iter().flatten();
+            recipients.any(|r| r["address"] == "c@stranger.test" && r["attempts"] != 0)
+        };
+        queued.as_array().into_iter().flatten().any(waits).then_some(())
+    });
+    assert!(house.stranger.messages().is_empty(), "STARTTLS is stripped: it waits");
+    let nowhere = Sink::start("127.0.0.1:0".parse().expect("address"), Manner::default());
+    drop(std::mem::replace(&mut house.stranger, nowhere));
+    let address = format!("{STRANGER}:{}", house.port).parse().expect("address");
+    let tls = Some(house.pki.leaf("mx.stranger.test"));
+    house.stranger = Sink::start(address, Manner { tls, ..Manner::default() });
+    let mut reader = Visitor::new(house.gateway.portal);
+    let path = led_to_proof(&house, &mut reader);
+    let right = reader.post(&format!("{path}/prove"), &[("phrase", &phrase)]);
+    assert_eq!(right.status, 303, "{}", right.text());
+    assert!(reader.get(&path).text().contains("The-secret"));
+    assert!(house.stranger.messages().iter().all(|mail| mail.over_tls), "notice and code");
+    // The line is proved: the next message goes directly.
+    smtp::send(house.gateway.smtp, "a@example.org", &["c@stranger.test"], &message(""));
+    wait_for("mail itself", || {
+        let mail = house.stranger.messages();
+        mail.iter().any(|m| m.content.ends_with(b"The-secret\r\n")).then_some(())
+    });
 }
