@@ -237,3 +237,23 @@ fn a_partner_that_is_mended_gets_the_notice_that_waited_and_the_phrase_opens() {
         mail.iter().any(|m| m.content.ends_with(b"The-secret\r\n")).then_some(())
     });
 }
+
+#[test]
+fn what_the_sender_asked_for_outlives_a_rebuilt_index() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut house = House::open(dir.path(), &[], |_| {});
+    let letter = message("X-Restante-Pickup: phrase: blue steps seven\r\n");
+    smtp::send(house.gateway.smtp, "a@example.org", &["c@stranger.test"], &letter);
+    house.mail_to_stranger(1);
+    house.gateway.stop();
+    let rebuilt = house.gateway.ask(&["vault", "rebuild"]);
+    assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
+    house.gateway.run();
+    let notice = house.mail_to_stranger(2);
+    let mut reader = Visitor::new(house.gateway.portal);
+    let path = house.register(&mut reader, &notice, PASSWORD);
+    assert_eq!(reader.get(&path).location(), format!("{path}/prove"));
+    let right = reader.post(&format!("{path}/prove"), &[("phrase", "blue steps seven")]);
+    assert_eq!(right.status, 303, "{}", right.text());
+    assert!(reader.get(&path).text().contains("The-secret"));
+}
