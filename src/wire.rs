@@ -80,6 +80,13 @@ pub trait Web: Send + Sync + std::fmt::Debug {
     /// holds is not read.
     async fn post(&self, to: &WebPlace, content_type: &str, body: Bytes) -> Result<u16, WebError>;
 }
+/// Sends text messages to telephones.
+#[async_trait]
+pub trait Texts: Send + Sync + std::fmt::Debug {
+    /// Hands a text to the service that sends it; `to` in the form of E.164. An error says nothing
+    /// of number and text.
+    async fn send(&self, to: &str, text: &str) -> Result<(), WebError>;
+}
 /// Asks services over HTTPS, on the same terms as [`Web`].
 #[async_trait]
 pub trait Api: Send + Sync + std::fmt::Debug {

@@ -179,6 +179,8 @@ pub struct Notification {
     pub note: Option<String>,
     /// `dkim`
     pub dkim: Vec<Dkim>,
+    /// `sms`: the service that sends text messages.
+    pub sms: Option<String>,
 }
 
 impl Notification {

@@ -79,8 +79,8 @@ const DELIVERY: [&str; 10] = [
     "watch",
     "tls_reports",
 ];
-const NOTIFICATION: [&str; 7] =
-    ["from", "subject", "language", "template", "level", "note", "dkim"];
+const NOTIFICATION: [&str; 8] =
+    ["from", "subject", "language", "template", "level", "note", "dkim", "sms"];
 const DKIM: [&str; 3] = ["domain", "selector", "key"];
 const PORTAL: [&str; 18] = [
     "listen",
@@ -136,13 +136,18 @@ const LOG_LEVELS: [(&str, &str); 5] = [
     ("debug", "debug"),
     ("trace", "trace"),
 ];
-/// Levels of our own mail: what needs no MX, no pins and no envelope.
+/// Levels of `inside.tls`: what needs no MX, no pins and no envelope.
 const OWN_LEVELS: [(&str, Level); 4] = [
     ("opportunistic", Level::Opportunistic),
     ("encrypt", Level::Encrypt),
     ("verify", Level::Verify),
     ("secure", Level::Secure),
 ];
+/// Levels of notices and codes: those of `inside.tls`, and what the recipient's domain publishes.
+const NOTICE_LEVELS: [(&str, Level); 5] = {
+    let [opportunistic, encrypt, verify, secure] = OWN_LEVELS;
+    [("published", Level::Published), opportunistic, encrypt, verify, secure]
+};
 const LARGEST_MESSAGE: u64 = 2 << 30;
 const RETRY: [&str; 7] = ["1m", "5m", "15m", "30m", "1h", "2h", "4h"];
 const REFUSED: [&str; 5] = ["127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10"];
@@ -263,7 +268,7 @@ impl<'d, 't> Reading<'d, 't> {
         Inside {
             // No MX look-up, with or without brackets.
             host: host.map_or_else(own, |hop| NextHop { mx: false, ..hop }),
-            tls: own_level(&keys, "tls"),
+            tls: own_level(&keys, "tls", &OWN_LEVELS),
         }
     }
 
@@ -324,9 +329,10 @@ impl<'d, 't> Reading<'d, 't> {
             subject: text(&keys, "subject", Notification::SUBJECT),
             language: text(&keys, "language", usual),
             template: self.path(&keys, "template"),
-            level: own_level(&keys, "level"),
+            level: own_level(&keys, "level", &NOTICE_LEVELS),
             note: filled(&keys, "note").and_then(|e| e.parse(note_field)),
             dkim: dkim.into_iter().filter_map(|entry| self.dkim(entry)).collect(),
+            sms: filled(&keys, "sms").and_then(|e| e.parse(sms_url)),
         })
     }
 
@@ -614,14 +620,20 @@ fn filled_list<T>(
     Some(values)
 }
 
-fn own_level(keys: &Keys<'_, '_>, key: &'static str) -> Level {
+/// One of `levels`; the first where the key is not there.
+fn own_level<const N: usize>(
+    keys: &Keys<'_, '_>,
+    key: &'static str,
+    levels: &'static [(&str, Level); N],
+) -> Level {
     let level = |text: &str| {
         if text == "none" || text == "fingerprint" {
             return Err(format!("level `{text}` is not yet supported here"));
         }
-        choice(text, &OWN_LEVELS)
+        choice(text, levels)
     };
-    get(keys, key).and_then(|e| e.parse(level)).unwrap_or(Level::Opportunistic)
+    let default = levels.first().map_or(Level::Opportunistic, |(_, level)| *level);
+    get(keys, key).and_then(|e| e.parse(level)).unwrap_or(default)
 }
 
 fn domain(text: &str) -> Result<Domain, String> {
@@ -752,6 +764,12 @@ fn page_url(keys: &Keys<'_, '_>, key: &'static str) -> String {
         )),
     };
     entry.parse(parse).unwrap_or_default()
+}
+
+/// Where text messages are handed in: https, save on loopback.
+fn sms_url(text: &str) -> Result<String, String> {
+    let example = "write \"https://sms.example.org/send\"; http is for a service on loopback";
+    portal_url(text).map_err(|_| format!("`{text}` can't be where texts are sent from: {example}"))
 }
 
 /// What a button says.

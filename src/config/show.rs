@@ -165,6 +165,7 @@ fn notification(config: &Config) -> Vec<(&'static str, Value)> {
         ("template", optional(notification.template.as_deref())),
         ("level", text(notification.level)),
         ("note", text(notification.note.as_deref().unwrap_or_default())),
+        ("sms", text(notification.sms.as_deref().unwrap_or_default())),
         ("dkim", Value::Array(notification.dkim.iter().map(dkim).collect())),
     ]
 }

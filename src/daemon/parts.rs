@@ -13,17 +13,18 @@ use crate::{
     mail::notice::{Letterhead, Templates},
     net::{
         https::{HttpsClient, HttpsSettings},
+        texts::TextService,
         tls::TlsServer,
         trust::TrustAnchors,
     },
-    oidc::{Provider, ProviderSettings},
+    oidc::{Provider, ProviderSettings, place_of},
     portal::{Brand, Logo, Portal, PortalSettings},
     seal::KeyRing,
     store::{
         NoteStore,
         sled::{Options, SledStore},
     },
-    vault::{DkimKey, HISTORY, NoticeSettings, Vault},
+    vault::{DkimKey, HISTORY, Insiders, NoticeSettings, Vault},
     wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
@@ -133,7 +134,15 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         Arc::clone(&clock),
     );
     let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
-    let vault = Vault::new(queue, bodies, people, ring, clock, notices).signing(dkim);
+    let texts = texts_service(config, &anchors, &resolver, &clock)?;
+    let insiders = Insiders {
+        domains: config.organization.domains.clone(),
+        postmaster: config.organization.postmaster.clone(),
+    };
+    let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, clock, notices)
+        .signing(dkim)
+        .telling(insiders)
+        .texting(texts);
     let portal = portal_settings(config, languages, pages, &providers)?;
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
     let identity =
@@ -187,6 +196,30 @@ fn identity_settings(config: &Config) -> IdentitySettings {
         second_factor: config.portal.second_factor,
         code_sign_in: config.portal.code_sign_in,
     }
+}
+
+/// The service that sends text messages (`notification.sms`). The operator names it, so it may lie in
+/// any network.
+fn texts_service(
+    config: &Config,
+    anchors: &TrustAnchors,
+    resolver: &Arc<HickoryResolver>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<dyn crate::wire::Texts>>, StartError> {
+    let Some(url) = &config.notification.sms else { return Ok(None) };
+    let wrong = || StartError::Config(format!("notification.sms: `{url}` can't be used"));
+    if let Some(rest) = url.strip_prefix("http://") {
+        let place = place_of(&format!("https://{rest}")).ok_or_else(wrong)?;
+        let service = TextService::on_loopback(place).ok_or_else(wrong)?;
+        return Ok(Some(Arc::new(service)));
+    }
+    let mut https = HttpsSettings::new(anchors.clone(), Vec::new());
+    // A reader waits for it.
+    https.patience = SIGN_IN_PATIENCE;
+    let client = HttpsClient::new(https, Arc::clone(resolver) as _, Arc::clone(clock));
+    let client = client.map_err(|e| StartError::Config(e.to_string()))?;
+    let place = place_of(url).ok_or_else(wrong)?;
+    Ok(Some(Arc::new(TextService::secured(place, client))))
 }
 
 /// Where readers may sign in elsewhere (`portal.oidc`); nobody is asked before somebody wants to.
@@ -349,7 +382,7 @@ fn overrides(folder: Option<&Path>) -> Result<(Texts, Texts), StartError> {
 
 /// Templates of what is mailed; all others are the portal's pages.
 fn is_mailed(name: &str) -> bool {
-    ["notice.", "code.", "changed."].iter().any(|start| name.starts_with(start))
+    ["notice.", "code.", "changed.", "told."].iter().any(|start| name.starts_with(start))
 }
 
 fn notice_settings(

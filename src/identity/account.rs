@@ -139,8 +139,11 @@ impl Identity {
         account: Account,
         way: Way,
     ) -> Result<SignIn, IdentityError> {
-        let rooted = (way.by == SignedBy::Code).then(|| self.now());
-        let account = Account { rooted, ..account };
+        let by_code = way.by == SignedBy::Code;
+        let rooted = by_code.then(|| self.now());
+        // The code may have been read on its way: what it opens waits for a further proof.
+        let unproved = by_code && self.in_doubt(&account.address).await?;
+        let account = Account { rooted, unproved, ..account };
         let domain = account.address.domain().clone();
         match self.sign_in_as(browser, None, account, way).await? {
             Some(begun) => {
@@ -216,6 +219,11 @@ impl Identity {
         }
         self.end_grants(account).await?;
         Ok(self.people().remove_account(&account.address, self.now()).await?)
+    }
+    /// The owner of an account that was registered over a line in doubt has shown more than a code.
+    pub async fn has_proved(&self, account: &Account) -> Result<(), IdentityError> {
+        self.update(account, |account| std::mem::take(&mut account.unproved)).await?;
+        Ok(())
     }
     /// Gives an account another address, with mail to both mailboxes and these records.
     pub async fn move_account(

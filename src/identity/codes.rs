@@ -39,6 +39,8 @@ pub enum Asked {
     Gone,
     /// The mailbox has an account by now.
     Registered,
+    /// The line to the mailbox is in doubt: a mailed code proves nothing now.
+    Doubt,
 }
 
 /// Whether a code can still be typed.
@@ -50,6 +52,8 @@ pub enum CodeState {
     Spent,
     /// Its time is over.
     Late,
+    /// The line that it was mailed over is in doubt.
+    Doubt,
 }
 
 /// What became of a typed code.
@@ -153,6 +157,9 @@ impl Identity {
         if let Err(Wait(wait)) = self.charge_mail(browser, &address, link).await? {
             return Ok(Asked::Wait(wait));
         }
+        if self.in_doubt(&address).await? {
+            return Ok(Asked::Doubt);
+        }
         let permit = Arc::clone(&self.inner.mailing).try_acquire_owned();
         let permit = permit.map_err(|_| IdentityError::Busy)?;
         let mut fresh = self.fresh(browser);
@@ -168,6 +175,12 @@ impl Identity {
             drop(permit);
         });
         Ok(Asked::Sent(begun))
+    }
+    /// True while the line to a mailbox's domain is in doubt: whoever stands on it may read what is
+    /// mailed, so a mailed code proves nothing. It is a matter of the domain, and tells nothing of
+    /// the address.
+    pub(super) async fn in_doubt(&self, address: &Address) -> Result<bool, IdentityError> {
+        Ok(self.inner.vault.line_doubt(address.domain()).await?.is_some())
     }
     /// Charges a code to be mailed. It stays charged: what counts is the mail, not what becomes of it.
     pub(super) async fn charge_mail(
@@ -252,6 +265,9 @@ impl Identity {
             let used = Session { pending: None, ..session.clone() };
             if self.people().change_session(&session, &used).await? {
                 attempt.succeed();
+                if self.doubted(&code).await? {
+                    return Ok(Redeemed::Wrong(CodeState::Doubt));
+                }
                 return Ok(Redeemed::Right(Box::new((used, code))));
             }
             return Ok(Redeemed::None);
@@ -307,6 +323,11 @@ impl Identity {
             budget.charge(now).await?;
         }
         Ok(false)
+    }
+    /// Whether a right code that was mailed before the line came into doubt still counts: it does not,
+    /// save for a registration, whose account is then no older than the doubt.
+    async fn doubted(&self, code: &Code) -> Result<bool, IdentityError> {
+        Ok(code.purpose != Purpose::Register && self.in_doubt(&code.account.address).await?)
     }
     /// The account that a right code was mailed to. One that was asked for before the account's
     /// present epoch is wrong like any other, and so is one of an address without account.

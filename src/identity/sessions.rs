@@ -5,8 +5,8 @@ use crate::{
     mail::{Address, GrantId},
     seal::{LinkToken, TokenHash},
     store::{
-        Account, AccountChange, AuditDetail, AuditEvent, AuditKind, Device, Session, SignedBy,
-        SignedIn, StoreError,
+        Account, AccountChange, AuditDetail, AuditEvent, AuditKind, Device, Session, SessionFacts,
+        SignedBy, SignedIn, StoreError,
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -90,14 +90,17 @@ impl Identity {
         let session = self.people().session(&id).await?;
         let session = session.filter(|session| runs(session, self.now()));
         let account = match session.as_ref().and_then(|session| session.account.as_ref()) {
-            Some(_) => self.still_in(&id).await?,
+            Some(_) => self.still_in(&id).await?.map(|(account, _)| account),
             None => None,
         };
         Ok((session, account))
     }
     /// Looks again at a session that long work is done for: it is in use as long as that runs. `None`
     /// if it has ended, or the account is not its own any more.
-    pub async fn still_in(&self, session: &TokenHash) -> Result<Option<Account>, StoreError> {
+    pub async fn still_in(
+        &self,
+        session: &TokenHash,
+    ) -> Result<Option<(Account, SessionFacts)>, StoreError> {
         let now = self.now();
         let session = self.people().session(session).await?;
         let Some(session) = session.filter(|session| runs(session, now)) else { return Ok(None) };
@@ -105,7 +108,11 @@ impl Identity {
         if account.is_some() && now.duration_since(session.seen) >= SEEN {
             self.people().touch_session(&session.id, now).await?;
         }
-        Ok(account)
+        let by = session.account.as_ref().map(|named| named.by).unwrap_or_default();
+        Ok(account.map(|account| {
+            let facts = account.session_facts(by);
+            (account, facts)
+        }))
     }
     /// The account that a session names: the same identity, in the same epoch, not locked.
     pub async fn named(&self, named: Option<&SignedIn>) -> Result<Option<Account>, StoreError> {

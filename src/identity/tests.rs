@@ -13,10 +13,11 @@ use crate::{
         Address, QueueId,
         notice::{Letterhead, Templates},
     },
+    policy::{Level, PolicyRef, Reason, Why},
     seal::{Class, KeyRing},
     store::{
-        Account, Filter, Grant, GrantKind, GrantState, PeopleStore, Purpose, QueueStore, Session,
-        SignedBy, memory::MemoryStore,
+        Account, Filter, Grant, GrantKind, GrantState, Need, PeopleStore, Purpose, QueueStore,
+        Session, SignedBy, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -80,8 +81,15 @@ fn house_of(second_factor: SecondFactorRule, code_sign_in: bool) -> House {
     };
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(Zeroizing::new(rand::random()));
-    let vault =
-        Vault::new(shared.clone(), shared.clone(), shared.clone(), ring, clock.clone(), notices);
+    let vault = Vault::new(
+        shared.clone(),
+        shared.clone(),
+        shared.clone(),
+        shared.clone(),
+        ring,
+        clock.clone(),
+        notices,
+    );
     let settings = IdentitySettings {
         organization: "Example Health".into(),
         url: "https://portal.example".into(),
@@ -148,8 +156,31 @@ impl House {
         self.identity.written().await;
         (self.with(browser, &begun).await, self.mailed().await.unwrap())
     }
+    /// A message kept for a mailbox.
+    async fn granted(&self, recipient: &str) -> Grant {
+        let now = self.clock.now();
+        let grant = Grant {
+            id: crate::mail::GrantId::from_bytes(rand::random()),
+            message: QueueId::from_bytes([1; 16]),
+            recipient: address(recipient),
+            token: crate::seal::TokenHash::from_bytes(rand::random()),
+            sealed: now,
+            expires: now + SignedDuration::from_hours(24),
+            opened: None,
+            state: GrantState::Live,
+            kind: GrantKind::Received,
+            origin: None,
+            moved: None,
+            proof: None,
+        };
+        self.store.put_grant(grant.clone());
+        grant
+    }
     async fn mailed(&self) -> Option<String> {
-        let text = self.mails(Class::Code).await.pop()?;
+        self.mailed_to(ANN).await
+    }
+    async fn mailed_to(&self, mailbox: &str) -> Option<String> {
+        let text = self.mails_to(Class::Code, mailbox).await.pop()?;
         let code = |line: &&str| {
             [8, 16].contains(&line.len()) && line.bytes().all(|b| b.is_ascii_alphanumeric())
         };
@@ -157,7 +188,10 @@ impl House {
     }
     /// Mails of our own, the newest last.
     async fn mails(&self, class: Class) -> Vec<String> {
-        let filter = Filter { recipient: Some(address(ANN)), ..Filter::default() };
+        self.mails_to(class, ANN).await
+    }
+    async fn mails_to(&self, class: Class, mailbox: &str) -> Vec<String> {
+        let filter = Filter { recipient: Some(address(mailbox)), ..Filter::default() };
         let mut all = self.store.list(&filter, None, 10_000).await.unwrap();
         all.retain(|(row, _)| row.facts.class == class);
         all.sort_by_key(|(row, _)| row.facts.id);
@@ -403,21 +437,7 @@ async fn a_mailbox_whose_budget_is_spent_is_mailed_a_code_that_cannot_be_guessed
 #[tokio::test]
 async fn wrong_codes_of_registration_count_too() {
     let house = house();
-    let now = house.clock.now();
-    let grant = Grant {
-        id: crate::mail::GrantId::from_bytes([1; 16]),
-        message: QueueId::from_bytes([1; 16]),
-        recipient: address(ANN),
-        token: crate::seal::TokenHash::from_bytes([1; 32]),
-        sealed: now,
-        expires: now + SignedDuration::from_hours(24),
-        opened: None,
-        state: GrantState::Live,
-        kind: GrantKind::Received,
-        origin: None,
-        moved: None,
-    };
-    house.store.put_grant(grant.clone());
+    let grant = house.granted(ANN).await;
     assert_eq!(house.identity.holder(&grant).await.unwrap(), Held::Open(None));
     let form = || NewAccount {
         first_name: "Ann".into(),
@@ -441,6 +461,63 @@ async fn wrong_codes_of_registration_count_too() {
     let verified = house.identity.verify(&owner, &code).await.unwrap();
     assert!(matches!(verified, Verified::In(SignIn::In(_))), "{verified:?}");
     assert_eq!(house.now().await.rooted, Some(house.clock.now()), "by a mailed code alone");
+}
+
+#[tokio::test]
+async fn while_the_line_is_in_doubt_a_mailed_code_proves_nothing() {
+    let house = house();
+    let before = house.account().await;
+    // Asked for and mailed before the doubt, typed in it.
+    let (early, code) = house.code(&from("192.0.2.1"), Purpose::SignIn).await;
+    let (forgetful, reset) = house.code(&from("192.0.2.2"), Purpose::Reset).await;
+    house.forward(SignedDuration::from_secs(1));
+    let domain = before.address.domain().clone();
+    let policy = PolicyRef { file: "a".into(), line: 1, level: Level::Secure, version: "v".into() };
+    let why = Why { reason: Reason::LevelNotMet, text: "STARTTLS is gone.".into(), policy };
+    house.vault.note_doubt(&domain, &why).await.unwrap();
+    let verified = house.identity.verify(&early, &code).await.unwrap();
+    assert!(matches!(verified, Verified::Wrong(CodeState::Doubt)), "{verified:?}");
+    let form =
+        ResetForm { code: reset, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    let step = house.identity.reset(&forgetful, form).await.unwrap();
+    assert!(matches!(step, Err(CodeState::Doubt)), "{step:?}");
+    let mailed = house.mails(Class::Code).await.len();
+    for purpose in [Purpose::SignIn, Purpose::Reset] {
+        let way = (None, &house.language);
+        let asked = house.identity.ask_code(&from("192.0.2.3"), address(ANN), purpose, way).await;
+        assert!(matches!(asked.unwrap(), Asked::Doubt));
+    }
+    house.identity.written().await;
+    assert_eq!(house.mails(Class::Code).await.len(), mailed, "none is mailed");
+    let owner = house.signed_in("192.0.2.4").await;
+    assert!(house.is_in(&owner).await, "the password still signs in");
+    // A new account may come into being, and opens nothing by itself.
+    let (grant, other) = (house.granted("bob@clinic.example").await, "bob@clinic.example");
+    let form = NewAccount {
+        first_name: "Bob".into(),
+        last_name: "Ode".into(),
+        password: Zeroizing::new(PASSWORD.into()),
+        language: None,
+    };
+    let browser = from("198.51.100.1");
+    let asked = house.identity.register(&browser, &grant, form, &house.language).await.unwrap();
+    let Asked::Sent(begun) = asked else { panic!("{asked:?}") };
+    let attacker = house.with(&browser, &begun).await;
+    let code = house.mailed_to(other).await.unwrap();
+    let verified = house.identity.verify(&attacker, &code).await.unwrap();
+    assert!(matches!(verified, Verified::In(SignIn::In(_))), "{verified:?}");
+    let new = house.store.account(&address(other)).await.unwrap().unwrap();
+    let facts = new.session_facts(SignedBy::Code);
+    assert_eq!(grant.need(&new, &facts), Need::Account, "an ordinary message too");
+    house.identity.has_proved(&new).await.unwrap();
+    let proved = house.store.account(&address(other)).await.unwrap().unwrap();
+    assert_eq!(grant.need(&proved, &facts), Need::Nothing);
+    house
+        .vault
+        .line_proved(&domain, house.clock.now() + SignedDuration::from_secs(1))
+        .await
+        .unwrap();
+    house.code(&from("192.0.2.5"), Purpose::SignIn).await;
 }
 
 #[tokio::test]

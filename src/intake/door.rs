@@ -10,6 +10,7 @@ use crate::{
         Address, MailData, QueueId, ReversePath, Wishes,
         header::HeaderScan,
         parts::{Indexer, PartIndex},
+        pickup::PickupField,
     },
     policies::Policies,
     policy::{RuleAction, RuleFacts, RuleVerdict},
@@ -17,7 +18,7 @@ use crate::{
     store::{Announced, Grant, Health, QueueStore, StoreError, queue::SMALL},
     vault::{Deposit, Vault, VaultError},
 };
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 /// RFC 5321 §6.3: more `Received` fields than this are a loop.
 const MAX_HOPS: usize = 50;
@@ -60,6 +61,9 @@ pub enum Refusal {
     /// A message rule refuses it.
     #[error("a message rule refuses it")]
     Rule,
+    /// Its field that names the second channel is not understood.
+    #[error("its field X-Restante-Pickup is not understood")]
+    Pickup,
 }
 
 /// What is known of a message before its content.
@@ -86,6 +90,8 @@ pub struct Incoming {
     facts: MessageFacts,
     recipients: Vec<Address>,
     deposit: Deposit,
+    /// Takes off the field that names the second channel.
+    pickup: PickupField,
     scan: HeaderScan,
     indexer: Indexer,
     high_bytes: bool,
@@ -130,6 +136,7 @@ impl Door {
             facts,
             recipients,
             deposit,
+            pickup: PickupField::default(),
             scan: HeaderScan::default(),
             indexer: Indexer::default(),
             high_bytes: false,
@@ -189,6 +196,15 @@ impl Incoming {
     }
 
     async fn take(&mut self, content: &[u8]) -> Result<(), Refusal> {
+        if self.pickup.is_over() {
+            return self.keep(content).await;
+        }
+        let mut kept = Vec::with_capacity(content.len());
+        self.pickup.feed(content, &mut kept);
+        self.keep(&kept).await
+    }
+
+    async fn keep(&mut self, content: &[u8]) -> Result<(), Refusal> {
         self.scan.feed(content);
         self.indexer.feed(content);
         self.high_bytes |= !content.is_ascii();
@@ -238,14 +254,21 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Refusal`] says why it is not taken; nothing of it is kept.
-    pub async fn commit(self, copy: Option<Grant>) -> Result<QueueId, Refusal> {
+    pub async fn commit(mut self, copy: Option<Grant>) -> Result<QueueId, Refusal> {
+        let mut rest = Vec::new();
+        let wish = mem::take(&mut self.pickup).finish(&mut rest);
+        self.keep(&rest).await?;
+        let wish = wish.map_err(|error| {
+            tracing::info!(id = %self.facts.id, "refused: {error}");
+            Refusal::Pickup
+        })?;
         // RFC 5321 §6.3
         if self.scan.received_count() > MAX_HOPS {
             return Err(Refusal::Loop);
         }
         let (id, size) = (self.facts.id, self.deposit.size());
-        let (index, fields) = (self.indexer.finish(), self.scan.finish());
-        let rule = self.door.policies.current().judge(&RuleFacts {
+        let (mut index, fields) = (self.indexer.finish(), self.scan.finish());
+        let mut rule = self.door.policies.current().judge(&RuleFacts {
             sender: &self.facts.sender,
             recipients: &self.recipients,
             fields: &fields,
@@ -259,6 +282,11 @@ impl Incoming {
             tracing::info!(%id, client, rule = at, "refused by a message rule");
             return Err(Refusal::Rule);
         }
+        if let Some(wish) = &wish {
+            // A message that names its channel is not meant to pass in the open.
+            (rule.action, rule.pickup) = (RuleAction::Protect, wish.kind);
+        }
+        index.pickup = wish;
         let finished = self.deposit.finish(&index).await.map_err(|error| failed(id, &error))?;
         let mut message = finished.message;
         message.facts.message_id = fields.message_id();

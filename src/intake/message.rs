@@ -71,5 +71,11 @@ pub(super) fn reply(refusal: Refusal) -> Reply {
         Refusal::Rule => {
             Reply::new(550, EnhancedStatus::permanent(7, 1), "Message refused by local policy")
         }
+        // RFC 3463 §3.7: other or undefined media error.
+        Refusal::Pickup => Reply::new(
+            550,
+            EnhancedStatus::permanent(6, 0),
+            "The field X-Restante-Pickup is not understood",
+        ),
     }
 }

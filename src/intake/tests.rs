@@ -199,7 +199,7 @@ fn vault(store: &MemoryStore) -> Vault {
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let (queue, bodies) = (shared.clone(), shared.clone());
-    Vault::new(queue, bodies, shared, ring, Arc::new(Fixed), notices)
+    Vault::new(queue, bodies, shared.clone(), shared, ring, Arc::new(Fixed), notices)
 }
 
 fn house_with(settings: IntakeSettings, queue: Option<Arc<dyn QueueStore>>) -> House {
@@ -743,4 +743,27 @@ async fn what_comes_by_another_way_is_held_to_the_same_memory() {
     }
     drop(all);
     assert_eq!(door.memory.taken(), 0);
+}
+
+#[tokio::test]
+async fn the_field_that_names_a_second_channel_is_taken_off_at_the_door() {
+    let house = house();
+    let mut talk = house.call().await;
+    let content = "Subject: x\r\nX-Restante-Pickup: phrase: blue steps seven\r\n\r\nbody";
+    let id = id_in(&talk.send(content, "250").await);
+    let (row, _) = house.store.message(id).await.unwrap().unwrap();
+    assert_eq!(row.facts.rule.pickup, crate::mail::Pickup::Phrase);
+    assert!(!serde_json::to_string(&row.facts).unwrap().contains("blue"));
+    let mut kept = house.intake.door.vault.export(&row).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(piece) = kept.next().await.unwrap() {
+        text.extend_from_slice(&piece);
+    }
+    assert_eq!(String::from_utf8(text).unwrap(), "Subject: x\r\n\r\nbody\r\n");
+    assert_eq!(row.size, 20, "the size is that of what is kept");
+
+    let content = "X-Restante-Pickup: sms: 079 555 01 02\r\n\r\nbody";
+    let refused = talk.send(content, "550 5.6.0").await;
+    assert!(!refused.contains("079"), "{refused}");
+    assert_eq!(house.queued().await, 1);
 }

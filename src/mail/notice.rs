@@ -5,7 +5,7 @@
 use crate::{
     language::{ENGLISH, Language, Languages, Text, escaped, say, teach},
     mail::{
-        Address, MailData, QueueId,
+        Address, MailData, Pickup, QueueId,
         compose::MessageWriter,
         header::{Fields, date},
         text::one_line,
@@ -59,6 +59,8 @@ pub struct Waiting<'a> {
     pub check: &'a str,
     /// When key and body are destroyed.
     pub expires: Timestamp,
+    /// What the reader will be asked for beyond the mailbox, if anything.
+    pub asked: Option<Pickup>,
     /// Date of this notice.
     pub at: Timestamp,
     /// Its own id, for Message-ID and boundaries.
@@ -94,6 +96,28 @@ pub struct ChangeMail<'a> {
     /// Its own id.
     pub id: QueueId,
 }
+/// Word to a sender inside of what the reader of a message will need. Never for the outside.
+pub struct ToldMail<'a> {
+    /// To whom.
+    pub recipient: &'a Address,
+    /// What is to be known, a paragraph each.
+    pub lines: &'a [Text],
+    /// The phrase to be told to the reader.
+    pub phrase: Option<&'a str>,
+    /// Date.
+    pub at: Timestamp,
+    /// Its own id.
+    pub id: QueueId,
+}
+impl fmt::Debug for ToldMail<'_> {
+    /// Without the phrase.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToldMail")
+            .field("recipient", self.recipient)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
 impl fmt::Debug for ChangeMail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChangeMail")
@@ -122,13 +146,15 @@ impl fmt::Debug for CodeMail<'_> {
 }
 
 /// Name and text of each template as built in.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 8] = [
     ("notice.txt", include_str!("templates/notice.txt")),
     ("notice.html", include_str!("templates/notice.html")),
     ("code.txt", include_str!("templates/code.txt")),
     ("code.html", include_str!("templates/code.html")),
     ("changed.txt", include_str!("templates/changed.txt")),
     ("changed.html", include_str!("templates/changed.html")),
+    ("told.txt", include_str!("templates/told.txt")),
+    ("told.html", include_str!("templates/told.html")),
 ];
 
 /// Characters of a name that are shown.
@@ -150,15 +176,17 @@ pub fn own_words(fields: &Fields, name: &str) -> Option<String> {
 
 impl Templates {
     /// Built-in templates with those in `overrides` (file name → text) in their place. Names:
-    /// `notice.txt`, `notice.html`, `code.txt`, `code.html`, `changed.txt`, `changed.html`. Every
-    /// template is rendered once with sample values, so that a bad override is refused at start.
+    /// `notice.txt`, `notice.html`, `code.txt`, `code.html`, `changed.txt`, `changed.html`,
+    /// `told.txt`, `told.html`. Every template is rendered once with sample values, so that a bad override is refused at start.
     ///
     /// Templates of the notice know `recipient`, `sender`, `sender_name` (empty if unknown), `note`
     /// (the sender's own words for the notice; empty if there are none),
     /// `link`, `site` (what the link begins with), `check` (what to type at `{{ site }}/check` to ask
-    /// whether the notice is ours) and `expires`; those of the code `recipient`,
+    /// whether the notice is ours), `expires` and `asked` (what the reader will be asked for, as a
+    /// sentence; empty if nothing); those of the code `recipient`,
     /// `code` and `minutes`; those that tell of a change at the account `recipient`, `what` and
-    /// `when`; all of them `organization` and `support`.
+    /// `when`; those that tell a sender what the reader will need `lines` and `phrase` (empty if none
+    /// was made); all of them `organization` and `support`.
     /// They speak English, German, Spanish and French; who is not known gets English.
     pub fn new(overrides: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
         let languages = Languages::new(ENGLISH, &[]).map_err(|e| TemplateError(e.to_string()))?;
@@ -205,7 +233,9 @@ impl Templates {
         };
         let link = "https://mail.example.org/m/sample";
         // Both with and without a name and a note: a template may treat them apart.
-        for (sender_name, note) in [(Some("Bob Sample"), None), (None, Some("sample"))] {
+        for (sender_name, note, asked) in
+            [(Some("Bob Sample"), None, None), (None, Some("sample"), Some(Pickup::Phrase))]
+        {
             let waiting = Waiting {
                 recipient: &recipient,
                 language: None,
@@ -215,6 +245,7 @@ impl Templates {
                 link,
                 check: "bcdf-ghjk-mnpr",
                 expires: at,
+                asked,
                 at,
                 id,
             };
@@ -232,7 +263,13 @@ impl Templates {
         self.code(&head, &code)?;
         let what = &say!("A passkey was removed: it no longer lets in.");
         let change = ChangeMail { recipient: &recipient, language: None, what, at, id };
-        self.changed(&head, &change).map(drop)
+        self.changed(&head, &change)?;
+        for phrase in [None, Some("sample of a phrase")] {
+            let lines = std::slice::from_ref(what);
+            let told = ToldMail { recipient: &recipient, lines, phrase, at, id };
+            self.told(&head, &told)?;
+        }
+        Ok(())
     }
 
     /// The whole notice, CRLF, ready to be sealed and queued.
@@ -246,6 +283,7 @@ impl Templates {
         let [recipient, sender] = [w.recipient, w.sender].map(|who| Value::from(who.to_string()));
         let [name, note, check] = [name.as_str(), note.as_str(), w.check].map(Value::from);
         let expires = Value::from(Text::Day(w.expires));
+        let asked = Value::from(asked_for(w.asked));
         let render = |file: &'static str, text: fn(&str) -> Value| {
             let shown = self.render(
                 language,
@@ -261,6 +299,7 @@ impl Templates {
                     site => text(site),
                     check => check.clone(),
                     expires => expires.clone(),
+                    asked => asked.clone(),
                 },
             )?;
             require(file, &shown, &text(w.link).to_string(), "{{ link }}").map(|()| shown)
@@ -344,6 +383,30 @@ impl Templates {
         Ok(message(head, c.recipient, &subject, (c.at, c.id), &text, &html))
     }
 
+    /// The whole mail that tells a sender inside what the reader will need.
+    pub fn told(&self, head: &Letterhead, t: &ToldMail<'_>) -> Result<MailData, TemplateError> {
+        let language = self.languages.or_usual(None);
+        let lines: Vec<String> = t.lines.iter().map(|line| language.say(line)).collect();
+        let phrase = t.phrase.unwrap_or_default();
+        let render = |file: &'static str, text: fn(&str) -> Value| {
+            let shown = self.render(
+                language,
+                file,
+                context! {
+                    organization => one_line(&head.organization, MAX_NAME),
+                    support => one_line(&head.support, MAX_NAME),
+                    lines => lines.iter().map(|line| text(line)).collect::<Vec<_>>(),
+                    phrase => phrase,
+                },
+            )?;
+            require(file, &shown, phrase, "{{ phrase }}").map(|()| shown)
+        };
+        let (text, html) =
+            (render("told.txt", |text| Value::from(text))?, render("told.html", html_text)?);
+        let subject = language.say(&say!("What the reader of your message will need"));
+        Ok(message(head, t.recipient, &subject, (t.at, t.id), &text, &html))
+    }
+
     fn render(
         &self,
         language: &Language,
@@ -355,6 +418,23 @@ impl Templates {
         };
         let template = env.get_template(file).map_err(|e| explain(file, &e))?;
         template.render(values).map_err(|e| explain(file, &e))
+    }
+}
+
+/// What the reader will be asked for. No hint at the phrase itself.
+fn asked_for(channel: Option<Pickup>) -> Text {
+    match channel {
+        Some(Pickup::Phrase) => say!(
+            "To read it you will be asked for a phrase that the sender tells you, by telephone for \
+             instance."
+        ),
+        Some(Pickup::Sms) => {
+            say!("To read it you will be asked for a code that comes by text message.")
+        }
+        Some(Pickup::Passkey) => {
+            say!("To read it, sign in with the passkey that you have set up here.")
+        }
+        Some(Pickup::Code) | None => Text::default(),
     }
 }
 
@@ -452,6 +532,7 @@ mod tests {
             link: LINK,
             check: "bcdf-ghjk-mnpr",
             expires: "2026-12-22T01:02:03Z".parse().unwrap(),
+            asked: None,
             at: "2026-11-22T01:02:03Z".parse().unwrap(),
             id: QueueId::from_bytes([0x12; 16]),
         };
@@ -540,6 +621,7 @@ mod tests {
                 link: LINK,
                 check: "bcdf-ghjk-mnpr",
                 expires: "2026-12-22T01:02:03Z".parse().unwrap(),
+                asked: None,
                 at,
                 id,
             };

@@ -9,6 +9,7 @@ mod indexer;
 pub use decode::Decoder;
 pub use indexer::Indexer;
 
+use crate::mail::PickupWish;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -66,6 +67,9 @@ pub struct PartIndex {
     /// True if a bound ([`Indexer::MAX_PARTS`], [`Indexer::MAX_DEPTH`]) was met: what lies deeper
     /// is inside its parent.
     pub truncated: bool,
+    /// The second channel that the sender's own field asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pickup: Option<PickupWish>,
 }
 impl PartIndex {
     /// The message's own header section.

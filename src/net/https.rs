@@ -28,7 +28,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use zeroize::Zeroizing;
 
@@ -94,23 +98,7 @@ impl HttpsClient {
         let patience = self.settings.patience;
         let exchange = async {
             let stream = self.connect(place).await?;
-            let mut http = http1::Builder::new();
-            http.max_buf_size(MAX_HEAD);
-            let (mut sender, connection) =
-                http.handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;
-            // The connection moves the bytes; how it ends is told where the answer is read.
-            let moving = Box::pin(async {
-                drop(connection.await);
-                std::future::pending::<Infallible>().await
-            });
-            let answer = async {
-                let answer: Answer = sender.send_request(request).await.map_err(|e| lost(&e));
-                read(answer?).await
-            };
-            tokio::select! {
-                answer = answer => answer,
-                never = moving => match never {},
-            }
+            over(stream, request, read).await
         };
         let late = |_| WebError::TimedOut(patience.as_secs());
         timeout(patience, Box::pin(exchange)).await.map_err(late)?
@@ -184,6 +172,39 @@ impl HttpsClient {
     }
 }
 
+/// Puts one question over a connection, and has `read` take what it wants of the answer.
+pub(super) async fn over<T>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, WebError>,
+) -> Result<T, WebError> {
+    let mut http = http1::Builder::new();
+    http.max_buf_size(MAX_HEAD);
+    let (mut sender, connection) =
+        http.handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;
+    // The connection moves the bytes; how it ends is told where the answer is read.
+    let moving = Box::pin(async {
+        drop(connection.await);
+        std::future::pending::<Infallible>().await
+    });
+    let answer = async {
+        let answer: Answer = sender.send_request(request).await.map_err(|e| lost(&e));
+        read(answer?).await
+    };
+    tokio::select! {
+        answer = answer => answer,
+        never = moving => match never {},
+    }
+}
+
+/// The status of an answer that took what was posted: one of 2xx.
+pub(super) async fn taken(answer: Response<Incoming>) -> Result<u16, WebError> {
+    match answer.status() {
+        status if status.is_success() => Ok(status.as_u16()),
+        status => Err(WebError::Status(status.as_u16())),
+    }
+}
+
 /// True if the host showed a certificate that proves nothing, or none; a handshake that breaks off
 /// says nothing of any certificate.
 fn unproven(error: &std::io::Error) -> bool {
@@ -200,7 +221,7 @@ fn lost(error: &hyper::Error) -> WebError {
     }
 }
 
-fn request(
+pub(super) fn request(
     method: Method,
     place: &WebPlace,
     content_type: Option<&str>,
@@ -253,11 +274,7 @@ impl Web for HttpsClient {
 
     async fn post(&self, to: &WebPlace, content_type: &str, body: Bytes) -> Result<u16, WebError> {
         let request = request(Method::POST, to, Some(content_type), body)?;
-        let status = async |answer: Response<Incoming>| match answer.status() {
-            status if status.is_success() => Ok(status.as_u16()),
-            status => Err(WebError::Status(status.as_u16())),
-        };
-        self.exchange(to, request, status).await
+        self.exchange(to, request, taken).await
     }
 }
 

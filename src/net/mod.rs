@@ -13,6 +13,7 @@ mod peer;
 mod source;
 #[cfg(test)]
 mod testing;
+pub mod texts;
 pub mod tls;
 pub mod trust;
 
@@ -20,6 +21,7 @@ pub use connect::{Dialer, DialerSettings, Timeouts, Transport};
 pub use https::{HttpsClient, HttpsSettings};
 pub use listen::{BindError, bind, serve};
 pub use source::source_address;
+pub use texts::TextService;
 pub use tls::{TlsFileError, TlsServer};
 pub use trust::{TrustAnchors, TrustError};
 

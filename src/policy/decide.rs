@@ -169,6 +169,43 @@ pub fn decide(facts: &Facts<'_>) -> Route {
     }
 }
 
+/// True if a message sealed for this reason shows that the line to the domain can't be trusted: it
+/// could have met the level, as far as is known, and did not. Level `auto` at a domain that
+/// publishes nothing (`sts`, and `dane` where no host has TLSA records) is no such case, nor is one
+/// that policy seals without asking.
+pub fn line_in_doubt(why: &Why, sts: Option<&StsFacts>, dane: bool, require_tls: bool) -> bool {
+    match why.reason {
+        Reason::LevelNotMet if why.policy.level == Level::Auto => {
+            dane || match sts {
+                // A policy that is announced and can't be had may be kept back by whoever stands in
+                // the way.
+                Some(StsFacts::Unfetched(_) | StsFacts::Doubt(_)) => true,
+                Some(StsFacts::Policy(policy)) => policy.mode == StsMode::Enforce,
+                Some(StsFacts::Nothing) | None => false,
+            }
+        }
+        Reason::LevelNotMet => true,
+        // RFC 8689 §4.2.1: no host both promises TLS on the whole way and proves itself. At a level
+        // that proves, it is the promise alone that is missing.
+        Reason::CannotCarry => require_tls && !why.policy.level.proves(),
+        Reason::LevelMet
+        | Reason::RulePass
+        | Reason::Notice
+        | Reason::Inside
+        | Reason::PolicyEnvelope
+        | Reason::DnsTrouble
+        | Reason::NoSuchDomain
+        | Reason::NoMailHost
+        | Reason::NullMx
+        | Reason::RefusedNetwork
+        | Reason::Unreachable
+        | Reason::PeerDeferred
+        | Reason::PeerRefused
+        | Reason::GaveUp
+        | Reason::Ours => false,
+    }
+}
+
 /// What is asked of the direct way, and what happens where it fails.
 struct Plan<'a> {
     asked: Asked<'a>,
@@ -195,9 +232,7 @@ impl<'a> Plan<'a> {
         match facts.question {
             Question::Protected(verdict) => Self::protected(facts, policy, verdict),
             // Where a partner's mail goes is no matter of secrecy: notices take the same next hop.
-            Question::Notice(level) => {
-                Ok(Self::own(facts, policy.next_hop.as_ref(), level, Reason::Notice))
-            }
+            Question::Notice(level) => Ok(Self::notice(facts, policy, level)),
             Question::Inside(hop, level) => Ok(Self::own(facts, Some(hop), level, Reason::Inside)),
         }
     }
@@ -233,13 +268,7 @@ impl<'a> Plan<'a> {
             (Reason::LevelMet, String::new())
         };
         Ok(Self {
-            asked: Asked {
-                level: at.level,
-                domain: facts.domain.as_str(),
-                names: &policy.names,
-                pins: &policy.pins,
-                min_tls13: policy.min_tls13,
-            },
+            asked: asked(facts, policy, at.level),
             at,
             hop: policy.next_hop.as_ref(),
             ca_file: policy.ca_file.as_deref(),
@@ -252,6 +281,26 @@ impl<'a> Plan<'a> {
             cannot_carry: policy.otherwise,
             no_require_tls: policy.no_require_tls,
         })
+    }
+
+    /// A notice, a code or a report for the outside. At level `published` an entry that asks for
+    /// proof counts as published: the link goes as the message would have gone.
+    fn notice(facts: &Facts<'a>, policy: &'a Policy, level: Level) -> Self {
+        let own = Self::own(facts, policy.next_hop.as_ref(), level, Reason::Notice);
+        if level != Level::Published || !policy.partner {
+            return own;
+        }
+        let own = Self { ca_file: policy.ca_file.as_deref(), ..own };
+        // Level `auto` asks for what is published; an entry without proof asks for less than that.
+        if !policy.level.proves() || policy.level == Level::Auto {
+            return own;
+        }
+        Self {
+            asked: asked(facts, policy, policy.level),
+            at: policy.at.clone(),
+            client: policy.client.as_ref(),
+            ..own
+        }
     }
 
     /// Our own mail is never sealed: what can't go now waits, what can't go at all goes back.
@@ -321,21 +370,41 @@ impl<'a> Plan<'a> {
     /// What the domain and its hosts publish comes before the first connection.
     fn host(&self, facts: &Facts<'_>, dnssec: Dnssec) -> Route {
         let level = self.asked.level;
-        if level.asks_dane() && dnssec == Dnssec::Unchecked {
+        let published = level == Level::Published;
+        if level.asks_dane() && !published && dnssec == Dnssec::Unchecked {
             let text = format!("Level {level} needs DNSSEC, which is not checked here.");
             return self.wait(facts, Reason::DnsTrouble, (7, 5), text);
         }
         let tlsa = level.asks_dane() && dnssec == Dnssec::Secure;
         if level.asks_sts() {
             let Some(sts) = facts.sts else { return Route::Need(Need::Sts(self.place(facts))) };
-            if let Some(text) = self.nothing_published(sts, tlsa, &self.place(facts)) {
+            let nothing = self.nothing_published(sts, tlsa, &self.place(facts));
+            if let Some(text) = nothing.filter(|_| !published) {
                 return self.unmet(facts, text, (7, 5));
             }
         }
         let Some(host) = facts.host else { return Route::Need(Need::Host { tlsa }) };
-        match judge::host(level, host, facts.sts) {
+        match judge::host(self.asked_of(facts, host).level, host, facts.sts) {
             Ok(()) => Route::Need(Need::Peer(self.requirement(facts, host))),
             Err((trouble, detail)) => Route::Need(Need::NextHost(trouble, detail)),
+        }
+    }
+
+    /// What is asked of this host: of level `published` what it and its domain publish.
+    fn asked_of(&self, facts: &Facts<'_>, host: &HostFacts) -> Asked<'a> {
+        match self.asked.level {
+            Level::Published => Asked { level: judge::as_published(host, facts.sts), ..self.asked },
+            Level::Auto
+            | Level::Dane
+            | Level::DaneOnly
+            | Level::Encrypt
+            | Level::Envelope
+            | Level::Fingerprint
+            | Level::MtaSts
+            | Level::None
+            | Level::Opportunistic
+            | Level::Secure
+            | Level::Verify => self.asked,
         }
     }
 
@@ -376,7 +445,7 @@ impl<'a> Plan<'a> {
     /// never needed it. A message that asks REQUIRETLS wants TLS and a proof at every level (RFC
     /// 8689 §4.2.1).
     fn requirement(&self, facts: &Facts<'_>, host: &HostFacts) -> Requirement {
-        let level = self.asked.level;
+        let level = self.asked_of(facts, host).level;
         let chain = level.checks_chain() || facts.needs.require_tls;
         let asked = tls_use(level);
         let must = facts.needs.require_tls && asked == TlsUse::IfOffered;
@@ -392,7 +461,8 @@ impl<'a> Plan<'a> {
     }
 
     fn judge(&self, facts: &Facts<'_>, peer: &PeerFacts) -> Route {
-        let met = match judge::level(&self.asked, facts.host, peer) {
+        let asked = facts.host.map_or(self.asked, |host| self.asked_of(facts, host));
+        let met = match judge::level(&asked, facts.host, peer) {
             Ok(met) => met,
             Err((trouble, detail)) => return Route::Need(Need::NextHost(trouble, detail)),
         };
@@ -547,6 +617,17 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// An entry's conditions at that level.
+fn asked<'a>(facts: &Facts<'a>, policy: &'a Policy, level: Level) -> Asked<'a> {
+    Asked {
+        level,
+        domain: facts.domain.as_str(),
+        names: &policy.names,
+        pins: &policy.pins,
+        min_tls13: policy.min_tls13,
+    }
+}
+
 fn gave_up(facts: &Facts<'_>) -> bool {
     facts.now.duration_since(facts.arrived) >= facts.give_up
 }
@@ -582,6 +663,8 @@ pub(super) fn tls_use(level: Level) -> TlsUse {
         | Level::Envelope
         | Level::Fingerprint
         | Level::MtaSts
+        // Of a host that publishes nothing it asks no more than level `opportunistic`.
+        | Level::Published
         | Level::Secure
         | Level::Verify => TlsUse::Always,
     }

@@ -1,6 +1,6 @@
 //! `policy explain`: which file and rule decide, without network.
 use crate::{
-    mail::Address,
+    mail::{Address, Pickup},
     policy::{
         Level, NoRequireTls, Otherwise, Policy, PolicySet,
         decide::shows_client,
@@ -24,6 +24,8 @@ pub struct Explanation {
     pub level: Level,
     /// When it can't be met.
     pub otherwise: Otherwise,
+    /// What the reader of a sealed message must prove beyond the mailbox.
+    pub pickup: Pickup,
     /// In plain words, a sentence a line.
     pub text: Vec<String>,
 }
@@ -41,6 +43,8 @@ pub fn explain(set: &PolicySet, address: &Address, now: Timestamp) -> Explanatio
     }
     text.extend(way(policy));
     text.extend(fallback(policy));
+    text.push(notices(policy, domain.as_str()));
+    text.extend(pickup(policy));
     text.extend(set.rules.iter().filter_map(|rule| rule_says(rule, policy)));
     let notes = [("Contact", &policy.contact), ("Note", &policy.note)];
     text.extend(notes.into_iter().filter_map(|(k, v)| Some(format!("{k}: {}", v.as_ref()?))));
@@ -50,6 +54,7 @@ pub fn explain(set: &PolicySet, address: &Address, now: Timestamp) -> Explanatio
         line: policy.at.line,
         level: policy.level,
         otherwise: policy.otherwise,
+        pickup: policy.pickup,
         text,
     }
 }
@@ -77,6 +82,10 @@ fn asks(policy: &Policy, domain: &str) -> String {
             "messages go directly, over TLS where it is offered, the certificate unchecked"
                 .to_owned()
         }
+        Level::Published => format!(
+            "messages go directly as {domain} publishes, and where it publishes nothing as level \
+             opportunistic says"
+        ),
         Level::Encrypt => "messages go directly over TLS, the certificate unchecked".to_owned(),
         Level::Verify => format!(
             "messages go directly over TLS to a trusted certificate for {}",
@@ -157,6 +166,54 @@ fn fallback(policy: &Policy) -> Vec<String> {
     ]
 }
 
+/// At `notification.level = "published"`, which is the default.
+fn notices(policy: &Policy, domain: &str) -> String {
+    if policy.partner && policy.level.proves() && policy.level != Level::Auto {
+        return format!(
+            "Notices and codes to {domain} go at level {} as well, and wait where it is not met \
+             (notification.level \"published\").",
+            policy.level
+        );
+    }
+    format!(
+        "Notices and codes to {domain} go as it publishes (signed TLSA records, an enforced \
+         MTA-STS policy), and where it publishes nothing at level opportunistic \
+         (notification.level \"published\")."
+    )
+}
+
+/// What the reader of a sealed message will need.
+fn pickup(policy: &Policy) -> Vec<String> {
+    let asked = match policy.pickup {
+        Pickup::Code => {
+            "The reader of a sealed message registers with a code that is mailed to him, and reads."
+        }
+        Pickup::Phrase => {
+            "The reader of a sealed message needs a phrase that its sender gives, or is told in a \
+             report."
+        }
+        Pickup::Sms => {
+            "The reader of a sealed message needs a code by text message, at the number that its \
+             sender gives; without one a phrase."
+        }
+        Pickup::Passkey => {
+            "The reader of a sealed message needs a passkey from before it came; for the first a \
+             phrase that its sender is told in a report."
+        }
+    };
+    let mut said = vec![asked.to_owned()];
+    // A level that is missed there is one that the domain could have met.
+    let missed = !matches!(policy.level, Level::Envelope | Level::None | Level::Opportunistic);
+    if missed && policy.otherwise == Otherwise::Envelope && policy.pickup.is_code() {
+        said.push(
+            "Where it is sealed because that was not met, a mailed code is not enough: the reader \
+             needs a phrase that the sender is told in a report, or an account from before."
+                .to_owned(),
+        );
+    }
+    said
+}
+
 /// Rules look at the message, which is not here: said is what they could change.
 fn rule_says(rule: &Rule, policy: &Policy) -> Option<String> {
     let (file, line) = &rule.at;
@@ -165,6 +222,10 @@ fn rule_says(rule: &Rule, policy: &Policy) -> Option<String> {
         RuleAction::Pass if !policy.partner => {
             Some(format!("Rule {file}:{line} lets what it matches pass at level opportunistic."))
         }
+        RuleAction::Protect if !rule.pickup.is_code() => Some(format!(
+            "Rule {file}:{line} asks the reader of what it matches for more than a mailed code \
+             (pickup)."
+        )),
         RuleAction::Pass | RuleAction::Protect => None,
     }
 }

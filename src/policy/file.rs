@@ -1,6 +1,6 @@
 //! Policy files: one whole, immutable set per load.
 use crate::{
-    mail::Domain,
+    mail::{Domain, Pickup},
     policy::{Code, Level, Problem, RuleFacts, RuleVerdict, SourceFile, read, rules::Rule},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -65,6 +65,8 @@ pub struct Policy {
     pub otherwise_after: SignedDuration,
     /// When REQUIRETLS is asked and not offered.
     pub no_require_tls: NoRequireTls,
+    /// What a reader must prove beyond the mailbox.
+    pub pickup: Pickup,
     /// Header line added to directly delivered mail.
     pub mark: Option<String>,
     /// Whom to ask.
@@ -100,6 +102,7 @@ impl Policy {
             otherwise: Otherwise::Envelope,
             otherwise_after: SignedDuration::ZERO,
             no_require_tls: NoRequireTls::Bounce,
+            pickup: Pickup::Code,
             mark: None,
             contact: None,
             note: None,

@@ -55,8 +55,27 @@ pub(super) fn host(level: Level, host: &HostFacts, sts: Option<&StsFacts>) -> Re
         | Level::Fingerprint
         | Level::None
         | Level::Opportunistic
+        | Level::Published
         | Level::Secure
         | Level::Verify => Ok(()),
+    }
+}
+
+/// What level `published` asks of a host, as it and its domain publish. TLSA records come before
+/// MTA-STS (RFC 8461 §2); records of no use still ask for TLS (RFC 7672 §2.2). A look-up in doubt is
+/// asked as what it could be, and so stays in doubt. Where DNSSEC is not checked here, MTA-STS alone
+/// counts.
+pub(super) fn as_published(host: &HostFacts, sts: Option<&StsFacts>) -> Level {
+    match &host.dane {
+        Dane::Records(_) | Dane::Trouble(_) => Level::DaneOnly,
+        Dane::Unusable(_) => Level::Encrypt,
+        Dane::Absent(_) | Dane::NotAsked | Dane::Unchecked => match sts {
+            Some(StsFacts::Policy(policy)) if policy.mode == StsMode::Enforce => Level::MtaSts,
+            Some(StsFacts::Doubt(_)) => Level::MtaSts,
+            Some(StsFacts::Policy(_) | StsFacts::Nothing | StsFacts::Unfetched(_)) | None => {
+                Level::Opportunistic
+            }
+        },
     }
 }
 
@@ -141,7 +160,7 @@ pub(super) fn level(
         (Level::Dane | Level::DaneOnly | Level::Auto, Some(set)) => by_dane(asked, peer, set),
         // RFC 8461 §4.2: the certificate is for the host, not for the pattern that names it.
         (Level::MtaSts | Level::Auto, _) => proven(asked, peer, std::slice::from_ref(name)),
-        (Level::DaneOnly | Level::Envelope, _) => {
+        (Level::DaneOnly | Level::Envelope | Level::Published, _) => {
             Err((Trouble::Unproven, format!("no connection can meet level {}", asked.level)))
         }
     }

@@ -25,6 +25,9 @@ pub enum Level {
     None,
     /// TLS where offered.
     Opportunistic,
+    /// For mail of our own only: as the domain's signed TLSA records or its enforced MTA-STS policy
+    /// say; it publishes neither: as `opportunistic`. No policy file can ask for it.
+    Published,
     /// Chain and a name that unsigned DNS did not give.
     Secure,
     /// Chain and the MX host's name.
@@ -32,7 +35,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Every level, in the order of the manual.
+    /// Every level of policy files, in the order of the manual.
     pub const ALL: [Self; 11] = [
         Self::Envelope,
         Self::None,
@@ -59,6 +62,7 @@ impl Level {
             Self::MtaSts => "mta-sts",
             Self::None => "none",
             Self::Opportunistic => "opportunistic",
+            Self::Published => "published",
             Self::Secure => "secure",
             Self::Verify => "verify",
         }
@@ -67,7 +71,7 @@ impl Level {
     /// True if names and trust anchors matter: somebody must vouch for the certificate.
     pub const fn checks_chain(self) -> bool {
         match self {
-            Self::Auto | Self::MtaSts | Self::Secure | Self::Verify => true,
+            Self::Auto | Self::MtaSts | Self::Published | Self::Secure | Self::Verify => true,
             Self::Dane
             | Self::DaneOnly
             | Self::Encrypt
@@ -81,7 +85,7 @@ impl Level {
     /// True if mail goes also where TLS does not come about.
     pub const fn allows_plaintext(self) -> bool {
         match self {
-            Self::None | Self::Opportunistic => true,
+            Self::None | Self::Opportunistic | Self::Published => true,
             Self::Auto
             | Self::Dane
             | Self::DaneOnly
@@ -97,7 +101,7 @@ impl Level {
     /// True if signed TLSA records may be the proof (RFC 7672).
     pub const fn asks_dane(self) -> bool {
         match self {
-            Self::Auto | Self::Dane | Self::DaneOnly => true,
+            Self::Auto | Self::Dane | Self::DaneOnly | Self::Published => true,
             Self::Encrypt
             | Self::Envelope
             | Self::Fingerprint
@@ -112,7 +116,7 @@ impl Level {
     /// True if the domain's MTA-STS policy may be the proof (RFC 8461).
     pub const fn asks_sts(self) -> bool {
         match self {
-            Self::Auto | Self::MtaSts => true,
+            Self::Auto | Self::MtaSts | Self::Published => true,
             Self::Dane
             | Self::DaneOnly
             | Self::Encrypt
@@ -122,6 +126,23 @@ impl Level {
             | Self::Opportunistic
             | Self::Secure
             | Self::Verify => false,
+        }
+    }
+
+    /// True if a delivery at this level proves whose host it reached: by a pin, by a chain and a
+    /// name, or by what the domain publishes.
+    pub const fn proves(self) -> bool {
+        match self {
+            Self::Auto
+            | Self::Dane
+            | Self::DaneOnly
+            | Self::Fingerprint
+            | Self::MtaSts
+            | Self::Secure
+            | Self::Verify => true,
+            Self::Encrypt | Self::Envelope | Self::None | Self::Opportunistic | Self::Published => {
+                false
+            }
         }
     }
 
@@ -149,6 +170,14 @@ mod tests {
             let json = serde_json::to_string(&level).unwrap();
             assert_eq!(json, format!("\"{level}\""));
         }
+    }
+
+    #[test]
+    fn no_policy_file_asks_for_the_level_of_our_own_mail() {
+        let json = serde_json::to_string(&Level::Published).unwrap();
+        assert_eq!(json, "\"published\"");
+        assert!(Level::read("published").is_err());
+        assert!(!Level::ALL.contains(&Level::Published));
     }
 
     #[test]

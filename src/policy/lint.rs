@@ -98,6 +98,7 @@ fn weak_level(section: &Section<'_, '_>, level: Level) {
         | Level::Envelope
         | Level::Fingerprint
         | Level::MtaSts
+        | Level::Published
         | Level::Secure
         | Level::Verify => return,
     };

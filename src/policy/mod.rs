@@ -32,7 +32,7 @@ pub(crate) mod toml_source;
 pub use check::{Problem, Severity, SourceFile};
 pub use code::Code;
 pub use dane::{Dane, DaneVerdict, Tlsa, TlsaSet};
-pub use decide::{Clearance, Need, Reason, Requirement, Route, TlsUse, Why, decide};
+pub use decide::{Clearance, Need, Reason, Requirement, Route, TlsUse, Why, decide, line_in_doubt};
 pub use explain::{Explanation, explain};
 pub use facts::{
     Dnssec, Facts, HostFacts, HostTrouble, MxFacts, MxHost, PeerFacts, Question, StartTls,

@@ -1,6 +1,6 @@
 //! From texts to a [`PolicySet`]: what each key may hold, and what is said when it does not.
 use crate::{
-    mail::Domain,
+    mail::{Domain, Pickup},
     policy::{
         Code, Level, Policy, PolicyRef, PolicySet, Problem, Severity, SourceFile,
         decide::shows_client,
@@ -21,7 +21,7 @@ use std::{
 use toml::de::DeValue;
 
 const TOP: [&str; 4] = ["partner", "default", "rule", "domains"];
-pub(super) const PARTNER: [&str; 17] = [
+pub(super) const PARTNER: [&str; 18] = [
     "domains",
     "level",
     "match",
@@ -34,13 +34,14 @@ pub(super) const PARTNER: [&str; 17] = [
     "otherwise",
     "otherwise_after",
     "requiretls",
+    "pickup",
     "mark",
     "contact",
     "note",
     "accept",
     "expires",
 ];
-pub(super) const DEFAULT: [&str; 4] = ["level", "otherwise", "never_direct", "accept"];
+pub(super) const DEFAULT: [&str; 5] = ["level", "otherwise", "pickup", "never_direct", "accept"];
 const OTHERWISE: [(&str, Otherwise); 3] =
     [("envelope", Otherwise::Envelope), ("defer", Otherwise::Defer), ("bounce", Otherwise::Bounce)];
 const NO_REQUIRE_TLS: [(&str, NoRequireTls); 2] =
@@ -186,7 +187,8 @@ impl Reading {
         let at = self.place(&section, level.unwrap_or(Level::Envelope));
         let otherwise = otherwise(&section);
         let otherwise_after = patience(false, otherwise);
-        self.set.default = Policy { otherwise, otherwise_after, ..Policy::of(at) };
+        let pickup = pickup(&section);
+        self.set.default = Policy { otherwise, otherwise_after, pickup, ..Policy::of(at) };
     }
 
     fn rules(&mut self, top: &Section<'_, '_>) {
@@ -340,6 +342,7 @@ fn partner(section: &Section<'_, '_>, at: PolicyRef) -> Policy {
         otherwise,
         otherwise_after: after.unwrap_or(usual),
         no_require_tls: no_require_tls(section),
+        pickup: pickup(section),
         mark: filled(section, "mark").and_then(|e| e.parse(mark)),
         contact: filled(section, "contact").and_then(|e| e.line().map(str::to_owned)),
         note: filled(section, "note").and_then(|e| e.text().map(str::to_owned)),
@@ -365,6 +368,12 @@ pub(super) fn accept(section: &Section<'_, '_>) -> Vec<Code> {
 fn otherwise(section: &Section<'_, '_>) -> Otherwise {
     let entry = section.get("otherwise");
     entry.and_then(|e| e.parse(|t| choice(t, &OTHERWISE))).unwrap_or(Otherwise::Envelope)
+}
+
+/// What a reader must prove beyond the mailbox.
+pub(super) fn pickup(section: &Section<'_, '_>) -> Pickup {
+    let entry = section.get("pickup");
+    entry.and_then(|e| e.parse(|text| choice(text, &Pickup::NAMES))).unwrap_or_default()
 }
 
 /// How long an unmet level is retried where nothing is said. With whom nothing was agreed (level

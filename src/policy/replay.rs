@@ -154,6 +154,7 @@ impl<'a> Change<'a> {
             | Level::Encrypt
             | Level::Fingerprint
             | Level::MtaSts
+            | Level::Published
             | Level::Secure
             | Level::Verify => self.by_record(domain, policy, seen),
         }

@@ -4,10 +4,10 @@
 //! recipient holds for `protect` and `reject` if it is true of any recipient, for `pass` only if it
 //! is true of all: a message is one, and doubt seals.
 use crate::{
-    mail::{Address, ReversePath, header::Fields},
+    mail::{Address, Pickup, ReversePath, header::Fields},
     policy::{
         Code,
-        read::{accept, domain_name},
+        read::{accept, domain_name, pickup},
         toml_source::{Entry, Section, choice, size},
     },
 };
@@ -34,6 +34,10 @@ pub struct RuleVerdict {
     pub rule: Option<(String, u32)>,
     /// A tag to take out of the Subject (`strip = true`): the text as it stands there.
     pub strip: Option<String>,
+    /// What the reader must prove beyond the mailbox where the message is sealed for pickup, as the
+    /// rule or the sender's own field says.
+    #[serde(default, skip_serializing_if = "Pickup::is_code")]
+    pub pickup: Pickup,
 }
 /// What rules look at.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ pub struct RuleFacts<'a> {
 impl RuleVerdict {
     /// No rule matched.
     pub fn protected() -> Self {
-        Self { action: RuleAction::Protect, rule: None, strip: None }
+        Self { action: RuleAction::Protect, rule: None, strip: None, pickup: Pickup::Code }
     }
 }
 
@@ -82,6 +86,7 @@ pub(super) struct Rule {
     pub(super) action: RuleAction,
     when: When,
     strip: bool,
+    pub(super) pickup: Pickup,
     /// Warnings that the admin has answered.
     pub(super) accept: Vec<Code>,
 }
@@ -155,7 +160,7 @@ impl Who {
 }
 
 impl Rule {
-    pub(super) const KEYS: [&'static str; 4] = ["when", "action", "strip", "accept"];
+    pub(super) const KEYS: [&'static str; 5] = ["when", "action", "strip", "pickup", "accept"];
 
     /// Reads one `[[rule]]`; what is wrong has been noted.
     pub(super) fn read(section: &Section<'_, '_>) -> Option<Self> {
@@ -192,8 +197,14 @@ impl Rule {
                 (_, Some(RuleAction::Pass | RuleAction::Protect) | None) => {}
             }
         }
+        let pickup = pickup(section);
+        if let (Some(entry), Some(RuleAction::Pass | RuleAction::Reject)) =
+            (section.get("pickup").filter(|_| !pickup.is_code()), action)
+        {
+            entry.note(Code::NO_EFFECT, "has an effect on what is protected only");
+        }
         let at = (doc.name().to_owned(), line);
-        Some(Self { at, action: action?, when: when?, strip, accept: Vec::new() })
+        Some(Self { at, action: action?, when: when?, strip, pickup, accept: Vec::new() })
     }
 
     /// True if this rule is met by every message that meets `other`.
@@ -210,7 +221,7 @@ impl Rule {
 
     fn verdict(&self, facts: &RuleFacts<'_>) -> RuleVerdict {
         let strip = if self.strip { self.when.tag(facts) } else { None };
-        RuleVerdict { action: self.action, rule: Some(self.at.clone()), strip }
+        RuleVerdict { action: self.action, rule: Some(self.at.clone()), strip, pickup: self.pickup }
     }
 }
 

@@ -201,3 +201,44 @@ fn explanations_name_file_line_and_words() {
     let json = serde_json::to_value(&built_in).unwrap();
     assert_eq!(json["otherwise"], "envelope");
 }
+
+#[test]
+fn explanations_say_what_the_reader_will_need_and_how_notices_go() {
+    let code = "registers with a code";
+    for (keys, says, not) in [
+        ("level = \"secure\"", "a mailed code is not enough", "publishes nothing"),
+        ("level = \"secure\"\notherwise = \"defer\"", code, "is not enough"),
+        ("level = \"secure\"", "go at level secure as well", "publishes nothing"),
+        ("level = \"auto\"", "go as it publishes", "go at level auto"),
+        ("level = \"envelope\"", code, "is not enough"),
+        ("level = \"envelope\"\npickup = \"phrase\"", "needs a phrase", code),
+        ("level = \"secure\"\npickup = \"sms\"", "by text message", "is not enough"),
+    ] {
+        let text = format!("[[partner]]\ndomains = [\"a.example\"]\n{keys}\n");
+        let (set, _) = parse(&[("p.toml", &text)]).unwrap();
+        let text = explain(&set, &"u@a.example".parse().unwrap(), now()).text.join("\n");
+        assert!(text.contains(says) && !text.contains(not), "{keys}: {text}");
+    }
+    let rule = "[[rule]]\nwhen = { subject = \"x\" }\naction = \"protect\"\npickup = \"passkey\"\n";
+    let (set, _) = parse(&[("rules.toml", rule)]).unwrap();
+    let text = explain(&set, &"u@a.example".parse().unwrap(), now()).text.join("\n");
+    assert!(text.contains("Rule rules.toml:1 asks the reader"), "{text}");
+}
+
+#[test]
+fn a_second_channel_is_one_of_four_and_for_what_is_protected() {
+    for (file, text, says) in [
+        (
+            "p.toml",
+            "[[partner]]\ndomains = [\"a.example\"]\nlevel = \"secure\"\npickup = \"fax\"\n",
+            "`fax` is not known",
+        ),
+        ("default.toml", "[default]\npickup = \"text\"\n", "`text` is not known"),
+    ] {
+        let problems = parse(&[(file, text)]).unwrap_err();
+        assert!(problems[0].text.contains(says), "{problems:?}");
+    }
+    let rule = "[[rule]]\nwhen = { subject = \"x\" }\naction = \"pass\"\npickup = \"phrase\"\n";
+    let (_, warnings) = parse(&[("rules.toml", rule)]).unwrap();
+    assert_eq!(warnings.iter().map(|w| w.code).collect::<Vec<_>>(), [Code::NO_EFFECT]);
+}

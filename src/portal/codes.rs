@@ -71,6 +71,10 @@ impl Desk {
                 Ok(retry_after(page, wait.as_secs()))
             }
             Some(Asked::Gone) => Err(Fault::Status(StatusCode::GONE)),
+            Some(Asked::Doubt) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                self.verify_again(visitor, status, &doubt()).await
+            }
             Some(Asked::Registered) | None => Ok(Redirect::to("/login").into_response()),
         }
     }
@@ -82,8 +86,17 @@ fn over(state: CodeState) -> Option<Errors> {
         CodeState::Awaited => return None,
         CodeState::Spent => say!("There were too many wrong tries. Ask for a new code."),
         CodeState::Late => say!("The time for this code is over. Ask for a new one."),
+        CodeState::Doubt => return Some(doubt()),
     };
     Some(Errors::of("", text))
+}
+/// What to say where a mailed code proves nothing.
+pub(super) fn doubt() -> Errors {
+    let text = say!(
+        "At the moment mail to your address may be read on its way, so a mailed code is not enough. \
+         Sign in with your password or a passkey, or ask the sender or our helpdesk."
+    );
+    Errors::of("", text)
 }
 /// What to say of a code that is not the one.
 pub(super) fn not_this(state: CodeState) -> Errors {
@@ -155,6 +168,10 @@ pub(super) async fn verify(
         Verified::In(SignIn::In(begun)) => desk.let_in(&begun),
         Verified::In(SignIn::Second(begun)) | Verified::Known(begun) => {
             desk.begun(&begun, "/login")
+        }
+        Verified::Wrong(CodeState::Doubt) => {
+            let form = super::form::SignIn::default();
+            desk.login_page(wrong, &visitor, &form, &doubt())
         }
         Verified::Wrong(state) => desk.verify_again(&visitor, wrong, &not_this(state)).await,
         Verified::In(SignIn::Wait(wait)) | Verified::Wait(wait) => {

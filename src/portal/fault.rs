@@ -1,11 +1,15 @@
 //! What ends a request early. Only the status reaches the visitor (as a plain page); detail goes to
 //! the log.
+use super::prove;
 use crate::{
-    identity::IdentityError, mail::notice::TemplateError, store::StoreError, vault::VaultError,
+    identity::IdentityError,
+    mail::{GrantId, notice::TemplateError},
+    store::{Need, StoreError},
+    vault::VaultError,
 };
 use axum::{
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
 };
 
 /// Why a request is not answered with what it asked for.
@@ -14,6 +18,9 @@ pub(super) enum Fault {
     /// An answer that is in order: not found, gone, not signed in.
     #[error("{0}")]
     Status(StatusCode),
+    /// The message opens only once its reader has shown this: the visitor is led there.
+    #[error("the reader must prove himself first")]
+    Unproved(GrantId, Need),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -46,6 +53,7 @@ impl Fault {
     fn status(&self) -> StatusCode {
         match self {
             Self::Status(status) => *status,
+            Self::Unproved(..) => StatusCode::SEE_OTHER,
             Self::Store(error) | Self::Vault(VaultError::Store(error)) => of_store(error),
             Self::Vault(VaultError::Gone | VaultError::Ended) => StatusCode::GONE,
             Self::Vault(
@@ -73,6 +81,9 @@ fn of_store(error: &StoreError) -> StatusCode {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
+        if let Self::Unproved(grant, _) = self {
+            return Redirect::to(&prove::place(grant)).into_response();
+        }
         let status = self.status();
         if status.is_server_error() {
             tracing::error!(error = %self, "portal: a request failed");

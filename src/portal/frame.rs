@@ -105,12 +105,13 @@ impl Desk {
             return Ok(None);
         };
         let Some(account) = self.account_of(&session).await? else { return Ok(None) };
-        match self.vault.access(ticket.grant, &account).await? {
+        let facts = Visitor::facts_of(&session, &account);
+        match self.vault.access(ticket.grant, &account, &facts).await? {
             AccessAnswer::Granted(access) => {
                 let (session, account) = (Some(session), Some(account));
                 Ok(Some((access, Visitor { session, account, ..visitor })))
             }
-            AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
+            AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     language::{Language, Text, say},
     mail::GrantId,
-    store::{Account, AuditDetail, AuditKind, Grant},
+    store::{Account, AuditDetail, AuditKind, Grant, SessionFacts},
     vault::{AccessAnswer, Content, Reader as _},
 };
 use axum::{
@@ -49,9 +49,11 @@ pub(super) async fn export(
         let event = desk.event(AuditKind::Downloaded, &visitor).detail(AuditDetail::AllMessages);
         desk.audit.record(event).await;
     }
+    let facts = visitor.session_facts();
     let (reader, folders) = (desk.reader(&visitor)?, FOLDERS.into());
     let (page, current) = (VecDeque::new(), None);
-    let export = Export { desk, reader, account, language, folders, page, current, _turn: turn };
+    let export =
+        Export { desk, reader, account, facts, language, folders, page, current, _turn: turn };
     Ok(download(Body::from_stream(written(export)), "messages.mbox", "application/mbox"))
 }
 
@@ -71,6 +73,7 @@ struct Export {
     /// The session that asked for it.
     reader: Arc<SessionReader>,
     account: Account,
+    facts: SessionFacts,
     language: Arc<Language>,
     /// Folders still to be listed, from where they are listed on.
     folders: VecDeque<Folder>,
@@ -100,9 +103,9 @@ impl Export {
     /// Looks again who it is for: the session may have ended since, and the account may be locked,
     /// gone or another's.
     async fn look_again(&mut self) -> Result<(), Fault> {
-        let account = self.reader.account().await?;
-        self.account =
-            account.filter(|own| own.generation == self.account.generation).ok_or(OVER)?;
+        let reader = self.reader.account().await?;
+        let same = |own: &Account| own.generation == self.account.generation;
+        (self.account, self.facts) = reader.filter(|(own, _)| same(own)).ok_or(OVER)?;
         Ok(())
     }
 
@@ -179,7 +182,9 @@ impl Export {
         out: &mut Vec<u8>,
     ) -> Result<Option<(Content, Quoting, Timestamp)>, Fault> {
         let vault = &self.desk.vault;
-        let AccessAnswer::Granted(access) = vault.access(grant.id, &self.account).await? else {
+        let AccessAnswer::Granted(access) =
+            vault.access(grant.id, &self.account, &self.facts).await?
+        else {
             return Ok(None);
         };
         let Some((row, _)) = vault.queue.message(grant.message).await? else { return Ok(None) };

@@ -23,6 +23,7 @@ mod oidc;
 mod pages;
 mod passkey;
 mod picture;
+mod prove;
 mod range;
 mod read;
 mod reader;

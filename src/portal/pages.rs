@@ -45,6 +45,7 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
     ("message.html", include_str!("templates/message.html")),
     ("picture.html", include_str!("templates/picture.html")),
     ("print.html", include_str!("templates/print.html")),
+    ("prove.html", include_str!("templates/prove.html")),
     ("write.html", include_str!("templates/write.html")),
     ("sent.html", include_str!("templates/sent.html")),
     ("given-back.html", include_str!("templates/given-back.html")),
@@ -282,7 +283,7 @@ fn sample_visitors(language: &Arc<Language>) -> Result<[Visitor; 2], String> {
 }
 
 /// Fields that can be wrong.
-const SAMPLE_FIELDS: [&str; 8] = [
+const SAMPLE_FIELDS: [&str; 9] = [
     "email",
     "password",
     "first_name",
@@ -291,6 +292,7 @@ const SAMPLE_FIELDS: [&str; 8] = [
     "proof_password",
     "sure",
     "code",
+    "phrase",
 ];
 
 /// Sample values for each template, so that no branch waits for a recipient to find its mistake.
@@ -310,8 +312,9 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
             all.push(("login.html", "Sign in", values));
         }
         let names = context! { first_name => "Ann", last_name => "Ode", accept_terms => true };
-        let values =
-            context! { errors => &errors, token => "token", address => "ann@clinic.example" };
+        let values = context! {
+            errors => &errors, token => "token", address => "ann@clinic.example",
+        };
         all.push(("register.html", "Register", context! { ..values, ..names }));
         for usable in [false, true] {
             let values = context! {
@@ -326,6 +329,7 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
         all.push(("second.html", "One more step", values));
         all.extend(sample_passkeys(&errors));
         all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
+        all.extend(super::prove::samples(&errors).map(|values| ("prove.html", "Proof", values)));
         for date in ["", "22 November 2026"] {
             let values = context! {
                 errors => &errors, code => "", date => date, to => "a…@clinic.example",

@@ -91,14 +91,17 @@ pub(super) async fn inbox(
 impl Desk {
     /// One line of the inbox. What is gone shows that it was there, and no more.
     async fn row(&self, visitor: &Visitor, grant: &Grant) -> Result<Value, Fault> {
-        let heading = match self.leave(visitor, &grant.id.to_string()).await {
-            Ok(access) => Some(self.origin(access).await?.heading()),
-            Err(Fault::Status(_)) => None,
+        let (live, subject, from) = match self.leave(visitor, &grant.id.to_string()).await {
+            Ok(access) => {
+                let heading = self.origin(access).await?.heading();
+                (true, heading.shown(), heading.from)
+            }
+            Err(Fault::Unproved(..)) => {
+                (true, say!("A message that asks for one more proof"), String::new())
+            }
+            Err(Fault::Status(_)) => (false, say!("A message that is gone"), String::new()),
             Err(other) => return Err(other),
         };
-        let live = heading.is_some();
-        let gone = || (say!("A message that is gone"), String::new());
-        let (subject, from) = heading.map_or_else(gone, |heading| (heading.shown(), heading.from));
         Ok(context! {
             id => grant.id.to_string(),
             subject => Value::from(subject),
@@ -120,8 +123,9 @@ impl Desk {
         let account = visitor.signed_in()?;
         let none = Fault::Status(StatusCode::NOT_FOUND);
         let Ok(id) = id.parse::<GrantId>() else { return Err(none) };
-        match self.vault.access(id, account).await? {
+        match self.vault.access(id, account, &visitor.session_facts()).await? {
             AccessAnswer::Granted(access) => Ok(access.held_by(self.reader(visitor)?)),
+            AccessAnswer::Unproved(need) => Err(Fault::Unproved(id, need)),
             AccessAnswer::Over => Err(Fault::Status(StatusCode::GONE)),
             AccessAnswer::NotYours => Err(none),
         }

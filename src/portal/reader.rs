@@ -2,7 +2,7 @@
 use crate::{
     identity::Identity,
     seal::TokenHash,
-    store::{Account, StoreError},
+    store::{Account, SessionFacts, StoreError},
     vault::Reader,
 };
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ pub(super) struct SessionReader {
 
 #[async_trait]
 impl Reader for SessionReader {
-    async fn account(&self) -> Result<Option<Account>, StoreError> {
+    async fn account(&self) -> Result<Option<(Account, SessionFacts)>, StoreError> {
         self.identity.still_in(&self.session).await
     }
 }

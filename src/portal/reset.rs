@@ -71,6 +71,7 @@ impl Desk {
                 let page = again(StatusCode::TOO_MANY_REQUESTS, &codes::many_codes(wait))?;
                 Ok(retry_after(page, wait.as_secs()))
             }
+            Asked::Doubt => again(StatusCode::UNPROCESSABLE_ENTITY, &codes::doubt()),
             Asked::Gone | Asked::Registered => Ok(Redirect::to("/reset").into_response()),
         }
     }

@@ -2,7 +2,7 @@
 //! here does not exist, and a route without an access decision can't be written down.
 use super::{
     Desk, account, brand, check, codes, download, frame, guard, log, mbox, oidc, passkey, picture,
-    read, reset, sign_in, write,
+    prove, read, reset, sign_in, write,
 };
 use axum::{
     Router,
@@ -106,6 +106,8 @@ pub(super) const ROUTES: &[Route] = &[
     signed_in(Verb::Get, "/inbox/{id}/attachments.zip", || get(download::zip)),
     signed_in(Verb::Get, "/inbox/{id}/original.eml", || get(download::original)),
     signed_in(Verb::Get, "/inbox/{id}/print", || get(read::print)),
+    signed_in(Verb::Get, "/inbox/{id}/prove", || get(prove::form)),
+    signed_in(Verb::Post, "/inbox/{id}/prove", || post(prove::prove)),
     signed_in(Verb::Get, "/inbox/{id}/reply", || get(write::reply_form)),
     letter("/inbox/{id}/reply", || post(write::reply)),
     signed_in(Verb::Get, "/inbox/{id}/forward", || get(write::forward_form)),

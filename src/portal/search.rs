@@ -156,7 +156,7 @@ impl Desk {
         bytes: &mut usize,
     ) -> Result<Option<Value>, Fault> {
         let AccessAnswer::Granted(access) =
-            self.vault.access(grant.id, visitor.signed_in()?).await?
+            self.vault.access(grant.id, visitor.signed_in()?, &visitor.session_facts()).await?
         else {
             return Ok(None);
         };

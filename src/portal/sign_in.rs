@@ -36,7 +36,7 @@ impl Desk {
         let Some(token) = LinkToken::parse(token) else { return Ok(None) };
         Ok(self.vault.people.grant_by_token(&token.hash()).await?)
     }
-    fn login_page(
+    pub(super) fn login_page(
         &self,
         status: StatusCode,
         visitor: &Visitor,
@@ -53,12 +53,12 @@ impl Desk {
         &self,
         status: StatusCode,
         visitor: &Visitor,
-        address: &Address,
-        form: &Registration,
+        (grant, form): (&Grant, &Registration),
         errors: &Errors,
     ) -> Answer {
         let values = context! {
-            errors => errors.to_value(), address => address.to_string(), token => &form.token,
+            errors => errors.to_value(), address => grant.recipient.to_string(),
+            token => &form.token,
             first_name => &form.first_name, last_name => &form.last_name,
             accept_terms => !form.accept_terms.is_empty(),
         };
@@ -92,7 +92,7 @@ pub(super) async fn link(
         return desk.login_page(StatusCode::OK, &visitor, &form, &Errors::default());
     }
     let form = Registration { token, ..Registration::default() };
-    desk.register_page(StatusCode::OK, &visitor, &grant.recipient, &form, &Errors::default())
+    desk.register_page(StatusCode::OK, &visitor, (&grant, &form), &Errors::default())
 }
 
 /// `POST /register`. The address is the token's; the form has no say in it.
@@ -116,7 +116,7 @@ pub(super) async fn register(
     let errors = faults_of(&form, &grant.recipient);
     if !errors.none() {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return desk.register_page(status, &visitor, &grant.recipient, &form, &errors);
+        return desk.register_page(status, &visitor, (&grant, &form), &errors);
     }
     let account = NewAccount {
         first_name: form.first_name.clone(),
@@ -129,8 +129,12 @@ pub(super) async fn register(
         Asked::Sent(begun) => desk.begun(&begun, "/verify"),
         Asked::Wait(wait) => {
             let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::many_codes(wait));
-            let page = desk.register_page(status, &visitor, &grant.recipient, &form, &errors)?;
+            let page = desk.register_page(status, &visitor, (&grant, &form), &errors)?;
             Ok(retry_after(page, wait.as_secs()))
+        }
+        Asked::Doubt => {
+            let (status, errors) = (StatusCode::UNPROCESSABLE_ENTITY, codes::doubt());
+            desk.register_page(status, &visitor, (&grant, &form), &errors)
         }
         Asked::Registered => Ok(Redirect::to(&format!("/m/{}", form.token)).into_response()),
         Asked::Gone => Err(Fault::Status(StatusCode::GONE)),
@@ -243,6 +247,10 @@ impl Desk {
         match self.identity.ask_code(&browser, address, Purpose::SignIn, way).await? {
             Asked::Sent(begun) => self.begun(&begun, "/verify"),
             Asked::Wait(wait) => self.login_later(visitor, form, wait, &codes::many_codes(wait)),
+            Asked::Doubt => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                self.login_page(status, visitor, form, &codes::doubt())
+            }
             Asked::Gone | Asked::Registered => Ok(Redirect::to("/login").into_response()),
         }
     }

@@ -64,6 +64,9 @@ pub(super) async fn attempt(relay: &Relay, claim: &Claim) -> Verdict {
 type Fates = (Vec<(Fate, Option<Attempt>)>, Vec<Attempt>);
 
 async fn fates(relay: &Relay, claim: &Claim, received: &str, search: &mut Search<'_>) -> Fates {
+    if let Some(fate) = for_inside_alone(relay, claim) {
+        return (claim.recipients.iter().map(|_| (fate.clone(), None)).collect(), Vec::new());
+    }
     let mut put_off: Option<PutOff> = None;
     loop {
         let way = search.way().await;
@@ -84,7 +87,7 @@ async fn fates(relay: &Relay, claim: &Claim, received: &str, search: &mut Search
                     Sent::All(fate) => fate,
                 }
             }
-            Way::Envelope(why) => sealed(claim, why),
+            Way::Envelope(why) => sealed(claim, search.doubts_the_line(&why), why),
             Way::Defer(why, status) => Fate::Deferred { why, status },
             Way::Reject(why, status) => Fate::Failed { why, status },
         };
@@ -95,13 +98,26 @@ async fn fates(relay: &Relay, claim: &Claim, received: &str, search: &mut Search
 
 /// Only a customer's message is sealed for pickup; a notice of a notice would be no help to
 /// anybody.
-fn sealed(claim: &Claim, why: Why) -> Fate {
+fn sealed(claim: &Claim, doubt: bool, why: Why) -> Fate {
     match claim.message.facts.class {
-        Class::Protected => Fate::Sealed { why },
+        Class::Protected => Fate::Sealed { why, doubt },
         Class::Notice | Class::Code | Class::Report | Class::TlsReport => {
             Fate::ours(why.policy, "a message of our own was to be sealed for pickup")
         }
     }
+}
+
+/// A report that names a grant may hold the phrase that opens it. Where its domain is not, or no
+/// longer, one of our own, it goes nowhere.
+fn for_inside_alone(relay: &Relay, claim: &Claim) -> Option<Fate> {
+    let facts = &claim.message.facts;
+    let secret = facts.class == Class::Report && facts.grant.is_some();
+    let outside = secret && !relay.settings().organization.contains(&claim.domain);
+    outside.then(|| {
+        let set = relay.ports().policies.current();
+        let policy = set.lookup(&claim.domain, relay.now()).at.clone();
+        Fate::ours(policy, "a report for inside alone, and its domain is not one of our own")
+    })
 }
 
 /// The one trace field that a relay adds (RFC 5321 §4.4). Mail of our own came from nobody, and

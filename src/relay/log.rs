@@ -20,7 +20,7 @@ fn line(claim: &Claim, domain: &str, entry: &Entry, now: Timestamp) -> String {
     let delay = now.duration_since(facts.arrived).as_secs().max(0);
     let (status, dsn, text) = match &entry.fate {
         Fate::Delivered { reply, .. } => ("sent", None, reply),
-        Fate::Sealed { why } => ("sealed", None, &why.text),
+        Fate::Sealed { why, .. } => ("sealed", None, &why.text),
         Fate::Deferred { why, status } => ("deferred", Some(status), &why.text),
         Fate::Failed { why, status } => ("bounced", Some(status), &why.text),
     };

@@ -34,6 +34,8 @@ pub(super) enum Fate {
     Sealed {
         /// Why.
         why: Why,
+        /// A level was not met: the line to the domain is in doubt.
+        doubt: bool,
     },
     /// To be tried again.
     Deferred {
@@ -56,7 +58,7 @@ impl Fate {
     pub(super) fn why(&self) -> &Why {
         match self {
             Self::Delivered { why, .. }
-            | Self::Sealed { why }
+            | Self::Sealed { why, .. }
             | Self::Deferred { why, .. }
             | Self::Failed { why, .. } => why,
         }

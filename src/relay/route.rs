@@ -14,7 +14,7 @@ use crate::{
     policy::{
         Clearance, Dane, Dnssec, Facts, HostFacts, HostTrouble, Level, MxFacts, MxHost, Need,
         PeerFacts, PolicyRef, PolicySet, Question, Reason, Requirement, Route, StartTls, StsFacts,
-        Trouble, Why, decide, file::NextHop,
+        Trouble, Why, decide, file::NextHop, line_in_doubt,
     },
     seal::Class,
     store::{Attempt, Claim, DnsRecord},
@@ -72,6 +72,8 @@ pub(super) struct Search<'a> {
     configured: bool,
     /// What the last connection was to be.
     asked: Requirement,
+    /// Some host published TLSA records.
+    dane: bool,
     /// A connection that had been kept was lost: only new ones from here on.
     fresh: bool,
     /// Addresses that could not be reached, and since when they were tried.
@@ -103,6 +105,7 @@ impl<'a> Search<'a> {
             questions: 0,
             configured: false,
             asked: Requirement::default(),
+            dane: false,
             fresh: false,
             unreachable: Vec::new(),
             contact: Contact::None,
@@ -182,6 +185,12 @@ impl<'a> Search<'a> {
         Way::Defer(Why { reason: Reason::Ours, text, policy: self.policy() }, OURS)
     }
 
+    /// True if the message is sealed because a level was not met that the domain could have met.
+    pub(super) fn doubts_the_line(&self, why: &Why) -> bool {
+        let require_tls = self.claim.message.facts.needs.require_tls;
+        line_in_doubt(why, self.sts.as_ref(), self.dane, require_tls)
+    }
+
     /// The policy entry for this domain, for reasons that come before a decision.
     pub(super) fn policy(&self) -> PolicyRef {
         self.set.lookup(&self.claim.domain, self.relay.now()).at.clone()
@@ -259,6 +268,7 @@ impl<'a> Search<'a> {
                 self.addresses = list.into_iter().take(ADDRESSES_MAX).collect();
                 let dane =
                     if tlsa { resolver.tlsa(&name, self.port).await } else { Dane::NotAsked };
+                self.dane |= matches!(dane, Dane::Records(_) | Dane::Unusable(_));
                 self.host = Some(HostFacts { name, dane });
                 return;
             }

@@ -10,12 +10,13 @@ use super::{
     run::Lease,
 };
 use crate::{
-    mail::{GrantId, QueueId, StatusClass},
+    mail::{Domain, GrantId, Pickup, QueueId, StatusClass},
     policy::{Reason, Why},
     seal::Class,
     store::{
         Attempt, Claim, Grant, NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle,
     },
+    vault::{Channel, VaultError},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
@@ -46,6 +47,7 @@ impl Relay {
         let (settle, fates) = self.compose(claim, lease, verdict).await;
         let written = self.write(lease, settle).await;
         if written {
+            self.proved(claim, &fates).await;
             log::fates(claim, &fates, self.now());
         }
         written
@@ -87,8 +89,8 @@ impl Relay {
         let mut spawn = Vec::new();
         for (row, (fate, _)) in claim.recipients.iter().zip(&mut verdict.fates) {
             let granted = self.seal(claim, row, fate).await;
-            grants.push(granted.map(|(grant, notice)| {
-                spawn.push(notice);
+            grants.push(granted.map(|(grant, mail)| {
+                spawn.extend(mail);
                 grant
             }));
         }
@@ -122,21 +124,68 @@ impl Relay {
         (Settle { token: lease.token(), id, outcomes, spawn, recall }, entries)
     }
 
-    /// The grant and its notice for who is sealed for pickup; without them the fate is to wait.
+    /// The grant and its mail for who is sealed for pickup; without them the fate is to wait. The
+    /// note on a line in doubt comes first, so that no crash leaves such a grant without it.
     async fn seal(
         &self,
         claim: &Claim,
         row: &RecipientRow,
         fate: &mut Fate,
-    ) -> Option<(Grant, NewMessage)> {
-        let Fate::Sealed { why } = &*fate else { return None };
-        match self.ports().vault.grant(&claim.message, &row.address, why).await {
-            Ok(granted) => Some(granted),
+    ) -> Option<(Grant, Vec<NewMessage>)> {
+        let Fate::Sealed { why, doubt } = fate else { return None };
+        let vault = &self.ports().vault;
+        let granted = async {
+            let pickup = self.pickup(claim, row.address.domain());
+            let doubt = self.doubt(row.address.domain(), *doubt, why).await?;
+            vault.grant(&claim.message, &row.address, why, Channel { pickup, doubt }).await
+        };
+        match granted.await {
+            Ok((grant, mail)) => {
+                if let Some(proof) = &grant.proof {
+                    why.text = bounded(format!("{} {}", why.text, proof.sentence()), TEXT_MAX);
+                }
+                Some((grant, mail))
+            }
             Err(error) => {
                 tracing::error!(id = %claim.message.facts.id, "no grant could be made: {error}");
                 *fate = outcome::of_vault(&error, why.policy.clone());
                 None
             }
+        }
+    }
+
+    /// Since when the line is in doubt, noted now if this message shows it.
+    async fn doubt(
+        &self,
+        domain: &Domain,
+        shown: bool,
+        why: &Why,
+    ) -> Result<Option<Timestamp>, VaultError> {
+        let vault = &self.ports().vault;
+        if shown {
+            return Ok(Some(vault.note_doubt(domain, why).await?.since));
+        }
+        Ok(vault.line_doubt(domain).await?.map(|doubt| doubt.since))
+    }
+
+    /// What the reader must prove beyond the mailbox: as the rule or the sender says, else as the
+    /// policy does.
+    fn pickup(&self, claim: &Claim, domain: &Domain) -> Pickup {
+        match claim.message.facts.rule.pickup {
+            Pickup::Code => self.ports().policies.current().lookup(domain, self.now()).pickup,
+            asked @ (Pickup::Phrase | Pickup::Sms | Pickup::Passkey) => asked,
+        }
+    }
+
+    /// A delivery that proved whose host it reached ends the doubt about the line.
+    async fn proved(&self, claim: &Claim, entries: &[Entry]) {
+        let proved = |entry: &Entry| match (&entry.fate, &entry.last) {
+            (Fate::Delivered { .. }, Some(last)) if last.verified => Some(last.at),
+            _ => None,
+        };
+        let Some(at) = entries.iter().find_map(proved) else { return };
+        if let Err(error) = self.ports().vault.line_proved(&claim.domain, at).await {
+            tracing::warn!(domain = %claim.domain, "the line stays in doubt: {error}");
         }
     }
 

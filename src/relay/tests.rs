@@ -1,5 +1,6 @@
 //! The relay as scripted scenarios: what the network does, and what becomes of the mail.
 
+mod doubt;
 mod fates;
 mod reports;
 mod reuse;
@@ -61,6 +62,11 @@ otherwise_after = "1h"
 domains = ["marked.example"]
 level = "encrypt"
 mark = "Sensitivity: company-confidential"
+
+[[partner]]
+domains = ["pinned.example"]
+level = "fingerprint"
+fingerprints = ["sha256:abababababababababababababababababababababababababababababababab"]
 "#;
 const BODY: &[u8] =
     b"From: Ann <ann@example.org>\r\nSubject: MARKER\r\n\r\n.dots\r\n\x00\xff and no end";
@@ -330,7 +336,7 @@ fn tls_facts() -> TlsFacts {
         chain_error: Some("self-signed".to_owned()),
         names: vec![],
         fingerprint: "00".repeat(32),
-        key_fingerprint: "00".repeat(32),
+        key_fingerprint: "ab".repeat(32),
         not_after: None,
         dane: None,
     }
@@ -589,7 +595,7 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
         retention: SignedDuration::from_hours(720),
         note: None,
     };
-    Vault::new(store.clone(), store.clone(), store.clone(), ring, clock, notices)
+    Vault::new(store.clone(), store.clone(), store.clone(), store.clone(), ring, clock, notices)
 }
 
 fn settings() -> RelaySettings {

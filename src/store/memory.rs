@@ -8,8 +8,8 @@ use crate::{
         Account, AccountChange, AccountMove, Ask, Attempt, AuditChain, AuditEvent, AuditRecord,
         AuditStore, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState,
         Health, Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, Outcome, PeopleStore, QueueStore, RecipientRow, RecipientState, Session, Settle,
-        StoreError, Totals,
+        Ordered, Outcome, PeopleStore, Proof, QueueStore, RecipientRow, RecipientState, Session,
+        Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         notes,
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -716,6 +716,20 @@ impl PeopleStore for MemoryStore {
             grant.opened = Some(at);
         }
         Ok(first)
+    }
+    async fn change_proof(
+        &self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: &Proof,
+    ) -> Result<bool, StoreError> {
+        let mut book = self.book();
+        let kept = book.grants.get_mut(&grant).ok_or(StoreError::NotFound)?;
+        if kept.proof.as_ref() != old {
+            return Ok(false);
+        }
+        kept.proof = Some(new.clone());
+        Ok(true)
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         Ok(self.book().accounts.get(&address.mailbox()).cloned())

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod notes;
 pub mod orders;
 pub mod people;
+pub mod proof;
 pub mod queue;
 pub mod sled;
 
@@ -20,8 +21,9 @@ pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
     Account, AccountChange, AccountMove, Code, Device, Grant, GrantKind, GrantState, Moved,
-    Passkey, PeopleStore, Purpose, SecondFactor, Session, SignedBy, SignedIn,
+    Passkey, PeopleStore, Purpose, SecondFactor, Session, SignedIn,
 };
+pub use proof::{Need, Proof, Proved, SessionFacts, SignedBy, Texted};
 pub use queue::{
     Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Filter, MessageRow, NewBody, NewMessage,
     Outcome, QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,

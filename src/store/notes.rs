@@ -19,6 +19,8 @@ pub enum NoteKind {
     Watch,
     /// Budgets of wrong codes, by mailbox.
     WrongCodes,
+    /// Since when the line to a domain is in doubt.
+    Doubt,
 }
 
 /// Notes by kind and key.

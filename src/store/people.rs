@@ -3,7 +3,7 @@
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::{TokenHash, WrappedKey},
-    store::{AuditEvent, NewMessage, StoreError},
+    store::{AuditEvent, NewMessage, Proof, SessionFacts, SignedBy, StoreError},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -40,6 +40,9 @@ pub struct Grant {
     /// that it was sealed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<Box<(Address, Timestamp)>>,
+    /// What its reader must prove beyond the mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 /// What a message is to the owner of its grant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +90,10 @@ pub struct Account {
     /// each reset. They prove no more than the mailbox did at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rooted: Option<Timestamp>,
+    /// True if it was registered by a mailed code while the line to its mailbox was in doubt, and its
+    /// owner has shown nothing more since: such an account opens nothing by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproved: bool,
     /// Browsers that have signed in, the latest last; at most [`Account::DEVICES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -198,21 +205,6 @@ pub struct SignedIn {
     /// How it was proved.
     pub by: SignedBy,
 }
-/// How a session was signed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SignedBy {
-    /// By a mailed code alone: it proves the mailbox, and the line to it.
-    Code,
-    /// By the password.
-    Password,
-    /// By a first factor and an authenticator app or a recovery code.
-    SecondFactor,
-    /// By a passkey.
-    Passkey,
-    /// At a provider of identities (`portal.oidc`).
-    Oidc,
-}
 /// A mailed code that is awaited.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
@@ -254,6 +246,7 @@ impl Account {
             epoch: 0,
             epoch_since: None,
             rooted: None,
+            unproved: false,
             devices: Vec::new(),
             first_name: String::new(),
             last_name: String::new(),
@@ -277,6 +270,11 @@ impl Account {
     pub fn signed_in(&self, by: SignedBy) -> SignedIn {
         let (address, generation, epoch) = (self.address.clone(), self.generation, self.epoch);
         SignedIn { address, generation, epoch, by }
+    }
+    /// What is known of a session that is signed in so: its credentials are as old as the account,
+    /// or as the last mailed code that alone established them.
+    pub fn session_facts(&self, by: SignedBy) -> SessionFacts {
+        SessionFacts { by, rooted: Some(self.rooted.unwrap_or(self.created)) }
     }
     /// True if a session that names it so is still its own: the same identity, no change of
     /// credentials since, not locked.
@@ -475,6 +473,14 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// Notes that the message of a grant was opened then, if the grant lives and was not opened
     /// before; true if that was noted now. The grant must exist.
     async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError>;
+    /// Writes a grant's `proof` if it still is `old`. False, and nothing is changed, if it is not:
+    /// no try is lost among others at the same time. The grant must exist.
+    async fn change_proof(
+        &self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: &Proof,
+    ) -> Result<bool, StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
     /// The account of that identity.

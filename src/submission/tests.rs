@@ -11,7 +11,7 @@ use crate::{
     policies::Policies,
     policy::PolicySet,
     seal::KeyRing,
-    store::memory::MemoryStore,
+    store::{SessionFacts, memory::MemoryStore},
     vault::{AccessAnswer, NoticeSettings},
 };
 use bytes::Bytes;
@@ -56,7 +56,7 @@ fn service() -> Submission {
     };
     let ring = KeyRing::generate(Zeroizing::new(rand::random()));
     let (queue, bodies) = (store.clone(), store.clone());
-    let vault = Vault::new(queue, bodies, store, ring, clock.clone(), notices);
+    let vault = Vault::new(queue, bodies, store.clone(), store, ring, clock.clone(), notices);
     let rules = Arc::new(NoRules(Arc::new(PolicySet::parse(&[], clock.now()).unwrap().0)));
     let door = Door::new(vault.clone(), vault.queue.clone(), rules);
     let settings = SubmissionSettings {
@@ -97,7 +97,9 @@ async fn send(
     let admitted = service.admit(draft, account)?;
     let author = Author { account, client: None };
     let own = service.send(admitted, author, draft, enclosed).await?;
-    let AccessAnswer::Granted(access) = service.vault.access(own, account).await? else {
+    let AccessAnswer::Granted(access) =
+        service.vault.access(own, account, &SessionFacts::default()).await?
+    else {
         panic!("the copy is its author's")
     };
     let (row, _) = service.vault.index(&access).await?;

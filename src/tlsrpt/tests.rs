@@ -211,7 +211,7 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
         note: None,
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
-    Vault::new(store.clone(), store.clone(), store.clone(), ring, clock, notices)
+    Vault::new(store.clone(), store.clone(), store.clone(), store.clone(), ring, clock, notices)
 }
 
 fn at(time: &str) -> Timestamp {

@@ -203,7 +203,7 @@ fn index_text(index: &PartIndex) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         return Ok(text);
     }
     let parts = index.parts.iter().take(1).cloned().collect();
-    to_json(&PartIndex { parts, truncated: true })
+    to_json(&PartIndex { parts, truncated: true, pickup: index.pickup.clone() })
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, VaultError> {

@@ -1,6 +1,6 @@
 //! Granting: a recipient gets leave to open, and a notice that says so.
 
-use super::{Vault, VaultError, random_secret};
+use super::{Channel, Vault, VaultError, random_secret};
 use crate::{
     mail::{
         Address, GrantId, QueueId,
@@ -15,19 +15,21 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 impl Vault {
-    /// Grants a message to a recipient: the grant and the sealed notice, to go into one `settle`.
-    /// It takes the decision's reason because there is no grant without one; the reason itself is
-    /// kept with the recipient's row.
+    /// Grants a message to a recipient: the grant, and the sealed notice with what the sender must
+    /// know of the second channel, to go into one `settle`. It takes the decision's reason because
+    /// there is no grant without one; the reason itself is kept with the recipient's row.
     pub async fn grant(
         &self,
         message: &MessageRow,
         recipient: &Address,
         _why: &Why,
-    ) -> Result<(Grant, NewMessage), VaultError> {
+        channel: Channel,
+    ) -> Result<(Grant, Vec<NewMessage>), VaultError> {
         if message.key.is_none() {
             return Err(VaultError::Gone);
         }
         let now = self.clock.now();
+        let asked = self.asked(message, recipient, channel).await?;
         let token = LinkToken::from_random(random_secret());
         let grant = Grant {
             id: self.new_grant_id(),
@@ -41,12 +43,15 @@ impl Vault {
             kind: GrantKind::Received,
             origin: None,
             moved: None,
+            proof: asked.proof.clone(),
         };
         let language = self.language_of(recipient).await?;
         let note = self.note(message).await;
         let notice =
             self.notice(message, &grant, &token, (language.as_deref(), note.as_deref()))?;
-        Ok((grant, notice))
+        let mut mail = vec![notice];
+        mail.extend(self.report(message, &grant, &asked)?);
+        Ok((grant, mail))
     }
 
     /// The author's own copy of a message written at the portal, to go into its `accept`. Kept as
@@ -66,6 +71,7 @@ impl Vault {
             kind: GrantKind::Sent,
             origin: forwarded.map(|grant| grant.id),
             moved: None,
+            proof: None,
         };
         if forwarded.is_some() {
             copy.bound_by(forwarded);
@@ -120,6 +126,7 @@ impl Vault {
             link: &link,
             check: &grant.token.check_code(),
             expires: grant.expires,
+            asked: grant.proof.as_ref().map(|proof| proof.announced()),
             at: grant.sealed,
             id,
         };

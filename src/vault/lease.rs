@@ -4,7 +4,7 @@
 use super::{AccessAnswer, Vault, VaultError};
 use crate::{
     mail::GrantId,
-    store::{Account, StoreError},
+    store::{Account, SessionFacts, StoreError},
 };
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -21,20 +21,24 @@ const REST: SignedDuration = SignedDuration::from_secs(2);
 /// A reader, as it is now. Asked again while content streams.
 #[async_trait]
 pub trait Reader: Send + Sync + fmt::Debug {
-    /// The account, as long as what signed it in (its session) lasts; `None` ends what it reads.
-    async fn account(&self) -> Result<Option<Account>, StoreError>;
+    /// The account and what is known of its session, as long as that lasts; `None` ends what it
+    /// reads.
+    async fn account(&self) -> Result<Option<(Account, SessionFacts)>, StoreError>;
 }
 
-/// A reader without a session: the account as such, as long as it is the same identity's.
+/// A reader whose session is not looked at again: the account as such, as long as it is the same
+/// identity's.
 #[derive(Debug)]
 struct Identity {
     vault: Vault,
     generation: [u8; 16],
+    session: SessionFacts,
 }
 #[async_trait]
 impl Reader for Identity {
-    async fn account(&self) -> Result<Option<Account>, StoreError> {
-        self.vault.people.account_of(self.generation).await
+    async fn account(&self) -> Result<Option<(Account, SessionFacts)>, StoreError> {
+        let account = self.vault.people.account_of(self.generation).await?;
+        Ok(account.map(|account| (account, self.session)))
     }
 }
 
@@ -58,9 +62,14 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     /// A lease that begins now.
-    pub(super) fn new(vault: &Vault, grant: GrantId, account: &Account) -> Self {
+    pub(super) fn new(
+        vault: &Vault,
+        grant: GrantId,
+        account: &Account,
+        session: SessionFacts,
+    ) -> Self {
         let generation = account.generation;
-        Self::of(vault, grant, Arc::new(Identity { vault: vault.clone(), generation }))
+        Self::of(vault, grant, Arc::new(Identity { vault: vault.clone(), generation, session }))
     }
     fn of(vault: &Vault, grant: GrantId, reader: Arc<dyn Reader>) -> Self {
         let meter = Mutex::new(Meter { asked: vault.clock.now(), read: 0 });
@@ -83,14 +92,16 @@ impl Lease {
     }
     /// Asks again.
     pub(super) async fn renew(&self) -> Result<(), VaultError> {
-        let account = self.reader.account().await?.ok_or(VaultError::Ended)?;
-        match self.vault.access(self.grant, &account).await? {
+        let (account, session) = self.reader.account().await?.ok_or(VaultError::Ended)?;
+        match self.vault.access(self.grant, &account, &session).await? {
             AccessAnswer::Granted(_) => {
                 let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
                 *meter = Meter { asked: self.vault.clock.now(), read: 0 };
                 Ok(())
             }
-            AccessAnswer::Over | AccessAnswer::NotYours => Err(VaultError::Ended),
+            AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => {
+                Err(VaultError::Ended)
+            }
         }
     }
 }

@@ -8,25 +8,33 @@
 //! line of a message's header goes further: what its sender wrote for the notice, in the field that
 //! `notification.note` names, if any.
 
+mod channel;
 mod deposit;
 mod dkim;
+mod doubt;
 mod expire;
 mod grant;
 mod lease;
 mod mailbox;
 mod open;
 mod people;
+mod prove;
 mod stage;
 #[cfg(test)]
 mod tests;
 
+pub use channel::{Channel, Insiders};
 pub use deposit::{Deposit, Finished};
 pub use dkim::{DkimError, DkimKey};
+pub use doubt::Doubt;
 pub use expire::HISTORY;
 pub use lease::Reader;
 pub use open::{Access, AccessAnswer, Content};
 pub use people::CODE_MINUTES;
+pub use prove::{Texting, Tried};
 pub use stage::{Staged, Staging};
+
+use channel::Phrases;
 
 use crate::{
     clock::Clock,
@@ -35,10 +43,12 @@ use crate::{
         notice::{Letterhead, Templates},
     },
     seal::{DataKey, KeyRing, RingError, SealError},
-    store::{BodyStore, Locator, MessageRow, PeopleStore, QueueStore, StoreError},
+    store::{BodyStore, Locator, MessageRow, NoteStore, PeopleStore, QueueStore, StoreError},
+    wire::Texts,
 };
 use jiff::SignedDuration;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 /// Words and times of notices.
@@ -70,6 +80,10 @@ pub struct Vault {
     bodies: Arc<dyn BodyStore>,
     /// Grants and accounts.
     pub people: Arc<dyn PeopleStore>,
+    /// What is known of domains.
+    notes: Arc<dyn NoteStore>,
+    /// Notes on lines in doubt are changed one at a time.
+    doubts: Arc<Mutex<()>>,
     /// What wraps the data keys.
     ring: Arc<KeyRing>,
     /// Time.
@@ -78,6 +92,12 @@ pub struct Vault {
     pub notices: Arc<NoticeSettings>,
     /// `notification.dkim`
     dkim: Arc<[DkimKey]>,
+    /// Hashes phrases.
+    phrases: Phrases,
+    /// Addresses inside, which may be told of a second channel.
+    insiders: Option<Arc<Insiders>>,
+    /// `notification.sms`
+    texts: Option<Arc<dyn Texts>>,
 }
 
 /// What the vault can answer instead.
@@ -113,12 +133,39 @@ impl Vault {
         queue: Arc<dyn QueueStore>,
         bodies: Arc<dyn BodyStore>,
         people: Arc<dyn PeopleStore>,
+        notes: Arc<dyn NoteStore>,
         ring: KeyRing,
         clock: Arc<dyn Clock>,
         notices: NoticeSettings,
     ) -> Self {
         let (ring, notices, dkim) = (Arc::new(ring), Arc::new(notices), Arc::new([]));
-        Self { queue, bodies, people, ring, clock, notices, dkim }
+        let (doubts, phrases, insiders, texts) = Default::default();
+        Self {
+            queue,
+            bodies,
+            people,
+            notes,
+            doubts,
+            ring,
+            clock,
+            notices,
+            dkim,
+            phrases,
+            insiders,
+            texts,
+        }
+    }
+
+    /// The same vault, which tells senders inside what their readers will need.
+    #[must_use]
+    pub fn telling(self, insiders: Insiders) -> Self {
+        Self { insiders: Some(Arc::new(insiders)), ..self }
+    }
+
+    /// The same vault, which sends codes by text message.
+    #[must_use]
+    pub fn texting(self, texts: Option<Arc<dyn Texts>>) -> Self {
+        Self { texts, ..self }
     }
 
     /// The same vault, which signs mail of our own with these keys.

@@ -11,7 +11,9 @@ use crate::{
         Class, Event, Opener, SealError, SealedHeader,
         stream::{index_offset, offset_of},
     },
-    store::{Account, Grant, GrantState, MessageRow, StoreError, body::BodyReader},
+    store::{
+        Account, Grant, GrantState, MessageRow, Need, SessionFacts, StoreError, body::BodyReader,
+    },
     wire::Source,
 };
 use async_trait::async_trait;
@@ -19,7 +21,7 @@ use bytes::Bytes;
 use std::{fmt, ops::Range, sync::Arc};
 
 /// Leave to read for a signed-in recipient: only [`Vault::access`] makes it, after it has compared
-/// grant and account.
+/// grant and account, and seen that nothing more is to be proved.
 ///
 /// ```compile_fail,E0451
 /// use restante::{store::Grant, vault::Access};
@@ -51,10 +53,13 @@ impl Access {
 }
 
 /// Whether an account may read a grant's message.
+#[expect(clippy::large_enum_variant, reason = "there is one for a request, seldom moved")]
 #[derive(Debug)]
 pub enum AccessAnswer {
     /// Yes.
     Granted(Access),
+    /// It is this account's, and opens only once the reader has shown this.
+    Unproved(Need),
     /// It was this account's, and is expired or recalled (410 at the portal).
     Over,
     /// There is no such grant, it is another's, or the account is locked (404).
@@ -132,6 +137,7 @@ impl Vault {
         &self,
         grant: GrantId,
         account: &Account,
+        session: &SessionFacts,
     ) -> Result<AccessAnswer, VaultError> {
         let Some(grant) = self.people.grant(grant).await? else {
             return Ok(AccessAnswer::NotYours);
@@ -143,7 +149,11 @@ impl Vault {
         if grant.state != GrantState::Live || grant.expires <= self.clock.now() {
             return Ok(AccessAnswer::Over);
         }
-        let lease = Arc::new(Lease::new(self, grant.id, account));
+        let need = grant.need(account, session);
+        if need != Need::Nothing {
+            return Ok(AccessAnswer::Unproved(need));
+        }
+        let lease = Arc::new(Lease::new(self, grant.id, account, *session));
         Ok(AccessAnswer::Granted(Access { grant, lease }))
     }
 
@@ -172,7 +182,13 @@ impl Vault {
     /// The part index of a granted message. Reads the index alone, whatever the message's size.
     pub async fn index(&self, access: &Access) -> Result<(MessageRow, PartIndex), VaultError> {
         let row = self.row(access).await?;
-        let key = self.key_of(&row)?;
+        // What the sender asked for is no part of the message.
+        let index = PartIndex { pickup: None, ..self.index_of(&row).await? };
+        Ok((row, index))
+    }
+
+    pub(super) async fn index_of(&self, row: &MessageRow) -> Result<PartIndex, VaultError> {
+        let key = self.key_of(row)?;
         let from = index_offset(row.header_len, row.size);
         let mut reader = self.bodies.open(row.facts.id, &row.body, from).await?;
         let mut opener = Opener::from_index(key, row.facts.id, row.size);
@@ -181,7 +197,7 @@ impl Vault {
                 if let Event::Index(text) = event {
                     let index = serde_json::from_slice(&text)
                         .map_err(|_| StoreError::Corrupt("no part index".to_owned()))?;
-                    return Ok((row, index));
+                    return Ok(index);
                 }
             }
             let sealed = reader.next().await?;

@@ -1,5 +1,7 @@
 //! The vault over the store in memory: what goes in comes out by the right door, and only there.
 
+mod channel;
+
 use super::{deposit::GATHER, *};
 use crate::{
     mail::{
@@ -18,7 +20,7 @@ use crate::{
     },
     store::{
         Account, AccountChange, Ask, BodyWriter, Grant, GrantState, NewMessage, Outcome,
-        RecipientState, Room, Settle,
+        RecipientState, Room, SessionFacts, Settle,
         body::{Aside, BodyReader},
         memory::MemoryStore,
         queue::NewBody,
@@ -85,7 +87,7 @@ fn noting(note: Option<&str>) -> House {
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(random_secret());
     let (queue, bodies) = (shared.clone(), shared.clone());
-    let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
+    let vault = Vault::new(queue, bodies, shared.clone(), shared, ring, clock.clone(), notices);
     House { vault, store, clock }
 }
 
@@ -157,8 +159,8 @@ impl House {
     async fn granted(&self, content: &[u8]) -> (MessageRow, Grant, MessageRow) {
         let row = self.accept(seal(&self.vault, content, 50_000).await).await;
         let to = address("ann@stranger.example");
-        let (grant, notice) = self.vault.grant(&row, &to, &why()).await.unwrap();
-        let notice_id = notice.facts.id;
+        let (grant, mail) = self.vault.grant(&row, &to, &why(), Channel::default()).await.unwrap();
+        let notice_id = mail[0].facts.id;
         let now = self.vault.clock.now();
         let claim = self
             .store
@@ -178,8 +180,7 @@ impl House {
             grant: Some(grant.clone()),
         };
         let (token, id) = (claim.token, row.facts.id);
-        let settle =
-            Settle { token, id, outcomes: vec![outcome], spawn: vec![notice], recall: None };
+        let settle = Settle { token, id, outcomes: vec![outcome], spawn: mail, recall: None };
         self.store.settle(settle).await.unwrap();
         let notice = self.store.message(notice_id).await.unwrap().unwrap().0;
         (row, grant, notice)
@@ -187,9 +188,11 @@ impl House {
 
     async fn access(&self, grant: &Grant) -> Access {
         let account = account("ann@stranger.example");
-        match self.vault.access(grant.id, &account).await.unwrap() {
+        match self.vault.access(grant.id, &account, &SessionFacts::default()).await.unwrap() {
             AccessAnswer::Granted(access) => access,
-            AccessAnswer::Over | AccessAnswer::NotYours => panic!("not granted"),
+            AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => {
+                panic!("not granted")
+            }
         }
     }
 }
@@ -547,8 +550,9 @@ async fn a_message_without_a_sender_is_announced_by_the_house() {
     let to = vec![address("ann@stranger.example")];
     let new = house.vault.seal_own(message, to.clone(), &MailData::repaired(b"report")).unwrap();
     let row = house.accept(new).await;
-    let (_, notice) = house.vault.grant(&row, &to[0], &why()).await.unwrap();
-    let notice = house.accept(notice).await;
+    let (_, mut notice) =
+        house.vault.grant(&row, &to[0], &why(), Channel::default()).await.unwrap();
+    let notice = house.accept(notice.remove(0)).await;
     let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
     assert!(String::from_utf8(text).unwrap().contains("secure@example.org"));
 }
@@ -566,8 +570,9 @@ async fn a_notice_is_in_the_language_of_the_account_if_there_is_one() {
                 Account { language: Some(language.to_owned()), ..account(&to.to_string()) };
             assert!(house.store.change_account(AccountChange::new(None, account)).await.unwrap());
         }
-        let (_, notice) = house.vault.grant(&row, &to, &why()).await.unwrap();
-        let notice = house.accept(notice).await;
+        let (_, mut notice) =
+            house.vault.grant(&row, &to, &why(), Channel::default()).await.unwrap();
+        let notice = house.accept(notice.remove(0)).await;
         let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
         let text = String::from_utf8(text).unwrap().replace("=3D", "=");
         assert!(text.contains(&format!("<html lang=\"{lang}\">")), "{name}: {text}");
@@ -586,11 +591,12 @@ async fn a_notice_holds_the_words_of_the_one_field_that_is_named() {
         let house = noting(field);
         let row = house.accept(seal(&house.vault, &content.concat(), CHUNK).await).await;
         let to = address("ann@stranger.example");
-        let (_, notice) = house.vault.grant(&row, &to, &why()).await.unwrap();
+        let (_, mut notice) =
+            house.vault.grant(&row, &to, &why(), Channel::default()).await.unwrap();
         let kept = serde_json::to_string(&row.facts).unwrap()
-            + &serde_json::to_string(&notice.facts).unwrap();
+            + &serde_json::to_string(&notice[0].facts).unwrap();
         assert!(!kept.contains("results"), "{kept}");
-        let notice = house.accept(notice).await;
+        let notice = house.accept(notice.remove(0)).await;
         let text = all(house.vault.open_notice(&notice).await.unwrap()).await.unwrap();
         let text = String::from_utf8(text).unwrap();
         assert_eq!(text.contains("Dr. Who writes: Your results are in."), shown, "{text}");
@@ -603,10 +609,10 @@ async fn two_grants_of_a_message_share_nothing() {
     let house = house();
     let row = house.accept(seal(&house.vault, &mail(10), 10).await).await;
     let to = address("ann@stranger.example");
-    let (one, first) = house.vault.grant(&row, &to, &why()).await.unwrap();
-    let (two, second) = house.vault.grant(&row, &to, &why()).await.unwrap();
+    let (one, first) = house.vault.grant(&row, &to, &why(), Channel::default()).await.unwrap();
+    let (two, second) = house.vault.grant(&row, &to, &why(), Channel::default()).await.unwrap();
     assert!(one.id != two.id && !one.token.same(&two.token));
-    assert!(first.facts.id != second.facts.id && first.key != second.key);
+    assert!(first[0].facts.id != second[0].facts.id && first[0].key != second[0].key);
 }
 
 #[tokio::test]
@@ -614,11 +620,17 @@ async fn access_is_for_the_recipient_while_the_grant_lives() {
     let house = house();
     let (_, grant, _) = house.granted(&mail(100)).await;
     let ann = account("ann@stranger.example");
-    let ask = async |id, account: &Account| match house.vault.access(id, account).await.unwrap() {
+    let ask = async |id, account: &Account| match house
+        .vault
+        .access(id, account, &SessionFacts::default())
+        .await
+        .unwrap()
+    {
         AccessAnswer::Granted(access) => {
             assert_eq!(access.grant().id, id);
             "granted"
         }
+        AccessAnswer::Unproved(_) => "unproved",
         AccessAnswer::Over => "over",
         AccessAnswer::NotYours => "not yours",
     };
@@ -648,7 +660,7 @@ async fn a_recalled_grant_is_over_and_stays_so() {
     let now = house.store.grant(grant.id).await.unwrap().unwrap();
     assert_eq!((now.state, now.opened), (GrantState::Recalled, None));
     let ann = account("ann@stranger.example");
-    let answer = house.vault.access(grant.id, &ann).await.unwrap();
+    let answer = house.vault.access(grant.id, &ann, &SessionFacts::default()).await.unwrap();
     assert!(matches!(answer, AccessAnswer::Over));
     assert_eq!(house.vault.sweep().await.unwrap(), 1);
     let index = house.vault.index(&access).await;
@@ -685,7 +697,10 @@ async fn after_its_time_key_and_body_are_gone_and_later_the_record() {
     for (door, answer) in [
         ("index", house.vault.index(&access).await.map(|_| ())),
         ("read", house.vault.read(&access, range).await.map(|_| ())),
-        ("grant", house.vault.grant(&now, &grant.recipient, &why()).await.map(|_| ())),
+        (
+            "grant",
+            house.vault.grant(&now, &grant.recipient, &why(), Channel::default()).await.map(|_| ()),
+        ),
     ] {
         assert!(matches!(answer, Err(VaultError::Gone)), "{door}: {answer:?}");
     }

@@ -255,6 +255,22 @@ impl Walk {
         self.look("search-nothing").await;
         self.goto("/inbox/nothing").await;
         self.look("nothing-here").await;
+        self.proof().await;
+    }
+    /// A message that asks for a phrase.
+    async fn proof(&mut self) {
+        let letter = b"Subject: x\r\nX-Restante-Pickup: phrase: blue steps seven\r\n\r\nx\r\n";
+        let before = self.house.stranger.messages().len();
+        smtp::send(self.house.gateway.smtp, "doctor@example.org", &[ADA], letter);
+        self.house.mail_to_stranger(before + 1);
+        self.goto("/inbox").await;
+        let newest = "return document.querySelector('.item a.subject').getAttribute('href')";
+        let place = self.run(newest, vec![]).await;
+        self.goto(place.as_str().expect("a link")).await;
+        self.look("prove").await;
+        self.fill(&[("phrase", "green steps seven")]).await;
+        self.press("form:has(#phrase) button").await;
+        self.look("prove-refused").await;
     }
     /// The writing form with a file that has arrived, one on its way, and one that is not taken.
     async fn files_ahead(&mut self) {
@@ -399,7 +415,7 @@ fn walk(language: &'static str, gallery: Option<PathBuf>) -> Vec<&'static str> {
 }
 
 /// A stop of the walk for each template.
-const PAGES: [(&str, &str); 23] = [
+const PAGES: [(&str, &str); 24] = [
     ("account.html", "account"),
     ("check.html", "check"),
     ("front.html", "front"),
@@ -415,6 +431,7 @@ const PAGES: [(&str, &str); 23] = [
     ("picture.html", "picture"),
     ("plain.html", "nothing-here"),
     ("print.html", "print"),
+    ("prove.html", "prove"),
     ("recovery.html", "recovery-codes"),
     ("register.html", "register"),
     ("reset.html", "reset"),

@@ -45,6 +45,7 @@ mod requiretls;
 mod retry;
 mod reuse;
 mod scanner;
+mod second_channel;
 mod simulation;
 mod smuggling;
 mod store_contract;

@@ -1,6 +1,7 @@
 //! Every level against every kind of peer, with each `otherwise`: one gateway, a mail host a kind,
 //! a recipient domain a cell. Postfix is asked about the same hosts, and must agree.
 
+mod attack;
 mod dns;
 mod finger;
 mod keys;
@@ -15,6 +16,7 @@ use crate::support::{
     sink::{Counted, Sink},
     wait_for,
 };
+pub use attack::phrase_in;
 use finger::Finger;
 use scene::{SECRET, Scene};
 use serde_json::Value;

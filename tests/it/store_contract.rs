@@ -29,8 +29,8 @@ use restante::{
         Account, AccountChange, AccountMove, Ask, Attempt, AuditEvent, AuditKind, AuditStore,
         BodyStore, Claim, Claimed, Code, Device, DnsRecord, Filter, Grant, GrantKind, GrantState,
         Health, Locator, Moved, NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey,
-        PeopleStore, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session, Settle,
-        SignedBy, StoreError,
+        PeopleStore, Proof, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session,
+        Settle, SignedBy, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -88,6 +88,7 @@ contract! {
     large_bodies_are_written_in_pieces_or_not_at_all,
     what_lies_aside_is_read_while_it_is_held,
     grants_are_found_by_token_and_by_recipient,
+    a_proof_changes_only_from_what_it_was,
     an_authors_copy_comes_with_its_message,
     a_copy_of_what_was_forwarded_ends_with_it,
     accounts_and_sessions_come_and_go,
@@ -211,6 +212,7 @@ fn grant(n: u8, of: u8, recipient: &str) -> Grant {
         kind: GrantKind::Received,
         origin: None,
         moved: None,
+        proof: None,
     }
 }
 fn granted(index: u16, grant: Grant) -> Outcome {
@@ -607,6 +609,24 @@ async fn an_opening_is_noted_once_and_never_erased(s: &impl Store) {
     let none = s.mark_opened(GrantId::from_bytes([1; 16]), at(20)).await;
     assert!(matches!(none, Err(StoreError::NotFound)));
 }
+async fn a_proof_changes_only_from_what_it_was(s: &impl Store) {
+    finish(s, 1, "a@a.example", granted(0, grant(9, 1, "a@a.example"))).await;
+    let id = GrantId::from_bytes([9; 16]);
+    let one = Proof { wrong: 1, ..Proof::default() };
+    let two = Proof { wrong: 2, ..Proof::default() };
+    assert!(s.change_proof(id, None, &one).await.unwrap());
+    assert!(!s.change_proof(id, None, &two).await.unwrap(), "it is another by now");
+    assert!(!s.change_proof(id, Some(&two), &two).await.unwrap());
+    assert!(s.change_proof(id, Some(&one), &two).await.unwrap());
+    // What else a grant says is written beside it: neither undoes the other.
+    let opened = Grant { opened: Some(at(5)), ..grant(9, 1, "a@a.example") };
+    s.update_grant(&opened).await.unwrap();
+    let kept = s.grant(id).await.unwrap().unwrap();
+    assert_eq!((kept.proof, kept.opened), (Some(two), Some(at(5))));
+    let unknown = s.change_proof(GrantId::from_bytes([4; 16]), None, &one).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound)));
+}
+
 async fn records_are_purged_after_their_time(s: &impl Store) {
     finish(s, 1, "a@a.example", outcome(0, delivered())).await;
     finish(s, 2, "a@a.example", granted(0, grant(9, 2, "a@a.example"))).await;

@@ -125,8 +125,15 @@ fn vault(store: &Arc<MemoryStore>, keys: &Keys) -> Vault {
         note: None,
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
-    let vault =
-        Vault::new(store.clone(), store.clone(), store.clone(), ring, Arc::new(Tomorrow), notices);
+    let vault = Vault::new(
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        ring,
+        Arc::new(Tomorrow),
+        notices,
+    );
     let keys = keys.files().map(|(selector, file)| {
         let domain = "example.org".parse().expect("a domain");
         DkimKey::from_pem(domain, selector, &fs::read(file).expect("a key")).expect("a key")

@@ -59,7 +59,7 @@ tls_reports = false
 from        = "secure@example.org"
 subject     = "You have a secure message from {organization}"
 template    = ""
-level       = "opportunistic"
+level       = "published"
 note        = ""
 dkim        = []
 [portal]
@@ -315,6 +315,9 @@ const WRONG: &[(&str, &str)] = &[
     ("[notification]\nsubject = \"a\\nb\"", "one line"),
     ("[notification]\nsubject = \"\"", "empty"),
     ("[notification]\nlevel = \"envelope\"", "`envelope` is not known"),
+    ("[inside]\ntls = \"published\"", "`published` is not known"),
+    ("[notification]\nsms = \"http://sms.example.org/\"", "http is for a service on loopback"),
+    ("[notification]\nsms = \"sms.example.org\"", "can't be where texts are sent from"),
     (
         "[notification]\nnote = \"Subject\"",
         "`Subject` is no field for a note, which goes out in the",

@@ -75,7 +75,7 @@ fn known(dane: Dane) -> HostFacts {
 
 fn passing() -> RuleVerdict {
     let rule = Some(("rules.toml".to_owned(), 7));
-    RuleVerdict { action: RuleAction::Pass, rule, strip: None }
+    RuleVerdict { action: RuleAction::Pass, rule, ..RuleVerdict::protected() }
 }
 
 fn tls(names: &[&str]) -> TlsFacts {

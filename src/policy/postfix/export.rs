@@ -88,7 +88,7 @@ fn row(policy: &Policy, join: impl Fn(&str) -> String) -> Result<String, String>
                         write level = \"dane-only\" to have a row"
                 .to_owned());
         }
-        Level::Auto | Level::Envelope | Level::MtaSts => {
+        Level::Auto | Level::Envelope | Level::MtaSts | Level::Published => {
             return Err(format!("Postfix knows no level `{}`", policy.level));
         }
     };

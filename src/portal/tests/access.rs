@@ -129,6 +129,7 @@ async fn somebody_elses_message_is_404_on_every_route() {
     for route in ROUTES.iter().filter(|route| route.path.starts_with("/inbox/{id}")) {
         let own = browser.send(method(route.verb), &path_of(route, &mine), &[], "").await;
         let expected = match (route.verb, route.path) {
+            (_, "/inbox/{id}/prove") => 303,
             (Verb::Post, _) => 422,
             (Verb::Get, "/inbox/{id}/html") => 303,
             (Verb::Get, _) => 200,

@@ -43,6 +43,9 @@ const ROWS: &[Row] = &[
     ("GET", "/inbox/{id}/attachments.zip", TO_SIGN_IN, 200, 404),
     ("GET", "/inbox/{id}/original.eml", TO_SIGN_IN, 200, 404),
     ("GET", "/inbox/{id}/print", TO_SIGN_IN, 200, 404),
+    // Nothing is to be proved here: it leads on to the message.
+    ("GET", "/inbox/{id}/prove", TO_SIGN_IN, 303, 404),
+    ("POST", "/inbox/{id}/prove", 401, 303, 404),
     ("GET", "/inbox/{id}/reply", TO_SIGN_IN, 200, 404),
     ("POST", "/inbox/{id}/reply", 401, 422, 404),
     ("GET", "/inbox/{id}/forward", TO_SIGN_IN, 200, 404),

@@ -12,6 +12,7 @@ mod journeys;
 mod languages;
 mod oidc;
 mod pictures;
+mod prove;
 mod reading;
 mod search;
 mod second;

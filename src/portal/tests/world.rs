@@ -159,7 +159,7 @@ impl World {
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));
         let (queue, bodies) = (shared.clone(), shared.clone());
         let audit = Audit::new(shared.clone(), clock.clone(), HISTORY);
-        let vault = Vault::new(queue, bodies, shared, ring, clock.clone(), notices);
+        let vault = Vault::new(queue, bodies, shared.clone(), shared, ring, clock.clone(), notices);
         let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
         let set = PolicySet::parse(&[rules], clock.now()).unwrap().0;
         let door = Door::new(vault.clone(), vault.queue.clone(), Arc::new(InForce(Arc::new(set))));
@@ -297,6 +297,7 @@ impl World {
             kind: GrantKind::Received,
             origin: None,
             moved: None,
+            proof: None,
         };
         let kept = Kept { grant: grant.id, token: token.expose().to_owned() };
         let policy =

@@ -497,7 +497,7 @@ fn words_of(error: SubmissionError) -> (StatusCode, Errors, Option<i64>) {
             "files",
             say!("A file that you uploaded is no longer here. Please choose it again."),
         ),
-        SubmissionError::Refused(Refusal::Rule | Refusal::Loop) => (
+        SubmissionError::Refused(Refusal::Rule | Refusal::Loop | Refusal::Pickup) => (
             unprocessable,
             "",
             say!(

@@ -73,9 +73,10 @@ pub(in crate::portal) async fn list(
 
 impl Desk {
     async fn sent_row(&self, visitor: &Visitor, grant: &Grant) -> Result<Value, Fault> {
-        let origin = match self.vault.access(grant.id, visitor.signed_in()?).await? {
+        let facts = visitor.session_facts();
+        let origin = match self.vault.access(grant.id, visitor.signed_in()?, &facts).await? {
             AccessAnswer::Granted(access) => Some(self.origin(access).await?),
-            AccessAnswer::Over | AccessAnswer::NotYours => None,
+            AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => None,
         };
         let fate = origin.as_ref().and_then(fate);
         Ok(context! {

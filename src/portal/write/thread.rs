@@ -135,9 +135,10 @@ impl Desk {
 
     /// A message of the account by its grant, if it still opens.
     async fn origin_of(&self, visitor: &Visitor, grant: &Grant) -> Result<Option<Origin>, Fault> {
-        match self.vault.access(grant.id, visitor.signed_in()?).await? {
+        let facts = visitor.session_facts();
+        match self.vault.access(grant.id, visitor.signed_in()?, &facts).await? {
             AccessAnswer::Granted(access) => self.origin(access).await.map(Some),
-            AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
+            AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
         }
     }
 }

@@ -91,7 +91,12 @@ impl Search<'_> {
     fn level(&self) -> Level {
         match self.claim.message.facts.class {
             Class::Protected => self.policy().level,
-            Class::Notice | Class::Code | Class::Report => self.relay.settings().notification_level,
+            Class::Notice | Class::Code | Class::Report => {
+                match (self.relay.settings().notification_level, self.policy().level) {
+                    (Level::Published, entry) if entry.proves() => entry,
+                    (level, _) => level,
+                }
+            }
             Class::TlsReport => Level::Opportunistic,
         }
     }

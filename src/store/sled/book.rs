@@ -454,6 +454,7 @@ pub(super) fn notes(kind: NoteKind) -> Key {
         NoteKind::TlsReport => b't',
         NoteKind::Watch => b'w',
         NoteKind::WrongCodes => b'c',
+        NoteKind::Doubt => b'd',
     };
     vec![NOTES, kind]
 }

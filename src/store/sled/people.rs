@@ -9,7 +9,7 @@ use super::{
 use crate::{
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, AccountChange, AccountMove, Grant, Moved, Session, StoreError},
+    store::{Account, AccountChange, AccountMove, Grant, Moved, Proof, Session, StoreError},
 };
 use jiff::Timestamp;
 use std::ops::Range;
@@ -117,6 +117,22 @@ impl State {
             self.update_grant(&Grant { opened: Some(at), ..grant })?;
         }
         Ok(first)
+    }
+    pub(super) fn change_proof(
+        &mut self,
+        grant: GrantId,
+        old: Option<&Proof>,
+        new: Proof,
+    ) -> Result<bool, StoreError> {
+        let mut grant = self.grant(grant)?.ok_or(StoreError::NotFound)?;
+        if grant.proof.as_ref() != old {
+            return Ok(false);
+        }
+        grant.proof = Some(new);
+        let mut changes = Changes::default();
+        changes.put(book::grant(grant.id), &grant)?;
+        self.book.take(changes);
+        Ok(true)
     }
 
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {

@@ -11,7 +11,7 @@ use super::{
     open_book, segments,
 };
 use crate::{
-    mail::QueueId,
+    mail::{QueueId, parts::PartIndex},
     seal::{Class, Event, KeyRing, Opener, SealedHeader, WrappedKey, stream::Prelude},
     store::{Locator, MessageRow, RecipientRow, StoreError},
 };
@@ -223,7 +223,7 @@ impl Work<'_> {
     ) -> Result<Verdict, String> {
         let key = self.ring.unwrap(&wrapped, found.id).map_err(|e| e.to_string())?;
         let mut opener = Opener::new(key, found.id);
-        let (mut header, mut size) = (None, 0);
+        let (mut header, mut size, mut asked) = (None, 0, None);
         while !bytes.is_empty() {
             opener.feed(&bytes);
             while let Some(event) = opener.poll().map_err(|e| e.to_string())? {
@@ -235,7 +235,13 @@ impl Work<'_> {
                         header = Some((parsed, length));
                     }
                     Event::Content(offset, chunk) => size = offset + chunk.len() as u64,
-                    Event::Index(_) | Event::End => {}
+                    // What the sender asked of the reader is known behind the content only. An
+                    // index that does not read takes nothing from the message.
+                    Event::Index(text) => {
+                        let index = serde_json::from_slice::<PartIndex>(&text).ok();
+                        asked = index.and_then(|index| index.pickup.as_ref().map(|wish| wish.kind));
+                    }
+                    Event::End => {}
                 }
             }
             bytes.clear();
@@ -243,7 +249,8 @@ impl Work<'_> {
             piece.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         }
         opener.finish().map_err(|e| e.to_string())?;
-        let (header, header_len) = header.ok_or("it has no envelope")?;
+        let (mut header, header_len) = header.ok_or("it has no envelope")?;
+        header.facts.rule.pickup = asked.unwrap_or_default();
         let row = MessageRow {
             facts: header.facts,
             size,

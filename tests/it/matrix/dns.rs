@@ -17,7 +17,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -73,9 +73,13 @@ pub fn publish(dir: &Path, scene: &Scene, cells: &[Cell], web: SocketAddr) -> Ng
 }
 
 /// An address of loopback where this port is free: some ports are given, addresses are many.
+/// Each call begins elsewhere, for another test may be about to bind what is free now.
 pub fn address(port: u16) -> SocketAddr {
+    static CALLS: AtomicU8 = AtomicU8::new(0);
+    let begin = CALLS.fetch_add(1, Ordering::Relaxed);
     let start = u8::try_from(std::process::id() % 200).expect("small");
-    let mut some = (0..50).map(|n| SocketAddr::from(([127, 0, 42, 1 + start + n], port)));
+    let numbers = (0..50).map(|n| 1 + start + (begin % 50 + n) % 50);
+    let mut some = numbers.map(|number| SocketAddr::from(([127, 0, 42, number], port)));
     let free = |at: &SocketAddr| TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok();
     some.find(free).expect("that port of some address")
 }

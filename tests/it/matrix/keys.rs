@@ -1,6 +1,7 @@
 //! What an entry may say beside its level: a row a key, against the same real peers.
 
 use super::{
+    attack::phrase_in,
     peers::bare_host,
     rows::{self, Row, met, ours, row, unmet},
     scene::{self, Scene},
@@ -51,6 +52,11 @@ fn a_mark_is_added_to_what_goes_directly_and_nothing_else_is_touched() {
     assert!(!String::from_utf8_lossy(&notice.content).contains(MARK));
     let mut reader = Visitor::new(house.gateway.portal);
     let path = house.register(&mut reader, &notice, "a long enough password");
+    // Its level was not met: the reader needs the phrase that the sender was told.
+    let report = wait_for("the sender's report", || house.inside.messages().pop());
+    let phrase = phrase_in(&String::from_utf8_lossy(&report.content));
+    let proved = reader.post(&format!("{path}/prove"), &[("phrase", &phrase)]);
+    assert_eq!(proved.status, 303, "{}", proved.text());
     assert_eq!(reader.get(&format!("{path}/original.eml")).body, ODD, "sealed as it came");
 }
 

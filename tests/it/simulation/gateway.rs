@@ -219,7 +219,8 @@ fn vault(store: &Arc<FaultyStore>, clock: &Arc<VirtualClock>) -> Vault {
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let clock: Arc<dyn Clock> = clock.clone();
-    Vault::new(store.clone(), store.clone(), store.clone(), ring, clock, notices)
+    let notes = Arc::new(store.memory.clone());
+    Vault::new(store.clone(), store.clone(), store.clone(), notes, ring, clock, notices)
 }
 
 fn intake_settings() -> IntakeSettings {

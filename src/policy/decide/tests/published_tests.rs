@@ -361,3 +361,138 @@ fn a_mark_counts_for_the_size() {
         assert_eq!(Case { peer: limit(size), ..case(mark) }.short(), expected, "{size}");
     }
 }
+
+#[test]
+fn mail_of_our_own_is_asked_what_the_domain_publishes() {
+    let nothing = || Some(StsFacts::Nothing);
+    let doubt = || Some(StsFacts::Doubt("SERVFAIL".into()));
+    let testing = || Some(policy(StsMode::Testing, "mx1.a.example"));
+    let other = || Some(policy(StsMode::Enforce, "mx9.a.example"));
+    let fault = || StsFault { kind: StsFaultKind::Fetch, text: "404".to_owned() };
+    let unfetched = || Some(StsFacts::Unfetched(fault()));
+    let trouble = || Dane::Trouble("SERVFAIL".into());
+    let unusable = || Dane::Unusable("usage 1".into());
+    for (dane, dnssec, sts, expected, why) in [
+        (absent(), Dnssec::Secure, nothing(), "peer IfOffered", "it publishes nothing"),
+        (Dane::NotAsked, Dnssec::Insecure, testing(), "peer IfOffered", "not enforced"),
+        (Dane::NotAsked, Dnssec::Insecure, unfetched(), "peer IfOffered", "RFC 8461 3.3"),
+        (Dane::NotAsked, Dnssec::Unchecked, nothing(), "peer IfOffered", "no DNSSEC here"),
+        (Dane::NotAsked, Dnssec::Unchecked, enforced(), "peer Always", "MTA-STS needs none"),
+        (records(), Dnssec::Secure, nothing(), "peer Always", "records"),
+        (unusable(), Dnssec::Secure, nothing(), "peer Always", "RFC 7672 2.2: TLS at least"),
+        (absent(), Dnssec::Secure, enforced(), "peer Always", "the policy"),
+        (absent(), Dnssec::Secure, other(), "next NoSts", "the policy names another host"),
+        (trouble(), Dnssec::Secure, nothing(), "next Dns", "never guessed"),
+        (absent(), Dnssec::Secure, doubt(), "next Dns", "never guessed"),
+    ] {
+        let (mx, host) = (with(dnssec), Some(known(dane)));
+        let question = Ask::Notice(Level::Published);
+        let case = Case { mx, sts, host, question, ..case("") };
+        assert_eq!(case.short(), expected, "{why}");
+    }
+}
+
+#[test]
+fn mail_of_our_own_waits_where_what_is_published_is_not_met() {
+    let nothing = || Some(StsFacts::Nothing);
+    let named = || peer(StartTls::Done(tls(&["mx1.a.example"])));
+    let other = || peer(StartTls::Done(tls(&["elsewhere.example"])));
+    let plain = || peer(StartTls::NotOffered);
+    let unmet = DaneVerdict::Unmet("none".into());
+    for (dane, sts, seen, expected, why) in [
+        (absent(), nothing(), Some(plain()), "direct Notice", "nothing is published"),
+        (absent(), nothing(), Some(other()), "direct Notice", "the same"),
+        (absent(), enforced(), Some(named()), "direct Notice", "the policy is met"),
+        (absent(), enforced(), Some(other()), "next Unproven", "a certificate of his own"),
+        (absent(), enforced(), Some(plain()), "next NoStartTls", "STARTTLS is stripped"),
+        (records(), nothing(), says(met(3)), "direct Notice", "the record is met"),
+        (records(), nothing(), says(unmet), "next Unproven", "another certificate"),
+        (records(), nothing(), Some(plain()), "next NoStartTls", "STARTTLS is stripped"),
+    ] {
+        let (mx, host) = (signed(), Some(known(dane)));
+        let question = Ask::Notice(Level::Published);
+        let case = Case { mx, sts, host, peer: seen, question, ..case("") };
+        assert_eq!(case.short(), expected, "{why}");
+    }
+    // Left host after host, it waits until the time to deliver is over.
+    for (trouble, age, expected) in [
+        (Trouble::NoStartTls, HOUR, "defer LevelNotMet"),
+        (Trouble::Unproven, HOUR * 119, "defer LevelNotMet"),
+        (Trouble::Unproven, HOUR * 120, "reject GaveUp 5.7.5"),
+    ] {
+        let (tried, exhausted) = (failed(&[trouble]), true);
+        let question = Ask::Notice(Level::Published);
+        let case = Case { tried, exhausted, age, question, ..case("") };
+        assert_eq!(case.short(), expected);
+    }
+}
+
+#[test]
+fn a_partners_notice_goes_at_the_partners_level() {
+    let named = || peer(StartTls::Done(tls(&["mx1.a.example"])));
+    let plain = || peer(StartTls::NotOffered);
+    let pinned = TlsFacts { key_fingerprint: "ab".repeat(32), ..tls(&[]) };
+    let pinned = || peer(StartTls::Done(pinned.clone()));
+    let pin = format!("level = \"fingerprint\"\nfingerprints = [\"sha256:{}\"]", "ab".repeat(32));
+    let names = "level = \"secure\"\nmatch = [\"mx1.a.example\"]";
+    for (entry, seen, expected, why) in [
+        ("level = \"verify\"", named(), "direct Notice", "the host's name"),
+        ("level = \"verify\"", plain(), "next NoStartTls", "stripped"),
+        (names, named(), "direct Notice", "the entry's `match`"),
+        ("level = \"secure\"", named(), "direct Notice", "a name under the domain"),
+        (names, pinned(), "next Unproven", "another certificate"),
+        (&pin, pinned(), "direct Notice", "the entry's pin"),
+        (&pin, named(), "next Unproven", "not the pin"),
+        ("level = \"dane\"", plain(), "next NoStartTls", "as encrypt, where none is published"),
+        ("level = \"dane-only\"", named(), "next Unproven", "no record was met"),
+        ("level = \"auto\"", plain(), "direct Notice", "nothing is published"),
+        ("level = \"encrypt\"", plain(), "direct Notice", "no proof is asked, none is published"),
+        ("level = \"envelope\"", plain(), "direct Notice", "the same"),
+    ] {
+        let (sts, host) = (Some(StsFacts::Nothing), Some(known(absent())));
+        let question = Ask::Notice(Level::Published);
+        let case = Case { mx: signed(), sts, host, peer: Some(seen), question, ..case(entry) };
+        assert_eq!(case.short(), expected, "{entry}: {why}");
+        // What the operator asked for by name stays as it is.
+        let case = Case { question: Ask::Notice(Level::Opportunistic), ..case };
+        assert_eq!(case.short(), "direct Notice", "{entry}: {why}");
+    }
+    // `otherwise` is no word about our own mail: it never is sealed or sent back.
+    for otherwise in ["envelope", "defer", "bounce"] {
+        let entry = format!("{names}\notherwise = \"{otherwise}\"\notherwise_after = \"0s\"");
+        let (tried, exhausted) = (failed(&[Trouble::NoStartTls]), true);
+        let question = Ask::Notice(Level::Published);
+        let case = Case { tried, exhausted, age: HOUR, question, ..case(&entry) };
+        assert_eq!(case.short(), "defer LevelNotMet", "{otherwise}");
+        let Route::Defer(why, _) = case.route() else { panic!("it waits") };
+        assert_eq!((why.policy.file.as_str(), why.policy.level), ("a.toml", Level::Secure));
+    }
+}
+
+#[test]
+fn a_line_is_in_doubt_where_a_level_could_have_been_met_and_was_not() {
+    let fault = || StsFault { kind: StsFaultKind::Fetch, text: "404".to_owned() };
+    let nothing = || Some(StsFacts::Nothing);
+    let testing = || Some(policy(StsMode::Testing, "mx1.a.example"));
+    let not_met = Reason::LevelNotMet;
+    for (level, reason, sts, dane, require_tls, doubt, why) in [
+        (Level::Secure, not_met, None, false, false, true, "a partner's level"),
+        (Level::MtaSts, not_met, nothing(), false, false, true, "a partner's, by name"),
+        (Level::Encrypt, not_met, None, false, false, true, "even one that proves nothing"),
+        (Level::Auto, not_met, nothing(), false, false, false, "it publishes nothing"),
+        (Level::Auto, not_met, testing(), false, false, false, "not enforced"),
+        (Level::Auto, not_met, enforced(), false, false, true, "its policy is not met"),
+        (Level::Auto, not_met, nothing(), true, false, true, "its records are not met"),
+        (Level::Auto, not_met, Some(StsFacts::Unfetched(fault())), false, false, true, "kept back"),
+        (Level::Envelope, Reason::PolicyEnvelope, None, false, false, false, "a plain stranger"),
+        (Level::Secure, Reason::CannotCarry, None, false, false, false, "too large"),
+        (Level::Secure, Reason::CannotCarry, None, false, true, false, "it proved itself"),
+        (Level::Opportunistic, Reason::CannotCarry, None, false, true, true, "nobody did"),
+    ] {
+        let (file, version, text) = ("a.toml".to_owned(), String::new(), String::new());
+        let policy = PolicyRef { file, line: 1, level, version };
+        let decided = Why { reason, text, policy };
+        let is = line_in_doubt(&decided, sts.as_ref(), dane, require_tls);
+        assert_eq!(is, doubt, "{level}: {why}");
+    }
+}

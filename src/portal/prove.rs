@@ -1,0 +1,189 @@
+//! `/inbox/ID/prove`: what a reader must show beyond the mailbox before a message opens.
+use super::{
+    Desk, Fault,
+    form::{Errors, Form, Secret},
+    session::Visitor,
+};
+use crate::{
+    language::{Text, say},
+    mail::GrantId,
+    store::{Account, AuditKind, Need, Session, SessionFacts},
+    vault::{Texting, Tried},
+};
+use axum::{
+    Extension,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use minijinja::{Value, context};
+use serde::Deserialize;
+use std::sync::Arc;
+
+type Answer = Result<Response, Fault>;
+
+/// `POST /inbox/ID/prove`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Proving {
+    phrase: Secret,
+    code: Secret,
+    /// Filled: a text message is asked for.
+    send: String,
+}
+
+impl Visitor {
+    /// What the vault is told of the session.
+    pub(super) fn session_facts(&self) -> SessionFacts {
+        let facts = self.session.as_ref().zip(self.account.as_ref());
+        facts.map(|(session, account)| Self::facts_of(session, account)).unwrap_or_default()
+    }
+
+    /// The same of a session without its visitor.
+    pub(super) fn facts_of(session: &Session, account: &Account) -> SessionFacts {
+        let by = session.account.as_ref().map(|named| named.by);
+        by.map(|by| account.session_facts(by)).unwrap_or_default()
+    }
+}
+
+/// Where a message asks for its proof.
+pub(super) fn place(id: GrantId) -> String {
+    format!("/inbox/{id}/prove")
+}
+
+/// `GET /inbox/ID/prove`
+pub(super) async fn form(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+) -> Answer {
+    match desk.unproved(&visitor, &id).await? {
+        Some((id, need)) => {
+            desk.prove_page(StatusCode::OK, &visitor, (id, need), &Errors::default(), None)
+        }
+        None => Ok(Redirect::to(&format!("/inbox/{id}")).into_response()),
+    }
+}
+
+/// `POST /inbox/ID/prove`
+pub(super) async fn prove(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(id): Path<String>,
+    Form(form): Form<Proving>,
+) -> Answer {
+    let Some((grant, need)) = desk.unproved(&visitor, &id).await? else {
+        return Ok(Redirect::to(&format!("/inbox/{id}")).into_response());
+    };
+    let (account, wrong) = (visitor.signed_in()?, StatusCode::UNPROCESSABLE_ENTITY);
+    let again = |status, need, errors: &Errors, said| {
+        desk.prove_page(status, &visitor, (grant, need), errors, said)
+    };
+    if !form.send.is_empty() {
+        let sent = desk.vault.send_text_code(grant, account, &visitor.language).await?;
+        return match sent {
+            Texting::Sent => {
+                let said = say!("A text message is on its way. Its code is good for 15 minutes.");
+                again(StatusCode::OK, need, &Errors::default(), Some(said))
+            }
+            Texting::TooMany => again(
+                StatusCode::TOO_MANY_REQUESTS,
+                need,
+                &Errors::of(
+                    "",
+                    say!(
+                        "No more text messages can be sent for this message. Please ask its sender for help."
+                    ),
+                ),
+                None,
+            ),
+            Texting::Failed => again(
+                StatusCode::SERVICE_UNAVAILABLE,
+                need,
+                &Errors::of(
+                    "",
+                    say!("The text message could not be sent. Please try again in a few minutes."),
+                ),
+                None,
+            ),
+            Texting::Nothing => again(StatusCode::OK, need, &Errors::default(), None),
+        };
+    }
+    let (field, typed) = match need {
+        Need::Text => ("code", form.code.expose()),
+        Need::Nothing | Need::Phrase { .. } | Need::Passkey | Need::Account | Need::Locked => {
+            ("phrase", form.phrase.expose())
+        }
+    };
+    match desk.vault.prove(grant, account, typed).await? {
+        Tried::Proved => {
+            desk.identity.has_proved(account).await?;
+            let event = desk.event(AuditKind::ProofGiven, &visitor).grant(grant);
+            desk.audit.record(event).await;
+            Ok(Redirect::to(&format!("/inbox/{grant}")).into_response())
+        }
+        Tried::Wrong { left } => {
+            let event = desk.event(AuditKind::ProofFailed, &visitor).grant(grant);
+            desk.audit.record(event).await;
+            let text =
+                say!("That is not right. Tries that are left: {count}.", count = u64::from(left));
+            again(wrong, need, &Errors::of(field, text), None)
+        }
+        Tried::Locked => again(wrong, Need::Locked, &Errors::default(), None),
+        Tried::Nothing => again(wrong, need, &Errors::default(), None),
+    }
+}
+
+impl Desk {
+    /// What must still be shown for a message of the visitor's; nothing: `None`.
+    async fn unproved(
+        &self,
+        visitor: &Visitor,
+        id: &str,
+    ) -> Result<Option<(GrantId, Need)>, Fault> {
+        match self.leave(visitor, id).await {
+            Ok(_) => Ok(None),
+            Err(Fault::Unproved(grant, need)) => Ok(Some((grant, need))),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn prove_page(
+        &self,
+        status: StatusCode,
+        visitor: &Visitor,
+        (grant, need): (GrantId, Need),
+        errors: &Errors,
+        said: Option<Text>,
+    ) -> Answer {
+        let values = context! {
+            tab => "inbox",
+            id => grant.to_string(),
+            need => name(need),
+            errors => errors.to_value(),
+            said => Value::from(said.unwrap_or_default()),
+        };
+        self.pages.answer(status, "prove.html", say!("One more proof"), visitor, values)
+    }
+}
+
+/// A need's name in the template.
+const fn name(need: Need) -> &'static str {
+    match need {
+        Need::Nothing | Need::Phrase { account: false } => "phrase",
+        Need::Phrase { account: true } => "either",
+        Need::Text => "text",
+        Need::Passkey => "passkey",
+        Need::Account => "account",
+        Need::Locked => "locked",
+    }
+}
+
+/// Sample values for the template.
+pub(super) fn samples(errors: &Value) -> impl Iterator<Item = Value> {
+    let errors = errors.clone();
+    ["phrase", "either", "text", "passkey", "account", "locked"].into_iter().map(move |need| {
+        let said = if need == "text" { "sample" } else { "" };
+        context! { tab => "inbox", id => "id", need => need, errors => &errors, said => said }
+    })
+}
