@@ -53,14 +53,14 @@ fn live(grant: &Grant, now: Timestamp) -> bool {
 impl Identity {
     /// Whose a grant is.
     pub async fn holder(&self, grant: &Grant) -> Result<Held, StoreError> {
-        if let Some(account) = self.people().account(&grant.recipient).await? {
+        if let Some(account) = self.people().account(grant.mailbox()).await? {
             return Ok(if account.holds(grant) {
                 Held::By(Box::new(account))
             } else {
                 Held::Former
             });
         }
-        let since = self.people().vacated(&grant.recipient).await?;
+        let since = self.people().vacated(grant.mailbox()).await?;
         let held = since.is_none_or(|since| grant.sealed > since);
         Ok(if held { Held::Open(since) } else { Held::Former })
     }
@@ -79,8 +79,7 @@ impl Identity {
             Held::Open(_) | Held::Former => return Ok(Asked::Gone),
             Held::By(_) => return Ok(Asked::Registered),
         };
-        if let Err(Wait(wait)) = self.charge_mail(browser, &grant.recipient, Some(grant.id)).await?
-        {
+        if let Err(Wait(wait)) = self.charge_mail(browser, grant.mailbox(), Some(grant.id)).await? {
             return Ok(Asked::Wait(wait));
         }
         let account = Account {
@@ -89,7 +88,7 @@ impl Identity {
             password: self.inner.passwords.hash(form.password).await?,
             since,
             language: form.language,
-            ..Account::new(grant.recipient.clone(), rand::random(), self.now())
+            ..Account::new(grant.mailbox().clone(), rand::random(), self.now())
         };
         self.mail_registration(browser, grant, account, language).await
     }
@@ -129,7 +128,7 @@ impl Identity {
         let mut fresh = self.fresh(browser);
         fresh.session.wants = Some(grant.id);
         let code = self.await_code(&mut fresh.session, account, Purpose::Register).await?;
-        self.mail_code(&grant.recipient, &code, language).await?;
+        self.mail_code(grant.mailbox(), &code, language).await?;
         Ok(Asked::Sent(self.begin(fresh, browser).await?))
     }
     /// The mailbox has proved itself: the account comes into being and is signed in, in one commit.

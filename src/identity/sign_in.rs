@@ -94,7 +94,7 @@ impl Identity {
     ) -> Result<Option<GrantId>, IdentityError> {
         let (Some(link), Some(address)) = (link, address) else { return Ok(None) };
         let grant = self.people().grant(link).await?;
-        Ok(grant.filter(|grant| grant.recipient.same_mailbox(address)).map(|grant| grant.id))
+        Ok(grant.filter(|grant| grant.mailbox().same_mailbox(address)).map(|grant| grant.id))
     }
     /// The first factor was right, held against `account` as it is given: signed in, or asked for the
     /// second. [`SignIn::Wrong`] if its credentials have changed meanwhile.

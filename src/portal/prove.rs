@@ -76,39 +76,11 @@ pub(super) async fn prove(
         return Ok(Redirect::to(&format!("/inbox/{id}")).into_response());
     };
     let (account, wrong) = (visitor.signed_in()?, StatusCode::UNPROCESSABLE_ENTITY);
-    let again = |status, need, errors: &Errors, said| {
-        desk.prove_page(status, &visitor, (grant, need), errors, said)
-    };
     if !form.send.is_empty() {
-        let sent = desk.vault.send_text_code(grant, account, &visitor.language).await?;
-        return match sent {
-            Texting::Sent => {
-                let said = say!("A text message is on its way. Its code is good for 15 minutes.");
-                again(StatusCode::OK, need, &Errors::default(), Some(said))
-            }
-            Texting::TooMany => again(
-                StatusCode::TOO_MANY_REQUESTS,
-                need,
-                &Errors::of(
-                    "",
-                    say!(
-                        "No more text messages can be sent for this message. Please ask its sender for help."
-                    ),
-                ),
-                None,
-            ),
-            Texting::Failed => again(
-                StatusCode::SERVICE_UNAVAILABLE,
-                need,
-                &Errors::of(
-                    "",
-                    say!("The text message could not be sent. Please try again in a few minutes."),
-                ),
-                None,
-            ),
-            Texting::Nothing => again(StatusCode::OK, need, &Errors::default(), None),
-        };
+        return desk.send_text_code(&visitor, account, (grant, need)).await;
     }
+    let again =
+        |need, errors: &Errors| desk.prove_page(wrong, &visitor, (grant, need), errors, None);
     let (field, typed) = match need {
         Need::Text => ("code", form.code.expose()),
         Need::Nothing | Need::Phrase { .. } | Need::Passkey | Need::Account | Need::Locked => {
@@ -127,10 +99,10 @@ pub(super) async fn prove(
             desk.audit.record(event).await;
             let text =
                 say!("That is not right. Tries that are left: {count}.", count = u64::from(left));
-            again(wrong, need, &Errors::of(field, text), None)
+            again(need, &Errors::of(field, text))
         }
-        Tried::Locked => again(wrong, Need::Locked, &Errors::default(), None),
-        Tried::Nothing => again(wrong, need, &Errors::default(), None),
+        Tried::Locked => again(Need::Locked, &Errors::default()),
+        Tried::Nothing => again(need, &Errors::default()),
     }
 }
 
@@ -146,6 +118,41 @@ impl Desk {
             Err(Fault::Unproved(grant, need)) => Ok(Some((grant, need))),
             Err(other) => Err(other),
         }
+    }
+
+    /// Sends the code of a message as a text message, and says what came of it.
+    async fn send_text_code(
+        &self,
+        visitor: &Visitor,
+        account: &Account,
+        (grant, need): (GrantId, Need),
+    ) -> Answer {
+        let (status, text) = match self
+            .vault
+            .send_text_code(grant, account, &visitor.language)
+            .await?
+        {
+            Texting::Sent => {
+                let said = say!("A text message is on its way. Its code is good for 15 minutes.");
+                let none = Errors::default();
+                return self.prove_page(StatusCode::OK, visitor, (grant, need), &none, Some(said));
+            }
+            Texting::Nothing => (StatusCode::OK, None),
+            Texting::TooMany => {
+                let text = say!(
+                    "No more text messages can be sent for this message. Please ask its sender \
+                     for help."
+                );
+                (StatusCode::TOO_MANY_REQUESTS, Some(text))
+            }
+            Texting::Failed => {
+                let text =
+                    say!("The text message could not be sent. Please try again in a few minutes.");
+                (StatusCode::SERVICE_UNAVAILABLE, Some(text))
+            }
+        };
+        let errors = text.map(|text| Errors::of("", text)).unwrap_or_default();
+        self.prove_page(status, visitor, (grant, need), &errors, None)
     }
 
     fn prove_page(

@@ -57,7 +57,7 @@ impl Desk {
         errors: &Errors,
     ) -> Answer {
         let values = context! {
-            errors => errors.to_value(), address => grant.recipient.to_string(),
+            errors => errors.to_value(), address => grant.mailbox().to_string(),
             token => &form.token,
             first_name => &form.first_name, last_name => &form.last_name,
             accept_terms => !form.accept_terms.is_empty(),
@@ -78,7 +78,7 @@ pub(super) async fn link(
     // Apart from "opened": a link may be fetched by a scanner.
     tracing::info!(grant = %grant.id, "portal: a link was fetched");
     let mine =
-        visitor.account.as_ref().map(|account| account.address.same_mailbox(&grant.recipient));
+        visitor.account.as_ref().map(|account| account.address.same_mailbox(grant.mailbox()));
     let held = desk.identity.holder(&grant).await?;
     if held == Held::Former || !live(&grant, desk.now()) {
         let known = if mine == Some(false) { StatusCode::NOT_FOUND } else { StatusCode::GONE };
@@ -88,7 +88,7 @@ pub(super) async fn link(
         return Ok(Redirect::to(&format!("/inbox/{}", grant.id)).into_response());
     }
     if matches!(held, Held::By(_)) {
-        let form = SignIn { email: grant.recipient.to_string(), token, ..SignIn::default() };
+        let form = SignIn { email: grant.mailbox().to_string(), token, ..SignIn::default() };
         return desk.login_page(StatusCode::OK, &visitor, &form, &Errors::default());
     }
     let form = Registration { token, ..Registration::default() };
@@ -113,7 +113,7 @@ pub(super) async fn register(
             return Err(Fault::Status(StatusCode::GONE));
         }
     }
-    let errors = faults_of(&form, &grant.recipient);
+    let errors = faults_of(&form, grant.mailbox());
     if !errors.none() {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return desk.register_page(status, &visitor, (&grant, &form), &errors);
@@ -241,7 +241,7 @@ impl Desk {
         };
         // A link lends its standing to the mailbox that it was mailed to alone.
         let link = self.grant_of(&form.token).await?;
-        let link = link.filter(|grant| grant.recipient.same_mailbox(&address));
+        let link = link.filter(|grant| grant.mailbox().same_mailbox(&address));
         let way = (link.map(|grant| grant.id), &visitor.language);
         let browser = visitor.browser();
         match self.identity.ask_code(&browser, address, Purpose::SignIn, way).await? {

@@ -170,10 +170,8 @@ impl Grant {
             return if account.unproved { Need::Account } else { Need::Nothing };
         };
         let shown = proof.proved.as_ref().is_some_and(|proved| proved.by == account.generation);
-        match proof.need(self.sealed, account, session) {
-            Need::Nothing if account.unproved && !shown => Need::Account,
-            need => need,
-        }
+        let need = proof.need(self.sealed, account, session);
+        if need == Need::Nothing && account.unproved && !shown { Need::Account } else { need }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     language::{Text, say},
     mail::GrantId,
     oidc::{OidcError, Person, Prompt, Provider, Trip},
-    store::SignedBy,
+    store::{AuditKind, SignedBy},
 };
 use axum::{
     Extension,
@@ -255,7 +255,12 @@ impl Desk {
         }
         let person = match person {
             Ok(person) => person,
-            Err(error) => return self.not_there(visitor, provider, &error),
+            Err(error) => {
+                if matches!(error, OidcError::Refused(_)) {
+                    self.audit.record(self.event(AuditKind::OidcRefused, visitor)).await;
+                }
+                return self.not_there(visitor, provider, &error);
+            }
         };
         let wants = self.grant_of(link).await?.map(|grant| grant.id);
         self.let_person_in(visitor, person, wants).await
@@ -280,6 +285,8 @@ impl Desk {
             SignIn::In(begun) => self.let_in(&begun),
             SignIn::Second(begun) => self.begun(&begun, "/login"),
             SignIn::Wrong | SignIn::Wait(_) => {
+                let event = self.event(AuditKind::OidcRefused, visitor).account(&person.address);
+                self.audit.record(event).await;
                 let text = say!(
                     "Nothing waits here for {address}. If a notice was sent to another address of \
                      yours, sign in with that one.",

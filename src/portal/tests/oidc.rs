@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     oidc::testing::{Bend, ISSUER, Op, Signer},
-    store::{GrantState, PeopleStore, SecondFactor},
+    store::{AuditKind, GrantState, PeopleStore, SecondFactor},
 };
 use jiff::SignedDuration;
 use scraper::{Html, Selector};
@@ -99,11 +99,12 @@ async fn it_opens_the_account_of_that_mailbox_and_no_other() {
     let bob = world.keep("bob@clinic.example", MAIL).await;
     world.registered("bob@clinic.example", &bob).await;
     let mut browser = world.browser();
-    let before = world.snapshot();
     let nobody = whole_trip(&op, &mut browser, Some(&bob)).await;
     assert_eq!(nobody.status, 422, "nothing waits for the address that was proved");
     assert!(nobody.text().contains(ANN) && nobody.text().contains("href=\"/login\""));
-    assert_eq!(world.snapshot(), before, "and no account is made");
+    assert!(world.store.account(&address(ANN)).await.unwrap().is_none(), "no account is made");
+    let last = world.audit.records(0, 100).await.unwrap().pop().unwrap().event;
+    assert_eq!((last.kind, last.account), (AuditKind::OidcRefused, Some(address(ANN))));
     let other_case = world.keep("Ann@clinic.example", MAIL).await;
     let mut other = world.browser();
     let done = whole_trip(&op, &mut other, Some(&other_case)).await;

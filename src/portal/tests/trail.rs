@@ -1,7 +1,7 @@
 //! What readers do is in the audit trail, and counts as opened.
 use super::{
     assert_whole_page,
-    world::{Browser, Kept, World, address},
+    world::{Browser, Kept, PASSWORD, World, address},
 };
 use crate::store::{Account, AuditDetail, AuditEvent, AuditKind};
 use jiff::SignedDuration;
@@ -106,6 +106,56 @@ async fn what_is_written_is_recorded_and_what_is_answered_was_opened() {
         assert_eq!(refused.status, 422, "{way}");
         assert_eq!(used(&world).await.len(), 1, "{way}: what is refused is not written");
     }
+}
+
+#[tokio::test]
+async fn sign_ins_failures_and_changes_of_credentials_are_recorded_in_their_order() {
+    use AuditKind::{
+        CodeMailed, NewDevice, PasswordChanged, Registered, SessionEnded, SignIn, SignInLocked,
+        WrongCode, WrongPassword,
+    };
+    let world = World::new();
+    let (mut browser, _) = reader(&world).await;
+    let wrong = [("email", ANN), ("password", "a guess")];
+    browser.post("/logout", &[]).await;
+    assert_eq!(browser.post("/login", &wrong).await.status, 422);
+    browser.post("/login", &[("email", ANN), ("by", "code")]).await;
+    world.written().await;
+    assert_eq!(browser.post("/verify", &[("code", "00000000")]).await.status, 422);
+    let right = [("email", ANN), ("password", PASSWORD)];
+    assert_eq!(browser.post("/login", &right).await.status, 303);
+    browser.prove().await;
+    let new = "a stork stands still";
+    let change = [
+        ("action", "password"),
+        ("current_password", PASSWORD),
+        ("password", new),
+        ("password_confirm", new),
+    ];
+    assert_eq!(browser.post("/account", &change).await.status, 303);
+    let mut stranger = world.browser();
+    stranger.client = "198.51.100.9:1".into();
+    while stranger.post("/login", &wrong).await.status == 422 {}
+    let events: Vec<_> =
+        world.audit.records(0, 100).await.unwrap().into_iter().map(|row| row.event).collect();
+    assert!(events.iter().all(|event| event.account == Some(address(ANN))), "{events:?}");
+    let mut kinds: Vec<_> = events.into_iter().map(|event| event.kind).collect();
+    kinds.dedup();
+    let expected = [
+        CodeMailed,
+        Registered,
+        SignIn,
+        NewDevice,
+        SessionEnded,
+        WrongPassword,
+        CodeMailed,
+        WrongCode,
+        SignIn,
+        PasswordChanged,
+        WrongPassword,
+        SignInLocked,
+    ];
+    assert_eq!(kinds, expected);
 }
 
 #[tokio::test]
