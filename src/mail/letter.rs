@@ -1,5 +1,5 @@
 //! A letter written at the portal, as mail (RFC 5322, RFC 2045): composed piece by piece, so that
-//! attached files stream through. Fields and bodies are written by [`super::compose`].
+//! attached files stream through. Fields and bodies are written by `mail::compose`.
 
 use crate::mail::{
     Address, MailData,

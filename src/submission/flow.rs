@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Octets a second that a client sends at least, on average; what it is waited for without counts
-/// against [`GRACE`].
+/// against `GRACE`.
 pub const LEAST_RATE: u64 = 8 * 1024;
 /// How long a client is waited for beyond what its rate takes.
 const GRACE: Duration = Duration::from_secs(60);

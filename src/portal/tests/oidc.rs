@@ -358,6 +358,7 @@ async fn a_provider_that_is_down_or_says_no_leaves_the_other_ways() {
         assert_eq!(answer.status, 422, "{extra}");
         assert_whole_page(&answer.text(), false);
     }
+    assert_eq!(world.snapshot(), before);
     let lies: [(&str, Bend); 2] = [
         ("another person's nonce", |_, c| c["nonce"] = json!("x")),
         ("an address that is not verified", |_, c| c["email_verified"] = Value::Null),
@@ -369,7 +370,9 @@ async fn a_provider_that_is_down_or_says_no_leaves_the_other_ways() {
         assert!(answer.text().contains("not enough to sign in"), "{what}");
     }
     assert!(browser.cookies.is_empty());
-    assert_eq!(world.snapshot(), before);
+    let recorded = world.audit.records(0, 100).await.unwrap().into_iter();
+    let recorded: Vec<_> = recorded.map(|record| record.event.kind).collect();
+    assert_eq!(recorded, [AuditKind::OidcRefused; 2], "the lies, and nothing else");
     op.says(Signer::Rsa, |_, _| {});
     let url = set_out(&mut browser, Some(&kept)).await;
     let (code, state) = op.signs_in(&url);
