@@ -62,9 +62,10 @@ impl Control {
                 // Counted before they go with the account.
                 let sessions = self.sessions(&account).await?;
                 let whose = &account.address;
+                // Last: until then the account can be named, and the order given again.
+                self.identity.end_grants(&account).await.map_err(failed)?;
                 let removed = self.people.remove_account(whose, self.clock.now()).await;
                 let removed = removed.map_err(unavailable)?;
-                self.identity.end_grants(&account).await.map_err(failed)?;
                 self.record_order(order, &account).await;
                 done(&account, removed, sessions)
             }

@@ -13,6 +13,7 @@ use crate::{
     },
 };
 use jiff::Timestamp;
+use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -33,7 +34,6 @@ pub enum Held {
 }
 
 /// What registration asks for.
-#[derive(Debug)]
 pub struct NewAccount {
     /// First name.
     pub first_name: String,
@@ -43,6 +43,11 @@ pub struct NewAccount {
     pub password: Zeroizing<String>,
     /// Language that was chosen for the pages, if any.
     pub language: Option<String>,
+}
+impl fmt::Debug for NewAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewAccount(..)")
+    }
 }
 
 /// Whether a grant still opens.
@@ -216,8 +221,13 @@ impl Identity {
         if told.await?.is_none() {
             return Ok(false);
         }
-        self.end_grants(account).await?;
-        Ok(self.people().remove_account(&account.address, self.now()).await?)
+        // A task of its own: a client that hangs up leaves no half of it.
+        let (identity, account) = (self.clone(), account.clone());
+        let rest = tokio::spawn(async move {
+            identity.end_grants(&account).await?;
+            Ok(identity.people().remove_account(&account.address, identity.now()).await?)
+        });
+        rest.await.map_err(|_| IdentityError::Work("an account could not be deleted"))?
     }
     /// The owner of an account that was registered over a line in doubt has shown more than a code.
     pub async fn has_proved(&self, account: &Account) -> Result<(), IdentityError> {

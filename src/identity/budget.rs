@@ -84,8 +84,11 @@ impl Budget<'_> {
     pub(super) fn spent(&self, now: Timestamp) -> bool {
         spent(self.at, now)
     }
-    /// Charges a wrong code.
+    /// Charges a wrong code. A budget that is spent gets no worse: its end would move away for years.
     pub(super) async fn charge(self, now: Timestamp) -> Result<(), StoreError> {
+        if self.spent(now) {
+            return Ok(());
+        }
         let from = self.at.unwrap_or(now).max(now);
         let at = from.checked_add(EVERY).unwrap_or(Timestamp::MAX);
         let note = at.to_string().into_bytes();

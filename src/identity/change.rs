@@ -188,7 +188,11 @@ impl Identity {
             }
             self.next_epoch(&mut new);
             let session = match keep {
-                Some(kept) => self.under(kept, &old, &new).await?,
+                Some(kept) => match self.under(kept, &old, &new).await? {
+                    Some(session) => Some(session),
+                    // Signed out meanwhile: it changes nothing any more.
+                    None => return Ok(None),
+                },
                 None => None,
             };
             let mail = vec![self.told(&new, &asked.event)?];
@@ -260,9 +264,14 @@ impl Identity {
         }))
     }
 
+    /// The account as it is now, if it is the same identity under the same credentials: a request
+    /// that began before they changed changes nothing any more.
     async fn present(&self, account: &Account) -> Result<Option<Account>, StoreError> {
         let present = self.people().account(&account.address).await?;
-        Ok(present.filter(|present| present.generation == account.generation))
+        let same = |present: &Account| {
+            (present.generation, present.epoch) == (account.generation, account.epoch)
+        };
+        Ok(present.filter(same))
     }
 
     /// Mail that tells the owner, to go into the commit of what it tells.

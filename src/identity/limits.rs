@@ -132,7 +132,9 @@ impl Limits {
         // Without a mailbox the client stands in for it.
         let client_alone = own.filter(|_| mailbox.is_none());
         let client_alone = client_alone.and_then(|own| Some((own, *client_keys(client).first()?)));
-        let brakes = self.clients.iter().zip(client_keys(client));
+        // A browser that signed in before is not stopped by its neighbours behind one address.
+        let known = matches!(standing, Standing::Device(_));
+        let brakes = self.clients.iter().zip(client_keys(client)).filter(|_| !known);
         for (limiter, key) in subject.into_iter().chain(client_alone).chain(brakes) {
             if let Err(wait) = limiter.charge(&key) {
                 attempt.succeed();

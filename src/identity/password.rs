@@ -1,5 +1,5 @@
-//! Passwords: which are taken (length, not a common one, not the address; no rule of composition),
-//! and Argon2id.
+//! Passwords: which are taken (length, not easy to guess by leaked passwords, words and names that
+//! others know; no rule of composition, NIST SP 800-63B, section 3.1.1.2), and Argon2id.
 use super::IdentityError;
 use crate::{
     language::{Text, say},
@@ -14,12 +14,18 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
 };
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
+use zxcvbn::zxcvbn;
 
 /// Shortest password, in characters.
 pub const SHORTEST: usize = 12;
 /// Longest password, in characters.
 pub const LONGEST: usize = 256;
+/// Decimal logarithm of the guesses that a password must withstand, by zxcvbn's estimate.
+const GUESSES: f64 = 8.5;
+/// Passphrases that are quoted everywhere, and so are tried first.
+const QUOTED: [&str; 2] = ["correcthorsebatterystaple", "correct horse battery staple"];
 /// Argon2id runs at one time: each takes 19 MiB.
 const RUNS: usize = 2;
 /// Runs that wait for their turn; what comes beyond is put off at once.
@@ -47,7 +53,7 @@ impl Passwords {
     pub(super) async fn hash(&self, password: Zeroizing<String>) -> Result<String, IdentityError> {
         self.run(move || {
             let hash: PasswordHash =
-                argon2()?.hash_password(password.as_bytes()).map_err(|_| BROKEN)?;
+                argon2()?.hash_password(normalized(&password).as_bytes()).map_err(|_| BROKEN)?;
             Ok(hash.to_string())
         })
         .await
@@ -64,6 +70,7 @@ impl Passwords {
             let hash = hash.filter(|hash| !hash.is_empty());
             let text = hash.as_deref().unwrap_or(NOBODY);
             let parsed = PasswordHash::new(text).map_err(|_| BROKEN)?;
+            let password = normalized(&password);
             let same = argon2()?.verify_password(password.as_bytes(), &parsed).is_ok();
             Ok(same && hash.is_some())
         })
@@ -96,8 +103,18 @@ fn argon2() -> Result<Argon2<'static>, &'static str> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-/// What is wrong with a new password, in words for its owner.
-pub fn fault_of(password: &str, address: &Address) -> Option<Text> {
+/// In Unicode's form NFC (RFC 8265, section 4.2.2), so that a password is the same from every keyboard.
+fn normalized(password: &str) -> Zeroizing<String> {
+    // NFC is at most three times as long in UTF-8: no copy is left behind by growing.
+    let mut text = Zeroizing::new(String::with_capacity(password.len().saturating_mul(3)));
+    text.extend(password.nfc());
+    text
+}
+
+/// What is wrong with a new password, in words for its owner. `names` are those that others may know:
+/// the owner's and the organisation's.
+pub fn fault_of(password: &str, address: &Address, names: &[&str]) -> Option<Text> {
+    let password = normalized(password);
     let length = password.chars().count();
     if length < SHORTEST {
         return Some(say!("Choose a password of at least {count} characters.", count = SHORTEST));
@@ -105,111 +122,24 @@ pub fn fault_of(password: &str, address: &Address) -> Option<Text> {
     if length > LONGEST {
         return Some(say!("Choose a password of at most {count} characters.", count = LONGEST));
     }
-    let lower = password.to_lowercase();
-    if lower == address.to_string().to_lowercase() || lower == address.local().to_lowercase() {
-        return Some(say!("Your address is easy to guess. Choose another password."));
-    }
-    common(&lower)
-        .then(|| say!("Many people use this password, so it is easy to guess. Choose another."))
-}
-
-/// A common password: a word of the list with digits or signs around it, a unit said again and
-/// again, or a walk along the keyboard, the alphabet or the numbers.
-fn common(lower: &str) -> bool {
-    let core = lower.trim_matches(|c: char| !c.is_alphabetic());
-    let plain = |text: &str| -> String { text.chars().map(unleet).collect() };
-    let forms = [lower, core, &plain(lower), &plain(core)];
-    forms.iter().any(|form| listed(form)) || repeated(lower) || walked(lower)
-}
-
-fn listed(word: &str) -> bool {
-    COMMON.split_ascii_whitespace().any(|common| common == word)
-}
-
-fn unleet(c: char) -> char {
-    match c {
-        '0' => 'o',
-        '1' | '!' => 'i',
-        '3' => 'e',
-        '4' | '@' => 'a',
-        '5' | '$' => 's',
-        '7' => 't',
-        other => other,
-    }
-}
-
-fn repeated(text: &str) -> bool {
-    let chars: Vec<char> = text.chars().collect();
-    (1..=chars.len() / 2).any(|unit| {
-        let again = chars.iter().zip(chars.iter().skip(unit)).all(|(a, b)| a == b);
-        let word: String = chars.iter().take(unit).collect();
-        again
-            && (unit <= 4
-                || listed(word.trim_matches(|c: char| !c.is_alphabetic()))
-                || walked(&word))
+    let (whole, domain) = (address.to_string(), address.domain().to_string());
+    let words = names.iter().copied().chain([&*whole, address.local(), &*domain]);
+    let parts = words.clone().flat_map(|name| name.split(|c: char| !c.is_alphanumeric()));
+    let known = words.chain(parts).chain(QUOTED).filter(|word| word.chars().count() > 2);
+    let known: Vec<&str> = known.collect();
+    (zxcvbn(&password, &known).guesses_log10() < GUESSES).then(|| {
+        say!(
+            "This password is easy to guess: many people use it, or it is made of names that others \
+             know. Choose another."
+        )
     })
 }
-
-fn walked(text: &str) -> bool {
-    const WALKS: [&str; 7] = [
-        "0123456789",
-        "1234567890",
-        "abcdefghijklmnopqrstuvwxyz",
-        "qwertyuiopasdfghjklzxcvbnm",
-        "qazwsxedcrfvtgbyhnujmikolp",
-        "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
-        "1q2w3e4r5t6y7u8i9o0p",
-    ];
-    let backward: String = text.chars().rev().collect();
-    text.chars().count() >= 4
-        && WALKS.iter().any(|walk| {
-            let rounds = walk.repeat(text.len() / walk.len() + 2);
-            rounds.contains(text) || rounds.contains(&backward)
-        })
-}
-
-/// Words that people take for passwords, alone or with digits and signs around them.
-const COMMON: &str = "
-password passwort passwords passw passwd pass password1password mypassword yourpassword
-thepassword newpassword oldpassword nopassword securepassword strongpassword goodpassword
-password123password temppassword temporary temporarypassword changeme changemenow changeit
-changethis letmein letmeinnow letmeinplease pleaseletmein welcome welcomehome welcomeback
-welcometo admin administrator adminadmin administrators administration root rootroot superuser
-superman superadmin sysadmin systemadmin master masterkey mastermaster default defaultpassword
-guest guestguest login loginlogin secret topsecret secretpassword mysecret secretsecret test
-testtest testing testpassword testtesttest tester demo demodemo example sample user username
-useruser myusername qwerty qwertz azerty qwertyqwerty qwertyuiop qwertypassword asdfgh asdfghjkl
-asdfasdf asdfasdfasdf zxcvbn zxcvbnm iloveyou iloveyousomuch iloveyoubaby iloveyouforever
-ilovemyself ilovemylife ilovejesus iloveme ilovegod loveyou loveyouforever lovelove loveme
-ihateyou sunshine sunshines mysunshine princess princesses prettyprincess babygirl babygirls
-babyboy sweetheart sweetie sweetness beautiful butterfly butterflies dragon dragons blackdragon
-monkey monkeys football footballs soccer soccerball baseball basketball hockey icehockey golf
-golfer tennis shadow shadows batman spiderman superstar supernova starwars startrek pokemon
-pokemons minecraft fortnite naruto nintendo playstation xbox whatever whatevers freedom forever
-foreveryoung trustno trustnoone trustnobody computer computers mycomputer internet
-internetexplorer michael jennifer jessica michelle christopher christian elizabeth alexander
-alexandra stephanie veronica anthony jonathan charlie chocolate chocolates strawberry blueberry
-cheesecake cookie cookies cookiemonster hellokitty kitty kitties pussycat puppy puppies doggy
-mydog mycat hello hellohello helloworld helloworlds hellothere goodmorning goodnight goodluck
-happybirthday happy happiness happyhappy happyday blessed blessings jesuschrist jesus jesuslovesme
-jesusislord godisgood godislove godbless angel angels angelface guardianangel heaven mustang
-mercedes mercedesbenz ferrari porsche corvette harleydavidson liverpool liverpoolfc manchester
-manchesterunited arsenal chelsea chelseafc realmadrid barcelona barcelonafc juventus newyork
-newyorkcity california losangeles london england america australia germany deutschland frankreich
-france canada brasil mexico winter winterwinter spring summer summertime summersummer autumn
-january february march april june july august september october november december monday tuesday
-wednesday thursday friday saturday sunday diamond diamonds purple purplerain orange yellow rainbow
-rainbows flower flowers samsung samsunggalaxy iphone apple google facebook microsoft windows
-linkedin instagram youtube amazon netflix twitter company corporate business office outlook
-exchange hospital healthcare patient doctor medical nurse nursing medicine
-correcthorsebatterystaple thequickbrownfox loremipsum opensesame abracadabra openup access
-accessgranted accessdenied nothing nothingtosee unknown undefined nobody somebody everybody
-anything everything something abcabc abcdef abcdefg abcdefgh abcd abc
-";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NAMES: [&str; 4] = ["Ann", "Ode", "Example Health", "example.org"];
 
     #[test]
     fn passwords_are_judged() {
@@ -234,11 +164,16 @@ mod tests {
             ("ann.long-name@clinic.example", "the address"),
             ("Ann.Long-Name@Clinic.Example", "the address in capitals"),
             ("ann.long-name", "the local part"),
+            ("Example Health 2026", "the organisation"),
+            ("exampleorg2026", "the organisation's domain"),
+            ("Clinic.Ann2026", "the reader's name and domain"),
+            ("liverpoolfc12", "leaked often"),
+            ("1qaz2wsx3edc", "leaked often"),
         ];
         for (password, why) in bad {
-            assert!(fault_of(password, &address).is_some(), "{password}: {why}");
+            assert!(fault_of(password, &address, &NAMES).is_some(), "{password}: {why}");
         }
-        assert!(fault_of(&"ü".repeat(257), &address).is_some(), "too long");
+        assert!(fault_of(&"ü".repeat(257), &address, &NAMES).is_some(), "too long");
         let good = [
             "a heron sleeps upright",
             "Tr0ub4dor&3-and-more",
@@ -246,10 +181,10 @@ mod tests {
             "ключ от старой двери",
         ];
         for password in good {
-            assert_eq!(fault_of(password, &address), None, "{password}");
+            assert_eq!(fault_of(password, &address, &NAMES), None, "{password}");
         }
         let longest: String = ('a'..='z').cycle().step_by(3).take(256).collect();
-        assert_eq!(fault_of(&longest, &address), None);
+        assert_eq!(fault_of(&longest, &address, &NAMES), None);
     }
 
     #[tokio::test]
@@ -262,6 +197,9 @@ mod tests {
             passwords.matches(say("a heron sleeps upright"), Some(hash.clone())).await.unwrap()
         );
         assert!(!passwords.matches(say("a heron sleeps"), Some(hash)).await.unwrap());
+        let composed = passwords.hash(say("Gr\u{fc}\u{df}e aus der K\u{fc}che")).await.unwrap();
+        let decomposed = say("Gru\u{308}\u{df}e aus der Ku\u{308}che");
+        assert!(passwords.matches(decomposed, Some(composed)).await.unwrap(), "NFC");
         for none in [None, Some(String::new())] {
             assert!(!passwords.matches(say(""), none).await.unwrap());
         }

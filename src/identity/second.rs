@@ -10,6 +10,7 @@ use crate::{
     store::{Account, AuditDetail, AuditKind, SecondFactor, SignedBy},
 };
 use data_encoding::BASE32_NOPAD;
+use std::fmt;
 use totp_rs::{Builder, Secret, Totp};
 use zeroize::Zeroizing;
 
@@ -17,7 +18,6 @@ use zeroize::Zeroizing;
 const RECOVERY: usize = 10;
 
 /// What an app needs to be set up.
-#[derive(Debug)]
 pub struct Enrolment {
     /// `otpauth://` URL, for a picture.
     pub url: Zeroizing<String>,
@@ -26,7 +26,6 @@ pub struct Enrolment {
 }
 
 /// What became of the first code of an app.
-#[derive(Debug)]
 pub enum Confirmed {
     /// The second factor is asked for from now on. Recovery codes, shown this once.
     On(Vec<Zeroizing<String>>),
@@ -34,6 +33,20 @@ pub enum Confirmed {
     Wrong,
     /// There is nothing to confirm any more.
     Nothing,
+}
+impl fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Enrolment(..)")
+    }
+}
+impl fmt::Debug for Confirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On(_) => "On(..)",
+            Self::Wrong => "Wrong",
+            Self::Nothing => "Nothing",
+        })
+    }
 }
 
 impl Identity {

@@ -109,8 +109,9 @@ impl Identity {
             self.people().touch_session(&session.id, now).await?;
         }
         let by = session.account.as_ref().map(|named| named.by).unwrap_or_default();
+        let id = session.id;
         Ok(account.map(|account| {
-            let facts = account.session_facts(by);
+            let facts = account.session_facts(by, id);
             (account, facts)
         }))
     }

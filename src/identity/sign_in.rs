@@ -8,6 +8,7 @@ use crate::{
     mail::{Address, GrantId},
     store::{Account, AuditDetail, AuditKind, Purpose, SignedBy},
 };
+use std::fmt;
 use zeroize::Zeroizing;
 
 /// Where a sign-in stands.
@@ -24,7 +25,6 @@ pub enum SignIn {
 }
 
 /// What is typed to sign in.
-#[derive(Debug)]
 pub struct Typed {
     /// The address, as it was typed.
     pub email: String,
@@ -35,7 +35,6 @@ pub struct Typed {
 }
 
 /// A new password after a mailed code.
-#[derive(Debug)]
 pub struct ResetForm {
     /// The code.
     pub code: String,
@@ -43,6 +42,16 @@ pub struct ResetForm {
     pub password: Zeroizing<String>,
     /// True if passkeys stay: the owner has seen them listed and said so.
     pub keep_passkeys: bool,
+}
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed(..)")
+    }
+}
+impl fmt::Debug for ResetForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResetForm(..)")
+    }
 }
 
 impl Identity {
@@ -138,6 +147,12 @@ impl Identity {
         let changed = self.change_credentials(&account, change, |account| {
             account.password.clone_from(&hash);
             account.rooted = Some(now);
+            // A reset is refused while the line is in doubt: this code proves the mailbox. Factors from
+            // before it prove nothing.
+            if std::mem::take(&mut account.unproved) {
+                account.second = None;
+                account.passkeys.clear();
+            }
             account.devices.clear();
             if dropped {
                 account.passkeys.clear();

@@ -1,8 +1,8 @@
 //! Identity without HTTP: attacks and their arithmetic, changes and what follows from them.
 
 use super::{
-    Asked, Browser, CodeState, Event, Held, Identity, IdentitySettings, NewAccount, Redeemed,
-    ResetForm, SecondFactorRule, SignIn, Typed, Verified,
+    Asked, Browser, Change, CodeState, Event, Held, Identity, IdentitySettings, NewAccount,
+    Redeemed, ResetForm, SecondFactorRule, SignIn, Typed, Verified,
     limits::{Kind, Limits, Standing, Wait},
 };
 use crate::{
@@ -14,10 +14,10 @@ use crate::{
         notice::{Letterhead, Templates},
     },
     policy::{Level, PolicyRef, Reason, Why},
-    seal::{Class, KeyRing},
+    seal::{Class, KeyRing, TokenHash},
     store::{
         Account, Filter, Grant, GrantKind, GrantState, Need, PeopleStore, Purpose, QueueStore,
-        Session, SignedBy, memory::MemoryStore,
+        SecondFactor, Session, SignedBy, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -163,7 +163,7 @@ impl House {
             id: crate::mail::GrantId::from_bytes(rand::random()),
             message: QueueId::from_bytes([1; 16]),
             recipient: address(recipient),
-            token: crate::seal::TokenHash::from_bytes(rand::random()),
+            token: TokenHash::from_bytes(rand::random()),
             sealed: now,
             expires: now + SignedDuration::from_hours(24),
             opened: None,
@@ -280,6 +280,84 @@ async fn a_sign_in_under_way_does_not_outlive_a_change_of_credentials() {
     assert!(matches!(verified, Verified::Wrong(_)), "nor a code that was asked for before");
 }
 
+/// The thief's request began before the reset, and its last byte comes after it.
+#[tokio::test]
+async fn a_request_that_began_before_a_change_of_credentials_changes_none_after_it() {
+    let house = house();
+    house.account().await;
+    let thief = house.signed_in("198.51.100.1").await;
+    let password = Zeroizing::new(PASSWORD.to_owned());
+    assert!(house.identity.prove_password(&thief, password).await.unwrap().unwrap());
+    let session = house.store.session(&thief.session.as_ref().unwrap().id).await.unwrap();
+    let thief = Browser { session, ..thief };
+    let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
+    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    house.identity.reset(&owner, form).await.unwrap().unwrap();
+    let after = house.now().await;
+    house.identity.begin_second(&thief).await.unwrap();
+    let again = Zeroizing::new("a thief sits in the tree".to_owned());
+    assert!(!house.identity.change_password(&thief, again).await.unwrap());
+    assert!(!house.identity.delete(&thief).await.unwrap());
+    let stale = thief.account.clone().unwrap();
+    let change = Change::by(&thief, Event::PasskeyOn);
+    let changed = house.identity.change_credentials(&stale, change, |_| true).await.unwrap();
+    assert!(changed.is_none(), "nor is a passkey added");
+    assert!(house.now().await == after);
+}
+
+#[tokio::test]
+async fn factors_from_before_a_mailbox_was_proved_end_with_its_first_reset() {
+    let house = house();
+    let account = house.account().await;
+    let seed = house.vault.new_seed(account.generation);
+    let planted = |account: &mut Account| {
+        account.unproved = true;
+        account.second =
+            Some(SecondFactor { seed: seed.clone(), on: true, step: 0, recovery: vec![] });
+        true
+    };
+    house.identity.update(&account, planted).await.unwrap();
+    let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
+    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: true };
+    let step = house.identity.reset(&owner, form).await.unwrap().unwrap();
+    assert!(matches!(step, SignIn::In(_)), "{step:?}");
+    let account = house.now().await;
+    assert!(account.second_factor().is_none() && !account.unproved);
+}
+
+#[tokio::test]
+async fn a_spent_budget_of_wrong_codes_is_whole_again_in_days_whatever_is_tried() {
+    let house = house();
+    house.account().await;
+    for n in 0..60 {
+        let (browser, code) = house.code(&from(&format!("198.51.100.{n}")), Purpose::SignIn).await;
+        let wrong = if code.starts_with('1') { "20000000" } else { "10000000" };
+        for _ in 0..8 {
+            house.identity.verify(&browser, wrong).await.unwrap();
+        }
+        house.forward(SignedDuration::from_mins(46));
+    }
+    house.forward(SignedDuration::from_hours(24));
+    let (_, code) = house.code(&from("192.0.2.1"), Purpose::SignIn).await;
+    assert_eq!(code.len(), 8, "one has been earned: a short code is mailed again");
+}
+
+#[tokio::test]
+async fn a_known_browser_is_not_stopped_by_its_neighbours_behind_one_address() {
+    let house = house();
+    house.account().await;
+    let owner = house.signed_in("192.0.2.1").await;
+    house.identity.sign_out(&owner).await.unwrap();
+    for n in 0..200 {
+        let form = Typed { email: format!("eve{n}@else.example"), ..typed("a wrong password") };
+        house.identity.sign_in(&from("192.0.2.1"), form).await.unwrap();
+    }
+    let stranger = house.identity.sign_in(&from("192.0.2.1"), typed(PASSWORD)).await.unwrap();
+    assert!(matches!(stranger, SignIn::Wait(_)), "{stranger:?}");
+    let step = house.identity.sign_in(&owner, typed(PASSWORD)).await.unwrap();
+    assert!(matches!(step, SignIn::In(_)), "{step:?}");
+}
+
 #[tokio::test]
 async fn a_reset_removes_passkeys_unless_they_are_kept() {
     for keep in [false, true] {
@@ -367,9 +445,7 @@ async fn every_change_of_factors_wants_a_proof_and_ends_other_sessions() {
     assert!(house.is_in(&other).await, "nothing is changed yet");
     house
         .identity
-        .change_credentials(&house.now().await, super::Change::by(&owner, Event::SecondOn), |_| {
-            true
-        })
+        .change_credentials(&house.now().await, Change::by(&owner, Event::SecondOn), |_| true)
         .await
         .unwrap();
     assert!(house.is_in(&owner).await && !house.is_in(&other).await);
@@ -507,7 +583,7 @@ async fn while_the_line_is_in_doubt_a_mailed_code_proves_nothing() {
     let verified = house.identity.verify(&attacker, &code).await.unwrap();
     assert!(matches!(verified, Verified::In(SignIn::In(_))), "{verified:?}");
     let new = house.store.account(&address(other)).await.unwrap().unwrap();
-    let facts = new.session_facts(SignedBy::Code);
+    let facts = new.session_facts(SignedBy::Code, TokenHash::from_bytes([7; 32]));
     assert_eq!(grant.need(&new, &facts), Need::Account, "an ordinary message too");
     house.identity.has_proved(&new).await.unwrap();
     let proved = house.store.account(&address(other)).await.unwrap().unwrap();

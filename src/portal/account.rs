@@ -147,7 +147,8 @@ impl Desk {
         let mut errors = Errors::default();
         let missing = form.current_password.expose().is_empty();
         errors.add_if("current_password", missing.then(|| say!("Type your current password.")));
-        judge(&mut errors, &form.password, &form.password_confirm, &account.address);
+        let names = [&*account.first_name, &*account.last_name, &*self.settings.organization];
+        judge(&mut errors, (&form.password, &form.password_confirm), &account.address, &names);
         if !errors.none() {
             return self.wrong(visitor, &form, &errors).await;
         }

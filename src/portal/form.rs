@@ -183,9 +183,14 @@ pub(super) fn fault_of_name(name: &str, missing: Text) -> Option<Text> {
     }
 }
 
-/// Judges a new password that was typed twice.
-pub(super) fn judge(errors: &mut Errors, password: &Secret, again: &Secret, address: &Address) {
-    let weak = password::fault_of(password.expose(), address);
+/// Judges a new password that was typed twice. `names` are those that it must not be made of.
+pub(super) fn judge(
+    errors: &mut Errors,
+    (password, again): (&Secret, &Secret),
+    address: &Address,
+    names: &[&str],
+) {
+    let weak = password::fault_of(password.expose(), address, names);
     let strong = weak.is_none();
     errors.add_if("password", weak);
     if strong && password.expose() != again.expose() {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     language::{Text, say},
     mail::GrantId,
-    store::{Account, AuditKind, Need, Session, SessionFacts},
+    store::{Account, AuditDetail, AuditKind, Need, Session, SessionFacts},
     vault::{Texting, Tried},
 };
 use axum::{
@@ -19,6 +19,7 @@ use axum::{
 use minijinja::{Value, context};
 use serde::Deserialize;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 type Answer = Result<Response, Fault>;
 
@@ -42,7 +43,7 @@ impl Visitor {
     /// The same of a session without its visitor.
     pub(super) fn facts_of(session: &Session, account: &Account) -> SessionFacts {
         let by = session.account.as_ref().map(|named| named.by);
-        by.map(|by| account.session_facts(by)).unwrap_or_default()
+        by.map(|by| account.session_facts(by, session.id)).unwrap_or_default()
     }
 }
 
@@ -81,22 +82,15 @@ pub(super) async fn prove(
     }
     let again =
         |need, errors: &Errors| desk.prove_page(wrong, &visitor, (grant, need), errors, None);
-    let (field, typed) = match need {
-        Need::Text => ("code", form.code.expose()),
+    let (field, detail, typed) = match need {
+        Need::Text => ("code", AuditDetail::Sms, form.code.expose()),
         Need::Nothing | Need::Phrase { .. } | Need::Passkey | Need::Account | Need::Locked => {
-            ("phrase", form.phrase.expose())
+            ("phrase", AuditDetail::Phrase, form.phrase.expose())
         }
     };
-    match desk.vault.prove(grant, account, typed).await? {
-        Tried::Proved => {
-            desk.identity.has_proved(account).await?;
-            let event = desk.event(AuditKind::ProofGiven, &visitor).grant(grant);
-            desk.audit.record(event).await;
-            Ok(Redirect::to(&format!("/inbox/{grant}")).into_response())
-        }
+    match desk.tried(&visitor, (grant, detail), typed).await? {
+        Tried::Proved => Ok(Redirect::to(&format!("/inbox/{grant}")).into_response()),
         Tried::Wrong { left } => {
-            let event = desk.event(AuditKind::ProofFailed, &visitor).grant(grant);
-            desk.audit.record(event).await;
             let text =
                 say!("That is not right. Tries that are left: {count}.", count = u64::from(left));
             again(need, &Errors::of(field, text))
@@ -118,6 +112,35 @@ impl Desk {
             Err(Fault::Unproved(grant, need)) => Ok(Some((grant, need))),
             Err(other) => Err(other),
         }
+    }
+
+    /// Judges what was typed, and does what follows. It runs as a task: a try is charged before it is
+    /// judged, and a client that hangs up must not keep account, trail and sender from its outcome.
+    async fn tried(
+        self: &Arc<Self>,
+        visitor: &Visitor,
+        (grant, detail): (GrantId, AuditDetail),
+        typed: &str,
+    ) -> Result<Tried, Fault> {
+        let (desk, visitor) = (Arc::clone(self), visitor.clone());
+        let typed = Zeroizing::new(typed.to_owned());
+        let task = tokio::spawn(async move {
+            let (account, session) = (visitor.signed_in()?, visitor.session_facts());
+            let tried = desk.vault.prove(grant, account, &session, &typed).await?;
+            let (kind, detail) = match tried {
+                Tried::Proved => {
+                    desk.identity.has_proved(account).await?;
+                    (AuditKind::ProofGiven, detail)
+                }
+                Tried::Wrong { .. } => (AuditKind::ProofFailed, detail),
+                Tried::Locked => (AuditKind::ProofFailed, AuditDetail::Locked),
+                Tried::Nothing => return Ok(tried),
+            };
+            let event = desk.event(kind, &visitor).grant(grant).detail(detail);
+            desk.audit.record(event).await;
+            Ok(tried)
+        });
+        task.await.map_err(|_| Fault::Work("a proof could not be judged"))?
     }
 
     /// Sends the code of a message as a text message, and says what came of it.

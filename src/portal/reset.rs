@@ -78,7 +78,7 @@ impl Desk {
     /// The second step: the code, and the new password twice.
     async fn redeem_reset(&self, visitor: &Visitor, form: Reset, awaited: &Code) -> Answer {
         let typed = form.code.clone().unwrap_or_default();
-        let errors = faults_of(&form, &awaited.account.address);
+        let errors = faults_of(&form, &awaited.account.address, &self.settings.organization);
         let (wrong, later) = (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::TOO_MANY_REQUESTS);
         if !errors.none() {
             return self.new_password_page(wrong, visitor, (awaited, &typed), &errors);
@@ -105,11 +105,11 @@ impl Desk {
     }
 }
 
-fn faults_of(form: &Reset, address: &Address) -> Errors {
+fn faults_of(form: &Reset, address: &Address, organization: &str) -> Errors {
     let mut errors = Errors::default();
     let missing = form.code.as_deref().unwrap_or_default().trim().is_empty();
     errors.add_if("code", missing.then(|| say!("Type the code from the mail.")));
-    judge(&mut errors, &form.password, &form.password_confirm, address);
+    judge(&mut errors, (&form.password, &form.password_confirm), address, &[organization]);
     errors
 }
 

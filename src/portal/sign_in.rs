@@ -113,7 +113,7 @@ pub(super) async fn register(
             return Err(Fault::Status(StatusCode::GONE));
         }
     }
-    let errors = faults_of(&form, grant.mailbox());
+    let errors = faults_of(&form, grant.mailbox(), &desk.settings.organization);
     if !errors.none() {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return desk.register_page(status, &visitor, (&grant, &form), &errors);
@@ -141,11 +141,12 @@ pub(super) async fn register(
     }
 }
 
-fn faults_of(form: &Registration, address: &Address) -> Errors {
+fn faults_of(form: &Registration, address: &Address, organization: &str) -> Errors {
     let mut errors = Errors::default();
     errors.add_if("first_name", fault_of_name(&form.first_name, say!("Type your first name.")));
     errors.add_if("last_name", fault_of_name(&form.last_name, say!("Type your last name.")));
-    judge(&mut errors, &form.password, &form.password_confirm, address);
+    let names = [&*form.first_name, &*form.last_name, organization];
+    judge(&mut errors, (&form.password, &form.password_confirm), address, &names);
     if form.accept_terms.is_empty() {
         errors.add("accept_terms", say!("Accept the terms of use to go on."));
     }

@@ -273,8 +273,9 @@ impl Account {
     }
     /// What is known of a session that is signed in so: its credentials are as old as the account,
     /// or as the last mailed code that alone established them.
-    pub fn session_facts(&self, by: SignedBy) -> SessionFacts {
-        SessionFacts { by, rooted: Some(self.rooted.unwrap_or(self.created)) }
+    pub fn session_facts(&self, by: SignedBy, session: TokenHash) -> SessionFacts {
+        let rooted = Some(self.rooted.unwrap_or(self.created));
+        SessionFacts { by, rooted, session: Some(session) }
     }
     /// True if a session that names it so is still its own: the same identity, no change of
     /// credentials since, not locked.

@@ -50,6 +50,9 @@ pub struct Proved {
     pub by: [u8; 16],
     /// When.
     pub at: Timestamp,
+    /// In which session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<TokenHash>,
 }
 impl fmt::Debug for Proof {
     /// Without the hashes.
@@ -88,17 +91,21 @@ pub struct SessionFacts {
     /// When the account's credentials were last established by a mailed code alone, if that is
     /// known.
     pub rooted: Option<Timestamp>,
+    /// Which it is.
+    pub session: Option<TokenHash>,
 }
 impl SessionFacts {
-    /// True if the session rests on credentials from before `since`, and on no mailed code.
+    /// True if it rests on the account's own credentials. A provider's word is worth as much as a
+    /// mailed code: whoever reads the mailbox can make an account there.
+    const fn by_credentials(&self) -> bool {
+        match self.by {
+            SignedBy::Code | SignedBy::Oidc => false,
+            SignedBy::Password | SignedBy::Passkey | SignedBy::SecondFactor => true,
+        }
+    }
+    /// True if the session rests on credentials from before `since`, and not on the mailbox alone.
     fn precedes(&self, since: Timestamp) -> bool {
-        let secret = match self.by {
-            SignedBy::Code => false,
-            SignedBy::Password | SignedBy::Passkey | SignedBy::SecondFactor | SignedBy::Oidc => {
-                true
-            }
-        };
-        secret && self.rooted.is_some_and(|rooted| rooted < since)
+        self.by_credentials() && self.rooted.is_some_and(|rooted| rooted < since)
     }
 }
 
@@ -109,8 +116,8 @@ pub enum Need {
     Nothing,
     /// The phrase that its sender tells him.
     Phrase {
-        /// Sign-in to an account from before the doubt, by password, passkey, second factor or
-        /// provider, does as well.
+        /// Sign-in to an account from before the doubt, by password, passkey or second factor, does
+        /// as well.
         account: bool,
     },
     /// The code of a text message.
@@ -132,10 +139,11 @@ impl Proof {
     /// What must still be shown for a grant that was sealed at that time.
     fn need(&self, sealed: Timestamp, account: &Account, session: &SessionFacts) -> Need {
         // A proof is worth as much as the credentials of the account that gave it: new ones by a
-        // mailed code alone may belong to another person.
+        // mailed code alone may belong to another person, and so may another session without any.
         let stands = |proved: &Proved| {
             proved.by == account.generation
                 && session.rooted.is_none_or(|rooted| rooted <= proved.at)
+                && (session.by_credentials() || session.session == proved.session)
         };
         if self.proved.as_ref().is_some_and(stands) {
             return Need::Nothing;
@@ -202,8 +210,12 @@ mod tests {
         account
     }
 
+    fn hash(n: u8) -> TokenHash {
+        TokenHash::from_bytes([n; 32])
+    }
+
     fn session(by: SignedBy, rooted: i64) -> SessionFacts {
-        SessionFacts { by, rooted: Some(at(rooted)) }
+        SessionFacts { by, rooted: Some(at(rooted)), session: Some(hash(1)) }
     }
 
     fn proof(kind: Pickup, doubt: Option<i64>, phrase: bool) -> Proof {
@@ -219,6 +231,7 @@ mod tests {
         let new = session(SignedBy::Password, 60);
         let coded = session(SignedBy::Code, 10);
         let keyed = session(SignedBy::Passkey, 10);
+        let provided = session(SignedBy::Oidc, 10);
         let either = Need::Phrase { account: true };
         let phrase = Need::Phrase { account: false };
         for (proof, passkey, session, need, why) in [
@@ -227,6 +240,7 @@ mod tests {
             (proof(Code, Some(50), true), None, old, Need::Nothing, "an account from before"),
             (proof(Code, Some(50), true), None, new, either, "one made by code since"),
             (proof(Code, Some(50), true), None, coded, either, "signed in by code"),
+            (proof(Code, Some(50), true), None, provided, either, "signed in by a provider"),
             (proof(Code, Some(50), false), None, new, Need::Account, "nobody was told a phrase"),
             (proof(Code, Some(50), false), None, old, Need::Nothing, "and the account does"),
             (proof(Phrase, None, true), None, old, phrase, "the sender asked for it"),
@@ -248,14 +262,22 @@ mod tests {
     #[test]
     fn a_proof_lasts_as_long_as_the_credentials_that_gave_it() {
         let proved = |by| Proof {
-            proved: Some(Proved { by, at: at(110) }),
+            proved: Some(Proved { by, at: at(110), session: Some(hash(1)) }),
             ..proof(Pickup::Phrase, Some(50), true)
         };
         let phrase = Need::Phrase { account: false };
+        let other = |by| SessionFacts { session: Some(hash(2)), ..session(by, 100) };
         for (proof, session, need, why) in [
-            (proved([7; 16]), SessionFacts::default(), Need::Nothing, "by this identity"),
-            (proved([7; 16]), session(SignedBy::Code, 100), Need::Nothing, "whatever came later"),
-            (proved([8; 16]), SessionFacts::default(), phrase, "by another identity"),
+            (proved([7; 16]), session(SignedBy::Code, 100), Need::Nothing, "in this session"),
+            (
+                proved([7; 16]),
+                other(SignedBy::Code),
+                phrase,
+                "a later code proves the mailbox only",
+            ),
+            (proved([7; 16]), other(SignedBy::Oidc), phrase, "and so does a provider"),
+            (proved([7; 16]), other(SignedBy::Password), Need::Nothing, "by this identity"),
+            (proved([8; 16]), session(SignedBy::Password, 100), phrase, "by another identity"),
             (proved([7; 16]), session(SignedBy::Password, 120), phrase, "reset by code since"),
         ] {
             assert_eq!(proof.need(at(100), &account(None), &session), need, "{why}");

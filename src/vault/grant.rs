@@ -71,7 +71,8 @@ impl Vault {
             kind: GrantKind::Sent,
             origin: forwarded.map(|grant| grant.id),
             moved: None,
-            proof: None,
+            // It holds the message that it forwards, and so asks for the same.
+            proof: forwarded.and_then(|grant| grant.proof.clone()),
         };
         if forwarded.is_some() {
             copy.bound_by(forwarded);

@@ -67,7 +67,8 @@ impl Vault {
         Ok(grant.map_or(Need::Nothing, |grant| grant.need(account, session)))
     }
 
-    /// A signed-in reader shows the phrase, or the code of a text message.
+    /// A signed-in reader shows the phrase, or the code of a text message. A caller that may be
+    /// cut off runs it as a task: the try is charged first, and its outcome must follow.
     ///
     /// # Errors
     /// [`VaultError`] from the store; the try is charged if it came so far.
@@ -75,11 +76,12 @@ impl Vault {
         &self,
         grant: GrantId,
         account: &Account,
+        session: &SessionFacts,
         typed: &str,
     ) -> Result<Tried, VaultError> {
         match self.people.grant(grant).await? {
             Some(grant) if account.holds(&grant) && !account.locked => {
-                self.prove_as(&grant, account.generation, typed).await
+                self.prove_as(&grant, (account.generation, session.session), typed).await
             }
             Some(_) | None => Ok(Tried::Nothing),
         }
@@ -88,7 +90,7 @@ impl Vault {
     async fn prove_as(
         &self,
         grant: &Grant,
-        generation: [u8; 16],
+        (by, session): ([u8; 16], Option<TokenHash>),
         typed: &str,
     ) -> Result<Tried, VaultError> {
         let alive = grant.state == GrantState::Live && grant.expires > self.clock.now();
@@ -108,7 +110,7 @@ impl Vault {
             let at = self.clock.now();
             let proved = |proof: &mut Proof| {
                 (proof.wrong, proof.texted) = (0, None);
-                proof.proved = Some(Proved { by: generation, at });
+                proof.proved = Some(Proved { by, at, session });
                 true
             };
             self.change_proof(grant.id, proved).await?;

@@ -62,6 +62,8 @@ const KEPT: &[(&str, &[&str])] = &[
     ("axum_server", &["daemon", "net::http"]),
     ("argon2", &["identity"]),
     ("governor", &["identity"]),
+    ("unicode_normalization", &["identity"]),
+    ("zxcvbn", &["identity"]),
     ("proxy_header", &["net::http"]),
     ("socket2", &["net::http"]),
     ("ammonia", &["portal::markup"]),

@@ -166,8 +166,9 @@ async fn a_grant_in_doubt_opens_by_the_phrase_that_the_sender_alone_is_told() {
     assert_eq!(answer(&house, &grant, unknown).await.unwrap_err(), Need::Phrase { account: true });
     let ann = account("ann@stranger.example");
     let bob = Account { generation: [2; 16], ..account("ann@stranger.example") };
-    let try_as =
-        async |who: &Account, typed: &str| house.vault.prove(grant.id, who, typed).await.unwrap();
+    let try_as = async |who: &Account, typed: &str| {
+        house.vault.prove(grant.id, who, &SessionFacts::default(), typed).await.unwrap()
+    };
     assert_eq!(try_as(&ann, "no such phrase").await, Tried::Wrong { left: 9 });
     let spoken = phrase.to_uppercase().replace(' ', " - ");
     assert_eq!(try_as(&ann, &spoken).await, Tried::Proved, "however it is typed");
@@ -185,11 +186,11 @@ async fn an_account_from_before_the_doubt_reads_as_always() {
     let since: Timestamp = "2026-11-22T11:00:00Z".parse().unwrap();
     for (by, rooted, opens) in [
         (SignedBy::Password, since - DAY, true),
-        (SignedBy::Oidc, since - DAY, true),
+        (SignedBy::Oidc, since - DAY, false),
         (SignedBy::Code, since - DAY, false),
         (SignedBy::Password, since, false),
     ] {
-        let session = SessionFacts { by, rooted: Some(rooted) };
+        let session = SessionFacts { by, rooted: Some(rooted), session: None };
         assert_eq!(answer(&house, &grant, session).await.is_ok(), opens, "{by:?}");
     }
 }
@@ -206,13 +207,22 @@ async fn ten_wrong_phrases_lock_the_grant_and_tell_the_sender_once() {
     // At the same time as well as one after the other.
     let tries = (0..20).map(|n| {
         let (vault, ann) = (house.vault.clone(), ann.clone());
-        async move { vault.prove(grant.id, &ann, &format!("guess number {n}")).await.unwrap() }
+        async move {
+            vault
+                .prove(grant.id, &ann, &SessionFacts::default(), &format!("guess number {n}"))
+                .await
+                .unwrap()
+        }
     });
     let tried = futures_util::future::join_all(tries).await;
     let wrong = tried.iter().filter(|t| matches!(t, Tried::Wrong { .. })).count();
     let locked = tried.iter().filter(|t| **t == Tried::Locked).count();
     assert_eq!((wrong, locked), (9, 11), "ten tries in all: {tried:?}");
-    let right = house.vault.prove(grant.id, &ann, "blue steps seven").await.unwrap();
+    let right = house
+        .vault
+        .prove(grant.id, &ann, &SessionFacts::default(), "blue steps seven")
+        .await
+        .unwrap();
     assert_eq!(right, Tried::Locked, "the right one comes too late");
     let session = SessionFacts::default();
     assert_eq!(answer(&house, &grant, session).await.unwrap_err(), Need::Locked);
@@ -249,7 +259,9 @@ async fn a_code_by_text_opens_and_holds_no_link() {
     assert_eq!(ask().await, Texting::Sent);
     let first = code();
     assert_eq!(ask().await, Texting::Sent);
-    let typed = async |code: &str| house.vault.prove(grant.id, &ann, code).await.unwrap();
+    let typed = async |code: &str| {
+        house.vault.prove(grant.id, &ann, &SessionFacts::default(), code).await.unwrap()
+    };
     if code() != first {
         assert_eq!(typed(&first).await, Tried::Wrong { left: 9 }, "the older code is void");
     }
@@ -332,7 +344,10 @@ async fn where_nobody_inside_can_be_told_only_an_older_account_opens() {
     let session = SessionFacts::default();
     assert_eq!(answer(&house, &grant, session).await.unwrap_err(), Need::Account);
     let ann = account("ann@stranger.example");
-    assert_eq!(house.vault.prove(grant.id, &ann, "").await.unwrap(), Tried::Nothing);
+    assert_eq!(
+        house.vault.prove(grant.id, &ann, &SessionFacts::default(), "").await.unwrap(),
+        Tried::Nothing
+    );
 }
 
 #[tokio::test]
@@ -342,7 +357,7 @@ async fn what_the_sender_asked_for_is_no_part_of_what_a_reader_gets() {
     let channel = Channel { pickup: Pickup::Phrase, doubt: None };
     let (grant, _) = granted_by(&house, &row, channel).await;
     let ann = account("ann@stranger.example");
-    house.vault.prove(grant.id, &ann, "blue steps seven").await.unwrap();
+    house.vault.prove(grant.id, &ann, &SessionFacts::default(), "blue steps seven").await.unwrap();
     let access = answer(&house, &grant, SessionFacts::default()).await.unwrap();
     let (_, index) = house.vault.index(&access).await.unwrap();
     assert_eq!(index.pickup, None);
