@@ -65,6 +65,8 @@ pub struct Limits {
     password: Limiter,
     second: Limiter,
     mail: Limiter,
+    /// Codes mailed by one link, whichever clients ask.
+    link_mail: Limiter,
     check: Limiter,
     /// By the client's address: a host or /64, its /56, its /48.
     clients: [Limiter; 3],
@@ -100,6 +102,7 @@ impl Limits {
             // A code of six digits: 24 tries a day, and the owner is told.
             second: limiter(5, minutes(60)),
             mail: limiter(10, minutes(45)),
+            link_mail: limiter(40, minutes(15)),
             check: limiter(10, Duration::from_secs(90)),
             clients: [
                 limiter(100, Duration::from_secs(9)),
@@ -128,14 +131,24 @@ impl Limits {
             Kind::Proof => None,
         };
         let mut attempt = Attempt { charged: Vec::new() };
-        let subject = own.zip(mailbox.map(|mailbox| key_of(mailbox, standing)));
+        let key = mailbox.map(|mailbox| key_of(mailbox, standing));
+        // Scanners press a link's buttons before its reader does: each client has its own share.
+        let shared = kind == Kind::Mail && matches!(standing, Standing::Link(_));
+        let in_all = key.filter(|_| shared).map(|key| (&self.link_mail, key));
+        let own_key = match (key, client_keys(client).first()) {
+            (Some(key), Some(client)) if shared => {
+                Some(Sha256::new_with_prefix(key).chain_update(client).finalize().into())
+            }
+            (key, _) => key,
+        };
+        let subject = own.zip(own_key);
         // Without a mailbox the client stands in for it.
         let client_alone = own.filter(|_| mailbox.is_none());
         let client_alone = client_alone.and_then(|own| Some((own, *client_keys(client).first()?)));
         // A browser that signed in before is not stopped by its neighbours behind one address.
         let known = matches!(standing, Standing::Device(_));
         let brakes = self.clients.iter().zip(client_keys(client)).filter(|_| !known);
-        for (limiter, key) in subject.into_iter().chain(client_alone).chain(brakes) {
+        for (limiter, key) in subject.into_iter().chain(in_all).chain(client_alone).chain(brakes) {
             if let Err(wait) = limiter.charge(&key) {
                 attempt.succeed();
                 return Err(wait);
