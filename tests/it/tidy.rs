@@ -62,7 +62,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("axum_server", &["daemon", "net::http"]),
     ("argon2", &["identity", "vault::channel", "portal::tests"]),
     ("governor", &["identity"]),
-    ("unicode_normalization", &["identity"]),
+    ("unicode_normalization", &["identity", "portal::search"]),
     ("zxcvbn", &["identity"]),
     ("proxy_header", &["net::http"]),
     ("socket2", &["net::http"]),

@@ -122,13 +122,14 @@ pub fn link_in(notice: &[u8]) -> String {
     format!("/m/{token}")
 }
 
-/// The eight digits of a code mail.
+/// The code of a code mail: eight digits, or where many wrong ones were typed a long one.
 pub fn code_in(mail: &[u8]) -> String {
     let text = unfold_quoted_printable(mail);
     let body = text.split_once("\r\n\r\n").expect("a body").1;
     assert!(!text.contains("/m/"), "a code mail holds no link");
-    let words = body.split(|c: char| !c.is_ascii_alphanumeric());
-    let mut codes = words.filter(|w| w.len() == 8 && w.bytes().all(|b| b.is_ascii_digit()));
+    let long = |line: &str| line.len() == 16 && line.bytes().all(|b| b.is_ascii_alphanumeric());
+    let short = |line: &str| line.len() == 8 && line.bytes().all(|b| b.is_ascii_digit());
+    let mut codes = body.lines().map(str::trim).filter(|line| short(line) || long(line));
     codes.next().unwrap_or_else(|| panic!("no code in {body}")).to_owned()
 }
 
