@@ -1,8 +1,10 @@
 //! The header section: what intake counts, what rules read, the trace field that a relay adds.
 
+mod line;
 mod strip;
 mod thread;
 
+pub(super) use line::{Begins, begins};
 pub use strip::SubjectTagStrip;
 
 use crate::mail::{Address, Domain, QueueId, text::printable};

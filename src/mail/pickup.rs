@@ -2,7 +2,7 @@
 //! sender asks for it (`X-Restante-Pickup`). The field holds a secret, so it is taken off as the
 //! message streams in: neither a next hop nor a reader ever gets it.
 
-use crate::mail::header::Fields;
+use crate::mail::header::{Begins, Fields, begins};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
@@ -150,14 +150,6 @@ enum At {
     Body,
 }
 
-/// What the start of a line is so far.
-enum Begins {
-    Field,
-    EmptyLine,
-    Other,
-    Unclear,
-}
-
 impl fmt::Debug for PickupField {
     /// Where it stands; nothing of the message.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,7 +197,7 @@ impl PickupField {
     fn start(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.at = At::Start;
         self.held.push(byte);
-        match begins(&self.held) {
+        match begins(&self.held, NAME, LONGEST) {
             Begins::Unclear => {}
             Begins::Field => {
                 self.held.clear();
@@ -228,23 +220,6 @@ impl PickupField {
         if self.value.len() <= LONGEST {
             self.value.push(byte);
         }
-    }
-}
-
-/// RFC 5322 §4.5.8: the obsolete syntax has spaces before the colon.
-fn begins(line: &[u8]) -> Begins {
-    if matches!(line, b"\n" | b"\r\n") {
-        return Begins::EmptyLine;
-    }
-    let (name, rest) = line.split_at_checked(NAME.len()).unwrap_or((line, &[]));
-    let fits =
-        NAME.as_bytes().get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
-    match rest.split_last() {
-        _ if line == b"\r" => Begins::Unclear,
-        _ if !fits || rest.len() > LONGEST => Begins::Other,
-        None | Some((b' ' | b'\t', _)) => Begins::Unclear,
-        Some((b':', _)) => Begins::Field,
-        Some(_) => Begins::Other,
     }
 }
 

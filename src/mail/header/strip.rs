@@ -1,6 +1,10 @@
 //! Takes a rule's tag out of the Subject as the message streams out.
 
+use super::{Begins, begins};
 use std::{fmt, ops::Range};
+
+/// Bytes of white space before the field's colon.
+const SPACES: usize = 64;
 
 /// Takes every occurrence of a tag (in any ASCII case) out of the Subject field, together with one
 /// space beside it; all other bytes pass unchanged. Sans-I/O: fed in any portions, same result.
@@ -27,14 +31,6 @@ enum At {
     SubjectLineEnd,
     /// Behind the header section.
     Body,
-}
-
-/// What the start of a line is so far.
-enum Begins {
-    Subject,
-    EmptyLine,
-    Other,
-    Unclear,
 }
 
 impl fmt::Debug for SubjectTagStrip {
@@ -86,9 +82,9 @@ impl SubjectTagStrip {
     fn start(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.at = At::Start;
         self.held.push(byte);
-        match begins(&self.held) {
+        match begins(&self.held, "Subject", SPACES) {
             Begins::Unclear => {}
-            Begins::Subject => self.at = At::Subject,
+            Begins::Field => self.at = At::Subject,
             Begins::EmptyLine => {
                 out.append(&mut self.held);
                 self.at = At::Body;
@@ -127,22 +123,6 @@ impl SubjectTagStrip {
         }
         stripped.extend_from_slice(field.get(from..).unwrap_or_default());
         without_blank_lines(&stripped, out);
-    }
-}
-
-fn begins(line: &[u8]) -> Begins {
-    const NAME: &[u8] = b"subject";
-    if matches!(line, b"\n" | b"\r\n") {
-        return Begins::EmptyLine;
-    }
-    let (name, rest) = line.split_at_checked(NAME.len()).unwrap_or((line, &[]));
-    let fits = NAME.get(..name.len()).is_some_and(|n| n.eq_ignore_ascii_case(name));
-    match rest.split_last() {
-        _ if line == b"\r" => Begins::Unclear,
-        _ if !fits || rest.len() > 64 => Begins::Other,
-        None | Some((b' ' | b'\t', _)) => Begins::Unclear,
-        Some((b':', _)) => Begins::Subject,
-        Some(_) => Begins::Other,
     }
 }
 
