@@ -37,7 +37,7 @@ use crate::{
     store::{
         Account, AuditDetail, AuditEvent, AuditKind, NoteStore, PeopleStore, Session, StoreError,
     },
-    vault::{Vault, VaultError},
+    vault::{Vault, VaultError, argon::HashError},
 };
 use jiff::{SignedDuration, Timestamp};
 use limits::Limits;
@@ -131,6 +131,12 @@ pub enum IdentityError {
     /// Work on another thread did not come back.
     #[error("{0}")]
     Work(&'static str),
+}
+
+impl From<HashError> for IdentityError {
+    fn from(_: HashError) -> Self {
+        Self::Work("a password could not be hashed")
+    }
 }
 
 impl Identity {

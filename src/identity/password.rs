@@ -4,16 +4,10 @@ use super::IdentityError;
 use crate::{
     language::{Text, say},
     mail::Address,
-};
-use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    vault::argon::{Hasher, RUNS},
 };
 use std::sync::Arc;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 use zxcvbn::zxcvbn;
@@ -26,12 +20,8 @@ pub const LONGEST: usize = 256;
 const GUESSES: f64 = 8.5;
 /// Passphrases that are quoted everywhere, and so are tried first.
 const QUOTED: [&str; 2] = ["correcthorsebatterystaple", "correct horse battery staple"];
-/// Argon2id runs at one time: each takes 19 MiB.
-const RUNS: usize = 2;
 /// Runs that wait for their turn; what comes beyond is put off at once.
 const WAITING: usize = 64;
-/// Memory in KiB, passes and lanes of Argon2id.
-const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
 /// A hash that no password has: work for the sign-in of an address without an account.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRvZm5vYm9keQ\
                       $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -39,24 +29,19 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRvZm5vYm9keQ\
 /// Hashes passwords, a few at a time.
 #[derive(Debug)]
 pub(super) struct Passwords {
-    runs: Arc<Semaphore>,
+    hasher: Hasher,
     queue: Arc<Semaphore>,
 }
 impl Default for Passwords {
     fn default() -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { runs: semaphore(RUNS), queue: semaphore(RUNS + WAITING) }
+        Self { hasher: Hasher::default(), queue: Arc::new(Semaphore::new(RUNS + WAITING)) }
     }
 }
 impl Passwords {
     /// The PHC string of a new password.
     pub(super) async fn hash(&self, password: Zeroizing<String>) -> Result<String, IdentityError> {
-        self.run(move || {
-            let hash: PasswordHash =
-                argon2()?.hash_password(normalized(&password).as_bytes()).map_err(|_| BROKEN)?;
-            Ok(hash.to_string())
-        })
-        .await
+        let place = self.place()?;
+        Ok(self.hasher.hash(normalized(&password), place).await?)
     }
     /// Whether the password is the one behind the hash. Without a hash the same work is done, and
     /// the answer is no.
@@ -65,42 +50,17 @@ impl Passwords {
         password: Zeroizing<String>,
         hash: Option<String>,
     ) -> Result<bool, IdentityError> {
-        self.run(move || {
-            // An operator's reset leaves no password behind.
-            let hash = hash.filter(|hash| !hash.is_empty());
-            let text = hash.as_deref().unwrap_or(NOBODY);
-            let parsed = PasswordHash::new(text).map_err(|_| BROKEN)?;
-            let password = normalized(&password);
-            let same = argon2()?.verify_password(password.as_bytes(), &parsed).is_ok();
-            Ok(same && hash.is_some())
-        })
-        .await
+        let place = self.place()?;
+        // An operator's reset leaves no password behind.
+        let hash = hash.filter(|hash| !hash.is_empty());
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| NOBODY.to_owned());
+        Ok(self.hasher.matches(normalized(&password), hash, place).await? && known)
     }
-    /// The places end with the work, also where the request that asked for it has gone away.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, &'static str> + Send + 'static,
-    ) -> Result<T, IdentityError> {
-        let place = Arc::clone(&self.queue).try_acquire_owned();
-        let place = place.map_err(|_| IdentityError::Busy)?;
-        let turn = Arc::clone(&self.runs).acquire_owned().await;
-        let turn = turn.map_err(|_| IdentityError::Work(BROKEN))?;
-        let places: [OwnedSemaphorePermit; 2] = [place, turn];
-        let done = spawn_blocking(move || {
-            let done = work();
-            drop(places);
-            done
-        });
-        done.await.map_err(|_| IdentityError::Work(BROKEN))?.map_err(IdentityError::Work)
+    /// A place in the queue.
+    fn place(&self) -> Result<OwnedSemaphorePermit, IdentityError> {
+        Arc::clone(&self.queue).try_acquire_owned().map_err(|_| IdentityError::Busy)
     }
-}
-
-const BROKEN: &str = "a password could not be hashed";
-
-fn argon2() -> Result<Argon2<'static>, &'static str> {
-    let (memory, passes, lanes) = COST;
-    let params = Params::new(memory, passes, lanes, None).map_err(|_| BROKEN)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
 /// In Unicode's form NFC (RFC 8265, section 4.2.2), so that a password is the same from every keyboard.

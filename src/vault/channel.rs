@@ -7,17 +7,11 @@ use crate::{
     seal::{Class, MessageFacts, header::Needs},
     store::{Grant, MessageRow, NewMessage, Proof},
 };
-use argon2::{Argon2, PasswordHasher, PasswordVerifier, password_hash::phc::PasswordHash};
 use jiff::Timestamp;
-use std::sync::Arc;
-use tokio::{sync::Semaphore, task::spawn_blocking};
 use zeroize::Zeroizing;
 
 /// Words of a phrase that is made here: of 2,048 each, so 55 bits.
 const WORDS: usize = 5;
-/// Phrases hashed at a time: each takes 19 MiB.
-const RUNS: usize = 2;
-const BROKEN: VaultError = VaultError::Refused("a phrase could not be hashed");
 
 /// What a grant is to ask beyond the mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,54 +36,6 @@ pub struct Insiders {
 pub(super) struct Asked {
     pub(super) proof: Option<Proof>,
     phrase: Option<Zeroizing<String>>,
-}
-
-/// Hashes phrases, a few at a time.
-#[derive(Debug, Clone)]
-pub(super) struct Phrases(Arc<Semaphore>);
-
-impl Default for Phrases {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(RUNS)))
-    }
-}
-
-impl Phrases {
-    async fn hash(&self, phrase: Zeroizing<String>) -> Result<String, VaultError> {
-        self.run(move || {
-            let hash: PasswordHash =
-                Argon2::default().hash_password(phrase.as_bytes()).map_err(|_| BROKEN)?;
-            Ok(hash.to_string())
-        })
-        .await
-    }
-
-    /// True if what was typed is the phrase behind the hash.
-    pub(super) async fn matches(
-        &self,
-        typed: Zeroizing<String>,
-        hash: String,
-    ) -> Result<bool, VaultError> {
-        self.run(move || {
-            let hash = PasswordHash::new(&hash).map_err(|_| BROKEN)?;
-            Ok(Argon2::default().verify_password(typed.as_bytes(), &hash).is_ok())
-        })
-        .await
-    }
-
-    /// The permit goes with the work: a caller that goes away leaves no work without one.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-    ) -> Result<T, VaultError> {
-        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(|_| BROKEN)?;
-        let task = spawn_blocking(move || {
-            let result = work();
-            drop(permit);
-            result
-        });
-        task.await.map_err(|_| BROKEN)?
-    }
 }
 
 /// A phrase of English words, with a space between.
@@ -154,7 +100,7 @@ impl Vault {
         let plain = Proof { kind: pickup, doubt, ..Proof::default() };
         match (pickup, given) {
             (Pickup::Phrase, Some(phrase)) => {
-                let phrase = Some(self.phrases.hash(Zeroizing::new(phrase)).await?);
+                let phrase = Some(self.phrases.hash(Zeroizing::new(phrase), ()).await?);
                 Ok(Asked { proof: Some(Proof { phrase, ..plain }), phrase: None })
             }
             (Pickup::Sms, Some(_)) if self.texts.is_some() => {
@@ -176,7 +122,7 @@ impl Vault {
             return Ok(Asked { proof: Some(proof), phrase: None });
         }
         let phrase = new_phrase();
-        let hash = self.phrases.hash(comparable(&phrase)).await?;
+        let hash = self.phrases.hash(comparable(&phrase), ()).await?;
         Ok(Asked { proof: Some(Proof { phrase: Some(hash), ..proof }), phrase: Some(phrase) })
     }
 

@@ -8,6 +8,7 @@
 //! line of a message's header goes further: what its sender wrote for the notice, in the field that
 //! `notification.note` names, if any.
 
+pub mod argon;
 mod channel;
 mod deposit;
 mod dkim;
@@ -34,7 +35,7 @@ pub use people::CODE_MINUTES;
 pub use prove::{Texting, Tried};
 pub use stage::{Staged, Staging};
 
-use channel::Phrases;
+use argon::{HashError, Hasher};
 
 use crate::{
     clock::Clock,
@@ -93,7 +94,7 @@ pub struct Vault {
     /// `notification.dkim`
     dkim: Arc<[DkimKey]>,
     /// Hashes phrases.
-    phrases: Phrases,
+    phrases: Hasher,
     /// Addresses inside, which may be told of a second channel.
     insiders: Option<Arc<Insiders>>,
     /// `notification.sms`
@@ -125,6 +126,12 @@ pub enum VaultError {
     /// clearance for another connection. Also a message whose envelope can't be sealed.
     #[error("refused: {0}")]
     Refused(&'static str),
+}
+
+impl From<HashError> for VaultError {
+    fn from(_: HashError) -> Self {
+        Self::Refused("a phrase could not be hashed")
+    }
 }
 
 impl Vault {

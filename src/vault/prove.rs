@@ -140,7 +140,7 @@ impl Vault {
             return Ok(texted.is_some_and(|texted| texted.hash.same(&hash)));
         }
         match &proof.phrase {
-            Some(hash) => self.phrases.matches(typed, hash.clone()).await,
+            Some(hash) => Ok(self.phrases.matches(typed, hash.clone(), ()).await?),
             None => Ok(false),
         }
     }

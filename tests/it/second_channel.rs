@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -113,17 +114,23 @@ fn telephone(status: &'static str) -> (SocketAddr, Arc<Mutex<Vec<Value>>>) {
     (address, kept)
 }
 
-#[test]
-fn a_code_by_text_message_opens() {
-    let dir = tempfile::tempdir().expect("temp dir");
-    let (service, texts) = telephone("204 No Content");
-    let house = House::open(dir.path(), &[], |settings: &mut Settings| {
+/// A house that sends texts by that service, and a reader before a message that asks for one.
+fn texted(dir: &Path, service: SocketAddr) -> (House, Visitor, String) {
+    let house = House::open(dir, &[], |settings: &mut Settings| {
         settings.notification = format!("sms = \"http://{service}/send\"");
     });
     let letter = message("X-Restante-Pickup: sms: +41 79 555 01 02\r\n");
     smtp::send(house.gateway.smtp, "a@example.org", &["c@stranger.test"], &letter);
     let mut reader = Visitor::new(house.gateway.portal);
     let path = led_to_proof(&house, &mut reader);
+    (house, reader, path)
+}
+
+#[test]
+fn a_code_by_text_message_opens() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (service, texts) = telephone("204 No Content");
+    let (house, mut reader, path) = texted(dir.path(), service);
     let place = format!("{path}/prove");
     assert!(texts.lock().expect("lock").is_empty(), "none is sent unasked");
     let sent = reader.post(&place, &[("send", "yes")]);
@@ -147,13 +154,7 @@ fn a_code_by_text_message_opens() {
 fn a_text_that_can_not_be_sent_is_said() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (service, texts) = telephone("503 Service Unavailable");
-    let house = House::open(dir.path(), &[], |settings: &mut Settings| {
-        settings.notification = format!("sms = \"http://{service}/send\"");
-    });
-    let letter = message("X-Restante-Pickup: sms: +41 79 555 01 02\r\n");
-    smtp::send(house.gateway.smtp, "a@example.org", &["c@stranger.test"], &letter);
-    let mut reader = Visitor::new(house.gateway.portal);
-    let path = led_to_proof(&house, &mut reader);
+    let (_house, mut reader, path) = texted(dir.path(), service);
     let failed = reader.post(&format!("{path}/prove"), &[("send", "yes")]);
     assert_eq!(failed.status, 503);
     assert!(failed.text().contains("could not be sent"), "{}", failed.text());

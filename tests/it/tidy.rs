@@ -60,7 +60,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("axum", &["portal", "observe::metrics", "daemon"]),
     ("prometheus_client", &["observe::metrics"]),
     ("axum_server", &["daemon", "net::http"]),
-    ("argon2", &["identity", "vault::channel", "portal::tests"]),
+    ("argon2", &["vault::argon", "portal::tests"]),
     ("governor", &["identity"]),
     ("unicode_normalization", &["identity", "portal::search"]),
     ("zxcvbn", &["identity"]),
