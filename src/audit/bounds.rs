@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | failure | the client (an IPv4 address or an IPv6 /64) | 10 of each kind, 200 of all clients; 10 lines of the log of each |
 //! | security, access | the account | 300 of each kind |
-//! | operator | nobody | all |
+//! | operator | (not counted) | all |
 
 use crate::{
     smtp::clients::Client,
@@ -32,7 +32,7 @@ const SUMMARIES: usize = 50;
 /// Readings that are remembered.
 const READINGS: usize = 10_000;
 
-/// What becomes of an event.
+/// How an event is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Record, line and count.
@@ -144,7 +144,7 @@ impl Bounds {
         let Some(session) = event.session.clone() else { return false };
         let grant = event.grant.map(|grant| *grant.as_bytes());
         let reading = (event.kind, session, grant, event.detail.clone());
-        // What was written is never the same again.
+        // Two letters are two events, also where they answer the same message.
         let again = matches!(event.kind, AuditKind::MessageRead | AuditKind::Downloaded);
         if !again {
             return false;

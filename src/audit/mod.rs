@@ -71,7 +71,7 @@ impl AuditCounts {
     }
 }
 
-/// What a check of the trail found.
+/// The result of a check of the trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Number of the first record.
@@ -80,7 +80,7 @@ pub struct Verified {
     pub last: u64,
     /// Hash of the newest record.
     pub head: String,
-    /// What is wrong, oldest first; nothing if the trail is sound.
+    /// Faults, oldest first; empty if the trail is sound.
     pub faults: Vec<AuditFault>,
 }
 
@@ -106,7 +106,8 @@ impl Audit {
         AuditEvent::new(kind, self.clock.now())
     }
     /// Records an event: counted, logged and, once this returns, in the trail. Where the store takes
-    /// nothing the log has it, and the reader is served: an audit that shuts the house helps nobody.
+    /// nothing the event is in the log alone, and the reader is served all the same: a full disk must
+    /// not keep readers from their messages.
     /// A caller that goes away does not keep the record from being written.
     pub async fn record(&self, event: AuditEvent) {
         let now = self.clock.now();

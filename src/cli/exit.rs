@@ -1,4 +1,4 @@
-//! Exit codes (sysexits.h), as INTERFACE section 1 lists them.
+//! Exit codes (sysexits.h).
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `restante.toml` (INTERFACE section 2), parsed once into values that are right.
+//! `restante.toml`, parsed once into values that are right.
 
 mod read;
 mod show;

@@ -1,4 +1,4 @@
-//! What the answers look like: the JSON fields that INTERFACE promises, made from rows.
+//! The shape of answers: JSON fields, made from rows. Their names do not change between versions.
 
 use crate::{
     mail::{Address, Domain, Notify, QueueId, RecipientDsn, Ret},
@@ -643,7 +643,7 @@ pub struct Exported {
     pub size: u64,
 }
 
-/// The outcome word that INTERFACE promises.
+/// The outcome as one word, which does not change between versions.
 pub fn outcome_word(row: &RecipientRow) -> &'static str {
     match &row.state {
         RecipientState::Waiting { .. } if row.attempts == 0 && row.why.is_none() => "queued",

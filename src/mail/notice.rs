@@ -41,7 +41,7 @@ pub struct Letterhead {
     /// language.
     pub subject: Option<String>,
 }
-/// The notice of a message waiting at the portal (INTERFACE section 5).
+/// The notice of a message waiting at the portal.
 pub struct Waiting<'a> {
     /// Who has mail.
     pub recipient: &'a Address,

@@ -185,7 +185,7 @@ pub(super) fn require_tls(
     proven(asked, peer, &wanted).map(drop).map_err(|(_, text)| text)
 }
 
-/// INTERFACE section 7, level `secure`: the recipient domain, or a name under it; never the MX
+/// Level `secure`: the recipient domain, or a name under it; never the MX
 /// host's name, which unsigned DNS gave.
 fn under(domain: &str) -> [String; 2] {
     [domain.to_owned(), format!(".{domain}")]
@@ -211,7 +211,7 @@ fn encrypted<'p>(asked: &Asked<'_>, peer: &'p PeerFacts) -> Result<&'p TlsFacts,
     }
 }
 
-/// The pin is the whole proof: no chain, no name, no date (INTERFACE section 3, `fingerprint`).
+/// The pin is the whole proof: no chain, no name, no date (level `fingerprint`).
 fn pinned(asked: &Asked<'_>, peer: &PeerFacts) -> Result<Met, Unmet> {
     let tls = encrypted(asked, peer)?;
     let is = |print: &str| !print.is_empty() && asked.pins.iter().any(|pin| pin == print);

@@ -1,4 +1,4 @@
-//! TLS levels (INTERFACE section 3).
+//! TLS levels, as policy files name them.
 use crate::policy::toml_source::{choice, hint};
 use serde::{Deserialize, Serialize};
 use std::fmt;

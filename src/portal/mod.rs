@@ -1,4 +1,4 @@
-//! The portal: where people outside read what is kept for them (INTERFACE sections 6 and 7).
+//! The portal: where people outside read what is kept for them.
 //!
 //! Server-rendered pages that work without scripts; where those run, they add passkeys and send files
 //! ahead of their letter. [`Portal::router`] is built from one table of routes,
