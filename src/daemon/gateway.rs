@@ -326,8 +326,8 @@ impl Gateway {
         };
         let border = Border::new(border, Arc::clone(&parts.vault.clock));
         let server = axum_server::from_tcp(listener).map_err(unusable)?;
+        let (service, stop) = (border.before(metrics.router()), self.stop.clone());
         let server = impatient(server.acceptor(border));
-        let (service, stop) = (metrics.router().into_make_service(), self.stop.clone());
         self.tasks.spawn(async move {
             match stop.run_until_cancelled(server.serve(service)).await {
                 Some(Err(error)) => Ended::Failed(format!("the metrics' listener failed: {error}")),
@@ -343,7 +343,7 @@ impl Gateway {
         border: Border,
         listener: TcpListener,
     ) -> Result<(), StartError> {
-        let service = portal.router().into_make_service();
+        let service = border.before(portal.router());
         let unusable = |error: std::io::Error| StartError::Unavailable(format!("portal: {error}"));
         let listener = listener.into_std().map_err(unusable)?;
         let threads = self.portal_threads.handle();

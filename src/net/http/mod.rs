@@ -5,16 +5,18 @@
 //! reads the PROXY header that a trusted proxy sends first, and hands on a stream that ends where the
 //! peer reads too slowly.
 
+mod entrance;
 mod pace;
 mod places;
 mod proxy;
 #[cfg(test)]
 mod tests;
 
+pub use entrance::{Entered, Entrance};
 use pace::Pace;
 pub use pace::{PacedBody, PacedStream};
-use places::Places;
 pub use places::{Counts, Refused};
+use places::{Place, Places};
 
 use crate::clock::Clock;
 use axum_server::accept::Accept;
@@ -89,11 +91,26 @@ impl Border {
         self.places.counts()
     }
 
-    /// Takes a connection, or says why not by the error's kind; the stream is closed then.
-    async fn admit(self, mut stream: TcpStream) -> io::Result<(PacedStream, Connection)> {
-        let mut peer = stream.peer_addr()?.ip().to_canonical();
+    /// A service behind this border, to be served with the border as its acceptor.
+    pub fn before<S>(&self, service: S) -> Entrance<S> {
+        Entrance::new(self.clone(), service)
+    }
+
+    /// A place for a connection from that address.
+    fn enter(&self, peer: IpAddr) -> Result<Place, Refused> {
+        let peer = peer.to_canonical();
+        self.places.enter(peer, lies_in(&self.settings.trusted_proxies, peer))
+    }
+
+    /// Takes a connection that has a place, or says why not by the error's kind; the stream is closed
+    /// then.
+    async fn admit(
+        self,
+        mut stream: TcpStream,
+        mut place: Place,
+    ) -> io::Result<(PacedStream, Connection)> {
+        let mut peer = place.address();
         let is_proxy = lies_in(&self.settings.trusted_proxies, peer);
-        let mut place = self.places.enter(peer, is_proxy)?;
         // Answers leave in one piece or in large ones: nothing is gained by waiting for more.
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
@@ -112,15 +129,16 @@ impl Border {
     }
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for Border {
+impl<S: Send + 'static> Accept<TcpStream, Entered<S>> for Border {
     type Stream = PacedStream;
     type Service = AddExtension<S, Connection>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let admitting = self.clone().admit(stream);
+    fn accept(&self, stream: TcpStream, entered: Entered<S>) -> Self::Future {
+        let border = self.clone();
         Box::pin(async move {
-            let (stream, connection) = admitting.await?;
+            let (service, place) = entered.into_parts()?;
+            let (stream, connection) = border.admit(stream, place).await?;
             Ok((stream, AddExtension::new(service, connection)))
         })
     }

@@ -252,6 +252,11 @@ impl Drop for Place {
 }
 
 impl Place {
+    /// The client that it was given to.
+    pub(super) const fn address(&self) -> IpAddr {
+        self.address
+    }
+
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket.clone()
     }

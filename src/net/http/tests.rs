@@ -76,7 +76,7 @@ async fn scene(settings: BorderSettings, tls: Option<RustlsConfig>) -> Scene {
     listener.set_nonblocking(true).unwrap();
     let (address, handle) = (listener.local_addr().unwrap(), Handle::new());
     let server = axum_server::from_tcp(listener).unwrap().handle(handle.clone());
-    let service = router.into_make_service();
+    let service = border.before(router);
     match tls {
         None => {
             tokio::spawn(server.acceptor(border.clone()).http1_only().serve(service));
