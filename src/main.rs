@@ -35,6 +35,9 @@ fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Serve => with(config, |config| daemon::serve(&config)),
         Command::Demo { once } => restante::demo::run(once),
+        Command::Clock(args::Clock::Confirm { json }) => {
+            with(config, |c| cli::look::clock_confirm(&socket(&c), json))
+        }
         Command::Status { json } => with(config, |c| cli::look::status(&socket(&c), json)),
         Command::Queue(queue) => with(config, |c| run_queue(&socket(&c), queue)),
         Command::Trace { query, json } => {

@@ -21,7 +21,7 @@ mod bounds;
 mod tests;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, ClockGuard, TrustedTime},
     mail::Address,
     store::{
         AuditCheck, AuditClass, AuditEvent, AuditFault, AuditKind, AuditRecord, AuditStore,
@@ -182,19 +182,18 @@ impl Audit {
         let (first, last) = (chain.anchor.seq.saturating_add(1), chain.head.seq);
         Ok(Verified { first, last, head: chain.head.hash.to_string(), faults })
     }
-    /// Writes down what was left out where that time is over, and ends old records.
-    pub async fn sweep(&self) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        let over = self.bounds().close(now);
+    /// Writes down what was left out where that time is over, and ends old records where the time can
+    /// be relied on.
+    pub async fn sweep(&self, now: Option<TrustedTime>) -> Result<(), StoreError> {
+        let over = self.bounds().close(self.clock.now());
         self.append(over).await;
-        // A clock that cannot look back ends nothing.
-        if let Ok(before) = now.checked_sub(self.history) {
-            while self.store.purge_events(before, PAGE).await? >= PAGE {}
+        if let Some(now) = now {
+            while self.store.purge_events(now, self.history, PAGE).await? >= PAGE {}
         }
         Ok(())
     }
     /// Sweeps until it is told to stop.
-    pub async fn run(&self, every: Duration, stop: CancellationToken) {
+    pub async fn run(&self, guard: &ClockGuard, every: Duration, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -203,7 +202,7 @@ impl Audit {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.sweep().await {
+            if let Err(error) = self.sweep(guard.check().ok()).await {
                 tracing::error!(%error, "audit: old records did not end");
             }
         }

@@ -78,6 +78,9 @@ pub enum Command {
     /// The audit trail: what happened at accounts and with messages kept for pickup
     #[command(subcommand)]
     Audit(Audit),
+    /// The clock that expiry goes by
+    #[command(subcommand)]
+    Clock(Clock),
     /// How TLS went with each domain, by day: what reports to them say (RFC 8460)
     #[command(name = "tls-report")]
     TlsReport {
@@ -308,6 +311,22 @@ pub struct AccountLog {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `restante clock`
+#[derive(Debug, Subcommand)]
+pub enum Clock {
+    /// Say that the clock is right
+    ///
+    /// After the clock has jumped, or the machine was off for more than a week, nothing expires and no
+    /// mail is given up until this command, or until the clock has gone steadily for a day. `status`
+    /// shows both times. If the clock is wrong, set it instead: it is relied on again at once. What is
+    /// over by a clock that is confirmed is destroyed.
+    Confirm {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `restante audit`

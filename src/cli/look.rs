@@ -5,7 +5,10 @@ use crate::{
     control::{
         Answer, Page, Refusal, Request,
         client::{self, ClientError},
-        view::{QueueRecipient, QueueView, StatusView, TraceAttempt, TraceRecipient, TraceView},
+        view::{
+            ClockConfirmed, QueueRecipient, QueueView, StatusView, TraceAttempt, TraceRecipient,
+            TraceView,
+        },
     },
     policy::{DaneVerdict, Dnssec},
     store::DnsRecord,
@@ -20,6 +23,18 @@ const PAGE: usize = 500;
 /// `restante status`
 pub fn status(socket: &Path, json: bool) -> Exit {
     show(socket, &Request::Status, json, |view: &StatusView| status_text(view))
+}
+
+/// `restante clock confirm`
+pub fn clock_confirm(socket: &Path, json: bool) -> Exit {
+    show(socket, &Request::ClockConfirm, json, |done: &ClockConfirmed| {
+        let clock = time(done.clock);
+        if done.changed {
+            out::line(format_args!("{clock} is taken as right: what is over by it ends"));
+        } else {
+            out::line(format_args!("{clock} was not in doubt: nothing to confirm"));
+        }
+    })
 }
 
 /// `restante queue show ID`
@@ -223,6 +238,7 @@ fn status_text(view: &StatusView) {
         v.messages, v.grants, v.bytes
     ));
     out::line(format_args!("store     {}", view.store));
+    out::line(format_args!("clock     {}", view.clock.text));
     out::line(format_args!(
         "policies  {} loaded {}",
         view.policy.version,

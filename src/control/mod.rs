@@ -118,6 +118,8 @@ pub enum Request {
     },
     /// `restante audit verify`
     AuditVerify,
+    /// `restante clock confirm`
+    ClockConfirm,
     /// `restante tls-report`: a page of reports.
     TlsReport {
         /// Of this day (UTC).

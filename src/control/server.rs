@@ -3,8 +3,8 @@
 use super::{
     Answer, MAX_REQUEST, Page, Refusal, Request,
     view::{
-        DecisionRecipient, DecisionView, DnsStatus, Failure, Listeners, PolicyStatus, ProviderView,
-        QueueView, StatusView, TraceView, VaultView,
+        ClockConfirmed, ClockStatus, DecisionRecipient, DecisionView, DnsStatus, Failure,
+        Listeners, PolicyStatus, ProviderView, QueueView, StatusView, TraceView, VaultView,
     },
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     relay::Relay,
     seal::Class,
     store::{
-        Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
+        AuditKind, Filter, GrantState, Health, MessageRow, PeopleStore, QueueStore, RecipientRow,
         RecipientState, StoreError,
     },
     tlsrpt::TlsReports,
@@ -157,6 +157,7 @@ impl Control {
                 self.audit_records(&query, after, max).await
             }
             Request::AuditVerify => self.audit_verify().await,
+            Request::ClockConfirm => self.clock_confirm().await,
             Request::TlsReport { day, domain, after, max } => {
                 self.tls_report(day, domain, after, max).await
             }
@@ -176,6 +177,7 @@ impl Control {
             vault,
             policy: self.policies.report(),
             dns: self.dns.report(),
+            clock: ClockStatus::of(&self.vault.guard),
             store: match self.queue.health() {
                 Health::Ok => "ok".to_owned(),
                 Health::Full => "full".to_owned(),
@@ -185,6 +187,15 @@ impl Control {
             watch: self.watch.warnings(),
             sign_in: self.providers.iter().map(|provider| provider_view(provider)).collect(),
         })
+    }
+
+    async fn clock_confirm(&self) -> Result<Answer, Answer> {
+        let changed = self.vault.confirm_clock().await;
+        let changed = changed.map_err(|error| no(Refusal::TryAgain, error.to_string()))?;
+        if changed {
+            self.audit.record(self.audit.event(AuditKind::ClockConfirmed)).await;
+        }
+        ok(&ClockConfirmed { clock: self.clock.now(), changed })
     }
 
     async fn queue_list(&self, after: Option<String>, max: usize) -> Result<Answer, Answer> {

@@ -1,6 +1,7 @@
 //! The shape of answers: JSON fields, made from rows. Their names do not change between versions.
 
 use crate::{
+    clock::ClockGuard,
     mail::{Address, Domain, Notify, QueueId, RecipientDsn, Ret},
     policy::{DaneVerdict, Level, RuleVerdict, Trouble, Why},
     probe::watch::Warned,
@@ -29,6 +30,8 @@ pub struct StatusView {
     pub policy: PolicyStatus,
     /// Whether answers of DNS are checked.
     pub dns: DnsStatus,
+    /// Whether the clock can be relied on.
+    pub clock: ClockStatus,
     /// How the store is: `ok`, `full`, or what broke.
     pub store: String,
     /// The last failure of each domain that mail waits for.
@@ -106,6 +109,38 @@ pub struct DnsStatus {
     pub working: bool,
     /// In words, and what to do if not.
     pub text: String,
+}
+
+/// Whether the clock can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// It can; if not, nothing expires.
+    pub ok: bool,
+    /// What it should say, if it cannot.
+    pub expected: Option<Timestamp>,
+    /// In words, and what to do if not.
+    pub text: String,
+}
+
+impl ClockStatus {
+    /// As the guard says.
+    pub fn of(guard: &ClockGuard) -> Self {
+        match guard.check() {
+            Ok(_) => Self { ok: true, expected: None, text: "ok".to_owned() },
+            Err(doubt) => {
+                Self { ok: false, expected: Some(doubt.expected), text: doubt.to_string() }
+            }
+        }
+    }
+}
+
+/// What `restante clock confirm` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockConfirmed {
+    /// What the clock says.
+    pub clock: Timestamp,
+    /// False if it was not in doubt.
+    pub changed: bool,
 }
 
 /// The last failure of a domain.

@@ -212,8 +212,9 @@ impl Gateway {
             Ended::Asked
         });
         let (audit, stop) = (parts.audit.clone(), self.stop.clone());
+        let guard = Arc::clone(&parts.vault.guard);
         self.tasks.spawn(async move {
-            audit.run(SWEEP, stop).await;
+            audit.run(&guard, SWEEP, stop).await;
             Ended::Asked
         });
         let (resolver, stop) = (Arc::clone(&parts.resolver), self.stop.clone());
@@ -311,6 +312,7 @@ impl Gateway {
             audit: parts.audit.counts(),
             portal,
             queue: Arc::clone(&parts.vault.queue),
+            guard: Arc::clone(&parts.vault.guard),
             policies: Arc::clone(&parts.policies) as _,
             dns: Arc::clone(&parts.resolver) as _,
             watch: self.watch.clone(),

@@ -24,7 +24,7 @@ use crate::{
         NoteStore,
         sled::{Options, SledStore},
     },
-    vault::{DkimKey, HISTORY, Insiders, NoticeSettings, Vault},
+    vault::{DkimKey, HISTORY, Insiders, NoticeSettings, Vault, clock_guard},
     wire::Web,
 };
 use axum_server::tls_rustls::RustlsConfig;
@@ -139,7 +139,12 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         domains: config.organization.domains.clone(),
         postmaster: config.organization.postmaster.clone(),
     };
-    let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, clock, notices)
+    let guard = Arc::new(
+        clock_guard(clock, notes.as_ref())
+            .await
+            .map_err(|e| StartError::TryAgain(e.to_string()))?,
+    );
+    let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, guard, notices)
         .signing(dkim)
         .telling(insiders)
         .texting(texts);

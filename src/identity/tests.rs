@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     audit::Audit,
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     language::{Language, Languages},
     mail::{
         Address, QueueId,
@@ -87,7 +87,7 @@ fn house_of(second_factor: SecondFactorRule, code_sign_in: bool) -> House {
         shared.clone(),
         shared.clone(),
         ring,
-        clock.clone(),
+        Arc::new(ClockGuard::new(clock.clone(), None)),
         notices,
     );
     let settings = IdentitySettings {

@@ -152,12 +152,11 @@ impl Door {
     /// What is known before the content: sealed in front of it. The rules have not spoken yet, so
     /// it is protected.
     fn facts(&self, envelope: Envelope) -> MessageFacts {
-        let now = self.vault.clock.now();
         MessageFacts {
             id: self.vault.clock.new_id(),
             class: Class::Protected,
             sender: envelope.sender,
-            arrived: now,
+            arrived: self.vault.guard.latest(),
             message_id: None,
             client: envelope.client,
             needs: envelope.needs,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    clock::Clock,
+    clock::{Clock, ClockGuard, TrustedTime},
     mail::{
         MailData, QueueId, Wishes,
         notice::{Letterhead, Templates},
@@ -17,7 +17,7 @@ use crate::{
     vault::{NoticeSettings, Vault},
 };
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use memory::{Memory, POOL};
 use std::{collections::BTreeMap, io, sync::Mutex};
 use tokio::{
@@ -119,7 +119,11 @@ impl QueueStore for Gate {
     async fn totals(&self) -> Result<Totals, StoreError> {
         unreachable!()
     }
-    async fn doomed(&self, _: Timestamp, _: usize) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+    async fn doomed(
+        &self,
+        _: Option<TrustedTime>,
+        _: usize,
+    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
         unreachable!()
     }
     async fn destroy_key(&self, _: QueueId) -> Result<(), StoreError> {
@@ -128,7 +132,12 @@ impl QueueStore for Gate {
     async fn forget_body(&self, _: QueueId) -> Result<(), StoreError> {
         unreachable!()
     }
-    async fn purge(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
+    async fn purge(
+        &self,
+        _: TrustedTime,
+        _: SignedDuration,
+        _: usize,
+    ) -> Result<usize, StoreError> {
         unreachable!()
     }
 }
@@ -199,7 +208,15 @@ fn vault(store: &MemoryStore) -> Vault {
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let (queue, bodies) = (shared.clone(), shared.clone());
-    Vault::new(queue, bodies, shared.clone(), shared, ring, Arc::new(Fixed), notices)
+    Vault::new(
+        queue,
+        bodies,
+        shared.clone(),
+        shared,
+        ring,
+        Arc::new(ClockGuard::new(Arc::new(Fixed), None)),
+        notices,
+    )
 }
 
 fn house_with(settings: IntakeSettings, queue: Option<Arc<dyn QueueStore>>) -> House {

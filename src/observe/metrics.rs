@@ -4,6 +4,7 @@
 
 use crate::{
     audit::AuditCounts,
+    clock::ClockGuard,
     control::{
         server::{DnsReport, PolicyReport},
         view::StatusView,
@@ -39,6 +40,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct Metrics {
     /// The queue, and the health of its store.
     pub queue: Arc<dyn QueueStore>,
+    /// Whether the clock can be relied on.
+    pub guard: Arc<ClockGuard>,
     /// Policies.
     pub policies: Arc<dyn PolicyReport>,
     /// DNS.
@@ -99,6 +102,9 @@ impl Metrics {
         gauge(&mut registry, "vault_bytes", help, whole(vault.bytes));
         let ok = self.queue.health() == Health::Ok;
         gauge(&mut registry, "store_ok", "The store takes new mail", ok.into());
+        let relied = self.guard.check().is_ok();
+        let help = "The clock is where it should be; otherwise nothing expires";
+        gauge(&mut registry, "clock_ok", help, relied.into());
         self.policies(&mut registry);
         let working = self.dns.report().working;
         let help = "Answers of DNS are checked (DNSSEC)";
@@ -199,10 +205,14 @@ async fn scrape(State(shared): State<Shared>) -> Response {
     }
 }
 
-/// Ready to take mail. While the server drains, nobody answers here any more.
+/// Ready to take mail, also while the clock is in doubt. While the server drains, nobody answers here
+/// any more.
 async fn ready(State(shared): State<Shared>) -> Response {
     match shared.metrics.queue.health() {
-        Health::Ok => "ready\n".into_response(),
+        Health::Ok => match shared.metrics.guard.check() {
+            Ok(_) => "ready\n".into_response(),
+            Err(doubt) => format!("ready\n{doubt}\n").into_response(),
+        },
         Health::Full => (StatusCode::SERVICE_UNAVAILABLE, "the store is full\n").into_response(),
         Health::Broken(why) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
@@ -214,6 +224,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
 mod tests {
     use super::*;
     use crate::{
+        clock::SystemClock,
         control::view::{DnsStatus, PolicyStatus},
         store::memory::MemoryStore,
     };
@@ -240,6 +251,7 @@ mod tests {
         let says = Arc::new(Says { error: error.map(str::to_owned), working });
         Metrics {
             queue: Arc::new(MemoryStore::new()),
+            guard: Arc::new(ClockGuard::new(Arc::new(SystemClock), None)),
             policies: Arc::clone(&says) as _,
             dns: says,
             watch: Board::default(),
@@ -256,6 +268,7 @@ mod tests {
             "restante_queue_recipients{state=\"active\"} 0",
             "restante_vault_bytes 0",
             "restante_store_ok 1",
+            "restante_clock_ok 1",
             "restante_policy_version_info{version=\"0123456789abcdef\"} 1",
             "restante_policy_reload_error 0",
             "restante_dnssec_working 1",

@@ -567,7 +567,7 @@ impl<'a> Plan<'a> {
     fn unmet(&self, facts: &Facts<'_>, text: String, status: (u16, u16)) -> Route {
         let failing_since = facts.first_failed.unwrap_or(facts.now);
         let patient = facts.now.duration_since(failing_since) < self.otherwise_after;
-        if patient && !gave_up(facts) {
+        if patient && !facts.overdue {
             let status = EnhancedStatus::transient(status.0, status.1);
             return Route::Defer(self.why(Reason::LevelNotMet, text), status);
         }
@@ -597,10 +597,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Not now; after `give_up` no more.
+    /// Not now; no more once the time to deliver is over.
     fn wait(&self, facts: &Facts<'_>, reason: Reason, status: (u16, u16), text: String) -> Route {
         let status = EnhancedStatus::transient(status.0, status.1);
-        if !gave_up(facts) {
+        if !facts.overdue {
             return Route::Defer(self.why(reason, text), status);
         }
         let text = format!("{text} The time to deliver it has run out.");
@@ -626,10 +626,6 @@ fn asked<'a>(facts: &Facts<'a>, policy: &'a Policy, level: Level) -> Asked<'a> {
         pins: &policy.pins,
         min_tls13: policy.min_tls13,
     }
-}
-
-fn gave_up(facts: &Facts<'_>) -> bool {
-    facts.now.duration_since(facts.arrived) >= facts.give_up
 }
 
 /// The rule that lets a message pass decides, and is named.

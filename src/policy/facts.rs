@@ -9,7 +9,7 @@ use crate::{
     },
     seal::header::Needs,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -38,12 +38,10 @@ pub struct Facts<'a> {
     pub size: u64,
     /// Now.
     pub now: Timestamp,
-    /// When the message arrived.
-    pub arrived: Timestamp,
     /// When the direct way was first tried without success, if it was.
     pub first_failed: Option<Timestamp>,
-    /// `delivery.give_up`.
-    pub give_up: SignedDuration,
+    /// The time to deliver is over (`delivery.give_up`), by a clock that can be relied on.
+    pub overdue: bool,
     /// The next hop's MX set, once looked up.
     pub mx: Option<&'a MxFacts>,
     /// What the domain says by MTA-STS, once looked up.

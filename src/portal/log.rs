@@ -109,6 +109,7 @@ fn words(event: &AuditEvent) -> Text {
         AuditKind::MessageExtended => say!("A message is kept longer."),
         AuditKind::MessageRecalled => say!("A message was taken back."),
         AuditKind::MessageExported => say!("Our helpdesk saved a message to a file."),
+        AuditKind::ClockConfirmed => say!("Our helpdesk confirmed the clock."),
     }
 }
 fn signed_in(by: Option<&AuditDetail>) -> Text {

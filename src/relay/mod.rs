@@ -30,7 +30,7 @@ pub use sweep::Sweeper;
 use pool::Pool;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, ClockDoubt, TrustedTime},
     dns::Resolver,
     mail::{Address, Domain},
     policies::{Policies, StsPolicies, TlsSessions},
@@ -140,6 +140,13 @@ impl Relay {
 
     fn now(&self) -> Timestamp {
         self.shared.ports.clock.now()
+    }
+
+    /// The time at which the time to deliver what arrived then is found to be over, if it is
+    /// (`delivery.give_up`).
+    fn overdue(&self, arrived: Timestamp) -> Result<Option<TrustedTime>, ClockDoubt> {
+        let now = self.ports().vault.guard.check()?;
+        Ok(Some(now).filter(|now| now.get() >= later(arrived, self.settings().give_up)))
     }
 }
 

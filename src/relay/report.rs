@@ -200,13 +200,13 @@ fn report(
         recipients,
     }
     .to_message();
-    let facts = facts_of_report(id, to, now);
+    let facts = facts_of_report(id, to, relay.ports().vault.guard.latest());
     relay.ports().vault.seal_own(facts, vec![to.clone()], &message).map(Some)
 }
 
-fn facts_of_report(id: QueueId, to: &Address, now: Timestamp) -> MessageFacts {
+fn facts_of_report(id: QueueId, to: &Address, made: Timestamp) -> MessageFacts {
     let needs = Needs { smtputf8: to.needs_smtputf8(), ..Needs::default() };
-    MessageFacts::own(id, Class::Report, now, needs)
+    MessageFacts::own(id, Class::Report, made, needs)
 }
 
 /// A recipient whose mailbox refuses even the notice will never read the message: the sender hears

@@ -10,6 +10,7 @@ use super::{
     run::Lease,
 };
 use crate::{
+    clock::TrustedTime,
     mail::{Domain, GrantId, Pickup, QueueId, StatusClass},
     policy::{Reason, Why},
     seal::Class,
@@ -66,12 +67,15 @@ impl Relay {
         self.write(lease, settle).await;
     }
 
-    /// Who is still deferred when the time to deliver is over has failed (`delivery.give_up`).
+    /// Who is still deferred when the time to deliver is over has failed (`delivery.give_up`). While
+    /// the clock is in doubt nobody fails because of the time.
     fn judge(&self, claim: &Claim, mut verdict: Verdict) -> Verdict {
-        let end = later(claim.message.facts.arrived, self.settings().give_up);
-        if self.now() >= end {
-            for (fate, _) in &mut verdict.fates {
-                run_out(fate);
+        let overdue = self.overdue(claim.message.facts.arrived);
+        for (fate, _) in &mut verdict.fates {
+            match overdue {
+                Ok(Some(now)) => run_out(fate, now),
+                Ok(None) => {}
+                Err(_) => wait_for_clock(fate),
             }
         }
         verdict
@@ -306,7 +310,8 @@ pub(super) struct Entry {
     pub(super) last: Option<Attempt>,
 }
 
-fn run_out(fate: &mut Fate) {
+/// Only a time that can be relied on ends the time to deliver.
+fn run_out(fate: &mut Fate, _now: TrustedTime) {
     if let Fate::Deferred { why, status } = fate {
         *fate = Fate::Failed {
             status: status.with_class(StatusClass::Permanent),
@@ -315,6 +320,20 @@ fn run_out(fate: &mut Fate) {
                 text: bounded(format!("the time to deliver is over: {}", why.text), TEXT_MAX),
                 policy: why.policy.clone(),
             },
+        };
+    }
+}
+
+/// A level that was not met for long enough (`otherwise = "bounce"`) is one thing that the time makes
+/// fail.
+fn wait_for_clock(fate: &mut Fate) {
+    if let Fate::Failed { why, status } = fate
+        && why.reason == Reason::LevelNotMet
+    {
+        let text = format!("waits while the clock is in doubt: {}", why.text);
+        *fate = Fate::Deferred {
+            status: status.with_class(StatusClass::Transient),
+            why: Why { text: bounded(text, TEXT_MAX), ..why.clone() },
         };
     }
 }

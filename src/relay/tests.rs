@@ -13,6 +13,7 @@ use super::{
     *,
 };
 use crate::{
+    clock::ClockGuard,
     dns::{Addresses, Texts},
     mail::{
         EnhancedStatus, MailData, QueueId, Wishes,
@@ -64,6 +65,11 @@ level = "encrypt"
 mark = "Sensitivity: company-confidential"
 
 [[partner]]
+domains = ["bounced.example"]
+level = "encrypt"
+otherwise = "bounce"
+
+[[partner]]
 domains = ["pinned.example"]
 level = "fingerprint"
 fingerprints = ["sha256:abababababababababababababababababababababababababababababababab"]
@@ -72,10 +78,13 @@ const BODY: &[u8] =
     b"From: Ann <ann@example.org>\r\nSubject: MARKER\r\n\r\n.dots\r\n\x00\xff and no end";
 
 #[derive(Debug)]
-struct ManualClock(Mutex<Timestamp>);
+struct ManualClock(Mutex<Timestamp>, Mutex<SignedDuration>);
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap()
+    }
+    fn monotonic(&self) -> SignedDuration {
+        self.now().duration_since(Timestamp::UNIX_EPOCH) - *self.1.lock().unwrap()
     }
 }
 
@@ -399,7 +408,7 @@ impl QueueStore for Busy {
     }
     async fn doomed(
         &self,
-        now: Timestamp,
+        now: Option<TrustedTime>,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
         self.0.doomed(now, max).await
@@ -410,8 +419,13 @@ impl QueueStore for Busy {
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
         self.0.forget_body(id).await
     }
-    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
-        self.0.purge(before, max).await
+    async fn purge(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        self.0.purge(now, age, max).await
     }
     fn health(&self) -> Health {
         self.0.health()
@@ -440,7 +454,7 @@ impl House {
         let store = MemoryStore::new();
         let net = ScriptedNet::new();
         let dns = Arc::new(ScriptedDns::default());
-        let clock = Arc::new(ManualClock(Mutex::new(start())));
+        let clock = Arc::new(ManualClock(Mutex::new(start()), Mutex::default()));
         let file = SourceFile { name: "partner.toml".to_owned(), text: PARTNER.to_owned() };
         let (set, _) = PolicySet::parse(&[file], start()).unwrap();
         let shared = Arc::new(store.clone());
@@ -541,6 +555,12 @@ impl House {
         *now = later(*now, SignedDuration::from_secs(seconds));
     }
 
+    /// The clock is set; no time passes.
+    fn set_clock(&self, by: SignedDuration) {
+        *self.clock.1.lock().unwrap() += by;
+        self.wait(by.as_secs());
+    }
+
     async fn rows(&self, id: QueueId) -> Vec<RecipientRow> {
         self.store.message(id).await.unwrap().unwrap().1
     }
@@ -595,7 +615,15 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
         retention: SignedDuration::from_hours(720),
         note: None,
     };
-    Vault::new(store.clone(), store.clone(), store.clone(), store.clone(), ring, clock, notices)
+    Vault::new(
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        ring,
+        Arc::new(ClockGuard::new(clock, None)),
+        notices,
+    )
 }
 
 fn settings() -> RelaySettings {

@@ -15,13 +15,14 @@
 //! Records end by age, from the oldest on. Where they begin says the anchor: `seq` and `hash` of the
 //! last one that was removed. Where they end says the head: `seq` and `hash` of the newest.
 use crate::{
+    clock::TrustedTime,
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::StoreError,
 };
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -129,6 +130,8 @@ kinds! {
     MessageRecalled, "message-recalled", Operator, None;
     /// An operator wrote a message to a file.
     MessageExported, "message-exported", Operator, None;
+    /// An operator said that the clock is right, so that what has expired ends.
+    ClockConfirmed, "clock-confirmed", Operator, None;
 }
 impl Serialize for AuditKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -486,6 +489,37 @@ impl AuditCheck {
     }
 }
 
+/// Finds how many of the oldest records have had their time.
+#[derive(Debug)]
+pub(super) struct AuditAges {
+    now: Timestamp,
+    /// What is older goes; `None`: nothing is.
+    before: Option<Timestamp>,
+    seen: usize,
+    over: usize,
+}
+impl AuditAges {
+    /// Records that are older than `age` have had their time.
+    pub(super) fn new(now: TrustedTime, age: SignedDuration) -> Self {
+        Self { now: now.get(), before: now.ago(age), seen: 0, over: 0 }
+    }
+    /// The next record, from the oldest on. False if neither it nor one after it goes.
+    pub(super) fn next(&mut self, record: &AuditRecord) -> bool {
+        let at = record.event.at;
+        let old = self.before.is_some_and(|before| at < before);
+        self.seen = self.seen.saturating_add(1);
+        if old {
+            self.over = self.seen;
+        }
+        // How old a record from the future is, the ones after it tell.
+        old || at > self.now && self.before.is_some()
+    }
+    /// How many of them have had their time.
+    pub(super) const fn over(&self) -> usize {
+        self.over
+    }
+}
+
 /// The trail. Records are never changed; they end by age, from the oldest on.
 #[async_trait]
 pub trait AuditStore: Send + Sync + fmt::Debug {
@@ -504,9 +538,15 @@ pub trait AuditStore: Send + Sync + fmt::Debug {
     /// Up to `max` records after that number in their order. What can't be read is left out, so that
     /// [`AuditCheck`] finds it missing.
     async fn records(&self, after: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError>;
-    /// Removes up to `max` records from the oldest end, as far as they are older than that; the anchor
-    /// moves with them. Returns how many.
-    async fn purge_events(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
+    /// Removes up to `max` records from the oldest end, as far as they are older than `age`; the anchor
+    /// moves with them. Returns how many. A record from the future, of a time when the clock was ahead,
+    /// goes with the next one that is not.
+    async fn purge_events(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError>;
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! with the embedded store: plain maps, scanned afresh for every question.
 
 use crate::{
+    clock::TrustedTime,
     mail::{Address, Domain, GrantId, QueueId},
     seal::TokenHash,
     store::{
@@ -10,6 +11,7 @@ use crate::{
         Health, Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order,
         Ordered, Outcome, PeopleStore, Proof, QueueStore, RecipientRow, RecipientState, Session,
         Settle, StoreError, Totals,
+        audit::AuditAges,
         body::{Aside, BodyReader},
         notes,
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -17,7 +19,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -414,9 +416,10 @@ impl Book {
         let of = self.grants.values().filter(|g| g.message == id && g.state == GrantState::Live);
         of.filter(|g| g.kind == GrantKind::Received).count() as u64
     }
-    fn doomed(&mut self, now: Timestamp, max: usize) -> Vec<(QueueId, Locator)> {
+    fn doomed(&mut self, now: Option<TrustedTime>, max: usize) -> Vec<(QueueId, Locator)> {
+        let over = |grant: &Grant| now.is_some_and(|now| grant.expires <= now.get());
         for grant in self.grants.values_mut() {
-            if grant.state == GrantState::Live && grant.expires <= now {
+            if grant.state == GrantState::Live && over(grant) {
                 grant.state = GrantState::Expired;
             }
         }
@@ -554,7 +557,7 @@ impl QueueStore for MemoryStore {
     }
     async fn doomed(
         &self,
-        now: Timestamp,
+        now: Option<TrustedTime>,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
         Ok(self.book().doomed(now, max))
@@ -574,7 +577,13 @@ impl QueueStore for MemoryStore {
         book.messages.get_mut(&id).ok_or(StoreError::NotFound)?.row.body = Locator::Gone;
         Ok(())
     }
-    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+    async fn purge(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        let Some(before) = now.ago(age) else { return Ok(0) };
         let mut book = self.book();
         let ids = book.purgeable(before, max);
         for id in &ids {
@@ -872,10 +881,16 @@ impl AuditStore for MemoryStore {
         let rest = book.audit.values().filter(|record| record.seq > after);
         Ok(rest.take(max).cloned().collect())
     }
-    async fn purge_events(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+    async fn purge_events(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
         let mut book = self.book();
-        let old = book.audit.values().take_while(|record| record.event.at < before);
-        let old: Vec<_> = old.take(max).cloned().collect();
+        let mut ages = AuditAges::new(now, age);
+        book.audit.values().take_while(|record| ages.next(record)).for_each(drop);
+        let old: Vec<_> = book.audit.values().take(ages.over().min(max)).cloned().collect();
         for record in &old {
             book.audit.remove(&record.seq);
             book.chain.remove(record);

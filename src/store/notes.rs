@@ -1,5 +1,5 @@
-//! Notes: what the gateway has learned of domains, small rows by kind and key. Their loss loses no
-//! mail: what they say can be asked again, or would have been a report.
+//! Notes: what the gateway has learned of domains and of the time, small rows by kind and key. Their
+//! loss loses no mail: what they say can be asked again, or would have been a report.
 use crate::store::StoreError;
 use async_trait::async_trait;
 
@@ -21,6 +21,8 @@ pub enum NoteKind {
     WrongCodes,
     /// Since when the line to a domain is in doubt.
     Doubt,
+    /// The last time seen.
+    Clock,
 }
 
 /// Notes by kind and key.

@@ -1,5 +1,6 @@
 //! The queue: what is due, by recipient.
 use crate::{
+    clock::TrustedTime,
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
     policy::{Dane, Dnssec, StsFacts, TlsFacts, Trouble, Why},
     seal::{WrappedKey, header::MessageFacts},
@@ -431,11 +432,12 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError>;
     /// Counts.
     async fn totals(&self) -> Result<Totals, StoreError>;
-    /// At most `max` messages that are doomed: all recipients at an end, no live grant at `now`
-    /// (expired grants are ended by this call), body not yet gone.
+    /// At most `max` messages that are doomed: all recipients at an end, no live grant, body not yet
+    /// gone. Grants whose time is over at `now` are ended by this call; without a time that can be relied
+    /// on none is.
     async fn doomed(
         &self,
-        now: Timestamp,
+        now: Option<TrustedTime>,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError>;
     /// Destroys the wrapped key of a doomed message (durable), before its body is deleted.
@@ -443,8 +445,13 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError>;
     /// Its body is gone: locator becomes [`Locator::Gone`].
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError>;
-    /// Drops records of messages whose body is gone and that ended before `before`.
-    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
+    /// Drops records of up to `max` messages whose body is gone and that ended longer than `age` ago.
+    async fn purge(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError>;
     /// How the store is.
     fn health(&self) -> Health;
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     mail::{
         QueueId,
         header::Fields,
@@ -56,7 +56,15 @@ fn service() -> Submission {
     };
     let ring = KeyRing::generate(Zeroizing::new(rand::random()));
     let (queue, bodies) = (store.clone(), store.clone());
-    let vault = Vault::new(queue, bodies, store.clone(), store, ring, clock.clone(), notices);
+    let vault = Vault::new(
+        queue,
+        bodies,
+        store.clone(),
+        store,
+        ring,
+        Arc::new(ClockGuard::new(clock.clone(), None)),
+        notices,
+    );
     let rules = Arc::new(NoRules(Arc::new(PolicySet::parse(&[], clock.now()).unwrap().0)));
     let door = Door::new(vault.clone(), vault.queue.clone(), rules);
     let settings = SubmissionSettings {

@@ -183,7 +183,7 @@ impl TlsReports {
         let message =
             ReportMail { settings, key, report, compressed, to, at: now, id }.to_message();
         let needs = Needs { smtputf8: to.needs_smtputf8(), ..Needs::default() };
-        let facts = MessageFacts::own(id, Class::TlsReport, now, needs);
+        let facts = MessageFacts::own(id, Class::TlsReport, ports.vault.guard.latest(), needs);
         let sealed = match ports.vault.seal_own(facts, vec![to.clone()], &message) {
             Ok(sealed) => sealed,
             Err(error) => return Sent::Later(error.to_string()),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    clock::ClockGuard,
     dns::{Addresses, Texts},
     mail::notice::{Letterhead, Templates},
     policy::{
@@ -211,7 +212,15 @@ fn vault(store: &Arc<MemoryStore>, clock: Arc<ManualClock>) -> Vault {
         note: None,
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
-    Vault::new(store.clone(), store.clone(), store.clone(), store.clone(), ring, clock, notices)
+    Vault::new(
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        ring,
+        Arc::new(ClockGuard::new(clock, None)),
+        notices,
+    )
 }
 
 fn at(time: &str) -> Timestamp {

@@ -237,7 +237,7 @@ impl Vault {
             smtputf8: to.needs_smtputf8(),
             require_tls: false,
         };
-        let mut facts = MessageFacts::own(id, Class::Report, at, needs);
+        let mut facts = MessageFacts::own(id, Class::Report, self.guard.latest(), needs);
         facts.grant = Some(grant.id);
         self.seal_own(facts, vec![to.clone()], &text)
     }

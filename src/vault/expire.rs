@@ -2,6 +2,7 @@
 
 use super::{Vault, VaultError};
 use crate::{
+    clock::TrustedTime,
     mail::QueueId,
     store::{Locator, StoreError},
 };
@@ -18,21 +19,24 @@ const AT_ONCE: usize = 50;
 impl Vault {
     /// One round of ending: expired grants, destroyed keys, freed bodies, purged
     /// records. Returns how many bodies were freed. One message's trouble does not keep others
-    /// from ending; the first trouble is the answer.
+    /// from ending; the first trouble is the answer. While the clock is in doubt nothing expires and
+    /// no record is purged; what ended otherwise is destroyed all the same.
     pub async fn sweep(&self) -> Result<usize, VaultError> {
-        let now = self.clock.now();
-        let ended = self.end_doomed().await;
-        // Before 1970 nothing was stored: a clock that cannot look back purges nothing.
-        if let Ok(before) = now.checked_sub(HISTORY) {
-            while self.queue.purge(before, BATCH).await? >= BATCH {}
+        let now = self.guard.check().ok();
+        if let Err(error) = self.keep_time().await {
+            tracing::warn!("the time could not be kept: {error}");
+        }
+        let ended = self.end_doomed(now).await;
+        if let Some(now) = now {
+            while self.queue.purge(now, HISTORY, BATCH).await? >= BATCH {}
         }
         Ok(ended?)
     }
 
-    async fn end_doomed(&self) -> Result<usize, StoreError> {
+    async fn end_doomed(&self, now: Option<TrustedTime>) -> Result<usize, StoreError> {
         let mut freed = 0;
         loop {
-            let doomed = self.queue.doomed(self.clock.now(), BATCH).await?;
+            let doomed = self.queue.doomed(now, BATCH).await?;
             let (found, mut trouble) = (doomed.len(), None);
             // Several at once: a store that writes in groups does so for all of them.
             let ends = stream::iter(doomed).map(|(id, at)| async move { self.end(id, &at).await });

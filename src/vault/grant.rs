@@ -37,7 +37,7 @@ impl Vault {
             recipient: recipient.clone(),
             token: token.hash(),
             sealed: now,
-            expires: now.checked_add(self.notices.retention).unwrap_or(Timestamp::MAX),
+            expires: self.end_of_retention(),
             opened: None,
             state: GrantState::Live,
             kind: GrantKind::Received,
@@ -65,7 +65,7 @@ impl Vault {
             recipient: author.clone(),
             token: LinkToken::from_random(random_secret()).hash(),
             sealed: now,
-            expires: now.checked_add(self.notices.retention).unwrap_or(Timestamp::MAX),
+            expires: self.end_of_retention(),
             opened: Some(now),
             state: GrantState::Live,
             kind: GrantKind::Sent,
@@ -78,6 +78,11 @@ impl Vault {
             copy.bound_by(forwarded);
         }
         copy
+    }
+
+    /// When what is sealed now expires.
+    fn end_of_retention(&self) -> Timestamp {
+        self.guard.latest().checked_add(self.notices.retention).unwrap_or(Timestamp::MAX)
     }
 
     /// What the sender wrote for the notice itself, where the operator has named a field for that.
@@ -137,7 +142,7 @@ impl Vault {
             smtputf8: grant.recipient.needs_smtputf8(),
             require_tls: false,
         };
-        let mut facts = MessageFacts::own(id, Class::Notice, grant.sealed, needs);
+        let mut facts = MessageFacts::own(id, Class::Notice, self.guard.latest(), needs);
         facts.grant = Some(grant.id);
         self.seal_own(facts, vec![grant.recipient.clone()], &text)
     }

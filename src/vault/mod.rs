@@ -23,6 +23,7 @@ mod prove;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use channel::{Channel, Insiders};
 pub use deposit::{Deposit, Finished};
@@ -34,11 +35,12 @@ pub use open::{Access, AccessAnswer, Content};
 pub use people::CODE_MINUTES;
 pub use prove::{Texting, Tried};
 pub use stage::{Staged, Staging};
+pub use time::clock_guard;
 
 use argon::{HashError, Hasher};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     mail::{
         Domain, GrantId, QueueId,
         notice::{Letterhead, Templates},
@@ -89,6 +91,8 @@ pub struct Vault {
     ring: Arc<KeyRing>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Whether the time can be relied on.
+    pub guard: Arc<ClockGuard>,
     /// Words and times of notices.
     pub notices: Arc<NoticeSettings>,
     /// `notification.dkim`
@@ -135,17 +139,18 @@ impl From<HashError> for VaultError {
 }
 
 impl Vault {
-    /// A vault over these stores, under this ring.
+    /// A vault over these stores, under this ring, by the clock of this guard.
     pub fn new(
         queue: Arc<dyn QueueStore>,
         bodies: Arc<dyn BodyStore>,
         people: Arc<dyn PeopleStore>,
         notes: Arc<dyn NoteStore>,
         ring: KeyRing,
-        clock: Arc<dyn Clock>,
+        guard: Arc<ClockGuard>,
         notices: NoticeSettings,
     ) -> Self {
         let (ring, notices, dkim) = (Arc::new(ring), Arc::new(notices), Arc::new([]));
+        let clock = Arc::clone(guard.clock());
         let (doubts, phrases, insiders, texts) = Default::default();
         Self {
             queue,
@@ -155,6 +160,7 @@ impl Vault {
             doubts,
             ring,
             clock,
+            guard,
             notices,
             dkim,
             phrases,

@@ -76,7 +76,7 @@ impl Vault {
             smtputf8: recipient.needs_smtputf8(),
             require_tls: false,
         };
-        let facts = MessageFacts::own(id, class, self.clock.now(), needs);
+        let facts = MessageFacts::own(id, class, self.guard.latest(), needs);
         self.seal_own(facts, vec![recipient.clone()], text)
     }
 }

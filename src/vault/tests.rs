@@ -1,6 +1,7 @@
 //! The vault over the store in memory: what goes in comes out by the right door, and only there.
 
 mod channel;
+mod time;
 
 use super::{deposit::GATHER, *};
 use crate::{
@@ -41,15 +42,23 @@ use std::{
 };
 
 #[derive(Debug)]
-struct Hands(Mutex<Timestamp>);
+struct Hands(Mutex<Timestamp>, Mutex<SignedDuration>);
 
 impl Clock for Hands {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap()
     }
+    fn monotonic(&self) -> SignedDuration {
+        self.now().duration_since(Timestamp::UNIX_EPOCH) - *self.1.lock().unwrap()
+    }
 }
 
 impl Hands {
+    /// The clock is set; no time passes.
+    fn set(&self, by: SignedDuration) {
+        *self.1.lock().unwrap() += by;
+        *self.0.lock().unwrap() += by;
+    }
     fn forward(&self, by: SignedDuration) {
         let mut now = self.0.lock().unwrap();
         *now += by;
@@ -71,7 +80,8 @@ fn house() -> House {
 /// A house that takes the sender's own words for the notice from that field.
 fn noting(note: Option<&str>) -> House {
     let store = MemoryStore::new();
-    let clock = Arc::new(Hands(Mutex::new("2026-11-22T12:00:00Z".parse().unwrap())));
+    let clock =
+        Arc::new(Hands(Mutex::new("2026-11-22T12:00:00Z".parse().unwrap()), Mutex::default()));
     let notices = NoticeSettings {
         head: Letterhead {
             organization: "Example Health".to_owned(),
@@ -87,7 +97,15 @@ fn noting(note: Option<&str>) -> House {
     let shared = Arc::new(store.clone());
     let ring = KeyRing::generate(random_secret());
     let (queue, bodies) = (shared.clone(), shared.clone());
-    let vault = Vault::new(queue, bodies, shared.clone(), shared, ring, clock.clone(), notices);
+    let vault = Vault::new(
+        queue,
+        bodies,
+        shared.clone(),
+        shared,
+        ring,
+        Arc::new(ClockGuard::new(clock.clone(), None)),
+        notices,
+    );
     House { vault, store, clock }
 }
 
@@ -425,9 +443,8 @@ fn clearance(connection: u64) -> Clearance {
         needs: Needs::default(),
         size: 1,
         now,
-        arrived: now,
         first_failed: None,
-        give_up: DAY,
+        overdue: false,
         sts: None,
         host: None,
         mx: None,

@@ -5,6 +5,7 @@ mod orders;
 
 use audit::{
     audit_records_are_listed_newest_first_and_by_mailbox, audit_records_end_from_the_oldest_on,
+    audit_records_from_the_future_go_with_what_follows,
     the_audit_trail_is_one_chain_whoever_appends,
 };
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use orders::{
     what_is_removed_ends_there,
 };
 use restante::{
+    clock::{Clock, ClockGuard, TrustedTime},
     mail::{Address, Domain, GrantId, QueueId},
     policy::{
         Dane, DaneVerdict, Dnssec, RuleVerdict, StsFacts, StsMode, StsPolicy, TlsFacts, Tlsa,
@@ -102,6 +104,8 @@ contract! {
     a_mailbox_remembers_that_its_account_was_removed,
     an_account_moves_with_all_that_it_holds_or_not_at_all,
     sessions_of_an_account_are_listed,
+    audit_records_from_the_future_go_with_what_follows,
+    nothing_expires_without_a_trusted_time,
     notes_come_back_by_kind_and_key,
     notes_are_listed_page_by_page,
     a_note_is_bounded,
@@ -135,6 +139,20 @@ fn open(dir: &Path) -> SledStore {
 }
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+/// A clock that stands still.
+#[derive(Debug)]
+struct Still(Timestamp);
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+}
+fn trusted(second: i64) -> TrustedTime {
+    ClockGuard::new(Arc::new(Still(at(second))), None).check().unwrap()
+}
+fn passed(second: i64) -> Option<TrustedTime> {
+    Some(trusted(second))
 }
 fn lease() -> SignedDuration {
     SignedDuration::from_secs(60)
@@ -338,7 +356,7 @@ async fn a_grant_announced_in_vain_ends_with_the_settle_unless_it_was_opened(s: 
         let end_of_notice = settle(&notice, vec![outcome(0, delivered())]);
         s.settle(Settle { recall: Some(one.id), ..end_of_notice }).await.unwrap();
         assert_eq!(s.grant(one.id).await.unwrap().unwrap().state, end, "{n}");
-        let doomed = s.doomed(at(30), 9).await.unwrap();
+        let doomed = s.doomed(passed(30), 9).await.unwrap();
         let gone = doomed.iter().any(|(of, _)| *of == id(n));
         assert_eq!(gone, opened.is_none(), "{n}: {doomed:?}");
     }
@@ -409,7 +427,7 @@ async fn settling_brings_outcomes_grants_and_messages_at_once(s: &impl Store) {
     assert_eq!(found, Some(grant(9, 1, "a@a.example")));
     assert_eq!(claim_one(s, 1).await.message.facts.id, id(2), "the notice is due");
     assert_eq!(body(s, 2, 0).await.unwrap(), vec![2; 500]);
-    assert!(s.doomed(at(20), 9).await.unwrap().is_empty(), "the grant needs the body");
+    assert!(s.doomed(passed(20), 9).await.unwrap().is_empty(), "the grant needs the body");
 }
 
 async fn a_refused_settle_leaves_nothing_behind(s: &impl Store) {
@@ -548,16 +566,16 @@ async fn a_message_is_destroyed_only_when_nobody_needs_it(s: &impl Store) {
     s.accept(message(1, &["a@a.example", "b@b.example"])).await.unwrap();
     for claim in claim(s, 1).await {
         let index = claim.recipients[0].index;
-        assert!(s.doomed(at(2), 9).await.unwrap().is_empty(), "a recipient waits");
+        assert!(s.doomed(passed(2), 9).await.unwrap().is_empty(), "a recipient waits");
         let outcome = match index {
             0 => granted(0, grant(9, 1, "a@a.example")),
             _ => outcome(index, delivered()),
         };
         s.settle(settle(&claim, vec![outcome])).await.unwrap();
     }
-    assert!(s.doomed(at(999), 9).await.unwrap().is_empty(), "the grant lives");
+    assert!(s.doomed(passed(999), 9).await.unwrap().is_empty(), "the grant lives");
     assert!(is_fenced(s.destroy_key(id(1)).await), "somebody needs it");
-    let doomed = s.doomed(at(1000), 9).await.unwrap();
+    let doomed = s.doomed(passed(1000), 9).await.unwrap();
     assert_eq!(doomed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(1)]);
     assert_eq!(
         s.grant(GrantId::from_bytes([9; 16])).await.unwrap().unwrap().state,
@@ -568,27 +586,35 @@ async fn a_message_is_destroyed_only_when_nobody_needs_it(s: &impl Store) {
         assert_eq!(s.message(id(1)).await.unwrap().unwrap().0.key, None);
         s.delete(id(1), &doomed[0].1).await.unwrap();
     }
-    assert_eq!(s.doomed(at(1000), 9).await.unwrap().len(), 1, "until it is forgotten");
+    assert_eq!(s.doomed(passed(1000), 9).await.unwrap().len(), 1, "until it is forgotten");
     for _ in 0..2 {
         s.forget_body(id(1)).await.unwrap();
     }
-    assert!(s.doomed(at(2000), 9).await.unwrap().is_empty());
+    assert!(s.doomed(passed(2000), 9).await.unwrap().is_empty());
     assert_eq!(s.message(id(1)).await.unwrap().unwrap().0.body, Locator::Gone);
     assert!(matches!(body(s, 1, 0).await, Err(StoreError::NotFound)));
     assert!(matches!(s.destroy_key(id(5)).await, Err(StoreError::NotFound)));
 }
 
+async fn nothing_expires_without_a_trusted_time(s: &impl Store) {
+    finish(s, 1, "a@a.example", granted(0, grant(1, 1, "a@a.example"))).await;
+    assert!(s.doomed(None, 9).await.unwrap().is_empty());
+    let live = PeopleStore::grant(s, grant(1, 1, "a@a.example").id).await.unwrap().unwrap();
+    assert_eq!(live.state, GrantState::Live);
+    s.update_grant(&Grant { state: GrantState::Withdrawn, ..live }).await.unwrap();
+    assert_eq!(s.doomed(None, 9).await.unwrap().len(), 1, "a recall is no matter of time");
+}
 async fn a_grant_that_ended_stays_ended(s: &impl Store) {
     finish(s, 1, "a@a.example", granted(0, grant(9, 1, "a@a.example"))).await;
     let extended = Grant { expires: at(3000), opened: Some(at(5)), ..grant(9, 1, "a@a.example") };
     s.update_grant(&extended).await.unwrap();
-    assert!(s.doomed(at(2999), 9).await.unwrap().is_empty(), "it was extended");
+    assert!(s.doomed(passed(2999), 9).await.unwrap().is_empty(), "it was extended");
     s.update_grant(&Grant { state: GrantState::Recalled, ..extended.clone() }).await.unwrap();
-    assert_eq!(s.doomed(at(20), 9).await.unwrap().len(), 1, "it was recalled");
+    assert_eq!(s.doomed(passed(20), 9).await.unwrap().len(), 1, "it was recalled");
     s.update_grant(&extended).await.unwrap();
     let kept = s.grant(extended.id).await.unwrap().unwrap();
     assert_eq!((kept.state, kept.opened), (GrantState::Recalled, Some(at(5))));
-    assert_eq!(s.doomed(at(20), 9).await.unwrap().len(), 1);
+    assert_eq!(s.doomed(passed(20), 9).await.unwrap().len(), 1);
     let unknown = s.update_grant(&grant(4, 1, "a@a.example")).await;
     assert!(matches!(unknown, Err(StoreError::NotFound)));
 }
@@ -631,18 +657,34 @@ async fn records_are_purged_after_their_time(s: &impl Store) {
     finish(s, 1, "a@a.example", outcome(0, delivered())).await;
     finish(s, 2, "a@a.example", granted(0, grant(9, 2, "a@a.example"))).await;
     finish(s, 3, "a@a.example", outcome(0, delivered())).await;
-    assert_eq!(s.purge(at(9000), 9).await.unwrap(), 0, "their bodies are there");
-    for (id, at) in s.doomed(at(1000), 9).await.unwrap().into_iter().filter(|d| d.0 != id(3)) {
+    assert_eq!(
+        s.purge(trusted(9000), SignedDuration::ZERO, 9).await.unwrap(),
+        0,
+        "their bodies are there"
+    );
+    for (id, at) in s.doomed(passed(1000), 9).await.unwrap().into_iter().filter(|d| d.0 != id(3)) {
         s.destroy_key(id).await.unwrap();
         s.delete(id, &at).await.unwrap();
         s.forget_body(id).await.unwrap();
     }
-    assert_eq!(s.purge(at(10), 9).await.unwrap(), 0, "1 ended at 10, not before");
-    assert_eq!(s.purge(at(11), 9).await.unwrap(), 1);
+    assert_eq!(
+        s.purge(trusted(10), SignedDuration::ZERO, 9).await.unwrap(),
+        0,
+        "1 ended at 10, not before"
+    );
+    assert_eq!(s.purge(trusted(11), SignedDuration::ZERO, 9).await.unwrap(), 1);
     assert!(s.message(id(1)).await.unwrap().is_none());
-    assert_eq!(s.purge(at(1000), 9).await.unwrap(), 0, "the grant of 2 ended at 1000");
-    assert_eq!(s.purge(at(1001), 0).await.unwrap(), 0, "no more than asked");
-    assert_eq!(s.purge(at(1001), 9).await.unwrap(), 1);
+    assert_eq!(
+        s.purge(trusted(1000), SignedDuration::ZERO, 9).await.unwrap(),
+        0,
+        "the grant of 2 ended at 1000"
+    );
+    assert_eq!(
+        s.purge(trusted(1001), SignedDuration::ZERO, 0).await.unwrap(),
+        0,
+        "no more than asked"
+    );
+    assert_eq!(s.purge(trusted(1001), SignedDuration::ZERO, 9).await.unwrap(), 1);
     assert!(s.message(id(2)).await.unwrap().is_none());
     assert!(s.grants(None, None, 9).await.unwrap().is_empty());
     assert!(s.grant_by_token(&TokenHash::from_bytes([9; 32])).await.unwrap().is_none());
@@ -736,13 +778,17 @@ async fn counts_follow_what_happens(s: &impl Store) {
     let t = s.totals().await.unwrap();
     assert_eq!((t.active, t.deferred, t.held, t.oldest), (0, 1, 1, Some(at(2))));
     assert_eq!((t.vault_messages, t.grants, t.vault_bytes), (1, 1, 500));
-    s.doomed(at(1000), 9).await.unwrap();
+    s.doomed(passed(1000), 9).await.unwrap();
     let c = claim_one(s, 50).await;
     s.settle(settle(&c, vec![outcome(0, delivered())])).await.unwrap();
     let t = s.totals().await.unwrap();
     assert_eq!((t.active, t.deferred, t.held, t.oldest), (0, 0, 1, None));
     assert_eq!((t.vault_messages, t.grants, t.vault_bytes), (0, 0, 0));
-    assert_eq!(s.doomed(at(1000), 9).await.unwrap().len(), 1, "a held recipient keeps its message");
+    assert_eq!(
+        s.doomed(passed(1000), 9).await.unwrap().len(),
+        1,
+        "a held recipient keeps its message"
+    );
 }
 
 async fn bodies_come_back_byte_for_byte(s: &impl Store) {
@@ -848,12 +894,12 @@ async fn a_copy_of_what_was_forwarded_ends_with_it(s: &impl Store) {
     assert_eq!(kept(2).await.expires, at(1000), "more time is for the one that was given it");
     s.update_grant(&Grant { expires: at(900), ..kept(1).await }).await.unwrap();
     assert_eq!((kept(2).await.expires, kept(3).await.expires), (at(900), at(900)));
-    assert!(s.doomed(at(20), 9).await.unwrap().is_empty());
+    assert!(s.doomed(passed(20), 9).await.unwrap().is_empty());
     s.update_grant(&Grant { state: GrantState::Withdrawn, ..kept(1).await }).await.unwrap();
     for n in [2, 3] {
         assert_eq!(kept(n).await.state, GrantState::Withdrawn);
     }
-    let mut doomed: Vec<_> = s.doomed(at(20), 9).await.unwrap();
+    let mut doomed: Vec<_> = s.doomed(passed(20), 9).await.unwrap();
     doomed.sort_by_key(|(id, _)| *id);
     assert_eq!(doomed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
     forward(4, 1).await;
@@ -893,15 +939,15 @@ async fn an_authors_copy_comes_with_its_message(s: &impl Store) {
     for claim in claim(s, 1).await {
         s.settle(settle(&claim, vec![outcome(0, delivered())])).await.unwrap();
     }
-    assert!(s.doomed(at(999), 9).await.unwrap().is_empty(), "the copies keep the bodies");
-    let doomed = s.doomed(at(1000), 9).await.unwrap();
+    assert!(s.doomed(passed(999), 9).await.unwrap().is_empty(), "the copies keep the bodies");
+    let doomed = s.doomed(passed(1000), 9).await.unwrap();
     assert_eq!(doomed.len(), 4);
     for (id, at) in doomed {
         s.destroy_key(id).await.unwrap();
         s.delete(id, &at).await.unwrap();
         s.forget_body(id).await.unwrap();
     }
-    s.purge(at(1001), 9).await.unwrap();
+    s.purge(trusted(1001), SignedDuration::ZERO, 9).await.unwrap();
     assert!(ids("ann@b.example", None, 9).await.is_empty(), "purged with their records");
 }
 
@@ -1314,7 +1360,7 @@ async fn concurrent_workers_never_share_a_recipient(s: &impl Store) {
     };
     let done = futures_util::future::join_all((0..8).map(|_| work())).await;
     assert_eq!(done.iter().sum::<usize>(), 120);
-    assert_eq!(s.doomed(at(2), 100).await.unwrap().len(), 60);
+    assert_eq!(s.doomed(passed(2), 100).await.unwrap().len(), 60);
 }
 
 /// What only the embedded store promises.
@@ -1549,7 +1595,7 @@ mod sled_alone {
                 let end = outcome(c.recipients[0].index, delivered());
                 store.settle(settle(c, vec![end])).await.unwrap();
             }
-            let doomed = store.doomed(at(20), 9).await.unwrap();
+            let doomed = store.doomed(passed(20), 9).await.unwrap();
             assert_eq!(doomed.len(), 1);
             store.destroy_key(id(6)).await.unwrap();
             store.delete(id(6), &doomed[0].1).await.unwrap();
@@ -1603,7 +1649,7 @@ mod sled_alone {
             let end = outcome(c.recipients[0].index, delivered());
             store.settle(settle(&c, vec![end])).await.unwrap();
         }
-        for (id, at) in store.doomed(at(20), 99).await.unwrap() {
+        for (id, at) in store.doomed(passed(20), 99).await.unwrap() {
             store.destroy_key(id).await.unwrap();
             store.delete(id, &at).await.unwrap();
             store.forget_body(id).await.unwrap();

@@ -16,7 +16,7 @@ const FLOORS: &[(&str, u8, &[&str])] = &[
     ("seal", 1, &["mail", "policy"]),
     ("clock", 2, &[]),
     ("policies", 2, &[]),
-    ("store", 2, &["store"]),
+    ("store", 2, &["store", "clock"]),
     ("dns", 2, &[]),
     ("wire", 2, &["store"]),
     ("store::memory", 3, &[]),

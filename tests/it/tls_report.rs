@@ -14,7 +14,7 @@ use crate::support::{
 use jiff::{SignedDuration, Timestamp};
 use mail_auth::report::tlsrpt::{PolicyType, ResultType, TlsReport};
 use restante::{
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     dns::hickory::HickoryResolver,
     mail::notice::{Letterhead, Templates},
     net::{HttpsClient, HttpsSettings, TrustAnchors},
@@ -131,7 +131,7 @@ fn vault(store: &Arc<MemoryStore>, keys: &Keys) -> Vault {
         store.clone(),
         store.clone(),
         ring,
-        Arc::new(Tomorrow),
+        Arc::new(ClockGuard::new(Arc::new(Tomorrow), None)),
         notices,
     );
     let keys = keys.files().map(|(selector, file)| {

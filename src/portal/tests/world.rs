@@ -2,7 +2,7 @@
 use super::super::{Desk, Portal, PortalSettings};
 use crate::{
     audit::Audit,
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     identity::{Identity, IdentitySettings, SecondFactorRule},
     intake::{Door, Envelope},
     language::Languages,
@@ -159,7 +159,15 @@ impl World {
         let ring = KeyRing::generate(Zeroizing::new(rand::random()));
         let (queue, bodies) = (shared.clone(), shared.clone());
         let audit = Audit::new(shared.clone(), clock.clone(), HISTORY);
-        let vault = Vault::new(queue, bodies, shared.clone(), shared, ring, clock.clone(), notices);
+        let vault = Vault::new(
+            queue,
+            bodies,
+            shared.clone(),
+            shared,
+            ring,
+            Arc::new(ClockGuard::new(clock.clone(), None)),
+            notices,
+        );
         let rules = SourceFile { name: "rules.toml".into(), text: RULES.into() };
         let set = PolicySet::parse(&[rules], clock.now()).unwrap().0;
         let door = Door::new(vault.clone(), vault.queue.clone(), Arc::new(InForce(Arc::new(set))));

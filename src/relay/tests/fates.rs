@@ -233,6 +233,45 @@ async fn when_time_is_over_the_sender_hears_of_it() {
 }
 
 #[tokio::test]
+async fn while_the_clock_is_in_doubt_no_mail_is_given_up() {
+    for (domain, play) in [
+        ("partner.example", Play::Trouble(Trouble::Dns)),
+        ("partner.example", Play::Answers(vec![(451, "4.3.0 later")])),
+        ("bounced.example", Play::Trouble(Trouble::NoStartTls)),
+    ] {
+        let house = House::new();
+        for host in ["mx1", "mx2"] {
+            house.script(&format!("{host}.{domain}"), std::slice::from_ref(&play));
+        }
+        let to = format!("bob@{domain}");
+        let id = house.submit(Some("ann@example.org"), &[&to]).await;
+        house.pass().await;
+        house.set_clock(SignedDuration::from_hours(60 * 24));
+        for _ in 0..23 {
+            house.pass().await;
+            let row = house.row(id).await;
+            assert!(matches!(row.state, RecipientState::Waiting { .. }), "{play:?}: {row:?}");
+            house.wait(3600);
+        }
+        house.relay.ports().vault.confirm_clock().await.unwrap();
+        house.pass().await;
+        let row = house.row(id).await;
+        assert!(!row.state.is_open(), "{play:?}: {row:?}");
+    }
+}
+
+#[tokio::test]
+async fn while_the_clock_is_in_doubt_mail_is_delivered() {
+    let house = House::new();
+    house.set_clock(SignedDuration::from_hours(60 * 24));
+    let id = house.submit(Some("ann@example.org"), &["bob@partner.example"]).await;
+    let sealed = house.submit(Some("ann@example.org"), &["bob@stranger.example"]).await;
+    house.pass().await;
+    assert!(matches!(house.row(id).await.state, RecipientState::Delivered { .. }));
+    assert!(matches!(house.row(sealed).await.state, RecipientState::Granted { .. }));
+}
+
+#[tokio::test]
 async fn a_delay_is_reported_once() {
     let house = House::new();
     for host in ["mx1.partner.example", "mx2.partner.example"] {

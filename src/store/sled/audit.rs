@@ -5,13 +5,14 @@ use super::{
     committer::State,
 };
 use crate::{
+    clock::TrustedTime,
     mail::Address,
     store::{
         StoreError,
-        audit::{AuditChain, AuditEvent, AuditRecord},
+        audit::{AuditAges, AuditChain, AuditEvent, AuditRecord},
     },
 };
-use jiff::Timestamp;
+use jiff::SignedDuration;
 
 /// The chain as the book has it; called at start. A trail whose end does not fit is gone on with from
 /// its head, so that the damage stays where a check finds it.
@@ -105,24 +106,19 @@ impl State {
     }
     pub(super) fn purge_audit(
         &mut self,
-        before: Timestamp,
+        now: TrustedTime,
+        age: SignedDuration,
         max: usize,
     ) -> Result<usize, StoreError> {
         let (mut chain, mut changes) = (self.audit, Changes::default());
-        let oldest = self.book.page(book::under(vec![book::AUDIT]), false, max)?;
-        let mut removed = 0;
-        for (key, value) in oldest {
-            // One that can't be read keeps its place, and all after it: a check must find it.
-            let Ok(record) = book::decode::<AuditRecord>(&value) else { break };
-            if record.event.at >= before {
-                break;
-            }
+        let removed = self.over(now, age, max)?;
+        for (key, value) in self.book.page(book::under(vec![book::AUDIT]), false, removed)? {
+            let record: AuditRecord = book::decode(&value)?;
             if let Some(account) = &record.event.account {
                 changes.remove(book::audit_at(account, record.seq));
             }
             changes.remove(key);
             chain.remove(&record);
-            removed += 1;
         }
         if removed > 0 {
             changes.put(book::AUDIT_CHAIN.to_vec(), &chain)?;
@@ -131,20 +127,53 @@ impl State {
         }
         Ok(removed)
     }
+    /// How many of the oldest records have had their time, `max` at most.
+    fn over(&self, now: TrustedTime, age: SignedDuration, max: usize) -> Result<usize, StoreError> {
+        let (mut ages, mut range) = (AuditAges::new(now, age), book::under(vec![book::AUDIT]));
+        while ages.over() < max {
+            let pairs = self.book.page(range.clone(), false, max)?;
+            let Some((last, _)) = pairs.last() else { break };
+            range.start = book::after(last.clone());
+            for (_, value) in pairs {
+                // One that can't be read keeps its place, and all after it: a check must find it.
+                match book::decode(&value) {
+                    Ok(record) if ages.next(&record) => {}
+                    Ok(_) | Err(_) => return Ok(ages.over().min(max)),
+                }
+            }
+        }
+        Ok(ages.over().min(max))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Options, SledStore};
     use super::*;
-    use crate::store::{
-        AuditStore,
-        audit::{AuditCheck, AuditFault, AuditKind},
+    use crate::{
+        clock::{Clock, ClockGuard},
+        store::{
+            AuditStore,
+            audit::{AuditCheck, AuditFault, AuditKind},
+        },
     };
-    use std::path::Path;
+    use jiff::Timestamp;
+    use std::{path::Path, sync::Arc};
 
     fn open(dir: &Path) -> SledStore {
         SledStore::open(dir, Options { reserve: 0, min_free: 0, ..Options::default() }).unwrap()
+    }
+    #[derive(Debug)]
+    struct Still(Timestamp);
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+    /// The time of that event.
+    fn trusted(second: i64) -> TrustedTime {
+        let clock = Arc::new(Still(event(second).at));
+        ClockGuard::new(clock, None).check().unwrap()
     }
     fn event(second: i64) -> AuditEvent {
         let at = Timestamp::from_second(1_800_000_000 + second).unwrap();
@@ -205,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
         store.append((0..5).map(event).collect()).await.unwrap();
-        store.purge_events(event(2).at, 100).await.unwrap();
+        store.purge_events(trusted(2), SignedDuration::ZERO, 100).await.unwrap();
         let chain = store.chain().await.unwrap();
         tamper(&store, book::AUDIT_CHAIN.to_vec(), None).await;
         drop(store);
@@ -218,8 +247,8 @@ mod tests {
         let store = open(dir.path());
         store.append((0..5).map(event).collect()).await.unwrap();
         tamper(&store, book::audit(3), Some(b"\x01{".to_vec())).await;
-        assert_eq!(store.purge_events(event(9).at, 100).await.unwrap(), 2);
-        assert_eq!(store.purge_events(event(9).at, 100).await.unwrap(), 0);
+        assert_eq!(store.purge_events(trusted(9), SignedDuration::ZERO, 100).await.unwrap(), 2);
+        assert_eq!(store.purge_events(trusted(9), SignedDuration::ZERO, 100).await.unwrap(), 0);
         assert_eq!(faults(&store).await, [AuditFault::Missing { from: 3, to: 3 }]);
     }
 }

@@ -455,6 +455,7 @@ pub(super) fn notes(kind: NoteKind) -> Key {
         NoteKind::Watch => b'w',
         NoteKind::WrongCodes => b'c',
         NoteKind::Doubt => b'd',
+        NoteKind::Clock => b'k',
     };
     vec![NOTES, kind]
 }

@@ -25,6 +25,7 @@ mod tally;
 pub use rebuild::{RebuildError, RebuildReport, rebuild};
 
 use crate::{
+    clock::TrustedTime,
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
@@ -40,7 +41,7 @@ use async_trait::async_trait;
 use book::{Book, Changes};
 use committer::{Committer, Kind, State};
 use files::{FileReader, FileWriter, MemoryReader};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use journal::{Entry, Journal, Read};
 use layout::Layout;
 use segments::{Fresh, Segments};
@@ -433,7 +434,7 @@ impl QueueStore for SledStore {
     }
     async fn doomed(
         &self,
-        now: Timestamp,
+        now: Option<TrustedTime>,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
         self.committer.write(0, move |s| s.doomed(now, max)).await
@@ -444,8 +445,13 @@ impl QueueStore for SledStore {
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
         self.committer.write(0, move |s| s.forget_body(id)).await
     }
-    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
-        self.committer.write(0, move |s| s.purge(before, max)).await
+    async fn purge(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        self.committer.write(0, move |s| s.purge(now, age, max)).await
     }
     fn health(&self) -> Health {
         self.watch.health()
@@ -680,7 +686,12 @@ impl AuditStore for SledStore {
     async fn records(&self, after: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
         self.committer.read(move |s| s.audit_records(after, max)).await
     }
-    async fn purge_events(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
-        self.committer.write(0, move |s| s.purge_audit(before, max)).await
+    async fn purge_events(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        self.committer.write(0, move |s| s.purge_audit(now, age, max)).await
     }
 }

@@ -8,6 +8,7 @@ use super::{
     weight,
 };
 use crate::{
+    clock::TrustedTime,
     mail::{GrantId, QueueId},
     policy::DaneVerdict,
     store::{
@@ -16,7 +17,7 @@ use crate::{
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use std::collections::{BTreeSet, HashSet};
 
 /// Messages looked at by one request of a listing, so that a long one does not hold up commits.
@@ -364,10 +365,11 @@ impl State {
 
     pub(super) fn doomed(
         &mut self,
-        now: Timestamp,
+        now: Option<TrustedTime>,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
-        for id in self.tally.over(now, ENDED_AT_ONCE) {
+        let over = now.map(|now| self.tally.over(now.get(), ENDED_AT_ONCE));
+        for id in over.unwrap_or_default() {
             let mut grant: Grant = self.book.get(&book::grant(id))?.ok_or(StoreError::NotFound)?;
             self.tally.ungrant(&grant);
             grant.state = GrantState::Expired;
@@ -414,7 +416,13 @@ impl State {
         let grants = ids.iter().filter_map(|id| self.book.get(&book::grant(*id)).transpose());
         grants.collect()
     }
-    pub(super) fn purge(&mut self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+    pub(super) fn purge(
+        &mut self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        let Some(before) = now.ago(age) else { return Ok(0) };
         let ended = self.book.page(book::ended_before(before), false, max)?;
         let mut changes = Changes::default();
         for (key, _) in &ended {

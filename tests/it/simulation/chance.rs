@@ -80,6 +80,9 @@ impl Clock for VirtualClock {
         let run = SignedDuration::try_from(self.began.elapsed()).expect("short");
         start + run + SignedDuration::from_secs(self.set_by.load(Ordering::Relaxed))
     }
+    fn monotonic(&self) -> SignedDuration {
+        SignedDuration::try_from(self.began.elapsed()).expect("short")
+    }
     fn new_id(&self) -> QueueId {
         let mut random = [0; 10];
         random[2..].copy_from_slice(&self.ids.number().to_be_bytes());

@@ -4,7 +4,7 @@
 use super::{chance::VirtualClock, ledger::Ledger, network::Network, pki, store::FaultyStore};
 use jiff::SignedDuration;
 use restante::{
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     intake::{self, Intake, IntakeSettings},
     mail::notice::{Letterhead, Templates},
     net::{Dialer, DialerSettings, Timeouts},
@@ -220,7 +220,15 @@ fn vault(store: &Arc<FaultyStore>, clock: &Arc<VirtualClock>) -> Vault {
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let clock: Arc<dyn Clock> = clock.clone();
     let notes = Arc::new(store.memory.clone());
-    Vault::new(store.clone(), store.clone(), store.clone(), notes, ring, clock, notices)
+    Vault::new(
+        store.clone(),
+        store.clone(),
+        store.clone(),
+        notes,
+        ring,
+        Arc::new(ClockGuard::new(clock, None)),
+        notices,
+    )
 }
 
 fn intake_settings() -> IntakeSettings {

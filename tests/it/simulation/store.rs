@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use restante::{
+    clock::TrustedTime,
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
@@ -126,7 +127,7 @@ impl QueueStore for FaultyStore {
     }
     async fn doomed(
         &self,
-        now: Timestamp,
+        now: Option<TrustedTime>,
         max: usize,
     ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
         self.faults.through(Op::Doomed, self.memory.doomed(now, max)).await
@@ -137,8 +138,13 @@ impl QueueStore for FaultyStore {
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
         self.faults.through(Op::ForgetBody, self.memory.forget_body(id)).await
     }
-    async fn purge(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
-        self.faults.through(Op::Purge, self.memory.purge(before, max)).await
+    async fn purge(
+        &self,
+        now: TrustedTime,
+        age: SignedDuration,
+        max: usize,
+    ) -> Result<usize, StoreError> {
+        self.faults.through(Op::Purge, self.memory.purge(now, age, max)).await
     }
     fn health(&self) -> Health {
         self.memory.health()
