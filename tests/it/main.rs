@@ -10,6 +10,7 @@ mod browser;
 mod browser_account;
 mod browser_expiry;
 mod browser_uploads;
+mod clock;
 mod crash;
 mod demo;
 mod dialogues;
