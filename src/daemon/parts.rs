@@ -3,7 +3,7 @@
 use super::{StartError, keys, policies::LivePolicies};
 use crate::{
     audit::Audit,
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     config::{self, Config},
     control::{server::DnsReport, view::DnsStatus},
     dns::hickory::{AnchorError, Anchors, Health, HickoryResolver, Validation},
@@ -21,7 +21,7 @@ use crate::{
     portal::{Brand, Logo, Portal, PortalSettings},
     seal::KeyRing,
     store::{
-        NoteStore,
+        NoteStore, StoreError,
         sled::{Options, SledStore},
     },
     vault::{DkimKey, HISTORY, Insiders, NoticeSettings, Vault, clock_guard},
@@ -107,8 +107,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let dnssec_off = config.dns.dnssec == config::Dnssec::Off;
     let policies = LivePolicies::load(config.policy_dir.clone(), dnssec_off, Arc::clone(&clock))?;
     let policies = Arc::new(policies);
-    let resolver = resolver(config)?;
-    let resolver = Arc::new(resolver);
+    let resolver = Arc::new(resolver(config)?);
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map_err(|e| settled(&e))?;
     let smtp_tls = match &config.smtp.tls {
@@ -126,6 +125,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let (store, ring) = open_store(config).await?;
     let Spoken { notices, languages, pages } = texts(config)?;
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
+    let guard = guard(&clock, &store).await?;
     let audit = Audit::new(Arc::clone(&store) as _, Arc::clone(&clock), HISTORY);
     let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
     let web = HttpsClient::new(
@@ -139,11 +139,6 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         domains: config.organization.domains.clone(),
         postmaster: config.organization.postmaster.clone(),
     };
-    let guard = Arc::new(
-        clock_guard(clock, notes.as_ref())
-            .await
-            .map_err(|e| StartError::TryAgain(e.to_string()))?,
-    );
     let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, guard, notices)
         .signing(dkim)
         .telling(insiders)
@@ -168,6 +163,17 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         portal,
         providers,
     })
+}
+
+/// The guard of the clock, by the time that the store keeps. Where the clock can be relied on, bodies
+/// that nobody owns end.
+async fn guard(clock: &Arc<dyn Clock>, store: &SledStore) -> Result<Arc<ClockGuard>, StartError> {
+    let failed = |e: StoreError| StartError::TryAgain(e.to_string());
+    let guard = clock_guard(Arc::clone(clock), store).await.map_err(failed)?;
+    if let Ok(now) = guard.check() {
+        store.remove_orphans(now).await.map_err(failed)?;
+    }
+    Ok(Arc::new(guard))
 }
 
 fn portal_settings(

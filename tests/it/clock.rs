@@ -9,6 +9,7 @@ use restante::{
         sled::{Options, SledStore},
     },
 };
+use std::{fs, os::unix::fs::MetadataExt};
 
 const EXPIRED: &str = "ada@stranger.test";
 const RECALLED: &str = "ben@stranger.test";
@@ -30,6 +31,13 @@ async fn prepare(gateway: &Gateway, seen: Timestamp) {
     }
     let note = serde_json::to_vec(&KeptTime { seen, doubt: None }).expect("JSON");
     store.put_note(NoteKind::Clock, "seen", note).await.expect("written");
+    drop(store);
+    // A program that another test starts holds the lock too, until it is that program.
+    let lock = fs::metadata(gateway.dir.join("data/lock")).expect("a lock").ino();
+    wait_for("the vault's lock", || {
+        let held = fs::read_to_string("/proc/locks").expect("locks");
+        (!held.contains(&format!(":{lock} "))).then_some(())
+    });
 }
 
 fn opens(gateway: &Gateway, id: &str) -> bool {

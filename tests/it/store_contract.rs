@@ -1675,9 +1675,17 @@ mod sled_alone {
         let orphan = dir.path().join("body/msg").join(&name[name.len() - 2..]).join(&name);
         open(dir.path());
         assert!(orphan.exists(), "it is young");
-        let old = Options { orphan_age: Duration::ZERO, ..options() };
-        assert_filled(&SledStore::open(dir.path(), old).unwrap()).await;
-        assert!(!orphan.exists());
+        let written = fs::metadata(&orphan).unwrap().modified().unwrap();
+        let written = Timestamp::try_from(written).unwrap();
+        let store = open(dir.path());
+        for (hours, gone) in [(0, false), (7 * 24 - 1, false), (7 * 24, true)] {
+            let now = Still(written + SignedDuration::from_hours(hours));
+            let now = ClockGuard::new(Arc::new(now), None).check().unwrap();
+            store.remove_orphans(now).await.unwrap();
+            assert_eq!(!orphan.exists(), gone, "{hours}");
+        }
+        drop(store);
+        assert_filled(&open(dir.path())).await;
     }
     #[tokio::test]
     async fn a_full_disk_refuses_mail_and_goes_on_delivering() {

@@ -10,7 +10,7 @@
 //! ```
 
 use super::OpenError;
-use crate::{mail::QueueId, store::StoreError};
+use crate::{clock::TrustedTime, mail::QueueId, store::StoreError};
 use jiff::Timestamp;
 use rustix::{fs::FallocateFlags, io::Errno};
 use std::{
@@ -86,10 +86,6 @@ impl Layout {
         }
         Ok(lock)
     }
-    /// Touches the lock, so that its time is the file system's own now: see [`Layout::age`].
-    pub(super) fn touch(&self) -> io::Result<()> {
-        fs::write(self.root.join("lock"), b".")
-    }
     /// Writes the format mark of a new vault, or reads it in an old one.
     pub(super) fn mark(&self) -> Result<(), OpenError> {
         let path = self.format();
@@ -163,12 +159,6 @@ impl Layout {
             fs::remove_file(file?.path())?;
         }
         Ok(())
-    }
-    /// How long ago a file was last written, by the clock of the file system itself: the lock was
-    /// touched at start.
-    pub(super) fn age(&self, path: &Path) -> io::Result<Duration> {
-        let now: SystemTime = fs::metadata(self.root.join("lock"))?.modified()?;
-        Ok(now.duration_since(fs::metadata(path)?.modified()?).unwrap_or_default())
     }
     /// True if that much is laid aside already.
     pub(super) fn has_reserve(&self, size: u64) -> bool {
@@ -273,4 +263,10 @@ pub(super) fn body_error(path: &Path, e: &io::Error) -> StoreError {
     } else {
         StoreError::Fatal(format!("{}: {e}", path.display()))
     }
+}
+
+/// True if a file was last written that long ago.
+pub(super) fn is_old(path: &Path, now: TrustedTime, age: Duration) -> io::Result<bool> {
+    let written = fs::metadata(path)?.modified()?;
+    Ok(SystemTime::from(now.get()).duration_since(written).is_ok_and(|since| since >= age))
 }

@@ -74,7 +74,7 @@ pub struct Options {
     pub min_free_percent: u8,
     /// but a small disk need never have more free than that many hundredths.
     pub min_free_most_percent: u8,
-    /// Bodies without a row are removed at start when they are older than this.
+    /// [`SledStore::remove_orphans`] removes bodies without a row that are older than this.
     pub orphan_age: Duration,
     /// sled's cache in bytes.
     pub cache: u64,
@@ -145,6 +145,7 @@ pub struct SledStore {
     fresh: Fresh,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
+    orphan_age: Duration,
 }
 impl SledStore {
     /// Opens the vault in `dir`, or makes it. Installs [`durability`]'s filter and refuses to open
@@ -155,7 +156,6 @@ impl SledStore {
         let lock = layout.prepare()?;
         // Where the disk is full, the reserve goes before anything is written.
         watch.room(false);
-        layout.touch().map_err(|e| OpenError::io(layout.root(), e))?;
         layout.mark()?;
         durability::install()?;
         durability::check()?;
@@ -171,7 +171,26 @@ impl SledStore {
         let committer =
             Committer::start(state, journal, runway, Arc::clone(&watch), Arc::clone(&arrivals));
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
-        Ok(Self { committer, layout, fresh, watch, arrivals })
+        let orphan_age = options.orphan_age;
+        Ok(Self { committer, layout, fresh, watch, arrivals, orphan_age })
+    }
+}
+
+impl SledStore {
+    /// Removes bodies without a row that are older than [`Options::orphan_age`]. What can't be removed
+    /// stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not answer.
+    pub async fn remove_orphans(&self, now: TrustedTime) -> Result<(), StoreError> {
+        let (layout, age) = (self.layout.clone(), self.orphan_age);
+        let remove = move |state: &mut State| {
+            if let Err(error) = state.remove_orphans(&layout, now, age) {
+                tracing::warn!(%error, "old sealed bodies that no message owns stay");
+            }
+            Ok(())
+        };
+        self.committer.read(remove).await
     }
 }
 
@@ -322,8 +341,8 @@ fn load(
     .map_err(damaged)?;
     book.each(book::GRANTS, |_, grant: Grant| tally.grant(&grant)).map_err(damaged)?;
     let segments = Segments::open(layout, options, live).and_then(|segments| {
-        segments.sweep(layout, options.orphan_age)?;
-        sweep_files(layout, &files, options.orphan_age)?;
+        segments.sweep()?;
+        tell_orphans(layout, &files)?;
         Ok(segments.laid_by(watch.portion(segments::STRIDE)))
     });
     let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
@@ -340,22 +359,29 @@ fn load(
         _lock: lock,
     })
 }
-/// Removes bodies that got no row: their senders were never answered with 250.
-fn sweep_files(layout: &Layout, known: &HashSet<QueueId>, age: Duration) -> io::Result<()> {
-    for (id, path) in layout.message_files()? {
-        if known.contains(&id) {
-            continue;
-        }
-        if layout.age(&path)? >= age {
-            tracing::warn!(%id, "removing an old sealed body that no message owns");
-            std::fs::remove_file(path)?;
-        } else {
-            let what =
-                "a sealed body has no message: a crash came before 250, or the book lost rows";
-            tracing::warn!(%id, what);
-        }
+/// Names bodies that got no row.
+fn tell_orphans(layout: &Layout, known: &HashSet<QueueId>) -> io::Result<()> {
+    let files = layout.message_files()?;
+    for (id, _) in files.iter().filter(|(id, _)| !known.contains(id)) {
+        let what = "a sealed body has no message: a crash came before 250, or the book lost rows";
+        tracing::warn!(%id, what);
     }
     Ok(())
+}
+impl State {
+    /// Removes old bodies that got no row: their senders were never answered with 250.
+    fn remove_orphans(&self, layout: &Layout, now: TrustedTime, age: Duration) -> io::Result<()> {
+        self.segments.remove_old(now, age)?;
+        for (id, path) in layout.message_files()? {
+            let row = self.book.get(&book::message(id)).map_err(io::Error::other)?;
+            let owned = row.is_some_and(|row: MessageRow| matches!(row.body, Locator::File { .. }));
+            if !owned && layout::is_old(&path, now, age)? {
+                tracing::warn!(%id, "removing an old sealed body that no message owns");
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -9,9 +9,10 @@
 use super::{
     Options,
     journal::Entries,
-    layout::{Layout, allocate, body_error, is_full, private, sync_dir, write_zeros},
+    layout::{Layout, allocate, body_error, is_full, is_old, private, sync_dir, write_zeros},
 };
 use crate::{
+    clock::TrustedTime,
     mail::QueueId,
     seal::stream::Prelude,
     store::{Locator, StoreError},
@@ -177,21 +178,30 @@ impl Segments {
             fresh.remove(&place);
         }
     }
-    /// Removes files in which nothing lives any more, once every key in them is destroyed or nothing
-    /// has been written for that long. What remains loses the zeros laid out behind its end: else a
+    /// Removes files in which nothing lives any more once every key in them is destroyed. What remains loses the zeros laid out behind its end: else a
     /// server that starts and dies, again and again, would fill the disk with them.
-    pub(super) fn sweep(&self, layout: &Layout, age: std::time::Duration) -> io::Result<()> {
+    pub(super) fn sweep(&self) -> io::Result<()> {
         for number in numbers(&self.dir)? {
             let (path, lives) = (path(&self.dir, number), self.live.contains_key(&number));
             if lives && !ends_in_zeros(&path)? {
                 continue;
             }
             let rest = survey(&path)?;
-            let dead = rest.erased || layout.age(&path)? >= age;
-            if dead && !lives {
+            if rest.erased && !lives {
                 fs::remove_file(&path)?;
             } else if rest.zeros {
                 private().open(&path)?.set_len(rest.end)?;
+            }
+        }
+        Ok(())
+    }
+    /// Removes files in which nothing lives and nothing has been written for that long.
+    pub(super) fn remove_old(&self, now: TrustedTime, age: std::time::Duration) -> io::Result<()> {
+        let active = self.active.as_ref().map(|active| active.number);
+        for number in numbers(&self.dir)? {
+            let (path, lives) = (path(&self.dir, number), self.live.contains_key(&number));
+            if !lives && active != Some(number) && is_old(&path, now, age)? {
+                fs::remove_file(&path)?;
             }
         }
         Ok(())
@@ -567,9 +577,7 @@ mod tests {
     fn a_start_leaves_nothing_of_what_is_erased_and_no_zeros_behind_what_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        let week = std::time::Duration::from_hours(7 * 24);
         let mut s = open(dir.path(), 1 << 20);
-        fs::write(dir.path().join("lock"), b".").unwrap();
         let mut at = Vec::new();
         for n in 1..=2 {
             at.push(s.append(id(n), &Bytes::from(vec![n; 400])).unwrap());
@@ -578,7 +586,7 @@ mod tests {
         let file = path(&s.dir, 0);
         let length = || fs::metadata(&file).map(|meta| meta.len()).ok();
         assert_eq!(length(), Some(1 << 20), "laid out");
-        open(dir.path(), 1 << 20).sweep(&layout, week).unwrap();
+        open(dir.path(), 1 << 20).sweep().unwrap();
         assert_eq!(length(), Some(2 * (HEAD + 400)), "no row, but a key: a rebuild may want it");
         for at in at {
             let Locator::Segment { segment, offset, length } = at else { panic!("no segment") };
@@ -587,22 +595,20 @@ mod tests {
         s.carry();
         let live = BTreeMap::from([(0, HashSet::from([HEAD]))]);
         let options = Options { segment_size: 1 << 20, ..Options::default() };
-        Segments::open(&layout, &options, live).unwrap().sweep(&layout, week).unwrap();
+        Segments::open(&layout, &options, live).unwrap().sweep().unwrap();
         assert!(length().is_some(), "a row speaks of it");
-        open(dir.path(), 1 << 20).sweep(&layout, week).unwrap();
+        open(dir.path(), 1 << 20).sweep().unwrap();
         assert_eq!(length(), None);
     }
     #[test]
     fn a_torn_tail_is_left_for_those_who_look() {
         let dir = tempfile::tempdir().unwrap();
         let mut s = open(dir.path(), 1 << 20);
-        fs::write(dir.path().join("lock"), b".").unwrap();
         s.append(id(1), &Bytes::from(vec![1; 400])).unwrap();
         s.carry();
         let file = fs::OpenOptions::new().write(true).open(path(&s.dir, 0)).unwrap();
         file.write_all_at(b"X", HEAD + 400 + 100).unwrap();
-        let week = std::time::Duration::from_hours(7 * 24);
-        open(dir.path(), 1 << 20).sweep(&Layout::new(dir.path()), week).unwrap();
+        open(dir.path(), 1 << 20).sweep().unwrap();
         assert_eq!(file.metadata().unwrap().len(), 1 << 20);
     }
     #[test]
