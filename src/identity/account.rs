@@ -8,8 +8,8 @@ use crate::{
     language::Language,
     mail::{Address, GrantId},
     store::{
-        Account, AccountChange, AccountMove, AuditEvent, Device, Grant, GrantKind, GrantState,
-        Moved, Purpose, SignedBy, StoreError,
+        Account, AccountChange, AccountMove, Assurance, AuditEvent, Device, Grant, GrantKind,
+        GrantState, Moved, Purpose, SignedBy, SignedIn, StoreError,
     },
 };
 use jiff::Timestamp;
@@ -141,14 +141,15 @@ impl Identity {
         &self,
         browser: &Browser,
         account: Account,
-        way: Way,
+        wants: Option<GrantId>,
     ) -> Result<SignIn, IdentityError> {
-        let by_code = way.by == SignedBy::Code;
-        let rooted = by_code.then(|| self.now());
+        let rooted = Some(self.now());
         // The code may have been read on its way: what it opens waits for a further proof.
-        let unproved = by_code && self.in_doubt(&account.address).await?;
-        let account = Account { rooted, unproved, ..account };
+        let doubted = self.in_doubt(&account.address).await?;
+        let assurance = if doubted { Assurance::Doubted } else { Assurance::Mailbox };
+        let account = Account { rooted, assurance, ..account };
         let domain = account.address.domain().clone();
+        let way = Way::new(SignedBy::NewPassword, wants);
         match self.sign_in_as(browser, None, account, way).await? {
             Some(begun) => {
                 tracing::info!(%domain, "portal: an account was registered");
@@ -229,9 +230,24 @@ impl Identity {
         });
         rest.await.map_err(|_| IdentityError::Work("an account could not be deleted"))?
     }
-    /// The owner of an account that was registered over a line in doubt has shown more than a code.
-    pub async fn has_proved(&self, account: &Account) -> Result<(), IdentityError> {
-        self.update(account, |account| std::mem::take(&mut account.unproved)).await?;
+    /// A phrase or a code by text message was typed in a session that is signed in so: the account's
+    /// credentials belong to that reader, if they had signed it in, and so does its passkey.
+    pub async fn has_proved(
+        &self,
+        account: &Account,
+        named: &SignedIn,
+    ) -> Result<(), IdentityError> {
+        if !named.by.is_credentials() {
+            return Ok(());
+        }
+        let prove = |account: &mut Account| {
+            let key = named.passkey.as_ref();
+            let key = account.passkeys.iter_mut().find(|known| key == Some(&known.id));
+            let new_key = key.is_some_and(|key| !std::mem::replace(&mut key.proved, true));
+            let old = std::mem::replace(&mut account.assurance, Assurance::Proved);
+            new_key || old != Assurance::Proved
+        };
+        self.update(account, prove).await?;
         Ok(())
     }
     /// Gives an account another address, with mail to both mailboxes and these records.

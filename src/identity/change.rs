@@ -7,7 +7,8 @@ use crate::{
     mail::notice::ChangeMail,
     seal::Class,
     store::{
-        Account, AccountChange, AuditDetail, AuditEvent, AuditKind, NewMessage, Session, StoreError,
+        Account, AccountChange, AuditDetail, AuditEvent, AuditKind, NewMessage, Session, SignedIn,
+        StoreError,
     },
 };
 
@@ -259,7 +260,8 @@ impl Identity {
         let present = self.people().session(&kept.id).await?;
         Ok(present.and_then(|mut session| {
             let named = session.account.take().filter(|named| old.is(named))?;
-            session.account = Some(new.signed_in(named.by));
+            let signed_in = new.signed_in(named.by);
+            session.account = Some(SignedIn { passkey: named.passkey, ..signed_in });
             Some(session)
         }))
     }

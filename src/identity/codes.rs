@@ -359,8 +359,7 @@ impl Identity {
     ) -> Result<Verified, IdentityError> {
         let wants = session.wants;
         if code.purpose == Purpose::Register {
-            let admitted =
-                self.admit(browser, code.account, Way::new(SignedBy::Code, wants)).await?;
+            let admitted = self.admit(browser, code.account, wants).await?;
             return Ok(Verified::In(admitted));
         }
         let Some(account) = self.owner_of(&code).await? else {

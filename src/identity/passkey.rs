@@ -398,6 +398,7 @@ mod tests {
                 copyable: Some(false),
                 name: String::new(),
                 created: at(0),
+                proved: false,
                 used: None,
             }
         }

@@ -7,7 +7,7 @@ use super::{
     limits::{Kind, Standing, Wait},
     passkey::{self, Purpose},
 };
-use crate::store::{Account, AuditKind, Passkey, SignedBy};
+use crate::store::{Account, Assurance, AuditKind, Passkey, SignedBy};
 use data_encoding::BASE64URL_NOPAD;
 
 /// Passkeys of an account.
@@ -76,6 +76,7 @@ impl Identity {
             copyable: Some(fresh.copyable),
             name: if own.is_empty() { name.to_owned() } else { own },
             created: now,
+            proved: account.assurance == Assurance::Proved,
             used: None,
         };
         let add = |account: &mut Account| {
@@ -119,7 +120,8 @@ impl Identity {
             Ok((old, new)) => {
                 // The way here may have begun at a notice's link.
                 let wants = browser.session.as_ref().and_then(|session| session.wants);
-                let way = Way::new(SignedBy::Passkey, wants);
+                let passkey = Some(said.credential.clone());
+                let way = Way { passkey, ..Way::new(SignedBy::Passkey, wants) };
                 let begun = self.sign_in_as(browser, Some(old), new, way).await?;
                 attempt.succeed();
                 Ok(begun.map_or(SignIn::Wrong, SignIn::In))

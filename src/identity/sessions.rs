@@ -54,6 +54,8 @@ pub struct Begun {
 pub struct Way {
     /// The last factor that was shown.
     pub by: SignedBy,
+    /// The credential id of the passkey that was shown.
+    pub(super) passkey: Option<String>,
     /// The message that the way began at.
     pub wants: Option<GrantId>,
     /// What the owner is told beside it.
@@ -64,7 +66,7 @@ pub struct Way {
 impl Way {
     /// By a factor, on to a message.
     pub const fn new(by: SignedBy, wants: Option<GrantId>) -> Self {
-        Self { by, wants, told: None, tells_of_device: true }
+        Self { by, passkey: None, wants, told: None, tells_of_device: true }
     }
 }
 
@@ -104,14 +106,13 @@ impl Identity {
         let now = self.now();
         let session = self.people().session(session).await?;
         let Some(session) = session.filter(|session| runs(session, now)) else { return Ok(None) };
-        let account = self.named(session.account.as_ref()).await?;
+        let Some(named) = &session.account else { return Ok(None) };
+        let account = self.named(Some(named)).await?;
         if account.is_some() && now.duration_since(session.seen) >= SEEN {
             self.people().touch_session(&session.id, now).await?;
         }
-        let by = session.account.as_ref().map(|named| named.by).unwrap_or_default();
-        let id = session.id;
         Ok(account.map(|account| {
-            let facts = account.session_facts(by, id);
+            let facts = account.session_facts(named, session.id);
             (account, facts)
         }))
     }
@@ -171,7 +172,7 @@ impl Identity {
         browser: &Browser,
         old: Option<Account>,
         mut account: Account,
-        Way { by, wants, told, tells_of_device }: Way,
+        Way { by, passkey, wants, told, tells_of_device }: Way,
     ) -> Result<Option<Begun>, IdentityError> {
         let now = self.now();
         let known = account.devices.iter_mut().find(|device| Some(device.id) == browser.device);
@@ -195,7 +196,7 @@ impl Identity {
             mail.push(self.told(&account, &Event::NewDevice { browser })?);
         }
         let mut fresh = self.fresh(browser);
-        fresh.session.account = Some(account.signed_in(by));
+        fresh.session.account = Some(SignedIn { passkey, ..account.signed_in(by) });
         let wants = self.own_message(&account, wants).await?;
         if matches!(by, SignedBy::Password | SignedBy::Passkey) {
             fresh.session.proved = Some(now);
@@ -231,7 +232,7 @@ impl Identity {
         (registered, by, new_device): (bool, SignedBy, bool),
     ) -> Vec<AuditEvent> {
         let detail = match by {
-            SignedBy::Code => AuditDetail::MailedCode,
+            SignedBy::Code | SignedBy::NewPassword => AuditDetail::MailedCode,
             SignedBy::Password => AuditDetail::Password,
             SignedBy::SecondFactor => AuditDetail::Authenticator,
             SignedBy::Passkey => AuditDetail::Passkey,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     mail::{Address, GrantId},
-    store::{Account, AuditDetail, AuditKind, Purpose, SignedBy},
+    store::{Account, Assurance, AuditDetail, AuditKind, Purpose, SignedBy},
 };
 use std::fmt;
 use zeroize::Zeroizing;
@@ -149,7 +149,7 @@ impl Identity {
             account.rooted = Some(now);
             // A reset is refused while the line is in doubt: this code proves the mailbox. Factors from
             // before it prove nothing.
-            if std::mem::take(&mut account.unproved) {
+            if std::mem::take(&mut account.assurance) == Assurance::Doubted {
                 account.second = None;
                 account.passkeys.clear();
             }
@@ -164,7 +164,7 @@ impl Identity {
         // The browser's own session may have ended with the others.
         let browser = Browser { account: None, ..browser.clone() };
         // The mail about the new password says enough.
-        let way = Way { tells_of_device: false, ..Way::new(SignedBy::Code, None) };
+        let way = Way { tells_of_device: false, ..Way::new(SignedBy::NewPassword, None) };
         self.first_shown(&browser, account, way).await.map(Ok)
     }
 

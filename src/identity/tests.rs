@@ -16,8 +16,8 @@ use crate::{
     policy::{Level, PolicyRef, Reason, Why},
     seal::{Class, KeyRing, TokenHash},
     store::{
-        Account, Filter, Grant, GrantKind, GrantState, Need, PeopleStore, Purpose, QueueStore,
-        SecondFactor, Session, SignedBy, memory::MemoryStore,
+        Account, Assurance, Filter, Grant, GrantKind, GrantState, Need, PeopleStore, Purpose,
+        QueueStore, SecondFactor, Session, SignedBy, SignedIn, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
@@ -311,7 +311,7 @@ async fn factors_from_before_a_mailbox_was_proved_end_with_its_first_reset() {
     let account = house.account().await;
     let seed = house.vault.new_seed(account.generation);
     let planted = |account: &mut Account| {
-        account.unproved = true;
+        account.assurance = Assurance::Doubted;
         account.second =
             Some(SecondFactor { seed: seed.clone(), on: true, step: 0, recovery: vec![] });
         true
@@ -322,7 +322,8 @@ async fn factors_from_before_a_mailbox_was_proved_end_with_its_first_reset() {
     let step = house.identity.reset(&owner, form).await.unwrap().unwrap();
     assert!(matches!(step, SignIn::In(_)), "{step:?}");
     let account = house.now().await;
-    assert!(account.second_factor().is_none() && !account.unproved);
+    assert!(account.second_factor().is_none());
+    assert_eq!(account.assurance, Assurance::Mailbox);
 }
 
 #[tokio::test]
@@ -371,9 +372,11 @@ async fn a_reset_removes_passkeys_unless_they_are_kept() {
             copyable: None,
             name: "phone".into(),
             created: house.clock.now(),
+            proved: false,
             used: None,
         };
         let add = |account: &mut Account| {
+            account.assurance = Assurance::Proved;
             account.passkeys = vec![passkey.clone()];
             true
         };
@@ -382,7 +385,9 @@ async fn a_reset_removes_passkeys_unless_they_are_kept() {
         let password = Zeroizing::new(NEW.to_owned());
         let form = ResetForm { code, password, keep_passkeys: keep };
         house.identity.reset(&owner, form).await.unwrap().unwrap();
-        assert_eq!(house.now().await.passkeys.len(), usize::from(keep));
+        let account = house.now().await;
+        assert_eq!(account.passkeys.len(), usize::from(keep));
+        assert_eq!(account.assurance, Assurance::Mailbox, "the code proves no more");
         assert!(house.told("A new password was set").await);
         assert_eq!(house.told("all passkeys were removed").await, !keep);
     }
@@ -583,17 +588,59 @@ async fn while_the_line_is_in_doubt_a_mailed_code_proves_nothing() {
     let verified = house.identity.verify(&attacker, &code).await.unwrap();
     assert!(matches!(verified, Verified::In(SignIn::In(_))), "{verified:?}");
     let new = house.store.account(&address(other)).await.unwrap().unwrap();
-    let facts = new.session_facts(SignedBy::Code, TokenHash::from_bytes([7; 32]));
+    let now = async || house.store.account(&address(other)).await.unwrap().unwrap();
+    let facts = new.session_facts(&new.signed_in(SignedBy::Code), TokenHash::from_bytes([7; 32]));
     assert_eq!(grant.need(&new, &facts), Need::Account, "an ordinary message too");
-    house.identity.has_proved(&new).await.unwrap();
-    let proved = house.store.account(&address(other)).await.unwrap().unwrap();
-    assert_eq!(grant.need(&proved, &facts), Need::Nothing);
+    house.identity.has_proved(&new, &new.signed_in(SignedBy::Code)).await.unwrap();
+    assert_eq!(now().await, new, "a code's session says nothing of who has the password");
+    house.identity.has_proved(&new, &new.signed_in(SignedBy::NewPassword)).await.unwrap();
+    assert_eq!(grant.need(&now().await, &facts), Need::Nothing);
     house
         .vault
         .line_proved(&domain, house.clock.now() + SignedDuration::from_secs(1))
         .await
         .unwrap();
     house.code(&from("192.0.2.5"), Purpose::SignIn).await;
+}
+
+/// A passkey stands for more than the mailbox once its owner has proved more, and not before.
+#[tokio::test]
+async fn a_passkey_counts_from_the_proof_of_its_owner_on() {
+    let house = house();
+    let account = house.account().await;
+    let keys = ["before", "used"].map(|id| crate::store::Passkey {
+        id: id.into(),
+        key: "key".into(),
+        algorithm: -7,
+        counter: 0,
+        copyable: None,
+        name: "phone".into(),
+        created: house.clock.now(),
+        proved: false,
+        used: None,
+    });
+    let add = |account: &mut Account| {
+        account.passkeys = keys.to_vec();
+        true
+    };
+    house.identity.update(&account, add).await.unwrap();
+    let facts = async |id: &str| {
+        let account = house.now().await;
+        let by = account.signed_in(SignedBy::Passkey);
+        let named = SignedIn { passkey: Some(id.to_owned()), ..by };
+        (account.session_facts(&named, TokenHash::from_bytes([7; 32])).passkey, named)
+    };
+    let (counts, named) = facts("used").await;
+    assert_eq!(counts, None, "it was added by whoever registered first");
+    house.identity.has_proved(&house.now().await, &named).await.unwrap();
+    assert_eq!(
+        facts("used").await.0,
+        Some(keys[1].created),
+        "it has signed the proof's session in"
+    );
+    assert_eq!(facts("before").await.0, None, "of that one nothing is known");
+    assert_eq!(facts("gone").await.0, None, "a passkey that was removed");
+    assert_eq!(house.now().await.assurance, Assurance::Proved);
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ pub enum Pickup {
     Phrase,
     /// By a code in a text message.
     Sms,
-    /// By a passkey that his account had before the message came.
+    /// By a passkey that his account had before the message came, from an owner who had shown a phrase
+    /// or such a code.
     Passkey,
 }
 

@@ -42,8 +42,8 @@ impl Visitor {
 
     /// The same of a session without its visitor.
     pub(super) fn facts_of(session: &Session, account: &Account) -> SessionFacts {
-        let by = session.account.as_ref().map(|named| named.by);
-        by.map(|by| account.session_facts(by, session.id)).unwrap_or_default()
+        let named = session.account.as_ref();
+        named.map(|named| account.session_facts(named, session.id)).unwrap_or_default()
     }
 }
 
@@ -129,7 +129,10 @@ impl Desk {
             let tried = desk.vault.prove(grant, account, &session, &typed).await?;
             let (kind, detail) = match tried {
                 Tried::Proved => {
-                    desk.identity.has_proved(account).await?;
+                    let session = visitor.session.as_ref();
+                    if let Some(named) = session.and_then(|session| session.account.as_ref()) {
+                        desk.identity.has_proved(account, named).await?;
+                    }
                     (AuditKind::ProofGiven, detail)
                 }
                 Tried::Wrong { .. } => (AuditKind::ProofFailed, detail),

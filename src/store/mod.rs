@@ -20,8 +20,8 @@ pub use body::{BodyStore, BodyWriter, Locator};
 pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
-    Account, AccountChange, AccountMove, Code, Device, Grant, GrantKind, GrantState, Moved,
-    Passkey, PeopleStore, Purpose, SecondFactor, Session, SignedIn,
+    Account, AccountChange, AccountMove, Assurance, Code, Device, Grant, GrantKind, GrantState,
+    Moved, Passkey, PeopleStore, Purpose, SecondFactor, Session, SignedIn,
 };
 pub use proof::{Need, Proof, Proved, SessionFacts, SignedBy, Texted};
 pub use queue::{

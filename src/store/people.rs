@@ -90,10 +90,9 @@ pub struct Account {
     /// each reset. They prove no more than the mailbox did at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rooted: Option<Timestamp>,
-    /// True if it was registered by a mailed code while the line to its mailbox was in doubt, and its
-    /// owner has shown nothing more since: such an account opens nothing by itself.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unproved: bool,
+    /// What those who have its credentials have proved.
+    #[serde(default, skip_serializing_if = "Assurance::is_mailbox")]
+    pub assurance: Assurance,
     /// Browsers that have signed in, the latest last; at most [`Account::DEVICES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
@@ -120,6 +119,26 @@ pub struct Account {
     /// Passkeys (`WebAuthn`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passkeys: Vec<Passkey>,
+}
+/// What those who have an account's credentials have proved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assurance {
+    /// That they read the mailbox.
+    #[default]
+    Mailbox,
+    /// Less: it was registered by a mailed code while the line to its mailbox was in doubt. Such an
+    /// account opens nothing by itself.
+    Doubted,
+    /// More: a phrase or a code by text message was typed in a session that these credentials signed
+    /// in.
+    Proved,
+}
+impl Assurance {
+    /// True for the default, which is not stored.
+    pub const fn is_mailbox(&self) -> bool {
+        matches!(self, Self::Mailbox)
+    }
 }
 /// A browser that has signed in at an account: it has a budget of wrong tries of its own, so that
 /// strangers who try passwords do not lock it out (OWASP, device cookies).
@@ -149,6 +168,10 @@ pub struct Passkey {
     pub name: String,
     /// When it was added.
     pub created: Timestamp,
+    /// True if it was added to an account of [`Assurance::Proved`], or signed in the session that
+    /// proved it. Others prove no more than the mailbox did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proved: bool,
     /// When it last let somebody in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Timestamp>,
@@ -204,6 +227,9 @@ pub struct SignedIn {
     pub epoch: u64,
     /// How it was proved.
     pub by: SignedBy,
+    /// The credential id of the passkey that signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<String>,
 }
 /// A mailed code that is awaited.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,7 +272,7 @@ impl Account {
             epoch: 0,
             epoch_since: None,
             rooted: None,
-            unproved: false,
+            assurance: Assurance::Mailbox,
             devices: Vec::new(),
             first_name: String::new(),
             last_name: String::new(),
@@ -269,13 +295,16 @@ impl Account {
     /// As a session names it.
     pub fn signed_in(&self, by: SignedBy) -> SignedIn {
         let (address, generation, epoch) = (self.address.clone(), self.generation, self.epoch);
-        SignedIn { address, generation, epoch, by }
+        SignedIn { address, generation, epoch, by, passkey: None }
     }
     /// What is known of a session that is signed in so: its credentials are as old as the account,
     /// or as the last mailed code that alone established them.
-    pub fn session_facts(&self, by: SignedBy, session: TokenHash) -> SessionFacts {
+    pub fn session_facts(&self, named: &SignedIn, session: TokenHash) -> SessionFacts {
         let rooted = Some(self.rooted.unwrap_or(self.created));
-        SessionFacts { by, rooted, session: Some(session) }
+        let mut keys = self.passkeys.iter().filter(|key| key.proved);
+        let key = keys.find(|key| named.passkey.as_ref() == Some(&key.id));
+        let passkey = key.map(|key| key.created);
+        SessionFacts { by: named.by, rooted, session: Some(session), passkey }
     }
     /// True if a session that names it so is still its own: the same identity, no change of
     /// credentials since, not locked.

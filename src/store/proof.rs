@@ -3,7 +3,7 @@
 use crate::{
     mail::Pickup,
     seal::TokenHash,
-    store::{Account, Grant},
+    store::{Account, Assurance, Grant},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,21 @@ pub struct Proved {
     /// In which session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<TokenHash>,
+    /// True if the account's own credentials had signed that session in: then it counts in their
+    /// other sessions too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_credentials: bool,
+}
+impl Proved {
+    /// True if it counts in a session of that account. It is worth as much as the credentials that
+    /// gave it: new ones by a mailed code alone may belong to another person, and so may those of a
+    /// session that a mailed code alone had signed in.
+    fn stands(&self, account: &Account, session: &SessionFacts) -> bool {
+        self.by == account.generation
+            && session.rooted.is_none_or(|rooted| rooted <= self.at)
+            && (session.session == self.session
+                || self.by_credentials && session.by.is_credentials())
+    }
 }
 impl fmt::Debug for Proof {
     /// Without the hashes.
@@ -73,6 +88,8 @@ pub enum SignedBy {
     /// By a mailed code alone, or in a way that is not known.
     #[default]
     Code,
+    /// By a mailed code, with a new password chosen in the same act: at registration, and at a reset.
+    NewPassword,
     /// By the account's password.
     Password,
     /// By a passkey.
@@ -81,6 +98,16 @@ pub enum SignedBy {
     SecondFactor,
     /// By a provider of identities (`OpenID` Connect).
     Oidc,
+}
+impl SignedBy {
+    /// True for the account's own credentials. A provider's word is worth as much as a mailed code:
+    /// whoever reads the mailbox can make an account there.
+    pub const fn is_credentials(self) -> bool {
+        match self {
+            Self::Code | Self::Oidc => false,
+            Self::NewPassword | Self::Password | Self::Passkey | Self::SecondFactor => true,
+        }
+    }
 }
 /// What is known of a reader's session beside its account. The default knows nothing, and opens
 /// nothing whose line is in doubt.
@@ -93,19 +120,13 @@ pub struct SessionFacts {
     pub rooted: Option<Timestamp>,
     /// Which it is.
     pub session: Option<TokenHash>,
+    /// When the passkey that signed it in was added, if that passkey proves more than the mailbox.
+    pub passkey: Option<Timestamp>,
 }
 impl SessionFacts {
-    /// True if it rests on the account's own credentials. A provider's word is worth as much as a
-    /// mailed code: whoever reads the mailbox can make an account there.
-    const fn by_credentials(&self) -> bool {
-        match self.by {
-            SignedBy::Code | SignedBy::Oidc => false,
-            SignedBy::Password | SignedBy::Passkey | SignedBy::SecondFactor => true,
-        }
-    }
     /// True if the session rests on credentials from before `since`, and not on the mailbox alone.
     fn precedes(&self, since: Timestamp) -> bool {
-        self.by_credentials() && self.rooted.is_some_and(|rooted| rooted < since)
+        self.by.is_credentials() && self.rooted.is_some_and(|rooted| rooted < since)
     }
 }
 
@@ -122,7 +143,7 @@ pub enum Need {
     },
     /// The code of a text message.
     Text,
-    /// Sign-in by a passkey that the account had before the message came.
+    /// Sign-in by a proved passkey that the account had before the message came.
     Passkey,
     /// Sign-in to an account from before the doubt; there is no phrase.
     Account,
@@ -136,24 +157,14 @@ impl Proof {
     /// Text messages for a grant at most.
     pub const TEXTS: u8 = 5;
 
-    /// What must still be shown for a grant that was sealed at that time.
-    fn need(&self, sealed: Timestamp, account: &Account, session: &SessionFacts) -> Need {
-        // A proof is worth as much as the credentials of the account that gave it: new ones by a
-        // mailed code alone may belong to another person, and so may another session without any.
-        let stands = |proved: &Proved| {
-            proved.by == account.generation
-                && session.rooted.is_none_or(|rooted| rooted <= proved.at)
-                && (session.by_credentials() || session.session == proved.session)
-        };
-        if self.proved.as_ref().is_some_and(stands) {
-            return Need::Nothing;
-        }
+    /// What must be shown for a grant that was sealed at that time and is not proved.
+    fn need(&self, sealed: Timestamp, session: &SessionFacts) -> Need {
         let established = self.doubt.is_none_or(|since| session.precedes(since));
         let typed = |need| if self.wrong >= Self::TRIES { Need::Locked } else { need };
         match (self.kind, &self.phrase) {
             (Pickup::Code, _) if established => Need::Nothing,
-            (Pickup::Passkey, None) if !established => Need::Account,
-            (Pickup::Passkey, _) if established && self.by_passkey(sealed, account, session) => {
+            // What proved the passkey did not go by the mailbox, so a doubt about that is no matter.
+            (Pickup::Passkey, _) if session.passkey.is_some_and(|added| added < sealed) => {
                 Need::Nothing
             }
             (Pickup::Passkey, None) => Need::Passkey,
@@ -163,51 +174,33 @@ impl Proof {
             (Pickup::Code | Pickup::Phrase, None) => Need::Account,
         }
     }
-
-    /// True if the session was signed in by a passkey and one is older than the message.
-    fn by_passkey(&self, sealed: Timestamp, account: &Account, session: &SessionFacts) -> bool {
-        let before = self.doubt.map_or(sealed, |since| since.min(sealed));
-        session.by == SignedBy::Passkey && account.passkeys.iter().any(|key| key.created < before)
-    }
 }
 
 impl Grant {
     /// What a session of that account must still show before the grant opens.
     pub fn need(&self, account: &Account, session: &SessionFacts) -> Need {
-        let Some(proof) = &self.proof else {
-            return if account.unproved { Need::Account } else { Need::Nothing };
-        };
-        let shown = proof.proved.as_ref().is_some_and(|proved| proved.by == account.generation);
-        let need = proof.need(self.sealed, account, session);
-        if need == Need::Nothing && account.unproved && !shown { Need::Account } else { need }
+        let proof = self.proof.as_ref();
+        let shown = proof.and_then(|proof| proof.proved.as_ref());
+        if shown.is_some_and(|proved| proved.stands(account, session)) {
+            return Need::Nothing;
+        }
+        match proof.map_or(Need::Nothing, |proof| proof.need(self.sealed, session)) {
+            Need::Nothing if account.assurance == Assurance::Doubted => Need::Account,
+            need => need,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Passkey;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn account(passkey: Option<i64>) -> Account {
-        let mut account = Account::new("ann@a.example".parse().unwrap(), [7; 16], at(10));
-        account.passkeys = passkey
-            .map(|created| Passkey {
-                id: String::new(),
-                key: String::new(),
-                algorithm: -7,
-                counter: 0,
-                copyable: None,
-                name: String::new(),
-                created: at(created),
-                used: None,
-            })
-            .into_iter()
-            .collect();
-        account
+    fn account() -> Account {
+        Account::new("ann@a.example".parse().unwrap(), [7; 16], at(10))
     }
 
     fn hash(n: u8) -> TokenHash {
@@ -215,7 +208,12 @@ mod tests {
     }
 
     fn session(by: SignedBy, rooted: i64) -> SessionFacts {
-        SessionFacts { by, rooted: Some(at(rooted)), session: Some(hash(1)) }
+        SessionFacts { by, rooted: Some(at(rooted)), session: Some(hash(1)), passkey: None }
+    }
+
+    /// Signed in by a passkey that was added then, by an owner who had proved more than the mailbox.
+    fn keyed(added: i64) -> SessionFacts {
+        SessionFacts { passkey: Some(at(added)), ..session(SignedBy::Passkey, 10) }
     }
 
     fn proof(kind: Pickup, doubt: Option<i64>, phrase: bool) -> Proof {
@@ -230,57 +228,56 @@ mod tests {
         let old = session(SignedBy::Password, 10);
         let new = session(SignedBy::Password, 60);
         let coded = session(SignedBy::Code, 10);
-        let keyed = session(SignedBy::Passkey, 10);
+        let unproved = session(SignedBy::Passkey, 10);
         let provided = session(SignedBy::Oidc, 10);
         let either = Need::Phrase { account: true };
         let phrase = Need::Phrase { account: false };
-        for (proof, passkey, session, need, why) in [
-            (proof(Code, None, false), None, unknown, Need::Nothing, "the default"),
-            (proof(Code, Some(50), true), None, unknown, either, "nothing is known"),
-            (proof(Code, Some(50), true), None, old, Need::Nothing, "an account from before"),
-            (proof(Code, Some(50), true), None, new, either, "one made by code since"),
-            (proof(Code, Some(50), true), None, coded, either, "signed in by code"),
-            (proof(Code, Some(50), true), None, provided, either, "signed in by a provider"),
-            (proof(Code, Some(50), false), None, new, Need::Account, "nobody was told a phrase"),
-            (proof(Code, Some(50), false), None, old, Need::Nothing, "and the account does"),
-            (proof(Phrase, None, true), None, old, phrase, "the sender asked for it"),
-            (proof(Phrase, Some(50), true), None, old, phrase, "the same"),
-            (proof(Sms, None, false), None, old, Need::Text, "a text"),
-            (proof(Sms, Some(50), false), None, old, Need::Text, "the same"),
-            (proof(Passkey, None, false), Some(20), keyed, Need::Nothing, "from before"),
-            (proof(Passkey, None, false), Some(120), keyed, Need::Passkey, "added since"),
-            (proof(Passkey, None, false), Some(20), old, Need::Passkey, "signed in otherwise"),
-            (proof(Passkey, Some(50), false), Some(20), keyed, Need::Nothing, "before the doubt"),
-            (proof(Passkey, Some(50), false), Some(60), keyed, Need::Passkey, "since the doubt"),
-            (proof(Passkey, Some(50), false), Some(20), coded, Need::Account, "by code, in doubt"),
-            (proof(Passkey, None, true), None, old, phrase, "the first message"),
+        for (proof, session, need, why) in [
+            (proof(Code, None, false), unknown, Need::Nothing, "the default"),
+            (proof(Code, Some(50), true), unknown, either, "nothing is known"),
+            (proof(Code, Some(50), true), old, Need::Nothing, "an account from before"),
+            (proof(Code, Some(50), true), new, either, "one made by code since"),
+            (proof(Code, Some(50), true), coded, either, "signed in by code"),
+            (proof(Code, Some(50), true), provided, either, "signed in by a provider"),
+            (proof(Code, Some(50), false), new, Need::Account, "nobody was told a phrase"),
+            (proof(Code, Some(50), false), old, Need::Nothing, "and the account does"),
+            (proof(Phrase, None, true), old, phrase, "the sender asked for it"),
+            (proof(Phrase, Some(50), true), old, phrase, "the same"),
+            (proof(Sms, None, false), old, Need::Text, "a text"),
+            (proof(Sms, Some(50), false), old, Need::Text, "the same"),
+            (proof(Passkey, None, false), keyed(20), Need::Nothing, "from before"),
+            (proof(Passkey, None, false), keyed(120), Need::Passkey, "added since"),
+            (proof(Passkey, None, false), unproved, Need::Passkey, "it proves the mailbox only"),
+            (proof(Passkey, None, false), old, Need::Passkey, "signed in otherwise"),
+            (proof(Passkey, Some(50), false), keyed(20), Need::Nothing, "before the doubt"),
+            (proof(Passkey, Some(50), false), keyed(60), Need::Nothing, "in it, and proved"),
+            (proof(Passkey, Some(50), false), coded, Need::Passkey, "by code, in doubt"),
+            (proof(Passkey, None, true), old, phrase, "the first message"),
+            (proof(Passkey, None, true), keyed(20), Need::Nothing, "the passkey does as well"),
         ] {
-            assert_eq!(proof.need(at(100), &account(passkey), &session), need, "{why}: {proof:?}");
+            assert_eq!(proof.need(at(100), &session), need, "{why}: {proof:?}");
         }
     }
 
     #[test]
     fn a_proof_lasts_as_long_as_the_credentials_that_gave_it() {
-        let proved = |by| Proof {
-            proved: Some(Proved { by, at: at(110), session: Some(hash(1)) }),
-            ..proof(Pickup::Phrase, Some(50), true)
+        let stands = |by: [u8; 16], by_credentials, session: &SessionFacts| {
+            let proved = Proved { by, at: at(110), session: Some(hash(1)), by_credentials };
+            proved.stands(&account(), session)
         };
-        let phrase = Need::Phrase { account: false };
         let other = |by| SessionFacts { session: Some(hash(2)), ..session(by, 100) };
-        for (proof, session, need, why) in [
-            (proved([7; 16]), session(SignedBy::Code, 100), Need::Nothing, "in this session"),
-            (
-                proved([7; 16]),
-                other(SignedBy::Code),
-                phrase,
-                "a later code proves the mailbox only",
-            ),
-            (proved([7; 16]), other(SignedBy::Oidc), phrase, "and so does a provider"),
-            (proved([7; 16]), other(SignedBy::Password), Need::Nothing, "by this identity"),
-            (proved([8; 16]), session(SignedBy::Password, 100), phrase, "by another identity"),
-            (proved([7; 16]), session(SignedBy::Password, 120), phrase, "reset by code since"),
+        for (generation, by_credentials, session, right, why) in [
+            ([7; 16], true, session(SignedBy::NewPassword, 100), true, "in this session"),
+            ([7; 16], true, other(SignedBy::Code), false, "a later code proves the mailbox only"),
+            ([7; 16], true, other(SignedBy::Oidc), false, "and so does a provider"),
+            ([7; 16], true, other(SignedBy::Password), true, "by this identity"),
+            ([8; 16], true, session(SignedBy::Password, 100), false, "by another identity"),
+            ([7; 16], true, session(SignedBy::Password, 120), false, "reset by code since"),
+            ([7; 16], false, session(SignedBy::Code, 100), true, "in the session of a code"),
+            ([7; 16], false, other(SignedBy::Password), false, "the password may be another's"),
+            ([7; 16], false, other(SignedBy::Passkey), false, "and so may a passkey"),
         ] {
-            assert_eq!(proof.need(at(100), &account(None), &session), need, "{why}");
+            assert_eq!(stands(generation, by_credentials, &session), right, "{why}");
         }
     }
 
@@ -294,7 +291,7 @@ mod tests {
             (locked(Pickup::Code, Some(50)), unknown, Need::Locked),
             (locked(Pickup::Code, Some(50)), old, Need::Nothing),
         ] {
-            assert_eq!(proof.need(at(100), &account(None), &session), need);
+            assert_eq!(proof.need(at(100), &session), need);
         }
     }
 }

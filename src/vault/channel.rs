@@ -5,7 +5,7 @@ use crate::{
     language::{Text, say},
     mail::{Address, Domain, Pickup, PickupWish, notice::ToldMail, pickup::comparable},
     seal::{Class, MessageFacts, header::Needs},
-    store::{Grant, MessageRow, NewMessage, Proof},
+    store::{Account, Grant, MessageRow, NewMessage, Proof},
 };
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -139,7 +139,8 @@ impl Vault {
 
     async fn has_passkey(&self, recipient: &Address) -> Result<bool, VaultError> {
         let account = self.people.account(recipient).await?;
-        Ok(account.is_some_and(|account| !account.locked && !account.passkeys.is_empty()))
+        let proved = |account: &Account| account.passkeys.iter().any(|key| key.proved);
+        Ok(account.is_some_and(|account| !account.locked && proved(&account)))
     }
 
     /// The address inside that hears of a message: its sender's, or the postmaster's.

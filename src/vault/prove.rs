@@ -81,7 +81,7 @@ impl Vault {
     ) -> Result<Tried, VaultError> {
         match self.people.grant(grant).await? {
             Some(grant) if account.holds(&grant) && !account.locked => {
-                self.prove_as(&grant, (account.generation, session.session), typed).await
+                self.prove_as(&grant, (account.generation, session), typed).await
             }
             Some(_) | None => Ok(Tried::Nothing),
         }
@@ -90,7 +90,7 @@ impl Vault {
     async fn prove_as(
         &self,
         grant: &Grant,
-        (by, session): ([u8; 16], Option<TokenHash>),
+        (by, session): ([u8; 16], &SessionFacts),
         typed: &str,
     ) -> Result<Tried, VaultError> {
         let alive = grant.state == GrantState::Live && grant.expires > self.clock.now();
@@ -107,10 +107,10 @@ impl Vault {
         };
         let typed: String = typed.chars().take(LONGEST).collect();
         if self.is_right(grant.id, &proof, Zeroizing::new(typed)).await? {
-            let at = self.clock.now();
+            let (at, by_credentials) = (self.clock.now(), session.by.is_credentials());
             let proved = |proof: &mut Proof| {
                 (proof.wrong, proof.texted) = (0, None);
-                proof.proved = Some(Proved { by, at, session });
+                proof.proved = Some(Proved { by, at, session: session.session, by_credentials });
                 true
             };
             self.change_proof(grant.id, proved).await?;

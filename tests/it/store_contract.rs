@@ -1064,6 +1064,7 @@ async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
         copyable: Some(true),
         name: "phone".to_owned(),
         created: at(1),
+        proved: true,
         used: None,
     };
     let device = Device { id: TokenHash::from_bytes([4; 32]), used: at(2) };

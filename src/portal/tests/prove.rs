@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     mail::Pickup,
-    store::{PeopleStore, Proof},
+    store::{Assurance, PeopleStore, Proof},
 };
 use argon2::{Argon2, PasswordHasher, password_hash::phc::PasswordHash};
 
@@ -76,6 +76,40 @@ async fn the_phrase_opens_and_a_wrong_one_says_what_is_left() {
     assert_eq!((right.status, right.header("location")), (303, Some(kept.page().as_str())));
     assert!(reader.get(&kept.page()).await.text().contains("The-secret"));
     assert_eq!(reader.get(&place).await.status, 303, "nothing is left to prove");
+}
+
+#[tokio::test]
+async fn the_phrase_proves_the_account_whose_password_it_was_typed_with() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut reader = world.registered(ANN, &kept).await;
+    asking(&world, &kept, doubtful(&world)).await;
+    let account = async || world.store.account(&ANN.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(account().await.assurance, Assurance::Mailbox);
+    let place = format!("{}/prove", kept.page());
+    assert_eq!(reader.post(&place, &[("phrase", "blue steps seven")]).await.status, 303);
+    assert_eq!(account().await.assurance, Assurance::Proved);
+}
+
+/// Whoever registered first has the password. The reader comes in by a mailed code, and shows the
+/// phrase: that must open nothing for the other.
+#[tokio::test]
+async fn a_proof_after_a_mailed_code_opens_nothing_for_whoever_has_the_password() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let mut first = world.registered(ANN, &kept).await;
+    asking(&world, &kept, Proof { kind: Pickup::Phrase, ..Proof::default() }).await;
+    let place = format!("{}/prove", kept.page());
+    let mut reader = world.browser();
+    reader.post("/login", &[("email", ANN), ("by", "code")]).await;
+    let code = world.mailed_code(ANN).await.unwrap();
+    assert_eq!(reader.post("/verify", &[("code", &code)]).await.status, 303);
+    assert_eq!(reader.post(&place, &[("phrase", "blue steps seven")]).await.status, 303);
+    assert!(reader.get(&kept.page()).await.text().contains("The-secret"));
+    let answer = first.get(&kept.page()).await;
+    assert_eq!((answer.status, answer.header("location")), (303, Some(place.as_str())));
+    let account = world.store.account(&ANN.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(account.assurance, Assurance::Mailbox, "nor does a passkey added with it count");
 }
 
 #[tokio::test]

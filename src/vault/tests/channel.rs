@@ -190,7 +190,7 @@ async fn an_account_from_before_the_doubt_reads_as_always() {
         (SignedBy::Code, since - DAY, false),
         (SignedBy::Password, since, false),
     ] {
-        let session = SessionFacts { by, rooted: Some(rooted), session: None };
+        let session = SessionFacts { by, rooted: Some(rooted), ..SessionFacts::default() };
         assert_eq!(answer(&house, &grant, session).await.is_ok(), opens, "{by:?}");
     }
 }
@@ -302,27 +302,34 @@ async fn texts_are_few_and_a_service_that_fails_is_told() {
 
 #[tokio::test]
 async fn what_is_asked_and_can_not_be_had_becomes_a_phrase() {
-    let passkey = |created: &str| Passkey {
+    let passkey = |proved| Passkey {
         id: String::new(),
         key: String::new(),
         algorithm: -7,
         counter: 0,
         copyable: None,
         name: String::new(),
-        created: created.parse().unwrap(),
+        created: "2026-11-01T00:00:00Z".parse().unwrap(),
+        proved,
         used: None,
     };
     let phrase = Need::Phrase { account: false };
-    for (wish, has_passkey, need, why) in [
-        ((Pickup::Sms, Some(NUMBER)), false, phrase, "no service sends texts"),
-        ((Pickup::Passkey, None), false, phrase, "the first message: there is no passkey"),
-        ((Pickup::Passkey, None), true, Need::Passkey, "from the second message on"),
-        ((Pickup::Phrase, None), false, phrase, "a phrase is made"),
+    for (wish, proved, need, why) in [
+        ((Pickup::Sms, Some(NUMBER)), None, phrase, "no service sends texts"),
+        ((Pickup::Passkey, None), None, phrase, "the first message: there is no passkey"),
+        (
+            (Pickup::Passkey, None),
+            Some(false),
+            phrase,
+            "whoever registered first may have added it",
+        ),
+        ((Pickup::Passkey, None), Some(true), Need::Passkey, "from the second message on"),
+        ((Pickup::Phrase, None), None, phrase, "a phrase is made"),
     ] {
         let house = inside(house());
-        if has_passkey {
+        if let Some(proved) = proved {
             let mut ann = account("ann@stranger.example");
-            ann.passkeys.push(passkey("2026-11-01T00:00:00Z"));
+            ann.passkeys.push(passkey(proved));
             let change =
                 AccountChange::new(house.store.account(&ann.address).await.unwrap(), ann.clone());
             assert!(house.store.change_account(change).await.unwrap());
@@ -331,7 +338,11 @@ async fn what_is_asked_and_can_not_be_had_becomes_a_phrase() {
         let (grant, mail) = granted_by(&house, &row, Channel { pickup: wish.0, doubt: None }).await;
         let session = SessionFacts::default();
         assert_eq!(answer(&house, &grant, session).await.unwrap_err(), need, "{why}");
-        assert_eq!(mail.len(), if has_passkey { 1 } else { 2 }, "{why}: the sender is told");
+        assert_eq!(
+            mail.len(),
+            if proved == Some(true) { 1 } else { 2 },
+            "{why}: the sender is told"
+        );
     }
 }
 

@@ -136,7 +136,7 @@ impl World {
         let vault = &self.gateway.vault;
         // The account is older than any doubt about a line.
         let rooted = Some(Timestamp::UNIX_EPOCH);
-        let session = SessionFacts { by: SignedBy::Password, rooted, session: None };
+        let session = SessionFacts { by: SignedBy::Password, rooted, ..SessionFacts::default() };
         let access = vault.access(grant, &account, &session).await;
         let access = match access.map_err(|e| e.to_string())? {
             AccessAnswer::Granted(access) => access,
