@@ -153,32 +153,40 @@ impl Desk {
         account: &Account,
         (grant, need): (GrantId, Need),
     ) -> Answer {
-        let (status, text) = match self
-            .vault
-            .send_text_code(grant, account, &visitor.language)
-            .await?
-        {
+        let (vault, account) = (self.vault.clone(), account.clone());
+        let language = Arc::clone(&visitor.language);
+        // A client that hangs up must not keep the sender from what is charged and failed.
+        let texting =
+            tokio::spawn(async move { vault.send_text_code(grant, &account, &language).await });
+        let texting =
+            texting.await.map_err(|_| Fault::Work("a text message could not be sent"))??;
+        let (none, failed) = (Errors::default(), StatusCode::SERVICE_UNAVAILABLE);
+        match texting {
             Texting::Sent => {
                 let said = say!("A text message is on its way. Its code is good for 15 minutes.");
-                let none = Errors::default();
-                return self.prove_page(StatusCode::OK, visitor, (grant, need), &none, Some(said));
+                self.prove_page(StatusCode::OK, visitor, (grant, need), &none, Some(said))
             }
-            Texting::Nothing => (StatusCode::OK, None),
-            Texting::TooMany => {
+            Texting::Nothing => {
+                self.prove_page(StatusCode::OK, visitor, (grant, need), &none, None)
+            }
+            Texting::Replaced(told) => {
                 let text = say!(
-                    "No more text messages can be sent for this message. Please ask its sender \
-                     for help."
+                    "The text message could not be sent. {address} has been told a phrase for you: \
+                     please call there, and type the phrase here.",
+                    address = told.to_string()
                 );
-                (StatusCode::TOO_MANY_REQUESTS, Some(text))
+                let need = Need::Phrase { account: false };
+                self.prove_page(failed, visitor, (grant, need), &Errors::of("", text), None)
             }
             Texting::Failed => {
-                let text =
-                    say!("The text message could not be sent. Please try again in a few minutes.");
-                (StatusCode::SERVICE_UNAVAILABLE, Some(text))
+                let text = say!(
+                    "The text message could not be sent. Please call the sender, who can send the \
+                     message again, or ask {support} for help.",
+                    support = self.vault.notices.head.support.clone()
+                );
+                self.prove_page(failed, visitor, (grant, need), &Errors::of("", text), None)
             }
-        };
-        let errors = text.map(|text| Errors::of("", text)).unwrap_or_default();
-        self.prove_page(status, visitor, (grant, need), &errors, None)
+        }
     }
 
     fn prove_page(

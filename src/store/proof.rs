@@ -168,9 +168,11 @@ impl Proof {
                 Need::Nothing
             }
             (Pickup::Passkey, None) => Need::Passkey,
-            (Pickup::Sms, _) => typed(Need::Text),
+            (Pickup::Sms, None) => typed(Need::Text),
             (Pickup::Code, Some(_)) => typed(Need::Phrase { account: true }),
-            (Pickup::Phrase | Pickup::Passkey, Some(_)) => typed(Need::Phrase { account: false }),
+            (Pickup::Phrase | Pickup::Sms | Pickup::Passkey, Some(_)) => {
+                typed(Need::Phrase { account: false })
+            }
             (Pickup::Code | Pickup::Phrase, None) => Need::Account,
         }
     }
@@ -245,6 +247,7 @@ mod tests {
             (proof(Phrase, Some(50), true), old, phrase, "the same"),
             (proof(Sms, None, false), old, Need::Text, "a text"),
             (proof(Sms, Some(50), false), old, Need::Text, "the same"),
+            (proof(Sms, None, true), old, phrase, "no text could be sent"),
             (proof(Passkey, None, false), keyed(20), Need::Nothing, "from before"),
             (proof(Passkey, None, false), keyed(120), Need::Passkey, "added since"),
             (proof(Passkey, None, false), unproved, Need::Passkey, "it proves the mailbox only"),
@@ -288,6 +291,7 @@ mod tests {
         for (proof, session, need) in [
             (locked(Pickup::Phrase, None), old, Need::Locked),
             (locked(Pickup::Sms, None), old, Need::Locked),
+            (Proof { phrase: None, ..locked(Pickup::Sms, None) }, old, Need::Locked),
             (locked(Pickup::Code, Some(50)), unknown, Need::Locked),
             (locked(Pickup::Code, Some(50)), old, Need::Nothing),
         ] {

@@ -1,9 +1,9 @@
 //! The second channel of a grant: which one it gets, and what its sender is told of it.
 
-use super::{Vault, VaultError, random_secret};
+use super::{Texting, Vault, VaultError, random_secret};
 use crate::{
     language::{Text, say},
-    mail::{Address, Domain, Pickup, PickupWish, notice::ToldMail, pickup::comparable},
+    mail::{Address, Domain, GrantId, Pickup, PickupWish, notice::ToldMail, pickup::comparable},
     seal::{Class, MessageFacts, header::Needs},
     store::{Account, Grant, MessageRow, NewMessage, Proof},
 };
@@ -38,6 +38,23 @@ pub(super) struct Asked {
     phrase: Option<Zeroizing<String>>,
 }
 
+/// A report's first line.
+fn waits(message: &MessageRow, grant: &Grant) -> Text {
+    say!(
+        "Your message to {address} of {date} waits for its reader on the protected page.",
+        address = grant.recipient.to_string(),
+        date = Text::Day(message.facts.arrived)
+    )
+}
+
+/// A report's line before its phrase.
+fn tell_the_phrase() -> Text {
+    say!(
+        "The reader is asked for the phrase below. Tell it by telephone or in person, and never by \
+         e-mail."
+    )
+}
+
 /// A phrase of English words, with a space between.
 fn new_phrase() -> Zeroizing<String> {
     let (secret, list) = (random_secret(), bip39::Language::English.word_list());
@@ -55,10 +72,7 @@ fn new_phrase() -> Zeroizing<String> {
 impl Proof {
     /// What the notice announces: the channel by which the reader proves himself first.
     pub(super) fn announced(&self) -> Pickup {
-        match (self.kind, &self.phrase) {
-            (Pickup::Code | Pickup::Phrase | Pickup::Passkey, Some(_)) => Pickup::Phrase,
-            (kind, _) => kind,
-        }
+        if self.phrase.is_some() { Pickup::Phrase } else { self.kind }
     }
 
     /// What the reader will need, in a sentence for `trace` and delivery reports.
@@ -168,6 +182,46 @@ impl Vault {
             .map(Some)
     }
 
+    /// No text message can be sent for a grant, or none arrives: a phrase made here takes its place,
+    /// and its sender is told it, once. A caller that may be cut off runs it as a task.
+    pub(super) async fn replace_text(
+        &self,
+        message: &MessageRow,
+        grant: GrantId,
+    ) -> Result<Texting, VaultError> {
+        let _turn = self.replacing.lock().await;
+        let Some(grant) = self.people.grant(grant).await? else { return Ok(Texting::Nothing) };
+        let Some(to) = self.told(message) else {
+            tracing::error!(grant = %grant.id, "no address inside can be told that no text was sent");
+            return Ok(Texting::Failed);
+        };
+        let replaced = Texting::Replaced(to.clone());
+        let free = |proof: &Proof| proof.phrase.is_none() && proof.wrong < Proof::TRIES;
+        if !grant.proof.as_ref().is_some_and(free) {
+            return Ok(replaced);
+        }
+        let phrase = new_phrase();
+        let hash = self.phrases.hash(comparable(&phrase), ()).await?;
+        let lines = [
+            waits(message, &grant),
+            say!(
+                "The code by text message could not be sent, or did not arrive at the number that you \
+                 gave."
+            ),
+            tell_the_phrase(),
+        ];
+        // The report goes first: a phrase that no one was told would open the message to no one.
+        self.queue.accept(self.tell_inside(&grant, to, &lines, Some(&phrase))?).await?;
+        let set = |proof: &mut Proof| {
+            let free = free(proof);
+            (proof.phrase, proof.texted) = (Some(hash.clone()), None);
+            free
+        };
+        self.change_proof(grant.id, set).await?;
+        tracing::warn!(grant = %grant.id, "a phrase takes the place of a text message that failed");
+        Ok(replaced)
+    }
+
     /// Tells the sender that a message is locked, because too many wrong phrases or codes were typed.
     pub(super) async fn report_locked(&self, grant: &Grant) -> Result<(), VaultError> {
         let Some((message, _)) = self.queue.message(grant.message).await? else { return Ok(()) };
@@ -185,11 +239,7 @@ impl Vault {
     }
 
     fn lines(&self, message: &MessageRow, grant: &Grant, proof: &Proof, made: bool) -> Vec<Text> {
-        let mut lines = vec![say!(
-            "Your message to {address} of {date} waits for its reader on the protected page.",
-            address = grant.recipient.to_string(),
-            date = Text::Day(message.facts.arrived)
-        )];
+        let mut lines = vec![waits(message, grant)];
         if let Some(since) = proof.doubt {
             lines.push(say!(
                 "The mail server of {domain} did not prove itself as the policy asks. Until that is \
@@ -211,10 +261,7 @@ impl Vault {
                 say!("The reader signs in with a passkey that the account had before.")
             }
             Pickup::Phrase if !made => say!("The reader is asked for the phrase that you gave."),
-            Pickup::Code | Pickup::Phrase | Pickup::Passkey if made => say!(
-                "The reader is asked for the phrase below. Tell it by telephone or in person, and \
-                 never by e-mail."
-            ),
+            Pickup::Code | Pickup::Phrase | Pickup::Passkey if made => tell_the_phrase(),
             Pickup::Code | Pickup::Phrase | Pickup::Passkey => Text::default(),
         });
         lines.retain(|line| !line.is_empty());

@@ -97,6 +97,8 @@ pub struct Vault {
     pub notices: Arc<NoticeSettings>,
     /// `notification.dkim`
     dkim: Arc<[DkimKey]>,
+    /// Phrases take the place of text messages one at a time.
+    replacing: Arc<Mutex<()>>,
     /// Hashes phrases.
     phrases: Hasher,
     /// Addresses inside, which may be told of a second channel.
@@ -151,7 +153,7 @@ impl Vault {
     ) -> Self {
         let (ring, notices, dkim) = (Arc::new(ring), Arc::new(notices), Arc::new([]));
         let clock = Arc::clone(guard.clock());
-        let (doubts, phrases, insiders, texts) = Default::default();
+        let (doubts, replacing, phrases, insiders, texts) = Default::default();
         Self {
             queue,
             bodies,
@@ -163,6 +165,7 @@ impl Vault {
             guard,
             notices,
             dkim,
+            replacing,
             phrases,
             insiders,
             texts,

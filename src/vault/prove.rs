@@ -5,7 +5,7 @@
 use super::{Vault, VaultError};
 use crate::{
     language::{Language, say},
-    mail::{GrantId, Pickup, pickup::comparable},
+    mail::{Address, GrantId, Pickup, pickup::comparable},
     seal::TokenHash,
     store::{Account, Grant, GrantState, Need, Proof, Proved, SessionFacts, StoreError, Texted},
     wire::WebError,
@@ -39,13 +39,14 @@ pub enum Tried {
 }
 
 /// What came of a wish for a text message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Texting {
     /// The service has taken it.
     Sent,
-    /// As many as there may be were sent.
-    TooMany,
-    /// The service could not be reached, or refused.
+    /// None can be sent, or as many as there may be were sent: a phrase takes its place, and this
+    /// address inside was told it.
+    Replaced(Address),
+    /// The same, and no address inside can be told.
     Failed,
     /// This message asks for no text.
     Nothing,
@@ -133,7 +134,7 @@ impl Vault {
         typed: Zeroizing<String>,
     ) -> Result<bool, VaultError> {
         let typed = comparable(&typed);
-        if proof.kind == Pickup::Sms {
+        if proof.kind == Pickup::Sms && proof.phrase.is_none() {
             let hash = code_hash(grant, &digits(&typed));
             let now = self.clock.now();
             let texted = proof.texted.as_ref().filter(|texted| texted.until > now);
@@ -145,7 +146,8 @@ impl Vault {
         }
     }
 
-    /// Sends a code by text message to the number that the sender gave. It holds no link.
+    /// Sends a code by text message to the number that the sender gave. It holds no link. A caller
+    /// that may be cut off runs it as a task: what is charged must have its outcome.
     ///
     /// # Errors
     /// [`VaultError`] from the store, or where the sealed number does not open.
@@ -158,7 +160,9 @@ impl Vault {
         let now = self.clock.now();
         let mine = |grant: &Grant| {
             let alive = grant.state == GrantState::Live && grant.expires > now;
-            let asked = grant.proof.as_ref().is_some_and(|proof| proof.kind == Pickup::Sms);
+            let asked = grant.proof.as_ref().is_some_and(|proof| {
+                proof.kind == Pickup::Sms && proof.phrase.is_none() && proof.wrong < Proof::TRIES
+            });
             account.holds(grant) && !account.locked && alive && asked
         };
         let Some(grant) = self.people.grant(grant).await?.filter(mine) else {
@@ -170,7 +174,7 @@ impl Vault {
         let wish = self.wish(&message).await?.filter(|wish| wish.kind == Pickup::Sms);
         let number = wish.and_then(|mut wish| wish.secret.take()).map(Zeroizing::new);
         let (Some(texts), Some(number)) = (&self.texts, number) else {
-            return Ok(Texting::Nothing);
+            return self.replace_text(&message, grant.id).await;
         };
         let code = Zeroizing::new(format!("{:08}", rand::random_range(0..100_000_000_u32)));
         let texted = Texted {
@@ -184,7 +188,7 @@ impl Vault {
             free
         };
         if self.change_proof(grant.id, charge).await?.is_none() {
-            return Ok(Texting::TooMany);
+            return self.replace_text(&message, grant.id).await;
         }
         let organization = self.notices.head.organization.clone();
         let text = Zeroizing::new(language.say(&say!(
@@ -203,12 +207,12 @@ impl Vault {
                 }
             }
         }
-        Ok(Texting::Failed)
+        self.replace_text(&message, grant.id).await
     }
 
     /// Changes a grant's proof; `None` if `change` says that it must not be. It may be asked several
     /// times.
-    async fn change_proof(
+    pub(super) async fn change_proof(
         &self,
         grant: GrantId,
         change: impl Fn(&mut Proof) -> bool + Send,

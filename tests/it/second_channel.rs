@@ -151,15 +151,28 @@ fn a_code_by_text_message_opens() {
 }
 
 #[test]
-fn a_text_that_can_not_be_sent_is_said() {
+fn a_text_that_can_not_be_sent_becomes_a_phrase_that_the_sender_tells() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (service, texts) = telephone("503 Service Unavailable");
-    let (_house, mut reader, path) = texted(dir.path(), service);
-    let failed = reader.post(&format!("{path}/prove"), &[("send", "yes")]);
+    let (house, mut reader, path) = texted(dir.path(), service);
+    let place = format!("{path}/prove");
+    let failed = reader.post(&place, &[("send", "yes")]);
     assert_eq!(failed.status, 503);
-    assert!(failed.text().contains("could not be sent"), "{}", failed.text());
+    let page = failed.text();
+    assert!(page.contains("could not be sent") && page.contains("a@example.org"), "{page}");
     assert_eq!(texts.lock().expect("lock").len(), 2, "tried once more");
     assert_eq!(reader.get(&path).status, 303);
+    let report = wait_for("the sender's report", || {
+        let reports = house.inside.messages().into_iter();
+        let reports = reports.map(|m| String::from_utf8_lossy(&m.content).replace("=\r\n", ""));
+        reports.filter(|text| text.contains("could not be sent")).last()
+    });
+    let phrase = crate::matrix::phrase_in(&report);
+    assert_eq!(phrase.split(' ').count(), 5, "{report}");
+    let right = reader.post(&place, &[("phrase", &phrase)]);
+    assert_eq!(right.status, 303, "{}", right.text());
+    assert!(reader.get(&path).text().contains("The-secret"));
+    assert!(!String::from_utf8_lossy(&house.stranger.bytes()).contains(&phrase));
 }
 
 #[test]

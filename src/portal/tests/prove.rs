@@ -142,8 +142,11 @@ async fn each_need_has_its_page_and_another_s_message_has_none() {
     let page = reader.get(&place).await;
     assert_whole_page(&page.text(), true);
     assert!(page.text().contains("name=\"code\"") && page.text().contains("name=\"send\""));
-    // Nobody has given a number, and no service is there: it is said, and nothing is sent.
-    assert_eq!(reader.post(&place, &[("send", "yes")]).await.status, 200);
+    // No number was given, no service is there, and no address inside can be told.
+    let failed = reader.post(&place, &[("send", "yes")]).await;
+    assert_whole_page(&failed.text(), true);
+    assert_eq!(failed.status, 503);
+    assert!(failed.text().contains("Please call the sender"), "{}", failed.text());
     assert_eq!(reader.post(&place, &[("code", "1234 5678")]).await.status, 422);
     assert_eq!(reader.get(&format!("{}/prove", other.page())).await.status, 404);
     let foreign = reader.post(&format!("{}/prove", other.page()), &[("phrase", "x")]).await;

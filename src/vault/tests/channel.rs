@@ -275,29 +275,94 @@ async fn a_code_by_text_opens_and_holds_no_link() {
     assert!(answer(&house, &grant, session).await.is_ok());
 }
 
-#[tokio::test]
-async fn texts_are_few_and_a_service_that_fails_is_told() {
-    for (error, asked) in [
-        (WebError::Status(503), 2),
-        (WebError::TimedOut(10), 2),
-        (WebError::Status(403), 1),
-        (WebError::Tls("unknown issuer".to_owned()), 1),
-    ] {
-        let telephone = Arc::new(Telephone { fails: Some(error), ..Telephone::default() });
-        let house = inside(house());
-        let house = House { vault: house.vault.texting(Some(telephone.clone())), ..house };
-        let row = wished(&house, Some((Pickup::Sms, Some(NUMBER)))).await;
-        let channel = Channel { pickup: Pickup::Sms, doubt: None };
-        let (grant, _) = granted_by(&house, &row, channel).await;
-        let ann = account("ann@stranger.example");
-        let ask = async || house.vault.send_text_code(grant.id, &ann, &english()).await.unwrap();
-        assert_eq!(ask().await, Texting::Failed);
-        assert_eq!(telephone.asked.load(Ordering::SeqCst), asked);
-        for _ in 1..Proof::TEXTS {
-            assert_eq!(ask().await, Texting::Failed);
-        }
-        assert_eq!(ask().await, Texting::TooMany, "who asks on and on gets none");
+/// A message that asks for a code by text message, its grant, and what the service was asked for.
+async fn texted(
+    fails: Option<WebError>,
+    told: fn(House) -> House,
+) -> (House, Grant, Arc<Telephone>) {
+    let telephone = Arc::new(Telephone { fails, ..Telephone::default() });
+    let house = told(house());
+    let house = House { vault: house.vault.texting(Some(telephone.clone())), ..house };
+    let row = wished(&house, Some((Pickup::Sms, Some(NUMBER)))).await;
+    let channel = Channel { pickup: Pickup::Sms, doubt: None };
+    let (grant, _) = granted_by(&house, &row, channel).await;
+    (house, grant, telephone)
+}
+
+/// Reports that tell a sender of a text message that failed.
+async fn told_of_texts(house: &House) -> Vec<String> {
+    let all = house.store.list(&crate::store::Filter::default(), None, 100).await.unwrap();
+    let mut told = Vec::new();
+    for (message, _) in all.iter().filter(|(m, _)| m.facts.class == Class::Report) {
+        told.push(text_of(house, message.facts.id).await);
     }
+    told.retain(|text| text.contains("could not be sent"));
+    told
+}
+
+#[tokio::test]
+async fn a_text_that_can_not_be_sent_becomes_a_phrase_that_the_sender_is_told_once() {
+    for (error, asked) in [
+        (Some(WebError::Status(503)), 2),
+        (Some(WebError::TimedOut(10)), 2),
+        (Some(WebError::Status(403)), 1),
+        (Some(WebError::Tls("unknown issuer".to_owned())), 1),
+        (None, 0),
+    ] {
+        let removed = error.is_none();
+        let (mut house, grant, telephone) = texted(error, inside).await;
+        if removed {
+            house.vault = house.vault.texting(None);
+        }
+        let ann = account("ann@stranger.example");
+        let english = english();
+        let ask = || house.vault.send_text_code(grant.id, &ann, &english);
+        let (first, second) = futures_util::future::join(ask(), ask()).await;
+        let doctor = Texting::Replaced(address("doctor@example.org"));
+        for texting in [first.unwrap(), second.unwrap()] {
+            assert!(texting == doctor || texting == Texting::Nothing, "{texting:?}");
+        }
+        assert_eq!(telephone.asked.load(Ordering::SeqCst) % asked.max(1), 0);
+        assert_eq!(ask().await.unwrap(), Texting::Nothing, "a phrase is asked for from now on");
+        let told = told_of_texts(&house).await;
+        let [report] = told.as_slice() else { panic!("once: {told:?}") };
+        assert!(report.starts_with("To doctor@example.org: Report"), "{report}");
+        assert!(!report.contains("4179"), "{report}");
+        let session = SessionFacts::default();
+        let need = answer(&house, &grant, session).await.unwrap_err();
+        assert_eq!(need, Need::Phrase { account: false });
+        let typed = house.vault.prove(grant.id, &ann, &session, &phrase_in(report)).await;
+        assert_eq!(typed.unwrap(), Tried::Proved);
+        assert!(answer(&house, &grant, session).await.is_ok(), "the message was kept");
+    }
+}
+
+/// A service takes texts to a mistyped number too. Asked for on and on, they end in a phrase.
+#[tokio::test]
+async fn texts_that_do_not_arrive_become_a_phrase() {
+    let (house, grant, telephone) = texted(None, inside).await;
+    let ann = account("ann@stranger.example");
+    let ask = async || house.vault.send_text_code(grant.id, &ann, &english()).await.unwrap();
+    for _ in 0..Proof::TEXTS {
+        assert_eq!(ask().await, Texting::Sent);
+    }
+    assert!(told_of_texts(&house).await.is_empty());
+    assert_eq!(ask().await, Texting::Replaced(address("doctor@example.org")));
+    assert_eq!(telephone.asked.load(Ordering::SeqCst), usize::from(Proof::TEXTS));
+    let told = told_of_texts(&house).await;
+    let typed = phrase_in(&told[0]);
+    let tried = house.vault.prove(grant.id, &ann, &SessionFacts::default(), &typed).await;
+    assert_eq!((tried.unwrap(), told.len()), (Tried::Proved, 1));
+}
+
+#[tokio::test]
+async fn where_no_address_inside_can_be_told_a_text_is_asked_for_again() {
+    let (house, grant, _) = texted(Some(WebError::Status(403)), |house| house).await;
+    let ann = account("ann@stranger.example");
+    let texting = house.vault.send_text_code(grant.id, &ann, &english()).await.unwrap();
+    assert_eq!(texting, Texting::Failed);
+    let need = answer(&house, &grant, SessionFacts::default()).await.unwrap_err();
+    assert_eq!(need, Need::Text, "there is no phrase that no one knows");
 }
 
 #[tokio::test]
