@@ -1,9 +1,11 @@
-//! Whoever stands in the way of a partner, carried on to the end: STARTTLS is stripped or a
-//! certificate of the attacker's own is shown, at every level and `otherwise`; then notice, link and
-//! code are taken, and an account is registered. The message is not read.
+//! Whoever stands in the way of a partner, carried on to the end: STARTTLS is stripped or refused in
+//! the host's name, or a certificate of the attacker's own is shown, at every level and `otherwise`;
+//! then notice, link and code are taken, the notice is refused in the recipient's name, and an account
+//! is registered. The message is not read.
 
 use super::{
     dns,
+    peers::FORGED,
     scene::{self, SECRET, Scene},
     table::{self, Cell},
 };
@@ -17,8 +19,9 @@ use crate::support::{
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The attacker's mail hosts: one strips STARTTLS, two show a certificate that proves nothing.
-const ATTACKS: [&str; 3] = ["stripped", "self-signed", "renewed"];
+/// The attacker's mail hosts: one strips STARTTLS, one refuses it for good, two show a certificate that
+/// proves nothing.
+const ATTACKS: [&str; 4] = ["stripped", "refused-502", "self-signed", "renewed"];
 
 /// Every meeting of an attack with a level that it makes unmet. Level `auto` at a domain that
 /// publishes nothing is the case of a plain stranger, and of another test.
@@ -64,37 +67,24 @@ impl Siege {
         pairs.filter(|(_, life)| life["outcome"] == "sealed")
     }
 
-    /// What the attacker at the cell's host was given for its recipient, oldest first.
-    fn taken(&self, cell: &Cell) -> Vec<Received> {
-        let to = format!("<r@{}>", cell.domain());
+    /// What the attacker at the cell's host was given for that recipient, oldest first.
+    fn taken(&self, cell: &Cell, local: &str) -> Vec<Received> {
+        let to = format!("<{local}@{}>", cell.domain());
         let sink = self.scene.peers[cell.kind].sink.as_ref().expect("a host");
         sink.messages().into_iter().filter(|m| m.to[0].starts_with(&to)).collect()
     }
 
-    fn letters_inside(&self, cell: &Cell) -> Vec<String> {
-        let about = format!("r@{}", cell.domain());
+    fn letters_inside(&self, cell: &Cell, local: &str) -> Vec<String> {
+        let about = format!("{local}@{}", cell.domain());
         let texts = self.scene.inside.messages();
         let texts = texts.iter().map(|m| String::from_utf8_lossy(&m.content).replace("=\r\n", ""));
         texts.filter(|text| text.contains(&about)).collect()
     }
-}
 
-#[test]
-fn who_takes_notice_link_and_code_does_not_read() {
-    let dir = tempfile::tempdir().expect("temp dir");
-    // The weakest that an operator can choose: notices and codes go to whoever answers.
-    let siege = lay(dir.path(), "level = \"opportunistic\"");
-    assert!(siege.sealed().count() >= 20, "{:?}", siege.lives);
-    for (number, (cell, life)) in (1u8..).zip(siege.sealed()) {
+    /// The attacker, signed in by the notice and the code that came over the same line, does not
+    /// read; and nothing that would help went that way.
+    fn is_not_read(&self, cell: &Cell, attacker: &mut Visitor, message: &str, local: &str) {
         let domain = cell.domain();
-        assert_eq!(cell.otherwise, "envelope", "{domain}: `defer` and `bounce` seal nothing");
-        let why = life["why"].as_str().unwrap_or_default();
-        assert!(why.contains("The line is in doubt"), "{domain}: {why}");
-        let notice = wait_for("the notice", || siege.taken(cell).into_iter().next());
-        // Each from an address of its own: codes are few for one client.
-        let client = IpAddr::V4(Ipv4Addr::new(127, 0, 60, number));
-        let mut attacker = Visitor::from(siege.gateway.portal, client);
-        let message = register(&siege, cell, &mut attacker, &notice);
         for end in ["", "/original.eml", "/attachments.zip", "/reply", "/print", "/html"] {
             let page = attacker.get(&format!("{message}{end}"));
             assert_eq!(page.status, 303, "{domain}{end}");
@@ -105,35 +95,108 @@ fn who_takes_notice_link_and_code_does_not_read() {
         let guess = [("phrase", "abandon ability able about above")];
         let guessed = attacker.post(&format!("{message}/prove"), &guess);
         assert_eq!(guessed.status, 422, "{domain}: {}", guessed.text());
-        assert_eq!(attacker.get(&message).status, 303, "{domain}");
+        assert_eq!(attacker.get(message).status, 303, "{domain}");
         // The sender was told a phrase inside, and nothing of it went out.
         let told = wait_for("the sender's report", || {
-            let reports = siege.letters_inside(cell).into_iter();
+            let reports = self.letters_inside(cell, local).into_iter();
             reports.map(|text| phrase_in(&text)).find(|phrase| !phrase.is_empty())
         });
-        let seen = siege.scene.peers[cell.kind].sink.as_ref().expect("a host").bytes();
+        let seen = self.scene.peers[cell.kind].sink.as_ref().expect("a host").bytes();
         assert_eq!(scene::count(&seen, told.as_bytes()), 0, "{domain}");
         assert_eq!(scene::count(&seen, SECRET.as_bytes()), 0, "{domain}");
     }
 }
 
-/// Registers through the notice's link, by the code that comes over the same line.
-fn register(siege: &Siege, cell: &Cell, attacker: &mut Visitor, notice: &Received) -> String {
+/// A visitor from an address of its own: codes are few for one client.
+fn visitor(siege: &Siege, number: u8) -> Visitor {
+    let client = IpAddr::V4(Ipv4Addr::new(127, 0, 60, number));
+    Visitor::from(siege.gateway.portal, client)
+}
+
+#[test]
+fn who_takes_notice_link_and_code_does_not_read() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    // The weakest that an operator can choose: notices and codes go to whoever answers.
+    let siege = lay(dir.path(), "level = \"opportunistic\"");
+    assert!(siege.sealed().count() >= 28, "{:?}", siege.lives);
+    for (number, (cell, life)) in (1u8..).zip(siege.sealed()) {
+        let domain = cell.domain();
+        assert_eq!(cell.otherwise, "envelope", "{domain}: `defer` and `bounce` seal nothing");
+        let why = life["why"].as_str().unwrap_or_default();
+        assert!(why.contains("The line is in doubt"), "{domain}: {why}");
+        let notice = wait_for("the notice", || siege.taken(cell, "r").into_iter().next());
+        let mut attacker = visitor(&siege, number);
+        let message = register(&siege, cell, &mut attacker, (&notice, "r"));
+        siege.is_not_read(cell, &mut attacker, &message, "r");
+    }
+    // Where the level is not met and nothing is sealed, the attacker gets nothing.
+    let unsealed = siege.cells.iter().filter(|cell| cell.otherwise != "envelope");
+    for cell in unsealed {
+        let taken = siege.taken(cell, "r");
+        assert!(taken.is_empty(), "{}: {} letters", cell.domain(), taken.len());
+    }
+}
+
+/// The attacker keeps the notice and refuses it in the recipient's name. The sender hears that it was
+/// refused, and sends again; the attacker lets that notice pass, and registers by it.
+#[test]
+fn who_forges_the_bounce_of_a_notice_does_not_read() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let siege = lay(dir.path(), "level = \"opportunistic\"");
+    let cells: Vec<&Cell> = siege.sealed().map(|(cell, _)| cell).collect();
+    let to: Vec<String> = cells.iter().map(|c| format!("{FORGED}@{}", c.domain())).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    siege.scene.send(&siege.gateway, &to);
+    for cell in &cells {
+        wait_for("the sender hears of the refusal", || {
+            let letters = siege.letters_inside(cell, FORGED);
+            letters.iter().any(|text| text.contains("no such user")).then_some(())
+        });
+    }
+    siege.scene.send(&siege.gateway, &to);
+    for (number, cell) in (1u8..).zip(cells) {
+        let taken = wait_for("both notices", || {
+            let taken = siege.taken(cell, FORGED);
+            (taken.len() >= 2).then_some(taken)
+        });
+        let [first, second] = &taken[..] else { panic!("{}: {}", cell.domain(), taken.len()) };
+        let mut attacker = visitor(&siege, number);
+        let refused = attacker.post("/register", &form(&token_in(first)));
+        assert_eq!(refused.status, 410, "{}: its grant is over", cell.domain());
+        let message = register(&siege, cell, &mut attacker, (second, FORGED));
+        siege.is_not_read(cell, &mut attacker, &message, FORGED);
+    }
+}
+
+fn token_in(notice: &Received) -> String {
     let link = link_in(&notice.content);
-    let token = link.rsplit('/').next().expect("a token").to_owned();
+    link.rsplit('/').next().expect("a token").to_owned()
+}
+
+/// What is typed to register by a link.
+fn form(token: &str) -> [(&str, &str); 6] {
     let password = "a long enough password";
-    let form = [
-        ("token", token.as_str()),
+    [
+        ("token", token),
         ("first_name", "Eve"),
         ("last_name", "Dropper"),
         ("password", password),
         ("password_confirm", password),
         ("accept_terms", "on"),
-    ];
-    let before = siege.taken(cell).len();
-    let sent = attacker.post("/register", &form);
+    ]
+}
+
+/// Registers through the notice's link, by the code that comes over the same line.
+fn register(
+    siege: &Siege,
+    cell: &Cell,
+    attacker: &mut Visitor,
+    (notice, local): (&Received, &str),
+) -> String {
+    let before = siege.taken(cell, local).len();
+    let sent = attacker.post("/register", &form(&token_in(notice)));
     assert_eq!(sent.status, 303, "{}: {}", cell.domain(), sent.text());
-    let mail = wait_for("the code", || siege.taken(cell).get(before).cloned());
+    let mail = wait_for("the code", || siege.taken(cell, local).get(before).cloned());
     let shown = attacker.post("/verify", &[("code", &code_in(&mail.content))]);
     assert_eq!(shown.status, 303, "{}", shown.text());
     shown.location()
@@ -164,7 +227,7 @@ fn what_goes_as_published_tells_whoever_stands_in_the_way_nothing() {
         (kept.iter().filter(waits).count() == kept.len()).then_some(())
     });
     for cell in kept {
-        let taken = siege.taken(cell);
+        let taken = siege.taken(cell, "r");
         assert!(taken.is_empty(), "{}: {} letters", cell.domain(), taken.len());
     }
 }

@@ -150,7 +150,8 @@ impl Peer {
             }
             _ => with(config(&shown, &[&TLS12, &TLS13], None)),
         };
-        let manner = Manner { starttls: offer, ..Manner::default() };
+        let forge = Some(forged as fn(&str, usize) -> Option<&'static str>);
+        let manner = Manner { starttls: offer, forge, ..Manner::default() };
         let at = SocketAddr::new(ip(kind), port);
         let noted = (kind == "renewed").then(|| self::shown(dir, pki, kind));
         let sink = (!matches!(kind, "away" | "bogus")).then(|| Sink::start(at, manner));
@@ -170,6 +171,13 @@ impl Peer {
             _ => format!("3 1 1 {}", self.noted().key_pin()),
         }
     }
+}
+
+/// The recipients whose first message each host keeps, and refuses in their name.
+pub const FORGED: &str = "forged";
+
+fn forged(to: &str, before: usize) -> Option<&'static str> {
+    (to.starts_with("<forged@") && before == 0).then_some("550 5.1.1 no such user")
 }
 
 /// What the kind's host shows.

@@ -36,6 +36,9 @@ pub struct Manner {
     /// Says of each recipient, and of how often it was named before, with what RCPT is answered
     /// instead of 250. A host with such a judge keeps messages, and no bytes beside them.
     pub judge: Option<fn(&str, u32) -> Option<&'static str>>,
+    /// Says of a message's first recipient, and of how many messages it was sent before, with what
+    /// the content is answered instead of 250. It is kept all the same.
+    pub forge: Option<fn(&str, usize) -> Option<&'static str>>,
 }
 
 /// What a host does with a connection that has brought a message.
@@ -260,6 +263,17 @@ impl Visit<'_> {
         judge(address, *before - 1).map(str::to_owned)
     }
 
+    /// The reply to the content of a message that was kept just now.
+    fn verdict(&self, manner: &Manner, message: &Received) -> &'static str {
+        let (Some(forge), Some(to)) = (manner.forge, message.to.first()) else {
+            return "250 2.0.0 kept";
+        };
+        let kept = self.kept.messages.lock().expect("lock");
+        let same = |m: &&Received| m.to.first() == Some(to);
+        let before = kept.iter().filter(same).count() - 1;
+        forge(to, before).unwrap_or("250 2.0.0 kept")
+    }
+
     fn message(&self, message: Received) {
         self.kept.messages.lock().expect("lock").push(message);
         self.kept.whole.fetch_add(1, Ordering::Relaxed);
@@ -341,9 +355,10 @@ fn talk(
                 let (content, size) = content(reader, kept, manner, theirs, over_tls)?;
                 let to = std::mem::take(&mut to);
                 let (from, connection, at) = (from.clone(), kept.connection, Instant::now());
-                kept.message(Received { from, to, content, over_tls, size, connection, at });
+                let message = Received { from, to, content, over_tls, size, connection, at };
+                kept.message(message.clone());
                 after = manner.after;
-                "250 2.0.0 kept\r\n".to_owned()
+                format!("{}\r\n", kept.verdict(manner, &message))
             }
         } else if upper == "QUIT" {
             writer.write_all(b"221 2.0.0 bye\r\n")?;
