@@ -1,13 +1,17 @@
-//! kill -9 under load, again and again: what was acknowledged arrives, and arrives once.
+//! kill -9 under load, again and again: what was acknowledged arrives, and arrives once; and where a
+//! level was not met, no message goes to pickup without the doubt about its line.
 
 use crate::support::{
     gateway::{Gateway, Settings},
+    house::{House, STRANGER},
     ledger::Ledger,
     load::Scene,
-    parameter,
+    parameter, smtp, wait_for,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
+    collections::BTreeSet,
+    fmt::Write,
     io::{BufRead, BufReader, Read},
     process::Stdio,
     time::{Duration, Instant},
@@ -113,4 +117,53 @@ fn of_two_that_start_on_one_directory_one_serves() {
         next.run();
         next.stop();
     }
+}
+
+/// What a list holds under that name: domains, or addresses of which the domain counts.
+fn domains(gateway: &Gateway, what: &str, name: &str) -> BTreeSet<String> {
+    let rows = gateway.json(&["vault", what]);
+    let rows = rows.as_array().expect("a list").iter();
+    let texts = rows.map(|row| row[name].as_str().expect("text"));
+    texts.map(|text| text.rsplit('@').next().expect("a domain").to_owned()).collect()
+}
+
+/// The process is killed when it has said that a line is in doubt, until that was at least once before
+/// the message was granted.
+#[test]
+fn killed_between_the_doubt_and_the_grant_it_grants_nothing_without_the_doubt() {
+    const LIVES: usize = 40;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut policy =
+        "[[partner]]\nlevel = \"secure\"\notherwise_after = \"0s\"\ndomains = [".to_owned();
+    let names: Vec<String> = (0..LIVES).map(|n| format!("d{n}.test")).collect();
+    names.iter().for_each(|name| write!(policy, "\"{name}\", ").expect("written"));
+    let mut house = House::open(dir.path(), &[("p.toml", &(policy + "]\n"))], |_| {});
+    names.iter().for_each(|name| house.zone.mail(name, &[(10, "mx.stranger.test", STRANGER)]));
+    let mut between = false;
+    for (number, name) in names.iter().enumerate() {
+        let (to, letter) = (format!("r@{name}"), b"Subject: x\r\n\r\nx\r\n");
+        smtp::send(house.gateway.smtp, "a@example.org", &[to.as_str()], letter);
+        wait_for("the line is in doubt", || {
+            let log = house.gateway.log_text();
+            let said = |line: &str| line.contains("the line is in doubt") && line.contains(name);
+            log.lines().any(said).then_some(())
+        });
+        house.gateway.kill();
+        let log = house.gateway.log_text();
+        between = !log.lines().any(|line| line.contains("status=sealed") && line.contains(name));
+        house.gateway.run();
+        // Grants first: what is granted meanwhile has its doubt too.
+        let granted = domains(&house.gateway, "list", "recipient");
+        let doubted = domains(&house.gateway, "doubts", "domain");
+        assert!(granted.is_subset(&doubted), "{granted:?} in doubt: {doubted:?}");
+        assert!(doubted.contains(name), "what was said is noted: {doubted:?}");
+        if between && number >= 4 {
+            break;
+        }
+    }
+    assert!(between, "in {LIVES} lives every message was granted before the process was killed");
+    wait_for("every message waits for pickup", || {
+        let doubted = domains(&house.gateway, "doubts", "domain");
+        (domains(&house.gateway, "list", "recipient") == doubted).then_some(())
+    });
 }

@@ -4,7 +4,7 @@
 use crate::simulation::{
     Chance, Event,
     faults::{Fault, Mode, Op, Tear},
-    host::{Act, Script, Stage},
+    host::{Act, Script, Stage, Weather, Window},
     world::{HOUR, MINUTE, World, hosts, in_virtual_time, letter, zones},
 };
 use jiff::SignedDuration;
@@ -39,12 +39,22 @@ enum Scene {
     Small,
     /// A body of its own file.
     Large,
+    /// Sealed because its level was never met: the line comes into doubt.
+    Doubted,
 }
 
 impl Scene {
     fn set(self, mode: Mode) -> World {
-        let world = World::new(Chance::new(1), hosts(), zones(), mode);
+        let mut hosts = hosts();
+        if matches!(self, Self::Doubted) {
+            let (from, until) = (Duration::ZERO, Duration::MAX);
+            for host in hosts.iter_mut().filter(|host| host.name.ends_with("tls.example")) {
+                host.weather = vec![Window { from, until, weather: Weather::NoTls }];
+            }
+        }
+        let world = World::new(Chance::new(1), hosts, zones(), mode);
         match self {
+            Self::Doubted => world.send(letter("m", &["tls.example"])),
             Self::Small => {
                 let mut everything = letter("m", &["plain.example", "stranger.example"]);
                 everything.to.push(("plain.example", true));
@@ -178,6 +188,13 @@ fn one_fault_at_any_call_of_a_large_body_loses_and_doubles_nothing() {
     let own =
         |op| matches!(op, Op::Create | Op::Write | Op::Seal | Op::Accept | Op::Open | Op::Settle);
     sweep(Scene::Large, own);
+}
+
+/// A grant that rests on a level that was not met is never there without the doubt about its line,
+/// wherever the process ends: until both are, the message waits.
+#[test]
+fn one_fault_at_any_call_leaves_no_grant_without_its_doubt() {
+    sweep(Scene::Doubted, |op| matches!(op, Op::Note | Op::PutNote | Op::Grant | Op::Settle));
 }
 
 /// A run in which calls of one kind fail for a while.

@@ -10,8 +10,8 @@ use restante::{
     policy::Reason,
     seal::Class,
     store::{
-        Account, Filter, GrantState, MessageRow, PeopleStore, QueueStore, RecipientRow,
-        RecipientState, SessionFacts, SignedBy,
+        Account, Filter, GrantState, MessageRow, NoteKind, NoteStore, PeopleStore, QueueStore,
+        RecipientRow, RecipientState, SessionFacts, SignedBy,
     },
     vault::AccessAnswer,
 };
@@ -97,6 +97,9 @@ impl World {
                     _ => false,
                 };
                 claim(may, "sealed without cause");
+                if reason == Some(Reason::LevelNotMet) {
+                    claim(self.is_doubted(domain, *grant).await, "sealed, and no doubt noted");
+                }
                 match notices.get(grant) {
                     Some((_, RecipientState::Delivered { .. })) => {
                         claim(told == 0, "sealed and told so, and reported as failed");
@@ -123,6 +126,14 @@ impl World {
             | RecipientState::Removed { .. } => claim(false, "waits for ever"),
         }
         wrong
+    }
+
+    /// The line is in doubt (level `encrypt` proves nothing that would end it), and the grant says so.
+    async fn is_doubted(&self, domain: &str, grant: GrantId) -> bool {
+        let memory = &self.gateway.store.memory;
+        let noted = memory.note(NoteKind::Doubt, domain).await.expect("memory").is_some();
+        let proof = memory.grant(grant).await.expect("memory").and_then(|grant| grant.proof);
+        noted && proof.is_some_and(|proof| proof.doubt.is_some())
     }
 
     /// The recipient reads the message at the portal.

@@ -34,6 +34,9 @@ pub enum Op {
     Delete,
     Grant,
     UpdateGrant,
+    Note,
+    PutNote,
+    RemoveNote,
 }
 
 /// How a body comes back.

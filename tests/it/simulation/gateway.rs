@@ -219,16 +219,9 @@ fn vault(store: &Arc<FaultyStore>, clock: &Arc<VirtualClock>) -> Vault {
     };
     let ring = KeyRing::generate(Zeroizing::new([7; 32]));
     let clock: Arc<dyn Clock> = clock.clone();
-    let notes = Arc::new(store.memory.clone());
-    Vault::new(
-        store.clone(),
-        store.clone(),
-        store.clone(),
-        notes,
-        ring,
-        Arc::new(ClockGuard::new(clock, None)),
-        notices,
-    )
+    let store = || store.clone();
+    let guard = Arc::new(ClockGuard::new(clock, None));
+    Vault::new(store(), store(), store(), store(), ring, guard, notices)
 }
 
 fn intake_settings() -> IntakeSettings {

@@ -14,8 +14,9 @@ use restante::{
     seal::TokenHash,
     store::{
         Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
-        Grant, Health, Locator, MessageRow, Moved, NewMessage, Order, Ordered, PeopleStore, Proof,
-        QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError, Totals,
+        Grant, Health, Locator, MessageRow, Moved, NewMessage, NoteKind, NoteStore, Order, Ordered,
+        PeopleStore, Proof, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError,
+        Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
     },
@@ -224,6 +225,27 @@ impl BodyReader for TornReader {
                 bytes.into()
             }
         })
+    }
+}
+
+#[async_trait]
+impl NoteStore for FaultyStore {
+    async fn put_note(&self, kind: NoteKind, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        self.faults.through(Op::PutNote, self.memory.put_note(kind, key, value)).await
+    }
+    async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.faults.through(Op::Note, self.memory.note(kind, key)).await
+    }
+    async fn notes(
+        &self,
+        kind: NoteKind,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.memory.notes(kind, after, max).await
+    }
+    async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
+        self.faults.through(Op::RemoveNote, self.memory.remove_note(kind, key)).await
     }
 }
 
