@@ -92,6 +92,8 @@ fn run_vault(config: &Config, command: args::Vault) -> Exit {
             cli::vault::recall(&socket, id, recipient, json)
         }
         args::Vault::Export { id } => cli::vault::export(&socket, id),
+        args::Vault::Doubts { json } => cli::vault::doubts(&socket, json),
+        args::Vault::Trust { domain, json } => cli::vault::trust(&socket, domain, json),
         args::Vault::Rebuild { json } => daemon::rebuild(config, json),
     }
 }

@@ -238,6 +238,29 @@ pub enum Vault {
         /// Queue id
         id: String,
     },
+    /// Domains whose line is in doubt: since when, and why
+    ///
+    /// There a level was not met, and no delivery has proved its host since: a mailed code neither
+    /// signs in nor resets, and opens no message.
+    Doubts {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the doubt about the line to a domain
+    ///
+    /// For a line that is sound again where no delivery will prove it, because the domain's policy
+    /// entry was taken away for instance. Mailed codes sign in and reset there again. Messages that
+    /// were sealed in the doubt go on asking for more, and a level that is not met later brings it
+    /// back. The log says which user did it.
+    Trust {
+        /// The domain
+        #[arg(value_parser = domain)]
+        domain: Domain,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Recreate a lost or damaged book from the sealed bodies; the server must be stopped
     ///
     /// The old book is moved aside, never deleted. Every message that had not come to its end for

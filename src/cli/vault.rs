@@ -1,13 +1,17 @@
-//! `restante vault list`, `show`, `extend`, `recall`, `export`: what waits for pickup.
+//! `restante vault list`, `show`, `extend`, `recall`, `export`: what waits for pickup. `doubts` and
+//! `trust`: the lines to its readers.
 
 use super::{
     Exit,
     look::{Paging, answered, list, path, show, time},
     out,
 };
-use crate::control::{
-    Request, client,
-    view::{VaultDone, VaultLife, VaultRecipient, VaultView},
+use crate::{
+    control::{
+        Request, client,
+        view::{DoubtView, Trusted, VaultDone, VaultLife, VaultRecipient, VaultView},
+    },
+    mail::Domain,
 };
 use jiff::SignedDuration;
 use std::{io, path::Path};
@@ -58,6 +62,26 @@ pub fn export(socket: &Path, id: String) -> Exit {
         Ok(_) => Exit::Done,
         Err(exit) => exit,
     }
+}
+
+/// `restante vault doubts`
+pub fn doubts(socket: &Path, json: bool) -> Exit {
+    let names = ["DOMAIN", "SINCE", "LAST", "LEVEL", "WHY"];
+    let request = |after, max| Request::VaultDoubts { after, max };
+    list(socket, json, Paging::default(), request, &names, |view: &DoubtView| {
+        let row = match &view.doubt {
+            Some(d) => [time(d.since), time(d.last), d.level.to_string(), d.reason.clone()],
+            None => ["unknown", "unknown", "unknown", "its note can't be read"].map(str::to_owned),
+        };
+        vec![[vec![view.domain.clone()], row.to_vec()].concat()]
+    })
+}
+
+/// `restante vault trust DOMAIN`
+pub fn trust(socket: &Path, domain: Domain, json: bool) -> Exit {
+    show(socket, &Request::VaultTrust { domain }, json, |done: &Trusted| {
+        out::line(format_args!("the line to {} is no longer in doubt", done.domain));
+    })
 }
 
 fn recipients(all: &[VaultRecipient]) {

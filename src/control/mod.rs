@@ -86,6 +86,18 @@ pub enum Request {
         /// Queue id.
         id: String,
     },
+    /// `restante vault doubts`: a page of domains whose line is in doubt.
+    VaultDoubts {
+        /// Continue after this domain.
+        after: Option<String>,
+        /// Domains a page.
+        max: usize,
+    },
+    /// `restante vault trust DOMAIN`
+    VaultTrust {
+        /// The domain.
+        domain: Domain,
+    },
     /// `restante account list`: a page of accounts.
     AccountList {
         /// Continue after this address.

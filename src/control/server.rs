@@ -119,21 +119,22 @@ impl Control {
     }
 
     async fn session(&self, stream: UnixStream) -> std::io::Result<()> {
+        let user = stream.peer_cred()?.uid();
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
         let mut lines = BufReader::new(read.take(MAX_REQUEST));
         timeout(PATIENCE, lines.read_line(&mut line)).await??;
         let answer = match serde_json::from_str(&line) {
             Ok(Request::VaultExport { id }) => return self.vault_export(&id, &mut write).await,
-            Ok(request) => timeout(PATIENCE, self.answer(request)).await?,
+            Ok(request) => timeout(PATIENCE, self.answer(request, user)).await?,
             Err(error) => no(Refusal::Usage, format!("not a request of this version: {error}")),
         };
         say(&mut write, &answer).await?;
         write.shutdown().await
     }
 
-    /// Answers one question.
-    pub async fn answer(&self, request: Request) -> Answer {
+    /// Answers one question of the user with that number.
+    async fn answer(&self, request: Request, user: u32) -> Answer {
         let answered = match request {
             Request::Status => self.status().await,
             Request::QueueList { after, max } => self.queue_list(after, max).await,
@@ -147,6 +148,8 @@ impl Control {
             Request::VaultRecall { id, recipient } => {
                 self.vault_recall(&id, recipient.as_deref()).await
             }
+            Request::VaultDoubts { after, max } => self.vault_doubts(after, max).await,
+            Request::VaultTrust { domain } => self.vault_trust(&domain, user).await,
             Request::VaultExport { .. } => {
                 Err(no(Refusal::Usage, "a message is exported over the socket alone".to_owned()))
             }

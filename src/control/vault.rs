@@ -2,15 +2,21 @@
 
 use super::{
     Answer, Refusal,
-    server::{Control, PATIENCE, no, ok, parse_id, unavailable},
-    view::{Exported, VaultDone, VaultLife, VaultRecipient},
+    server::{Control, MAX_PAGE, PATIENCE, no, ok, page, parse_id, unavailable},
+    view::{DoubtView, Exported, Trusted, VaultDone, VaultLife, VaultRecipient},
 };
 use crate::{
-    mail::Address,
+    mail::{Address, Domain},
     store::{AuditKind, Grant, GrantState, MessageRow, RecipientState},
+    vault::VaultError,
 };
 use jiff::SignedDuration;
 use tokio::{io::AsyncWriteExt, net::unix::OwnedWriteHalf, time::timeout};
+
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes a value")]
+fn not_now(error: VaultError) -> Answer {
+    no(Refusal::TryAgain, error.to_string())
+}
 
 impl Control {
     /// A message and its grants; without a grant there is nothing of it in the vault.
@@ -70,12 +76,32 @@ impl Control {
         grants.retain(|grant| grant.state == GrantState::Live);
         let ids: Vec<_> = grants.iter().map(|grant| grant.id).collect();
         let withdrawn = self.vault.withdraw(&ids).await;
-        withdrawn.map_err(|error| no(Refusal::TryAgain, error.to_string()))?;
+        withdrawn.map_err(not_now)?;
         for grant in &mut grants {
             grant.state = GrantState::Withdrawn;
         }
         self.record_grants(AuditKind::MessageRecalled, &grants).await;
         self.vault_done(&message, &grants, "can be opened by nobody any more: nothing to recall")
+    }
+
+    pub(super) async fn vault_doubts(
+        &self,
+        after: Option<String>,
+        max: usize,
+    ) -> Result<Answer, Answer> {
+        let max = max.clamp(1, MAX_PAGE);
+        let doubts = self.vault.doubts(after.as_deref(), max).await.map_err(not_now)?;
+        let next = doubts.last().filter(|_| doubts.len() == max);
+        let next = next.map(|(domain, _)| domain.clone());
+        page(doubts.into_iter().map(|(domain, doubt)| DoubtView { domain, doubt }), next)
+    }
+
+    pub(super) async fn vault_trust(&self, domain: &Domain, user: u32) -> Result<Answer, Answer> {
+        if !self.vault.end_doubt(domain).await.map_err(not_now)? {
+            return Err(no(Refusal::NotFound, format!("the line to {domain} is not in doubt")));
+        }
+        tracing::warn!(%domain, user, "the line is no longer in doubt, by the operator");
+        ok(&Trusted { domain: domain.clone() })
     }
 
     /// One event for each grant.

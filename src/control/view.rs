@@ -10,6 +10,7 @@ use crate::{
         Account, Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState,
         Session, Totals,
     },
+    vault::Doubt,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -519,6 +520,23 @@ impl From<&Grant> for VaultView {
             opened: g.opened,
         }
     }
+}
+
+/// An entry of `restante vault doubts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtView {
+    /// The domain.
+    pub domain: String,
+    /// Since when, and why; `None` if its note can't be read.
+    #[serde(flatten)]
+    pub doubt: Option<Doubt>,
+}
+
+/// What `restante vault trust` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trusted {
+    /// The domain whose line is no longer in doubt.
+    pub domain: Domain,
 }
 
 /// An entry of `restante account list`.

@@ -63,6 +63,36 @@ impl Vault {
         Ok(doubt)
     }
 
+    /// Up to `max` domains after that one whose line is in doubt, ordered by name. `None` stands for
+    /// a note that can't be read: that line is in doubt, no one knows since when.
+    ///
+    /// # Errors
+    /// [`VaultError`] from the store.
+    pub async fn doubts(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Option<Doubt>)>, VaultError> {
+        let notes = self.notes.notes(NoteKind::Doubt, after, max).await?;
+        let read = |(domain, note): (String, Vec<u8>)| (domain, serde_json::from_slice(&note).ok());
+        Ok(notes.into_iter().map(read).collect())
+    }
+
+    /// Ends the doubt about the line to a domain because an operator says so; false if there is
+    /// none. Grants from the time of the doubt go on asking for more than the mailbox, and so do
+    /// accounts that were registered in it.
+    ///
+    /// # Errors
+    /// [`VaultError`] if the note could not be removed; the doubt stays.
+    pub async fn end_doubt(&self, domain: &Domain) -> Result<bool, VaultError> {
+        let _turn = self.doubts.lock().await;
+        if self.notes.note(NoteKind::Doubt, domain.as_str()).await?.is_none() {
+            return Ok(false);
+        }
+        self.notes.remove_note(NoteKind::Doubt, domain.as_str()).await?;
+        Ok(true)
+    }
+
     /// A delivery to the domain at that time proved whose host it reached: the line is no longer in
     /// doubt, unless a level was missed later still. Grants from the time of the doubt go on asking
     /// for more than the mailbox.

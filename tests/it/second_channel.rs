@@ -271,3 +271,44 @@ fn what_the_sender_asked_for_outlives_a_rebuilt_index() {
     assert_eq!(right.status, 303, "{}", right.text());
     assert!(reader.get(&path).text().contains("The-secret"));
 }
+
+/// A line in doubt: mailed codes are refused. An operator sees why, and ends it.
+#[test]
+fn an_operator_ends_a_doubt_and_the_log_says_who_did_it() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let policy = (
+        "p.toml",
+        "[[partner]]\ndomains = [\"stranger.test\"]\nlevel = \"secure\"\notherwise_after = \"0s\"\n",
+    );
+    let house = House::open(dir.path(), &[policy], |settings| {
+        settings.notification = "level = \"opportunistic\"".to_owned();
+    });
+    assert_eq!(house.gateway.json(&["vault", "doubts"]), Value::Array(Vec::new()));
+    smtp::send(house.gateway.smtp, "a@example.org", &["c@stranger.test"], &message(""));
+    let mut reader = Visitor::new(house.gateway.portal);
+    let path = led_to_proof(&house, &mut reader);
+    let doubts = house.gateway.json(&["vault", "doubts"]);
+    let [doubt] = doubts.as_array().expect("a list").as_slice() else { panic!("{doubts}") };
+    assert_eq!((&doubt["domain"], &doubt["level"]), (&"stranger.test".into(), &"secure".into()));
+    let why = doubt["reason"].as_str().expect("words");
+    assert!(why.contains("Level secure can't be met") && doubt["since"].is_string(), "{doubt}");
+    let table = String::from_utf8(house.gateway.ask(&["vault", "doubts"]).stdout).expect("text");
+    assert!(table.contains("stranger.test") && table.contains("secure"), "{table}");
+
+    let ask = || {
+        let form = [("email", "c@stranger.test"), ("by", "code")];
+        Visitor::new(house.gateway.portal).post("/login", &form)
+    };
+    assert_eq!(ask().status, 422, "a mailed code proves nothing there");
+    let trusted = house.gateway.json(&["vault", "trust", "stranger.test"]);
+    assert_eq!(trusted["domain"], "stranger.test");
+    assert_eq!(house.gateway.json(&["vault", "doubts"]), Value::Array(Vec::new()));
+    assert_eq!(ask().status, 303, "a code is mailed again");
+    assert_eq!(reader.get(&path).status, 303, "the message goes on asking for more");
+    let user = std::os::unix::fs::MetadataExt::uid(&dir.path().metadata().expect("a folder"));
+    let log = house.gateway.log_text();
+    let line = log.lines().find(|line| line.contains("by the operator")).expect("a line");
+    assert!(line.contains("stranger.test") && line.contains(&format!("user={user}")), "{line}");
+    let again = house.gateway.ask(&["vault", "trust", "stranger.test"]);
+    assert_eq!(again.status.code(), Some(1), "there is none");
+}

@@ -149,6 +149,27 @@ async fn a_note_that_does_not_read_is_a_doubt_of_any_age() {
 }
 
 #[tokio::test]
+async fn an_operator_sees_every_doubt_and_ends_one() {
+    let house = house();
+    let domain: Domain = "stranger.example".parse().unwrap();
+    let other: Domain = "other.example".parse().unwrap();
+    let doubt = house.vault.note_doubt(&domain, &unmet()).await.unwrap();
+    house.store.put_note(NoteKind::Doubt, other.as_str(), b"{".to_vec()).await.unwrap();
+    let all = house.vault.doubts(None, 9).await.unwrap();
+    let expected = [(other.to_string(), None), (domain.to_string(), Some(doubt))];
+    assert_eq!(all, expected, "one that does not read too");
+    assert_eq!(house.vault.doubts(Some(other.as_str()), 9).await.unwrap(), expected[1..]);
+    for domain in [&domain, &other] {
+        assert!(house.vault.end_doubt(domain).await.unwrap());
+        assert_eq!(house.vault.line_doubt(domain).await.unwrap(), None);
+        assert!(!house.vault.end_doubt(domain).await.unwrap(), "there is none");
+    }
+    assert!(house.vault.doubts(None, 9).await.unwrap().is_empty());
+    house.vault.note_doubt(&domain, &unmet()).await.unwrap();
+    assert!(house.vault.line_doubt(&domain).await.unwrap().is_some(), "it comes back");
+}
+
+#[tokio::test]
 async fn a_grant_in_doubt_opens_by_the_phrase_that_the_sender_alone_is_told() {
     let house = inside(house());
     let row = wished(&house, None).await;
