@@ -186,10 +186,9 @@ impl Grant {
         if shown.is_some_and(|proved| proved.stands(account, session)) {
             return Need::Nothing;
         }
-        match proof.map_or(Need::Nothing, |proof| proof.need(self.sealed, session)) {
-            Need::Nothing if account.assurance == Assurance::Doubted => Need::Account,
-            need => need,
-        }
+        let need = proof.map_or(Need::Nothing, |proof| proof.need(self.sealed, session));
+        let doubted = account.assurance == Assurance::Doubted;
+        if need == Need::Nothing && doubted { Need::Account } else { need }
     }
 }
 
