@@ -165,7 +165,7 @@ fn a_text_that_can_not_be_sent_becomes_a_phrase_that_the_sender_tells() {
     let report = wait_for("the sender's report", || {
         let reports = house.inside.messages().into_iter();
         let reports = reports.map(|m| String::from_utf8_lossy(&m.content).replace("=\r\n", ""));
-        reports.filter(|text| text.contains("could not be sent")).last()
+        reports.rev().find(|text| text.contains("could not be sent"))
     });
     let phrase = crate::matrix::phrase_in(&report);
     assert_eq!(phrase.split(' ').count(), 5, "{report}");

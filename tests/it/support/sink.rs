@@ -263,20 +263,17 @@ impl Visit<'_> {
         judge(address, *before - 1).map(str::to_owned)
     }
 
-    /// The reply to the content of a message that was kept just now.
-    fn verdict(&self, manner: &Manner, message: &Received) -> &'static str {
-        let (Some(forge), Some(to)) = (manner.forge, message.to.first()) else {
-            return "250 2.0.0 kept";
-        };
-        let kept = self.kept.messages.lock().expect("lock");
-        let same = |m: &&Received| m.to.first() == Some(to);
-        let before = kept.iter().filter(same).count() - 1;
-        forge(to, before).unwrap_or("250 2.0.0 kept")
-    }
-
-    fn message(&self, message: Received) {
-        self.kept.messages.lock().expect("lock").push(message);
+    /// Keeps a message; the reply to its content.
+    fn message(&self, manner: &Manner, message: Received) -> &'static str {
+        let mut kept = self.kept.messages.lock().expect("lock");
+        let to = message.to.first();
+        let forged = manner.forge.zip(to).and_then(|(forge, to)| {
+            let before = kept.iter().filter(|m| m.to.first() == Some(to)).count();
+            forge(to, before)
+        });
+        kept.push(message);
         self.kept.whole.fetch_add(1, Ordering::Relaxed);
+        forged.unwrap_or("250 2.0.0 kept")
     }
 }
 
@@ -356,9 +353,8 @@ fn talk(
                 let to = std::mem::take(&mut to);
                 let (from, connection, at) = (from.clone(), kept.connection, Instant::now());
                 let message = Received { from, to, content, over_tls, size, connection, at };
-                kept.message(message.clone());
                 after = manner.after;
-                format!("{}\r\n", kept.verdict(manner, &message))
+                format!("{}\r\n", kept.message(manner, message))
             }
         } else if upper == "QUIT" {
             writer.write_all(b"221 2.0.0 bye\r\n")?;
