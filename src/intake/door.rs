@@ -323,6 +323,7 @@ fn failed(id: QueueId, error: &VaultError) -> Refusal {
         | VaultError::Gone
         | VaultError::Ended
         | VaultError::Template(_)
+        | VaultError::Busy
         | VaultError::Refused(_) => Refusal::NotStored,
     }
 }

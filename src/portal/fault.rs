@@ -55,6 +55,7 @@ impl Fault {
             Self::Status(status) => *status,
             Self::Unproved(..) => StatusCode::SEE_OTHER,
             Self::Store(error) | Self::Vault(VaultError::Store(error)) => of_store(error),
+            Self::Vault(VaultError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Vault(VaultError::Gone | VaultError::Ended) => StatusCode::GONE,
             Self::Vault(
                 VaultError::Seal(_)

@@ -224,6 +224,7 @@ pub(super) fn of_vault(error: &VaultError, policy: PolicyRef) -> Fate {
         VaultError::Gone => "the message's key has been destroyed".to_owned(),
         VaultError::Ended => "the right to read the message has ended".to_owned(),
         VaultError::Template(e) => format!("the notice could not be written: {e}"),
+        VaultError::Busy => "too many phrases are being made at this time".to_owned(),
         VaultError::Refused(what) => format!("the vault refused to open the message: {what}"),
     };
     Fate::ours(policy, text)

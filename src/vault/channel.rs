@@ -8,10 +8,15 @@ use crate::{
     store::{Account, Grant, MessageRow, NewMessage, Proof},
 };
 use jiff::Timestamp;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Words of a phrase that is made here: of 2,048 each, so 55 bits.
 const WORDS: usize = 5;
+
+/// Phrases that may be hashed or wait for it at a time, for grants: fewer than the relay has workers,
+/// so that mail to other domains goes on.
+pub(super) const PHRASES: usize = 64;
 
 /// What a grant is to ask beyond the mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,7 +119,7 @@ impl Vault {
         let plain = Proof { kind: pickup, doubt, ..Proof::default() };
         match (pickup, given) {
             (Pickup::Phrase, Some(phrase)) => {
-                let phrase = Some(self.phrases.hash(Zeroizing::new(phrase), ()).await?);
+                let phrase = Some(self.phrase_hash(Zeroizing::new(phrase)).await?);
                 Ok(Asked { proof: Some(Proof { phrase, ..plain }), phrase: None })
             }
             (Pickup::Sms, Some(_)) if self.texts.is_some() => {
@@ -136,8 +141,15 @@ impl Vault {
             return Ok(Asked { proof: Some(proof), phrase: None });
         }
         let phrase = new_phrase();
-        let hash = self.phrases.hash(comparable(&phrase), ()).await?;
+        let hash = self.phrase_hash(comparable(&phrase)).await?;
         Ok(Asked { proof: Some(Proof { phrase: Some(hash), ..proof }), phrase: Some(phrase) })
+    }
+
+    /// Hashes the phrase of a grant; [`VaultError::Busy`] where too many wait for that already.
+    async fn phrase_hash(&self, phrase: Zeroizing<String>) -> Result<String, VaultError> {
+        let place = Arc::clone(&self.hashing).try_acquire_owned();
+        let place = place.map_err(|_| VaultError::Busy)?;
+        Ok(self.phrases.hash(phrase, place).await?)
     }
 
     /// What the sender's own field asked for, secret included. It lies sealed behind the message.

@@ -51,7 +51,7 @@ use crate::{
 };
 use jiff::SignedDuration;
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use zeroize::Zeroizing;
 
 /// Words and times of notices.
@@ -101,6 +101,8 @@ pub struct Vault {
     replacing: Arc<Mutex<()>>,
     /// Hashes phrases.
     phrases: Hasher,
+    /// Grants whose phrase may be hashed or wait for it.
+    hashing: Arc<Semaphore>,
     /// Addresses inside, which may be told of a second channel.
     insiders: Option<Arc<Insiders>>,
     /// `notification.sms`
@@ -128,6 +130,9 @@ pub enum VaultError {
     /// A notice could not be written.
     #[error(transparent)]
     Template(#[from] crate::mail::notice::TemplateError),
+    /// Too many phrases are being made: later.
+    #[error("too many phrases are being made at this time")]
+    Busy,
     /// A body asked for through the wrong door: a protected one over the open channel, or a
     /// clearance for another connection. Also a message whose envelope can't be sealed.
     #[error("refused: {0}")]
@@ -167,6 +172,7 @@ impl Vault {
             dkim,
             replacing,
             phrases,
+            hashing: Arc::new(Semaphore::new(channel::PHRASES)),
             insiders,
             texts,
         }

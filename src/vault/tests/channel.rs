@@ -1,6 +1,7 @@
 //! Lines in doubt, second channels, and what a reader must prove before a message opens.
 
 use super::*;
+use crate::vault::channel::PHRASES;
 use crate::{
     language::{Language, Languages},
     mail::{Pickup, PickupWish},
@@ -197,6 +198,24 @@ async fn a_grant_in_doubt_opens_by_the_phrase_that_the_sender_alone_is_told() {
     // Another identity of the mailbox has proved nothing.
     let other = house.vault.access(grant.id, &bob, &unknown).await.unwrap();
     assert!(matches!(other, AccessAnswer::Unproved(_)), "{other:?}");
+}
+
+/// A flood of messages whose line is in doubt: those beyond the bound wait in the queue, where they
+/// hold neither a worker nor memory, and the next is taken once there is room.
+#[tokio::test]
+async fn phrases_are_made_for_so_many_grants_at_a_time() {
+    let house = inside(house());
+    let row = wished(&house, None).await;
+    let to = address("ann@stranger.example");
+    let why = unmet();
+    let grant = || house.vault.grant(&row, &to, &why, doubtful(Pickup::Code));
+    let flood = (0..PHRASES * 2).map(|_| grant());
+    let granted = futures_util::future::join_all(flood).await;
+    let busy = granted.iter().filter(|granted| matches!(granted, Err(VaultError::Busy))).count();
+    let made = granted.iter().filter(|granted| granted.is_ok()).count();
+    assert!(busy > 0 && made >= PHRASES, "{made} were made, {busy} are to come again");
+    assert_eq!(busy + made, PHRASES * 2);
+    grant().await.unwrap();
 }
 
 #[tokio::test]
