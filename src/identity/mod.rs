@@ -54,7 +54,7 @@ pub enum SecondFactorRule {
     /// Each owner decides.
     #[default]
     Optional,
-    /// Every account must have one: an authenticator app or a passkey.
+    /// Every account must have one, an authenticator app or a passkey, and every sign-in ends with it.
     Required,
     /// None is offered. One that was set up before is asked for all the same.
     Off,
@@ -172,10 +172,20 @@ impl Identity {
     }
     /// True if a browser is signed in but must set up a second factor before it gets further.
     pub fn must_enrol(&self, browser: &Browser) -> bool {
-        let required = self.inner.settings.second_factor == SecondFactorRule::Required;
         let lacks =
             |account: &Account| account.second_factor().is_none() && account.passkeys.is_empty();
-        required && browser.account.as_ref().is_some_and(lacks)
+        self.second_required() && browser.account.as_ref().is_some_and(lacks)
+    }
+    /// True if every account must have a second factor. A reset then removes none: the mailbox alone
+    /// must not be enough to set up another one.
+    pub fn second_required(&self) -> bool {
+        self.inner.settings.second_factor == SecondFactorRule::Required
+    }
+    /// True if a sign-in at the account by password, mailed code or provider goes on to a second
+    /// factor: the app or, where one is required, a passkey.
+    fn asks_second(&self, account: &Account) -> bool {
+        let by_passkey = self.second_required() && !account.passkeys.is_empty();
+        account.second_factor().is_some() || by_passkey
     }
     fn people(&self) -> &dyn PeopleStore {
         &*self.inner.vault.people

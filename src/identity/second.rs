@@ -93,13 +93,12 @@ impl Identity {
         account: Account,
         typed: &str,
     ) -> Result<SignIn, IdentityError> {
+        // An account whose second factor is a passkey has no code to guess at.
+        let Some(factor) = account.second_factor() else { return Ok(SignIn::Wrong) };
         let mailbox = account.address.mailbox();
         let standing = Self::standing(browser, Some(&account), None);
         let typed = super::codes::folded(typed);
-        let by_app = match account.second_factor() {
-            Some(factor) => self.step_of(factor, &account, &typed)?,
-            None => None,
-        };
+        let by_app = self.step_of(factor, &account, &typed)?;
         let begun =
             self.inner.limits.begin(Kind::SecondFactor, Some(&mailbox), standing, browser.client);
         // A recovery code of eighty bits can't be guessed: it is looked at also where the budget of

@@ -40,7 +40,8 @@ pub struct ResetForm {
     pub code: String,
     /// The new password, judged by [`super::password::fault_of`].
     pub password: Zeroizing<String>,
-    /// True if passkeys stay: the owner has seen them listed and said so.
+    /// True if passkeys stay: the owner has said so. They stay anyhow where a second factor is
+    /// required.
     pub keep_passkeys: bool,
 }
 impl fmt::Debug for Typed {
@@ -113,7 +114,7 @@ impl Identity {
         account: Account,
         way: Way,
     ) -> Result<SignIn, IdentityError> {
-        if account.second_factor().is_some() {
+        if self.asks_second(&account) {
             let mut fresh = self.fresh(browser);
             fresh.session.half = Some(account.signed_in(way.by));
             fresh.session.wants = way.wants;
@@ -124,8 +125,8 @@ impl Identity {
     }
 
     /// A new password with the code that this browser awaits. All sessions end, passkeys go unless
-    /// they are kept, and the mailbox is told: one commit. Then the sign-in goes on as after a first
-    /// factor.
+    /// they are kept or a second factor is required, and the mailbox is told: one commit. Then the
+    /// sign-in goes on as after a first factor.
     pub async fn reset(
         &self,
         browser: &Browser,
@@ -142,7 +143,8 @@ impl Identity {
         };
         let hash = self.inner.passwords.hash(form.password).await?;
         let now = self.now();
-        let dropped = !form.keep_passkeys && !account.passkeys.is_empty();
+        let keep = form.keep_passkeys || self.second_required();
+        let dropped = !keep && !account.passkeys.is_empty();
         let change = Change::ending(browser, Event::Reset { passkeys: dropped });
         let changed = self.change_credentials(&account, change, |account| {
             account.password.clone_from(&hash);

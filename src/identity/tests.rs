@@ -16,7 +16,7 @@ use crate::{
     policy::{Level, PolicyRef, Reason, Why},
     seal::{Class, KeyRing, TokenHash},
     store::{
-        Account, Assurance, Filter, Grant, GrantKind, GrantState, Need, PeopleStore, Purpose,
+        Account, Assurance, Filter, Grant, GrantKind, GrantState, Need, Passkey, PeopleStore, Purpose,
         QueueStore, SecondFactor, Session, SignedBy, SignedIn, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
@@ -124,6 +124,25 @@ impl House {
         let change = crate::store::AccountChange::new(None, account.clone());
         assert!(self.store.change_account(change).await.unwrap());
         account
+    }
+    /// Adds a passkey whose device is nowhere.
+    async fn add_passkey(&self, account: &Account) {
+        let passkey = Passkey {
+            id: "id".into(),
+            key: "key".into(),
+            algorithm: -7,
+            counter: 0,
+            copyable: None,
+            name: "phone".into(),
+            created: self.clock.now(),
+            proved: false,
+            used: None,
+        };
+        let add = |account: &mut Account| {
+            account.passkeys = vec![passkey.clone()];
+            true
+        };
+        self.identity.update(account, add).await.unwrap().unwrap();
     }
     async fn now(&self) -> Account {
         self.store.account(&address(ANN)).await.unwrap().unwrap()
@@ -364,23 +383,12 @@ async fn a_reset_removes_passkeys_unless_they_are_kept() {
     for keep in [false, true] {
         let house = house();
         let account = house.account().await;
-        let passkey = crate::store::Passkey {
-            id: "thief".into(),
-            key: "key".into(),
-            algorithm: -7,
-            counter: 0,
-            copyable: None,
-            name: "phone".into(),
-            created: house.clock.now(),
-            proved: false,
-            used: None,
-        };
-        let add = |account: &mut Account| {
+        house.add_passkey(&account).await;
+        let prove = |account: &mut Account| {
             account.assurance = Assurance::Proved;
-            account.passkeys = vec![passkey.clone()];
             true
         };
-        house.identity.update(&account, add).await.unwrap();
+        house.identity.update(&house.now().await, prove).await.unwrap();
         let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
         let password = Zeroizing::new(NEW.to_owned());
         let form = ResetForm { code, password, keep_passkeys: keep };
@@ -391,6 +399,43 @@ async fn a_reset_removes_passkeys_unless_they_are_kept() {
         assert!(house.told("A new password was set").await);
         assert_eq!(house.told("all passkeys were removed").await, !keep);
     }
+}
+
+#[tokio::test]
+async fn where_a_second_factor_is_required_a_passkey_is_asked_for_after_password_and_code() {
+    let house = house_of(SecondFactorRule::Required, true);
+    let account = house.account().await;
+    house.add_passkey(&account).await;
+    let step = house.identity.sign_in(&from("192.0.2.1"), typed(PASSWORD)).await.unwrap();
+    assert!(matches!(step, SignIn::Second(_)), "{step:?}");
+    let half = house.carried(&from("192.0.2.1"), step).await;
+    assert!(half.account.is_none() && house.identity.half_in(&half).await.unwrap().is_some());
+    let guessed = house.identity.second_step(&half, house.now().await, "123456").await.unwrap();
+    assert!(matches!(guessed, SignIn::Wrong), "there is no code to guess: {guessed:?}");
+    let (browser, code) = house.code(&from("192.0.2.2"), Purpose::SignIn).await;
+    let verified = house.identity.verify(&browser, &code).await.unwrap();
+    assert!(matches!(verified, Verified::In(SignIn::Second(_))), "{verified:?}");
+    let optional = self::house();
+    let account = optional.account().await;
+    optional.add_passkey(&account).await;
+    let step = optional.identity.sign_in(&from("192.0.2.1"), typed(PASSWORD)).await.unwrap();
+    assert!(matches!(step, SignIn::In(_)), "each owner decides there: {step:?}");
+}
+
+/// Whoever holds the mailbox alone would set up a second factor of his own after it.
+#[tokio::test]
+async fn where_a_second_factor_is_required_a_reset_removes_none() {
+    let house = house_of(SecondFactorRule::Required, true);
+    let account = house.account().await;
+    house.add_passkey(&account).await;
+    let (thief, code) = house.code(&from("198.51.100.1"), Purpose::Reset).await;
+    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    let step = house.identity.reset(&thief, form).await.unwrap().unwrap();
+    assert!(matches!(step, SignIn::Second(_)), "{step:?}");
+    assert_eq!(house.now().await.passkeys.len(), 1);
+    assert!(!house.told("all passkeys were removed").await);
+    let step = house.identity.sign_in(&from("198.51.100.1"), typed(NEW)).await.unwrap();
+    assert!(matches!(step, SignIn::Second(_)), "nor does the new password alone: {step:?}");
 }
 
 /// The caller goes away at each point at which a change waits for something: either nothing has

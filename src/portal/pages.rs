@@ -322,11 +322,17 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
                 register => usable,
             };
             all.push(("verify.html", "Code", values.clone()));
-            all.push(("new-password.html", "A new password", values));
+            for keeps_factors in [false, true] {
+                let values = context! { keeps_factors => keeps_factors, ..values.clone() };
+                all.push(("new-password.html", "A new password", values));
+            }
         }
         let values = context! { errors => &errors, email => "ann@clinic.example" };
-        all.push(("reset.html", "Forgotten password", values.clone()));
-        all.push(("second.html", "One more step", values));
+        all.push(("reset.html", "Forgotten password", values));
+        for passkeys in [false, true] {
+            let values = context! { errors => &errors, passkeys => passkeys };
+            all.push(("second.html", "One more step", values));
+        }
         all.extend(sample_passkeys(&errors));
         all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
         all.extend(super::prove::samples(&errors).map(|values| ("prove.html", "Proof", values)));
@@ -357,15 +363,16 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
     all.extend(super::write::samples());
     all
 }
-fn sample_passkeys(errors: &Value) -> [(&'static str, &'static str, Value); 3] {
+fn sample_passkeys(errors: &Value) -> [(&'static str, &'static str, Value); 4] {
     let values = context! {
         errors => errors, party => "portal.example", challenge => "AA", user => "AA",
-        address => "ann@clinic.example", known => "AA AB", name => "my phone", proof => false,
+        address => "ann@clinic.example", known => "AA AB", name => "my phone",
     };
-    let proof = context! { proof => true, ..values.clone() };
+    let asking = |asks: &str| context! { asks => asks, ..values.clone() };
     [
-        ("passkey.html", "Passkey", proof),
-        ("passkey.html", "Passkey", values.clone()),
+        ("passkey.html", "Passkey", asking("sign-in")),
+        ("passkey.html", "Passkey", asking("second")),
+        ("passkey.html", "Passkey", asking("proof")),
         ("new-passkey.html", "A new passkey", values),
     ]
 }

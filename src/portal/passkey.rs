@@ -45,15 +45,28 @@ fn with_script(page: Response) -> Response {
 }
 
 impl Desk {
-    /// Where a passkey signs in.
-    pub(super) fn passkey_page(
+    /// Where a passkey signs in: by itself, or as the second factor of a browser that has shown the
+    /// first.
+    pub(super) async fn passkey_page(
         &self,
         status: StatusCode,
         visitor: &Visitor,
         errors: &Errors,
     ) -> Answer {
+        if self.identity.half_in(&visitor.browser()).await?.is_some() {
+            return self.second_passkey_page(status, visitor, errors);
+        }
         let title = say!("Sign in with a passkey");
-        self.assertion_page(status, visitor, (title, false), errors)
+        self.assertion_page(status, visitor, (title, "sign-in"), errors)
+    }
+    /// Where a passkey is the second factor of a sign-in.
+    pub(super) fn second_passkey_page(
+        &self,
+        status: StatusCode,
+        visitor: &Visitor,
+        errors: &Errors,
+    ) -> Answer {
+        self.assertion_page(status, visitor, (say!("One more step"), "second"), errors)
     }
     /// Where a passkey shows that a signed-in browser is its owner's.
     pub(super) fn proof_page(
@@ -63,18 +76,18 @@ impl Desk {
         errors: &Errors,
     ) -> Answer {
         let title = say!("Confirm with a passkey");
-        self.assertion_page(status, visitor, (title, true), errors)
+        self.assertion_page(status, visitor, (title, "proof"), errors)
     }
     fn assertion_page(
         &self,
         status: StatusCode,
         visitor: &Visitor,
-        (title, proof): (Text, bool),
+        (title, asks): (Text, &str),
         errors: &Errors,
     ) -> Answer {
         let values = context! {
             errors => errors.to_value(), party => self.identity.relying_party(),
-            challenge => self.identity.challenge(), proof => proof,
+            challenge => self.identity.challenge(), asks => asks,
         };
         self.pages.answer(status, "passkey.html", title, visitor, values).map(with_script)
     }
@@ -119,14 +132,14 @@ impl Desk {
             SignIn::In(begun) | SignIn::Second(begun) => self.let_in(&begun),
             SignIn::Wait(wait) => {
                 let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
-                let page = self.passkey_page(status, visitor, &errors)?;
+                let page = self.passkey_page(status, visitor, &errors).await?;
                 Ok(retry_after(page, wait.as_secs()))
             }
             SignIn::Wrong => {
                 let text =
                     say!("This passkey does not let you in here. Sign in another way, please.");
                 let errors = Errors::of("", text);
-                self.passkey_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors)
+                self.passkey_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors).await
             }
         }
     }

@@ -49,6 +49,7 @@ impl Desk {
         let values = context! {
             errors => errors.to_value(), code => typed,
             address => code.account.address.to_string(), usable => codes::usable(code, self.now()),
+            keeps_factors => self.identity.second_required(),
         };
         self.pages.answer(status, "new-password.html", say!("A new password"), visitor, values)
     }

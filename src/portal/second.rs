@@ -32,13 +32,19 @@ pub(super) fn shown(enrolment: Option<Enrolment>) -> Result<Value, Fault> {
 }
 
 impl Desk {
+    /// Where the second factor is asked for: a code, or a passkey where the account has no app.
     pub(super) fn second_page(
         &self,
         status: StatusCode,
         visitor: &Visitor,
+        account: &Account,
         errors: &Errors,
     ) -> Answer {
-        let values = context! { errors => errors.to_value() };
+        if account.second_factor().is_none() {
+            return self.second_passkey_page(status, visitor, errors);
+        }
+        let passkeys = !account.passkeys.is_empty();
+        let values = context! { errors => errors.to_value(), passkeys => passkeys };
         self.pages.answer(status, "second.html", say!("One more step"), visitor, values)
     }
     /// `POST /login` after the first factor.
@@ -48,22 +54,26 @@ impl Desk {
         account: Account,
         typed: &str,
     ) -> Answer {
+        let wrong = StatusCode::UNPROCESSABLE_ENTITY;
+        if account.second_factor().is_none() {
+            return self.second_page(wrong, visitor, &account, &Errors::default());
+        }
         if typed.trim().is_empty() {
             let errors = Errors::of("code", say!("Type the code that your app shows."));
-            return self.second_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors);
+            return self.second_page(wrong, visitor, &account, &errors);
         }
-        match self.identity.second_step(&visitor.browser(), account, typed).await? {
+        match self.identity.second_step(&visitor.browser(), account.clone(), typed).await? {
             SignIn::In(begun) | SignIn::Second(begun) => self.let_in(&begun),
             SignIn::Wait(wait) => {
                 let (status, errors) = (StatusCode::TOO_MANY_REQUESTS, codes::please_wait(wait));
-                let page = self.second_page(status, visitor, &errors)?;
+                let page = self.second_page(status, visitor, &account, &errors)?;
                 Ok(retry_after(page, wait.as_secs()))
             }
             SignIn::Wrong => {
                 let text =
                     say!("This is not the code, or it was used already. Wait for the next one.");
                 let errors = Errors::of("code", text);
-                self.second_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, &errors)
+                self.second_page(wrong, visitor, &account, &errors)
             }
         }
     }

@@ -162,13 +162,16 @@ pub(super) async fn login_form(
     if visitor.account.is_some() {
         return Ok(Redirect::to("/inbox").into_response());
     }
+    let none = Errors::default();
     if again.by == "passkey" {
-        return desk.passkey_page(StatusCode::OK, &visitor, &Errors::default());
+        return desk.passkey_page(StatusCode::OK, &visitor, &none).await;
     }
-    if again.other.is_none() && desk.identity.half_in(&visitor.browser()).await?.is_some() {
-        return desk.second_page(StatusCode::OK, &visitor, &Errors::default());
+    if again.other.is_none()
+        && let Some(account) = desk.identity.half_in(&visitor.browser()).await?
+    {
+        return desk.second_page(StatusCode::OK, &visitor, &account, &none);
     }
-    desk.login_page(StatusCode::OK, &visitor, &SignIn::default(), &Errors::default())
+    desk.login_page(StatusCode::OK, &visitor, &SignIn::default(), &none)
 }
 
 /// Asks for the whole sign-in, though a half of it was done.

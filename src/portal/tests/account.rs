@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     identity::SecondFactorRule,
-    store::{Account, AuditKind, PeopleStore},
+    store::{Account, AuditKind, Passkey, PeopleStore},
 };
 use jiff::SignedDuration;
 use scraper::{Html, Selector};
@@ -467,6 +467,46 @@ async fn a_house_that_demands_a_second_factor_lets_nobody_further_without_one() 
     assert!(login.contains("Let me try again by a mailed code"), "{login}");
     assert!(!login.contains("Mail me a code instead"));
     assert_eq!(browser.post("/logout", &[]).await.status, 303);
+}
+
+#[tokio::test]
+async fn a_house_that_demands_a_second_factor_asks_for_the_passkey_after_the_password() {
+    let world = World::of_house(SecondFactorRule::Required, true);
+    let kept = world.keep(ANN, MAIL).await;
+    world.registered(ANN, &kept).await;
+    let account = world.store.account(&address(ANN)).await.unwrap().unwrap();
+    let passkey = Passkey {
+        id: "id".into(),
+        key: "key".into(),
+        algorithm: -7,
+        counter: 0,
+        copyable: None,
+        name: "phone".into(),
+        created: world.clock_now(),
+        used: None,
+    };
+    world.put_account(Account { passkeys: vec![passkey], ..account }).await;
+    let mut browser = world.browser();
+    let form = [("email", ANN), ("password", PASSWORD)];
+    let half = browser.post("/login", &form).await;
+    assert_eq!((half.status, half.header("location")), (303, Some("/login")));
+    assert_eq!(browser.get("/inbox").await.header("location"), Some("/login"), "not in yet");
+    for path in ["/login", "/login?by=passkey"] {
+        let page = browser.get(path).await.text();
+        assert_whole_page(&page, false);
+        assert!(page.contains("asks for one of its passkeys"), "{page}");
+        assert!(page.contains("action=\"/login\"") && !page.contains("name=\"code\""));
+    }
+    let code = browser.post("/login", &[("code", "123456")]).await;
+    assert_eq!(code.status, 422);
+    let refused = browser.post("/login", &[("by", "passkey"), ("user_handle", "AAAA")]).await;
+    assert!(refused.text().contains("asks for one of its passkeys"), "{}", refused.text());
+    assert!(code.text().contains("asks for one of its passkeys"), "there is no code");
+    assert!(browser.get("/login?other").await.text().contains("name=\"password\""));
+    let mut browser = world.browser();
+    browser.post("/reset", &[("email", ANN)]).await;
+    let page = browser.get("/reset").await.text();
+    assert!(page.contains("second factor stays") && !page.contains("keep_passkeys"), "{page}");
 }
 
 #[tokio::test]
