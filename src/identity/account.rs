@@ -2,14 +2,17 @@
 //! deletion by the owner.
 
 use super::{
-    Asked, Begun, Browser, Change, Event, Identity, IdentityError, SignIn, Way, limits::Wait,
+    Asked, Begun, Browser, Change, Event, Identity, IdentityError, SignIn, Way,
+    limits::Wait,
+    sessions::{remember, secret},
 };
 use crate::{
     language::Language,
     mail::{Address, GrantId},
+    seal::LinkToken,
     store::{
-        Account, AccountChange, AccountMove, Assurance, AuditEvent, Device, Grant, GrantKind,
-        GrantState, Moved, Purpose, SignedBy, SignedIn, StoreError,
+        Account, AccountChange, AccountMove, Assurance, AuditEvent, Grant, GrantKind, GrantState,
+        Moved, Purpose, SignedBy, StoreError,
     },
 };
 use jiff::Timestamp;
@@ -150,7 +153,7 @@ impl Identity {
         let account = Account { rooted, assurance, ..account };
         let domain = account.address.domain().clone();
         let way = Way::new(SignedBy::NewPassword, wants);
-        match self.sign_in_as(browser, None, account, way).await? {
+        match self.register_as(browser, account, way).await? {
             Some(begun) => {
                 tracing::info!(%domain, "portal: an account was registered");
                 Ok(SignIn::In(begun))
@@ -188,25 +191,32 @@ impl Identity {
     }
 
     /// A browser that has shown the mailbox of an account has a budget of its own there from now on.
+    /// The owner is told of one that is new to the account.
     pub(super) async fn remember(
         &self,
         browser: &Browser,
-        account: Account,
+        account: &Account,
         wants: Option<GrantId>,
     ) -> Result<Option<Begun>, IdentityError> {
-        let (mut fresh, device) = (self.fresh(browser), super::sessions::secret());
-        let device = crate::seal::LinkToken::from_random(device);
+        let mut fresh = self.fresh(browser);
         fresh.session.wants = wants;
-        let mut new = account.clone();
-        new.devices.push(Device { id: device.hash(), used: self.now() });
-        let surplus = new.devices.len().saturating_sub(Account::DEVICES);
-        new.devices.drain(..surplus);
-        let change = AccountChange {
-            session: Some(fresh.session),
-            ends: browser.session.as_ref().map(|session| session.id),
-            ..AccountChange::new(Some(account), new)
-        };
-        let done = self.people().change_account(change).await?;
+        let device = LinkToken::from_random(secret());
+        let event = Event::Remembered { browser: browser.described() };
+        let made = self.commit(account, None, |old, _| {
+            let mut new = old.clone();
+            new.devices.retain(|known| Some(known.id) != browser.device);
+            let is_new = new.devices.len() == old.devices.len();
+            remember(&mut new, &device, self.now());
+            let mut change = AccountChange::new(Some(old.clone()), new);
+            if is_new {
+                change.mail.push(self.told(old, &event)?);
+                change.events.extend(self.audited(&event, browser, old));
+            }
+            change.session = Some(fresh.session.clone());
+            change.ends = browser.session.as_ref().map(|session| session.id);
+            Ok((!old.locked).then_some(change))
+        });
+        let done = made.await?.is_some();
         Ok(done.then_some(Begun { session: fresh.token, device: Some(device), wants }))
     }
 

@@ -1,11 +1,13 @@
-//! Changes of credentials, and the mail that tells the owner of each: one commit, so that a request
-//! that is cancelled in between leaves no half of it.
+//! Changes of accounts and sessions, and the mail that tells the owner of a change of credentials: one
+//! commit, so that a request that is cancelled in between leaves no half of it. Where another commit
+//! was faster, what it left is read and changed in its turn: two right requests at one moment are both
+//! right.
 
 use super::{Browser, Identity, IdentityError};
 use crate::{
     language::{Text, say},
     mail::notice::ChangeMail,
-    seal::Class,
+    seal::{Class, TokenHash},
     store::{
         Account, AccountChange, AuditDetail, AuditEvent, AuditKind, NewMessage, Session, SignedIn,
         StoreError,
@@ -44,6 +46,11 @@ pub enum Event {
         /// Its name.
         browser: String,
     },
+    /// A mailed code was typed in such a browser, which may try the password now.
+    Remembered {
+        /// Its name.
+        browser: String,
+    },
     /// An operator took password and second factor away.
     Cleared,
     /// The account has another address now.
@@ -78,6 +85,16 @@ impl<'a> Change<'a> {
     }
 }
 
+/// What is to be committed at an account.
+type Made = Result<Option<AccountChange>, IdentityError>;
+
+/// A kept session under the new epoch, if it still is of the old one.
+fn under(mut session: Session, old: &Account, new: &Account) -> Option<Session> {
+    let named = session.account.take().filter(|named| old.is(named))?;
+    session.account = Some(SignedIn { passkey: named.passkey, ..new.signed_in(named.by) });
+    Some(session)
+}
+
 impl Event {
     /// As the audit trail has it; an operator's order is recorded where it is given.
     const fn audited(&self) -> Option<(AuditKind, Option<AuditDetail>)> {
@@ -90,6 +107,7 @@ impl Event {
             Self::PasskeyOff => Some((AuditKind::FactorRemoved, Some(AuditDetail::Passkey))),
             Self::SignedOut => Some((AuditKind::SessionEnded, Some(AuditDetail::Everywhere))),
             Self::NewDevice { .. } => Some((AuditKind::NewDevice, None)),
+            Self::Remembered { .. } => Some((AuditKind::NewDevice, Some(AuditDetail::MailedCode))),
             Self::Deleted => Some((AuditKind::AccountRemoved, None)),
             Self::Recovered
             | Self::SecondGuessed
@@ -125,6 +143,11 @@ impl Event {
                 "Somebody signed in with a browser that was not used here before: {browser}.",
                 browser = browser.clone()
             ),
+            Self::Remembered { browser } => say!(
+                "A code from this mailbox was typed in a browser that was not used here before: \
+                 {browser}. The password can be tried there now.",
+                browser = browser.clone()
+            ),
             Self::Cleared => say!(
                 "Our helpdesk has reset the account: the old password and the authenticator app no \
                  longer count, and all devices were signed out. To sign in again, choose “Forgot \
@@ -146,26 +169,73 @@ impl Event {
 }
 
 impl Identity {
+    /// Commits what `make` makes of an account as it is now, again as long as another commit was
+    /// faster. `make` also gets the session `kept` as it is now. `None` if the account's identity,
+    /// credentials or lock have changed since `account` was read, or if `make` says that there is
+    /// nothing to do.
+    pub(super) async fn commit(
+        &self,
+        account: &Account,
+        kept: Option<&TokenHash>,
+        make: impl Fn(&Account, Option<Session>) -> Made + Send,
+    ) -> Result<Option<Account>, IdentityError> {
+        for _ in 0..ROUNDS {
+            let Some(old) = self.present(account).await? else { return Ok(None) };
+            let session = match kept {
+                Some(id) => self.people().session(id).await?,
+                None => None,
+            };
+            let Some(change) = make(&old, session)? else { return Ok(None) };
+            if let Some(new) = self.write(change).await? {
+                return Ok(Some(new));
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
+    /// Writes a change of an account with its records. `None` if the account is not what it was read
+    /// as.
+    pub(super) async fn write(
+        &self,
+        change: AccountChange,
+    ) -> Result<Option<Account>, IdentityError> {
+        let (new, events) = (change.new.clone(), change.events.clone());
+        if !self.people().change_account(change).await? {
+            return Ok(None);
+        }
+        events.iter().for_each(|event| self.inner.audit.committed(event));
+        Ok(Some(new))
+    }
+    /// Changes a session as it is now, again as long as another request was faster: the session as it
+    /// is then, and what `change` says of it. `None` if it has ended, or if `change` says so.
+    pub(super) async fn change_session<T>(
+        &self,
+        id: &TokenHash,
+        change: impl Fn(&mut Session) -> Option<T> + Send,
+    ) -> Result<Option<(Session, T)>, IdentityError> {
+        for _ in 0..ROUNDS {
+            let Some(old) = self.people().session(id).await? else { return Ok(None) };
+            let mut new = old.clone();
+            let Some(said) = change(&mut new) else { return Ok(None) };
+            if new == old || self.people().change_session(&old, &new).await? {
+                return Ok(Some((new, said)));
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
+
     /// Changes an account as long as it is this identity's, without a new epoch and without a word to
-    /// its owner: details, counters. `None` if it is not there any more, or if `change` says that
-    /// there is nothing to do; `change` may be asked several times.
+    /// its owner: details, counters. `None` as with [`Identity::commit`]; `change` may be asked
+    /// several times.
     pub async fn update(
         &self,
         account: &Account,
         change: impl Fn(&mut Account) -> bool + Send,
     ) -> Result<Option<Account>, IdentityError> {
-        for _ in 0..ROUNDS {
-            let Some(old) = self.present(account).await? else { return Ok(None) };
+        self.commit(account, None, move |old, _| {
             let mut new = old.clone();
-            if !change(&mut new) {
-                return Ok(None);
-            }
-            let written = AccountChange::new(Some(old), new.clone());
-            if self.people().change_account(written).await? {
-                return Ok(Some(new));
-            }
-        }
-        Err(StoreError::Busy.into())
+            Ok(change(&mut new).then(|| AccountChange::new(Some(old.clone()), new)))
+        })
+        .await
     }
 
     /// Changes credentials: in one commit the account, its new epoch, which ends every other session
@@ -178,40 +248,31 @@ impl Identity {
         change: impl Fn(&mut Account) -> bool + Send,
     ) -> Result<Option<Account>, IdentityError> {
         let browser = asked.browser;
-        let keep = browser.and_then(|browser| browser.session.as_ref()).filter(|_| asked.keep);
+        let kept = browser.and_then(|browser| browser.session.as_ref()).filter(|_| asked.keep);
+        let kept = kept.map(|session| &session.id);
         let events = browser.and_then(|browser| self.audited(&asked.event, browser, account));
         let events: Vec<AuditEvent> = events.into_iter().collect();
-        for _ in 0..ROUNDS {
-            let Some(old) = self.present(account).await? else { return Ok(None) };
+        self.commit(account, kept, move |old, session| {
             let mut new = old.clone();
             if !change(&mut new) {
                 return Ok(None);
             }
             self.next_epoch(&mut new);
-            let session = match keep {
-                Some(kept) => match self.under(kept, &old, &new).await? {
-                    Some(session) => Some(session),
-                    // Signed out meanwhile: it changes nothing any more.
-                    None => return Ok(None),
-                },
-                None => None,
-            };
-            let mail = vec![self.told(&new, &asked.event)?];
-            let ends = None;
-            let written = AccountChange {
-                old: Some(old),
-                new: new.clone(),
-                session,
-                ends,
-                mail,
-                events: events.clone(),
-            };
-            if self.people().change_account(written).await? {
-                events.iter().for_each(|event| self.inner.audit.committed(event));
-                return Ok(Some(new));
+            let session = session.and_then(|session| under(session, old, &new));
+            // Signed out meanwhile: it changes nothing any more.
+            if kept.is_some() && session.is_none() {
+                return Ok(None);
             }
-        }
-        Err(StoreError::Busy.into())
+            let mail = vec![self.told(&new, &asked.event)?];
+            let events = events.clone();
+            Ok(Some(AccountChange {
+                session,
+                mail,
+                events,
+                ..AccountChange::new(Some(old.clone()), new)
+            }))
+        })
+        .await
     }
     /// The record of an event.
     pub(super) fn audited(
@@ -249,31 +310,12 @@ impl Identity {
         account.epoch_since = Some(self.now());
     }
 
-    /// The kept session under the new epoch: as it is now, not as it was when the request began. One
-    /// that has ended meanwhile stays ended.
-    async fn under(
-        &self,
-        kept: &Session,
-        old: &Account,
-        new: &Account,
-    ) -> Result<Option<Session>, StoreError> {
-        let present = self.people().session(&kept.id).await?;
-        Ok(present.and_then(|mut session| {
-            let named = session.account.take().filter(|named| old.is(named))?;
-            let signed_in = new.signed_in(named.by);
-            session.account = Some(SignedIn { passkey: named.passkey, ..signed_in });
-            Some(session)
-        }))
-    }
-
-    /// The account as it is now, if it is the same identity under the same credentials: a request
-    /// that began before they changed changes nothing any more.
+    /// The account as it is now, if it is the same identity under the same credentials, and locked or
+    /// not as it was: a request that began before that changed changes nothing any more.
     async fn present(&self, account: &Account) -> Result<Option<Account>, StoreError> {
         let present = self.people().account(&account.address).await?;
-        let same = |present: &Account| {
-            (present.generation, present.epoch) == (account.generation, account.epoch)
-        };
-        Ok(present.filter(same))
+        let named = |account: &Account| (account.generation, account.epoch, account.locked);
+        Ok(present.filter(|present| named(present) == named(account)))
     }
 
     /// Mail that tells the owner, to go into the commit of what it tells.

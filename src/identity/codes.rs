@@ -25,8 +25,6 @@ use zeroize::Zeroizing;
 const TRIES: u8 = 10;
 /// Digits of a code.
 const DIGITS: usize = 8;
-/// Times that a session is read again because another request has changed it.
-const ROUNDS: usize = 8;
 
 /// What became of the wish for a code.
 #[derive(Debug)]
@@ -262,15 +260,18 @@ impl Identity {
         let typed = folded(typed);
         let right = TokenHash::of_code(&typed, session.id.as_bytes()).same(&code.hash);
         if self.accepts(&code, (&typed, right), now).await? {
-            let used = Session { pending: None, ..session.clone() };
-            if self.people().change_session(&session, &used).await? {
-                attempt.succeed();
-                if self.doubted(&code).await? {
-                    return Ok(Redeemed::Wrong(CodeState::Doubt));
-                }
-                return Ok(Redeemed::Right(Box::new((used, code))));
+            let use_up = |session: &mut Session| {
+                let awaited = session.pending.as_ref().is_some_and(|left| left.hash == code.hash);
+                awaited.then(|| session.pending = None)
+            };
+            let Some((used, ())) = self.change_session(&session.id, use_up).await? else {
+                return Ok(Redeemed::None);
+            };
+            attempt.succeed();
+            if self.doubted(&code).await? {
+                return Ok(Redeemed::Wrong(CodeState::Doubt));
             }
-            return Ok(Redeemed::None);
+            return Ok(Redeemed::Right(Box::new((used, code))));
         }
         let whose = (browser, Some(&code.account.address));
         self.failed(AuditKind::WrongCode, whose, None).await;
@@ -285,20 +286,17 @@ impl Identity {
         purposes: &[Purpose],
     ) -> Result<Option<(Session, Code)>, IdentityError> {
         let Some(id) = browser.session.as_ref().map(|session| session.id) else { return Ok(None) };
-        for _ in 0..ROUNDS {
-            let Some(session) = self.people().session(&id).await? else { return Ok(None) };
-            let pending = session.pending.clone().filter(|code| purposes.contains(&code.purpose));
-            let Some(code) = pending else { return Ok(None) };
-            if CodeState::of(&code, self.now()) != CodeState::Awaited {
-                return Ok(Some((session, code)));
+        let now = self.now();
+        let spend = |session: &mut Session| {
+            let pending = session.pending.as_mut();
+            let pending = pending.filter(|code| purposes.contains(&code.purpose))?;
+            let before = pending.clone();
+            if CodeState::of(pending, now) == CodeState::Awaited {
+                pending.tries = pending.tries.saturating_sub(1);
             }
-            let left = Code { tries: code.tries - 1, ..code.clone() };
-            let spent = Session { pending: Some(left), ..session.clone() };
-            if self.people().change_session(&session, &spent).await? {
-                return Ok(Some((spent, code)));
-            }
-        }
-        Err(IdentityError::Busy)
+            Some(before)
+        };
+        self.change_session(&id, spend).await
     }
     /// Whether a typed code counts. A short one is looked at within the mailbox's budget alone; a
     /// wrong one is charged to it, if there is anything to be guessed.
@@ -366,7 +364,7 @@ impl Identity {
             return Ok(Verified::Wrong(CodeState::Awaited));
         };
         if !self.inner.settings.code_sign_in {
-            let known = self.remember(browser, account, wants).await?;
+            let known = self.remember(browser, &account, wants).await?;
             return Ok(known.map_or(Verified::None, Verified::Known));
         }
         Ok(Verified::In(self.first_shown(browser, account, Way::new(SignedBy::Code, wants)).await?))

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::store::{Account, Assurance, AuditKind, Passkey, SignedBy};
 use data_encoding::BASE64URL_NOPAD;
+use jiff::Timestamp;
 
 /// Passkeys of an account.
 pub const MOST_PASSKEYS: usize = 10;
@@ -117,12 +118,13 @@ impl Identity {
             Err(Wait(wait)) => return Ok(SignIn::Wait(wait)),
         };
         match self.owner_of_passkey(said).await? {
-            Ok((old, new)) => {
+            Ok((account, signed)) => {
                 // The way here may have begun at a notice's link.
                 let wants = browser.session.as_ref().and_then(|session| session.wants);
                 let passkey = Some(said.credential.clone());
                 let way = Way { passkey, ..Way::new(SignedBy::Passkey, wants) };
-                let begun = self.sign_in_as(browser, Some(old), new, way).await?;
+                let counted = |account: &mut Account| signed.counted(account);
+                let begun = self.sign_in_as(browser, &account, way, counted).await?;
                 attempt.succeed();
                 Ok(begun.map_or(SignIn::Wrong, SignIn::In))
             }
@@ -143,10 +145,9 @@ impl Identity {
             return Ok(false);
         };
         match self.owner_of_passkey(said).await? {
-            Ok((old, new)) if old.generation == account.generation => {
-                let counted = crate::store::AccountChange::new(Some(old), new);
-                let counted = self.people().change_account(counted).await?;
-                Ok(counted && self.note_proof(session).await?)
+            Ok((owner, signed)) if owner.generation == account.generation => {
+                let counted = self.update(&owner, |account| signed.counted(account)).await?;
+                Ok(counted.is_some() && self.note_proof(session).await?)
             }
             Ok(_) => Ok(false),
             Err(why) => {
@@ -157,11 +158,11 @@ impl Identity {
             }
         }
     }
-    /// The account that a passkey signs for, as it is and with the signature counted.
+    /// The account that a passkey signs for, and the signature that is still to be counted.
     async fn owner_of_passkey(
         &self,
         said: &Assertion,
-    ) -> Result<Result<(Account, Account), &'static str>, IdentityError> {
+    ) -> Result<Result<(Account, Signed), &'static str>, IdentityError> {
         let handle = BASE64URL_NOPAD.decode(said.user_handle.as_bytes()).unwrap_or_default();
         let Ok(generation) = <[u8; 16]>::try_from(handle.as_slice()) else {
             return Ok(Err("no user handle of ours"));
@@ -170,8 +171,7 @@ impl Identity {
         let Some(account) = account.filter(|account| !account.locked) else {
             return Ok(Err("no such account, or it is locked"));
         };
-        let mut new = account.clone();
-        let Some(passkey) = new.passkeys.iter_mut().find(|key| key.id == said.credential) else {
+        let Some(passkey) = account.passkeys.iter().find(|key| key.id == said.credential) else {
             return Ok(Err("no such passkey at this account"));
         };
         let now = self.now();
@@ -180,11 +180,31 @@ impl Identity {
             Ok(counter) => counter,
             Err(why) => return Ok(Err(why)),
         };
-        // Level 2, 7.2 step 21: a device that counts has counted on, or there are two of it.
-        let counted = counter > passkey.counter || (counter == 0 && passkey.counter == 0);
-        passkey.counter = counter;
-        passkey.used = Some(now);
-        Ok(if counted { Ok((account, new)) } else { Err("its count of signatures went back") })
+        let signed = Signed { id: passkey.id.clone(), counter, at: now };
+        let counted = signed.counted(&mut account.clone());
+        Ok(if counted { Ok((account, signed)) } else { Err("its count of signatures went back") })
+    }
+}
+
+/// A right signature of a passkey.
+struct Signed {
+    /// Credential id.
+    id: String,
+    /// Signatures that the device has counted.
+    counter: u32,
+    /// When.
+    at: Timestamp,
+}
+impl Signed {
+    /// Counts the signature at its account. Level 2, 7.2 step 21: a device that counts has counted on,
+    /// or there are two of it.
+    fn counted(&self, account: &mut Account) -> bool {
+        let passkey = account.passkeys.iter_mut().find(|passkey| passkey.id == self.id);
+        passkey.is_some_and(|passkey| {
+            let on = self.counter > passkey.counter || (self.counter, passkey.counter) == (0, 0);
+            (passkey.counter, passkey.used) = (self.counter, Some(self.at));
+            on
+        })
     }
 }
 

@@ -114,19 +114,17 @@ impl Identity {
             Err(_) => None,
         };
         let by_app = by_app.filter(|_| attempt.is_some());
-        let Some(new) = second_shown(&account, by_app, &typed) else {
+        let wants = browser.session.as_ref().and_then(|session| session.wants);
+        let told = by_app.is_none().then_some(Event::Recovered);
+        let way = Way { told, ..Way::new(SignedBy::SecondFactor, wants) };
+        let shown = |account: &mut Account| second_shown(account, by_app, &typed);
+        let Some(begun) = self.sign_in_as(browser, &account, way, shown).await? else {
             let whose = (browser, Some(&account.address));
             self.failed(AuditKind::WrongSecondFactor, whose, None).await;
             if let Some(attempt) = attempt {
                 attempt.fail();
                 self.tell_of_guesses(&account, (standing, browser)).await?;
             }
-            return Ok(SignIn::Wrong);
-        };
-        let wants = browser.session.as_ref().and_then(|session| session.wants);
-        let told = by_app.is_none().then_some(Event::Recovered);
-        let way = Way { told, ..Way::new(SignedBy::SecondFactor, wants) };
-        let Some(begun) = self.sign_in_as(browser, Some(account.clone()), new, way).await? else {
             return Ok(SignIn::Wrong);
         };
         if let Some(attempt) = attempt {
@@ -222,25 +220,23 @@ impl Identity {
     }
 }
 
-/// The account after a code for its second factor; `None` if the code is not right, or was used
+/// Uses up a code for the second factor of an account; false if the code is not right, or was used
 /// before (RFC 6238 §5.2).
-fn second_shown(account: &Account, by_app: Option<u64>, typed: &str) -> Option<Account> {
-    let mut new = account.clone();
-    let factor = new.second.as_mut().filter(|factor| factor.on && !account.locked)?;
-    let shown = match by_app {
+fn second_shown(account: &mut Account, by_app: Option<u64>, typed: &str) -> bool {
+    let hash = recovery_hash(typed, account);
+    let Some(factor) = account.second.as_mut().filter(|factor| factor.on) else { return false };
+    match by_app {
         Some(step) => {
             let fresh = step > factor.step;
             factor.step = step;
             fresh
         }
         None => {
-            let hash = recovery_hash(typed, account);
             let before = factor.recovery.len();
             factor.recovery.retain(|kept| !kept.same(&hash));
             factor.recovery.len() < before
         }
-    };
-    shown.then_some(new)
+    }
 }
 
 /// 80 random bits as sixteen letters and digits.

@@ -70,6 +70,32 @@ impl Way {
     }
 }
 
+/// A sign-in that is under way to its commit.
+struct Entry<'b> {
+    browser: &'b Browser,
+    way: Way,
+    fresh: Fresh,
+    /// The device cookie that the browser gets if it is new to the account.
+    device: LinkToken,
+}
+impl Entry<'_> {
+    /// The cookies, once the account is written.
+    fn begun(self, account: &Account) -> Begun {
+        let id = self.device.hash();
+        let is_new = account.devices.iter().any(|device| device.id == id);
+        let device = is_new.then_some(self.device);
+        Begun { session: self.fresh.token, device, wants: self.way.wants }
+    }
+}
+
+/// Adds a browser to those that an account knows; beyond their bound the one that was not used for the
+/// longest time is forgotten.
+pub(super) fn remember(account: &mut Account, device: &LinkToken, now: Timestamp) {
+    account.devices.push(Device { id: device.hash(), used: now });
+    let surplus = account.devices.len().saturating_sub(Account::DEVICES);
+    account.devices.drain(..surplus);
+}
+
 /// True if a session has not ended by idleness or age.
 pub fn runs(session: &Session, now: Timestamp) -> bool {
     now.duration_since(session.seen) <= IDLE && now.duration_since(session.created) <= LONGEST
@@ -140,10 +166,10 @@ impl Identity {
         at.is_some_and(|at| self.now().duration_since(at) <= PROVED)
     }
     /// Notes that the owner has shown to be present. False if the session has ended meanwhile.
-    pub(super) async fn note_proof(&self, session: &Session) -> Result<bool, StoreError> {
-        let Some(present) = self.people().session(&session.id).await? else { return Ok(false) };
-        let new = Session { proved: Some(self.now()), ..present.clone() };
-        self.people().change_session(&present, &new).await
+    pub(super) async fn note_proof(&self, session: &Session) -> Result<bool, IdentityError> {
+        let now = self.now();
+        let note = |session: &mut Session| Some(session.proved = Some(now));
+        Ok(self.change_session(&session.id, note).await?.is_some())
     }
     /// A session with a cookie of its own, not yet kept.
     pub(super) fn fresh(&self, browser: &Browser) -> Fresh {
@@ -164,55 +190,85 @@ impl Identity {
         }
         Ok(Begun { session: fresh.token, device: None, wants: fresh.session.wants })
     }
-    /// Signs in, in one commit with the end of the browser's former session: `old` must be the account
-    /// as the factors were held against it, so that a change of credentials meanwhile wins. `None`
-    /// if there was one. A browser that is new to the account is remembered, and its owner told.
+    /// Signs in, in one commit with the end of the browser's former session. `shown` makes of the
+    /// account as it is now what the factors that were shown leave of it: a code is used up, a
+    /// signature counted; false if they do not count any more. `None` then, or if the credentials have
+    /// changed since the factors were held against `account`. A browser that is new to the account is
+    /// remembered, and its owner told.
     pub(super) async fn sign_in_as(
         &self,
         browser: &Browser,
+        account: &Account,
+        way: Way,
+        shown: impl Fn(&mut Account) -> bool + Send,
+    ) -> Result<Option<Begun>, IdentityError> {
+        let entry = self.entry(browser, account, way).await?;
+        let entering = &entry;
+        let made = self.commit(account, None, move |old, _| {
+            let mut new = old.clone();
+            if old.locked || !shown(&mut new) {
+                return Ok(None);
+            }
+            self.entered(entering, Some(old.clone()), new).map(Some)
+        });
+        Ok(made.await?.map(|account| entry.begun(&account)))
+    }
+    /// Writes a new account and signs it in: one commit. `None` if the mailbox has one already.
+    pub(super) async fn register_as(
+        &self,
+        browser: &Browser,
+        account: Account,
+        way: Way,
+    ) -> Result<Option<Begun>, IdentityError> {
+        let entry = self.entry(browser, &account, way).await?;
+        let made = self.entered(&entry, None, account)?;
+        Ok(self.write(made).await?.map(|account| entry.begun(&account)))
+    }
+    async fn entry<'b>(
+        &self,
+        browser: &'b Browser,
+        account: &Account,
+        way: Way,
+    ) -> Result<Entry<'b>, IdentityError> {
+        let wants = self.own_message(account, way.wants).await?;
+        let (fresh, device) = (self.fresh(browser), LinkToken::from_random(secret()));
+        Ok(Entry { browser, fresh, device, way: Way { wants, ..way } })
+    }
+    /// A sign-in at an account, as it is committed; without `old` the account is a new one.
+    fn entered(
+        &self,
+        entry: &Entry<'_>,
         old: Option<Account>,
         mut account: Account,
-        Way { by, passkey, wants, told, tells_of_device }: Way,
-    ) -> Result<Option<Begun>, IdentityError> {
-        let now = self.now();
+    ) -> Result<AccountChange, IdentityError> {
+        let (browser, way, now) = (entry.browser, &entry.way, self.now());
         let known = account.devices.iter_mut().find(|device| Some(device.id) == browser.device);
-        let mut device = None;
-        if let Some(known) = known {
-            known.used = now;
-            account.devices.sort_by_key(|device| device.used);
-        } else {
-            let token = LinkToken::from_random(secret());
-            account.devices.push(Device { id: token.hash(), used: now });
-            device = Some(token);
+        let new_device = known.is_none();
+        match known {
+            Some(known) => {
+                known.used = now;
+                account.devices.sort_by_key(|device| device.used);
+            }
+            None => remember(&mut account, &entry.device, now),
         }
-        let surplus = account.devices.len().saturating_sub(Account::DEVICES);
-        account.devices.drain(..surplus);
         let mut mail = Vec::new();
-        if let Some(event) = told {
-            mail.push(self.told(&account, &event)?);
+        if let Some(event) = &way.told {
+            mail.push(self.told(&account, event)?);
         }
-        if device.is_some() && old.is_some() && tells_of_device {
+        if new_device && old.is_some() && way.tells_of_device {
             let browser = browser.described();
             mail.push(self.told(&account, &Event::NewDevice { browser })?);
         }
-        let mut fresh = self.fresh(browser);
-        fresh.session.account = Some(SignedIn { passkey, ..account.signed_in(by) });
-        let wants = self.own_message(&account, wants).await?;
-        if matches!(by, SignedBy::Password | SignedBy::Passkey) {
-            fresh.session.proved = Some(now);
+        let mut session = entry.fresh.session.clone();
+        session.account =
+            Some(SignedIn { passkey: way.passkey.clone(), ..account.signed_in(way.by) });
+        if matches!(way.by, SignedBy::Password | SignedBy::Passkey) {
+            session.proved = Some(now);
         }
+        let events = self.events_of(browser, &account, (old.is_none(), way.by, new_device));
         let ends = browser.session.as_ref().map(|session| session.id);
-        let session = Some(fresh.session);
-        let events = self.events_of(browser, &account, (old.is_none(), by, device.is_some()));
-        let change = AccountChange {
-            events: events.clone(),
-            ..AccountChange { session, ends, mail, ..AccountChange::new(old, account) }
-        };
-        let done = self.people().change_account(change).await?;
-        if done {
-            events.iter().for_each(|event| self.inner.audit.committed(event));
-        }
-        Ok(done.then_some(Begun { session: fresh.token, device, wants }))
+        let session = Some(session);
+        Ok(AccountChange { session, ends, mail, events, ..AccountChange::new(old, account) })
     }
     /// The message that the way began at, if it is this account's.
     async fn own_message(

@@ -120,7 +120,7 @@ impl Identity {
             fresh.session.wants = way.wants;
             return Ok(SignIn::Second(self.begin(fresh, browser).await?));
         }
-        let begun = self.sign_in_as(browser, Some(account.clone()), account, way).await?;
+        let begun = self.sign_in_as(browser, &account, way, |_| true).await?;
         Ok(begun.map_or(SignIn::Wrong, SignIn::In))
     }
 

@@ -1,8 +1,8 @@
 //! Identity without HTTP: attacks and their arithmetic, changes and what follows from them.
 
 use super::{
-    Asked, Browser, Change, CodeState, Event, Held, Identity, IdentitySettings, NewAccount,
-    Redeemed, ResetForm, SecondFactorRule, SignIn, Typed, Verified,
+    Asked, Browser, Change, CodeState, Confirmed, Event, Held, Identity, IdentitySettings,
+    NewAccount, Redeemed, ResetForm, SecondFactorRule, SignIn, Typed, Verified,
     limits::{Kind, Limits, Standing, Wait},
 };
 use crate::{
@@ -16,11 +16,13 @@ use crate::{
     policy::{Level, PolicyRef, Reason, Why},
     seal::{Class, KeyRing, TokenHash},
     store::{
-        Account, Assurance, Filter, Grant, GrantKind, GrantState, Need, Passkey, PeopleStore, Purpose,
-        QueueStore, SecondFactor, Session, SignedBy, SignedIn, memory::MemoryStore,
+        Account, Assurance, AuditDetail, AuditKind, Filter, Grant, GrantKind, GrantState, Need,
+        Passkey, PeopleStore, Purpose, QueueStore, SecondFactor, Session, SignedBy, SignedIn,
+        memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
 };
+use data_encoding::BASE32_NOPAD;
 use jiff::{SignedDuration, Timestamp};
 use std::{
     collections::BTreeMap,
@@ -31,6 +33,7 @@ use std::{
     },
     task::Poll,
 };
+use totp_rs::{Builder, Totp};
 use zeroize::Zeroizing;
 
 const ANN: &str = "ann@clinic.example";
@@ -124,6 +127,27 @@ impl House {
         let change = crate::store::AccountChange::new(None, account.clone());
         assert!(self.store.change_account(change).await.unwrap());
         account
+    }
+    /// Sets an app up, by an owner who signed in a moment ago: the app, and a recovery code. Its next
+    /// code is a new one.
+    async fn with_app(&self, owner: &Browser) -> (Totp, Zeroizing<String>) {
+        assert!(self.identity.begin_second(owner).await.unwrap());
+        let owner = Browser { account: Some(self.now().await), ..owner.clone() };
+        let enrolment = self.identity.enrolment(&owner).unwrap().unwrap();
+        let secret = BASE32_NOPAD.decode(enrolment.secret.as_bytes()).unwrap();
+        let app = Builder::new().with_secret(secret.into_boxed_slice()).build().unwrap();
+        let confirmed = self.identity.confirm_second(&owner, &self.shown(&app)).await.unwrap();
+        let Confirmed::On(mut codes) = confirmed else { panic!("{confirmed:?}") };
+        self.forward(SignedDuration::from_secs(30));
+        (app, codes.remove(0))
+    }
+    fn shown(&self, app: &Totp) -> String {
+        app.generate(u64::try_from(self.clock.now().as_second()).unwrap()).to_string()
+    }
+    async fn half_in(&self, client: &str) -> Browser {
+        let step = self.identity.sign_in(&from(client), typed(PASSWORD)).await.unwrap();
+        assert!(matches!(step, SignIn::Second(_)), "{step:?}");
+        self.carried(&from(client), step).await
     }
     /// Adds a passkey whose device is nowhere.
     async fn add_passkey(&self, account: &Account) {
@@ -438,6 +462,50 @@ async fn where_a_second_factor_is_required_a_reset_removes_none() {
     assert!(matches!(step, SignIn::Second(_)), "nor does the new password alone: {step:?}");
 }
 
+/// Two tabs, or a phone and a desk: each reads the account before the other has written it.
+#[tokio::test]
+async fn two_right_sign_ins_at_one_moment_are_both_right() {
+    let house = house();
+    house.account().await;
+    let (phone, desk) = (from("192.0.2.1"), from("192.0.2.2"));
+    let steps = tokio::join!(
+        house.identity.sign_in(&phone, typed(PASSWORD)),
+        house.identity.sign_in(&desk, typed(PASSWORD))
+    );
+    let (SignIn::In(first), SignIn::In(second)) = (steps.0.unwrap(), steps.1.unwrap()) else {
+        panic!("one of two was refused")
+    };
+    assert!(house.is_in(&house.with(&phone, &first).await).await);
+    assert!(house.is_in(&house.with(&desk, &second).await).await);
+    assert_eq!(house.now().await.devices.len(), 2, "neither browser is forgotten");
+}
+
+#[tokio::test]
+async fn a_right_second_factor_counts_beside_another_sign_in_and_once() {
+    let house = house();
+    house.account().await;
+    let owner = house.signed_in("192.0.2.1").await;
+    let (app, recovery) = house.with_app(&owner).await;
+    let (first, other) = (house.half_in("192.0.2.2").await, house.half_in("192.0.2.3").await);
+    let read_before = house.now().await;
+    let code = house.shown(&app);
+    let step = house.identity.second_step(&first, read_before.clone(), &recovery).await.unwrap();
+    assert!(matches!(step, SignIn::In(_)), "{step:?}");
+    let step = house.identity.second_step(&other, read_before.clone(), &code).await.unwrap();
+    assert!(matches!(step, SignIn::In(_)), "{step:?}");
+    for used in [recovery.as_str(), code.as_str()] {
+        let again = house.half_in("192.0.2.4").await;
+        let step = house.identity.second_step(&again, read_before.clone(), used).await.unwrap();
+        assert!(matches!(step, SignIn::Wrong), "each is good once: {step:?}");
+    }
+    let account = house.now().await;
+    let lock = house.identity.set_locked(&account, true).await.unwrap();
+    assert!(lock.is_some());
+    house.forward(SignedDuration::from_secs(30));
+    let step = house.identity.second_step(&other, account, &house.shown(&app)).await.unwrap();
+    assert!(matches!(step, SignIn::Wrong), "a lock meanwhile wins: {step:?}");
+}
+
 /// The caller goes away at each point at which a change waits for something: either nothing has
 /// happened, or the change, the end of the other sessions and the mail to the owner all have.
 #[tokio::test]
@@ -734,6 +802,11 @@ async fn a_house_decides_about_second_factors_and_codes() {
     let Verified::Known(begun) = verified else { panic!("{verified:?}") };
     let known = house.with(&browser, &begun).await;
     assert!(known.account.is_none(), "a code alone signs in nobody");
+    assert!(
+        house.told("browser that was not used here before: Firefox on Linux (192.0.2.2)").await
+    );
+    let last = house.identity.inner.audit.records(0, 100).await.unwrap().pop().unwrap().event;
+    assert_eq!((last.kind, last.detail), (AuditKind::NewDevice, Some(AuditDetail::MailedCode)));
     for n in 0..40 {
         let stranger = from(&format!("198.51.100.{n}"));
         house.identity.sign_in(&stranger, typed("a wrong password")).await.unwrap();
