@@ -3,7 +3,7 @@
 
 use super::{
     Asked, Begun, Browser, Change, Event, Identity, IdentityError, SignIn, Way,
-    limits::Wait,
+    limits::{Kind, Standing, Wait},
     sessions::{remember, secret},
 };
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     mail::{Address, GrantId},
     seal::LinkToken,
     store::{
-        Account, AccountChange, AccountMove, Assurance, AuditEvent, Grant, GrantKind, GrantState,
-        Moved, Purpose, SignedBy, StoreError,
+        Account, AccountChange, AccountMove, Assurance, AuditDetail, AuditEvent, AuditKind, Grant,
+        GrantKind, GrantState, Moved, Purpose, SignedBy, StoreError,
     },
 };
 use jiff::Timestamp;
@@ -51,6 +51,27 @@ impl fmt::Debug for NewAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NewAccount(..)")
     }
+}
+
+/// A mailbox that a provider vouches for, and whose it says that it is.
+#[derive(Debug, Clone)]
+pub struct Vouched {
+    /// The mailbox.
+    pub address: Address,
+    /// First name, for a new account.
+    pub first_name: String,
+    /// Last name, for a new account.
+    pub last_name: String,
+}
+/// What became of a sign-in by a provider.
+#[derive(Debug)]
+pub enum ByProvider {
+    /// The mailbox has an account, or has one now.
+    Entered(SignIn),
+    /// Its account is locked.
+    Locked,
+    /// It has no account, and no message waits for it.
+    Nothing,
 }
 
 /// Whether a grant still opens.
@@ -163,31 +184,74 @@ impl Identity {
         }
     }
 
-    /// The account of a mailbox that a provider vouches for; a new one, if a message waits for it.
-    /// `None` if neither is there. A new account has no password; a reset gives it one.
-    pub async fn account_of_person(
+    /// Signs in at the account of a mailbox that a provider vouches for, or makes one and signs it in
+    /// if a message waits there. A new account has no password; a reset gives it one.
+    pub async fn sign_in_by_provider(
         &self,
-        address: &Address,
-        (first_name, last_name): (String, String),
-    ) -> Result<Option<Account>, IdentityError> {
-        if let Some(account) = self.people().account(address).await? {
-            return Ok(Some(account).filter(|account| !account.locked));
+        browser: &Browser,
+        person: Vouched,
+        wants: Option<GrantId>,
+    ) -> Result<ByProvider, IdentityError> {
+        let brake = self.inner.limits.begin(Kind::Proof, None, Standing::Stranger, browser.client);
+        let attempt = match brake {
+            Ok(attempt) => attempt,
+            Err(Wait(wait)) => {
+                let whose = (browser, Some(&person.address));
+                self.failed(AuditKind::SignInLocked, whose, Some(AuditDetail::Provider)).await;
+                return Ok(ByProvider::Entered(SignIn::Wait(wait)));
+            }
+        };
+        let (address, way) = (person.address.clone(), Way::new(SignedBy::Oidc, wants));
+        let entered = self.entered_by_provider(browser, person, way).await?;
+        let refused = match &entered {
+            ByProvider::Entered(SignIn::Wrong) => Some(None),
+            ByProvider::Entered(SignIn::In(_) | SignIn::Second(_) | SignIn::Wait(_)) => None,
+            ByProvider::Locked => Some(Some(AuditDetail::Locked)),
+            ByProvider::Nothing => Some(Some(AuditDetail::NoAccount)),
+        };
+        match refused {
+            Some(detail) => {
+                attempt.fail();
+                self.failed(AuditKind::OidcRefused, (browser, Some(&address)), detail).await;
+            }
+            None => attempt.succeed(),
         }
-        let (people, now) = (self.people(), self.now());
-        let since = people.vacated(address).await?;
-        let grants = people.grants(Some(address), None, LOOKED_AT).await?;
-        let held = |grant: &Grant| since.is_none_or(|since| grant.sealed > since);
-        if !grants.iter().any(|grant| live(grant, now) && held(grant)) {
-            return Ok(None);
+        Ok(entered)
+    }
+    async fn entered_by_provider(
+        &self,
+        browser: &Browser,
+        person: Vouched,
+        way: Way,
+    ) -> Result<ByProvider, IdentityError> {
+        let (people, address) = (self.people(), person.address.clone());
+        let mut account = people.account(&address).await?;
+        if account.is_none() {
+            let since = people.vacated(&address).await?;
+            let grants = people.grants(Some(&address), None, LOOKED_AT).await?;
+            let held = |grant: &Grant| since.is_none_or(|since| grant.sealed > since);
+            let now = self.now();
+            if !grants.iter().any(|grant| live(grant, now) && held(grant)) {
+                return Ok(ByProvider::Nothing);
+            }
+            let new = Account {
+                first_name: person.first_name,
+                last_name: person.last_name,
+                since,
+                ..Account::new(address.clone(), rand::random(), now)
+            };
+            if let Some(begun) = self.register_as(browser, new, way.clone()).await? {
+                tracing::info!(domain = %address.domain(), "portal: an account was registered");
+                return Ok(ByProvider::Entered(SignIn::In(begun)));
+            }
+            // Another browser was faster; that account stands.
+            account = people.account(&address).await?;
         }
-        let new = Account::new(address.clone(), rand::random(), now);
-        let account = Account { first_name, last_name, since, ..new };
-        if people.change_account(AccountChange::new(None, account.clone())).await? {
-            tracing::info!(domain = %address.domain(), "portal: an account was registered");
-            return Ok(Some(account));
+        match account {
+            Some(account) if account.locked => Ok(ByProvider::Locked),
+            Some(account) => self.first_shown(browser, account, way).await.map(ByProvider::Entered),
+            None => Ok(ByProvider::Nothing),
         }
-        // Another browser was faster; that account stands.
-        Ok(people.account(address).await?)
     }
 
     /// A browser that has shown the mailbox of an account has a budget of its own there from now on.

@@ -21,7 +21,7 @@ mod sign_in;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Held, NewAccount};
+pub use account::{ByProvider, Held, NewAccount, Vouched};
 pub use change::{Change, Event};
 pub use codes::{Asked, CodeState, Redeemed, Verified};
 pub use passkey::{Assertion, Attestation};

@@ -11,11 +11,11 @@ use super::{
     session::Visitor,
 };
 use crate::{
-    identity::{SignIn, Way},
+    identity::{ByProvider, SignIn, Vouched},
     language::{Text, say},
     mail::GrantId,
     oidc::{OidcError, Person, Prompt, Provider, Trip},
-    store::{AuditKind, SignedBy},
+    store::AuditKind,
 };
 use axum::{
     Extension,
@@ -271,26 +271,37 @@ impl Desk {
         person: Person,
         wants: Option<GrantId>,
     ) -> Answer {
-        let names = (
-            name_of(&person.first_name).unwrap_or_else(|| person.address.local().to_owned()),
-            name_of(&person.last_name).unwrap_or_default(),
-        );
-        let account = self.identity.account_of_person(&person.address, names).await?;
-        let way = Way::new(SignedBy::Oidc, wants);
-        let entered = match account {
-            Some(account) => self.identity.first_shown(&visitor.browser(), account, way).await?,
-            None => SignIn::Wrong,
+        let address = person.address.to_string();
+        let person = Vouched {
+            first_name: name_of(&person.first_name)
+                .unwrap_or_else(|| person.address.local().to_owned()),
+            last_name: name_of(&person.last_name).unwrap_or_default(),
+            address: person.address,
         };
-        match entered {
-            SignIn::In(begun) => self.let_in(&begun),
-            SignIn::Second(begun) => self.begun(&begun, "/login"),
-            SignIn::Wrong | SignIn::Wait(_) => {
-                let event = self.event(AuditKind::OidcRefused, visitor).account(&person.address);
-                self.audit.record(event).await;
+        let browser = visitor.browser();
+        match self.identity.sign_in_by_provider(&browser, person, wants).await? {
+            ByProvider::Entered(SignIn::In(begun)) => self.let_in(&begun),
+            ByProvider::Entered(SignIn::Second(begun)) => self.begun(&begun, "/login"),
+            ByProvider::Entered(SignIn::Wait(wait)) => {
+                let (status, text) = (StatusCode::TOO_MANY_REQUESTS, codes::wait_words(wait));
+                Ok(retry_after(self.trouble(visitor, status, text)?, wait.as_secs()))
+            }
+            ByProvider::Entered(SignIn::Wrong) => {
+                self.in_vain(visitor, "the account was changed meanwhile")
+            }
+            ByProvider::Locked => {
+                let text = say!(
+                    "The account of {address} is locked. Please write to {support}.",
+                    address = address,
+                    support = self.settings.support.clone()
+                );
+                self.trouble(visitor, StatusCode::FORBIDDEN, text)
+            }
+            ByProvider::Nothing => {
                 let text = say!(
                     "Nothing waits here for {address}. If a notice was sent to another address of \
                      yours, sign in with that one.",
-                    address = person.address.to_string()
+                    address = address
                 );
                 self.trouble(visitor, StatusCode::UNPROCESSABLE_ENTITY, text)
             }

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     oidc::testing::{Bend, ISSUER, Op, Signer},
-    store::{AuditKind, GrantState, PeopleStore, SecondFactor},
+    store::{AuditDetail, AuditKind, GrantState, PeopleStore, SecondFactor},
 };
 use jiff::SignedDuration;
 use scraper::{Html, Selector};
@@ -76,6 +76,14 @@ async fn the_first_visit_makes_an_account_without_a_password_and_shows_the_messa
     let account = world.store.account(&address(ANN)).await.unwrap().unwrap();
     assert_eq!((account.first_name.as_str(), account.last_name.as_str()), ("Ann", "Ode"));
     assert_eq!(account.password, "");
+    let trail = world.audit.records(0, 100).await.unwrap().into_iter();
+    let trail: Vec<_> = trail.map(|record| record.event.kind).collect();
+    assert_eq!(
+        trail.get(..3),
+        Some([AuditKind::Registered, AuditKind::SignIn, AuditKind::NewDevice].as_slice()),
+        "{trail:?}"
+    );
+    assert!(world.told(ANN).await.is_empty(), "the owner's first browser is no news");
     let page = browser.get("/account").await.text();
     assert_whole_page(&page, true);
     assert!(page.contains("You have no password yet."), "{page}");
@@ -105,6 +113,7 @@ async fn it_opens_the_account_of_that_mailbox_and_no_other() {
     assert!(world.store.account(&address(ANN)).await.unwrap().is_none(), "no account is made");
     let last = world.audit.records(0, 100).await.unwrap().pop().unwrap().event;
     assert_eq!((last.kind, last.account), (AuditKind::OidcRefused, Some(address(ANN))));
+    assert_eq!(last.detail, Some(AuditDetail::NoAccount));
     let other_case = world.keep("Ann@clinic.example", MAIL).await;
     let mut other = world.browser();
     let done = whole_trip(&op, &mut other, Some(&other_case)).await;
@@ -158,8 +167,36 @@ async fn the_second_factor_and_a_lock_hold() {
     account.locked = true;
     world.put_account(account.clone()).await;
     let mut browser = world.browser();
-    assert_eq!(whole_trip(&op, &mut browser, Some(&kept)).await.status, 422);
+    let locked = whole_trip(&op, &mut browser, Some(&kept)).await;
+    assert_eq!(locked.status, 403);
+    assert_whole_page(&locked.text(), false);
+    assert!(locked.text().contains("is locked") && !locked.text().contains("Nothing waits"));
     assert!(browser.cookies.is_empty());
+    let last = world.audit.records(0, 100).await.unwrap().pop().unwrap().event;
+    assert_eq!((last.kind, last.account), (AuditKind::OidcRefused, Some(address(ANN))));
+    assert_eq!(last.detail, Some(AuditDetail::Locked));
+}
+
+#[tokio::test]
+async fn a_client_whose_tries_are_spent_is_told_to_wait_here_too() {
+    let (world, op) = world();
+    let kept = world.keep(ANN, MAIL).await;
+    world.registered(ANN, &kept).await;
+    let mut browser = world.browser();
+    let mut stopped = 422;
+    for n in 0..101 {
+        let form = [("email", format!("eve{n}@else.example")), ("password", "a guess".into())];
+        let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
+        stopped = browser.post("/login", &form).await.status;
+    }
+    assert_eq!(stopped, 429);
+    let later = whole_trip(&op, &mut browser, Some(&kept)).await;
+    assert_eq!(later.status, 429);
+    assert!(later.header("retry-after").is_some_and(|seconds| seconds != "0"));
+    assert!(!later.text().contains("Nothing waits"), "{}", later.text());
+    let last = world.audit.records(0, 200).await.unwrap().pop().unwrap().event;
+    let told = (last.kind, last.detail);
+    assert_eq!(told, (AuditKind::SignInLocked, Some(AuditDetail::Provider)));
 }
 
 #[tokio::test]
