@@ -152,6 +152,7 @@ impl Identity {
         purpose: Purpose,
         (link, language): (Option<GrantId>, &Arc<Language>),
     ) -> Result<Asked, IdentityError> {
+        let link = self.link_to(link, Some(&address)).await?;
         if let Err(Wait(wait)) = self.charge_mail(browser, &address, link).await? {
             return Ok(Asked::Wait(wait));
         }

@@ -97,7 +97,7 @@ impl Identity {
         Ok(entered)
     }
     /// A link lends its standing to the mailbox that it was mailed to, and to no other.
-    async fn link_to(
+    pub(super) async fn link_to(
         &self,
         link: Option<GrantId>,
         address: Option<&Address>,
@@ -132,8 +132,8 @@ impl Identity {
         browser: &Browser,
         form: ResetForm,
     ) -> Result<Result<SignIn, CodeState>, IdentityError> {
-        let code = match self.redeem(browser, &form.code, &[Purpose::Reset]).await? {
-            Redeemed::Right(right) => right.1,
+        let (session, code) = match self.redeem(browser, &form.code, &[Purpose::Reset]).await? {
+            Redeemed::Right(right) => *right,
             Redeemed::Wrong(state) => return Ok(Err(state)),
             Redeemed::Wait(wait) => return Ok(Ok(SignIn::Wait(wait))),
             Redeemed::None => return Ok(Ok(SignIn::Wrong)),
@@ -166,7 +166,7 @@ impl Identity {
         // The browser's own session may have ended with the others.
         let browser = Browser { account: None, ..browser.clone() };
         // The mail about the new password says enough.
-        let way = Way { tells_of_device: false, ..Way::new(SignedBy::NewPassword, None) };
+        let way = Way { tells_of_device: false, ..Way::new(SignedBy::NewPassword, session.wants) };
         self.first_shown(&browser, account, way).await.map(Ok)
     }
 

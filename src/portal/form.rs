@@ -79,6 +79,8 @@ pub(super) struct SignIn {
 #[serde(default)]
 pub(super) struct Reset {
     pub(super) email: String,
+    /// Of the notice's link that led here.
+    pub(super) token: String,
     pub(super) code: Option<String>,
     pub(super) password: Secret,
     pub(super) password_confirm: Secret,

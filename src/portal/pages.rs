@@ -327,8 +327,11 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
                 all.push(("new-password.html", "A new password", values));
             }
         }
-        let values = context! { errors => &errors, email => "ann@clinic.example" };
-        all.push(("reset.html", "Forgotten password", values));
+        for token in ["", "token"] {
+            let values =
+                context! { errors => &errors, email => "ann@clinic.example", token => token };
+            all.push(("reset.html", "Forgotten password", values));
+        }
         for passkeys in [false, true] {
             let values = context! { errors => &errors, passkeys => passkeys };
             all.push(("second.html", "One more step", values));

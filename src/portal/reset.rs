@@ -13,7 +13,7 @@ use crate::{
 };
 use axum::{
     Extension,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
@@ -33,10 +33,10 @@ impl Desk {
         &self,
         status: StatusCode,
         visitor: &Visitor,
-        email: &str,
+        (email, token): (&str, &str),
         errors: &Errors,
     ) -> Answer {
-        let values = context! { errors => errors.to_value(), email => email };
+        let values = context! { errors => errors.to_value(), email => email, token => token };
         self.pages.answer(status, "reset.html", say!("Forgotten password"), visitor, values)
     }
     fn new_password_page(
@@ -54,9 +54,10 @@ impl Desk {
         self.pages.answer(status, "new-password.html", say!("A new password"), visitor, values)
     }
     /// The first step: which address?
-    async fn ask_reset(&self, visitor: &Visitor, email: &str) -> Answer {
-        let email: String = email.trim().chars().take(320).collect();
-        let again = |status, errors: &Errors| self.reset_page(status, visitor, &email, errors);
+    async fn ask_reset(&self, visitor: &Visitor, form: &Reset) -> Answer {
+        let email: String = form.email.trim().chars().take(320).collect();
+        let filled = (email.as_str(), form.token.as_str());
+        let again = |status, errors: &Errors| self.reset_page(status, visitor, filled, errors);
         let Ok(address) = email.parse::<Address>() else {
             let text = if email.is_empty() {
                 say!("Type your e-mail address.")
@@ -65,7 +66,10 @@ impl Desk {
             };
             return again(StatusCode::UNPROCESSABLE_ENTITY, &Errors::of("email", text));
         };
-        let (browser, way) = (visitor.browser(), (None, &visitor.language));
+        // Another code is asked for on the way that the first one was.
+        let earlier = || awaited(visitor).and(visitor.session.as_ref()?.wants);
+        let link = self.grant_of(&form.token).await?.map(|grant| grant.id).or_else(earlier);
+        let (browser, way) = (visitor.browser(), (link, &visitor.language));
         match self.identity.ask_code(&browser, address, Purpose::Reset, way).await? {
             Asked::Sent(begun) => self.begun(&begun, "/reset"),
             Asked::Wait(wait) => {
@@ -129,9 +133,22 @@ pub(super) async fn form(
         }
         None => {
             let own = visitor.name().unwrap_or_default();
-            desk.reset_page(StatusCode::OK, &visitor, &own, &Errors::default())
+            desk.reset_page(StatusCode::OK, &visitor, (&own, ""), &Errors::default())
         }
     }
+}
+
+/// `GET /m/TOKEN/reset`: the same of whoever came by a notice's link, which has a budget of its own.
+pub(super) async fn linked(
+    State(desk): State<Arc<Desk>>,
+    Extension(visitor): Extension<Visitor>,
+    Path(token): Path<String>,
+) -> Answer {
+    let Some(grant) = desk.grant_of(&token).await? else {
+        return Err(Fault::Status(StatusCode::NOT_FOUND));
+    };
+    let filled = (&*grant.mailbox().to_string(), &*token);
+    desk.reset_page(StatusCode::OK, &visitor, filled, &Errors::default())
 }
 
 /// `POST /reset`: with `code` the second step, without it the first.
@@ -141,14 +158,15 @@ pub(super) async fn reset(
     Form(form): Form<Reset>,
 ) -> Answer {
     if form.code.is_none() {
-        return desk.ask_reset(&visitor, &form.email).await;
+        return desk.ask_reset(&visitor, &form).await;
     }
     match awaited(&visitor) {
         Some(code) => desk.redeem_reset(&visitor, form, code).await,
         None => {
             let text = say!("This browser awaits no code. Ask for one first.");
             let errors = Errors::of("email", text);
-            desk.reset_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, &form.email, &errors)
+            let filled = (&*form.email, "");
+            desk.reset_page(StatusCode::UNPROCESSABLE_ENTITY, &visitor, filled, &errors)
         }
     }
 }

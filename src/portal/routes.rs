@@ -80,6 +80,7 @@ pub(super) const ROUTES: &[Route] = &[
     open(Verb::Get, "/assets/passkey.js", || get(passkey::script)),
     open(Verb::Get, "/assets/logo", || get(brand::logo)),
     open(Verb::Get, "/m/{token}", || get(sign_in::link)),
+    open(Verb::Get, "/m/{token}/reset", || get(reset::linked)),
     open(Verb::Post, "/register", || post(sign_in::register)),
     open(Verb::Get, "/verify", || get(codes::verify_form)),
     open(Verb::Post, "/verify", || post(codes::verify)),

@@ -243,10 +243,8 @@ impl Desk {
             let errors = Errors::of("email", text);
             return self.login_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, form, &errors);
         };
-        // A link lends its standing to the mailbox that it was mailed to alone.
-        let link = self.grant_of(&form.token).await?;
-        let link = link.filter(|grant| grant.mailbox().same_mailbox(&address));
-        let way = (link.map(|grant| grant.id), &visitor.language);
+        let link = self.grant_of(&form.token).await?.map(|grant| grant.id);
+        let way = (link, &visitor.language);
         let browser = visitor.browser();
         match self.identity.ask_code(&browser, address, Purpose::SignIn, way).await? {
             Asked::Sent(begun) => self.begun(&begun, "/verify"),

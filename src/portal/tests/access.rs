@@ -31,6 +31,7 @@ fn the_table_opens_what_the_interface_opens_and_no_more() {
     let open = [
         "/",
         "/m/{token}",
+        "/m/{token}/reset",
         "/login",
         "/login/oidc",
         "/login/oidc/callback",

@@ -162,6 +162,38 @@ async fn codes_for_an_account_are_few_and_guesses_slow_down() {
 }
 
 #[tokio::test]
+async fn a_reset_that_began_at_a_notice_s_link_has_the_link_s_budget() {
+    let world = World::new();
+    let kept = world.keep(ANN, MAIL).await;
+    let other = world.keep("bob@clinic.example", MAIL).await;
+    world.registered(ANN, &kept).await;
+    for n in 0..11 {
+        let mut stranger = world.browser();
+        stranger.client = format!("198.51.100.{n}:1");
+        stranger.post("/reset", &[("email", ANN)]).await;
+    }
+    let mut owner = world.browser();
+    owner.client = "192.0.2.68:1".into();
+    let form = |token| [("email", ANN), ("token", token)];
+    assert_eq!(owner.post("/reset", &form(&other.token)).await.status, 429, "another's link");
+    let login = owner.get(&kept.link()).await.text();
+    let forgotten = format!("{}/reset", kept.link());
+    assert!(login.contains(&format!("href=\"{forgotten}\"")), "{login}");
+    let page = owner.get(&forgotten).await.text();
+    assert_whole_page(&page, false);
+    let filled = (value(&page, "input[name='email']"), value(&page, "input[name='token']"));
+    assert_eq!(filled, (ANN.to_owned(), kept.token.clone()));
+    assert_eq!(owner.post("/reset", &form(&kept.token)).await.status, 303);
+    // "Mail me a new code", on the page of the first one.
+    assert_eq!(owner.post("/reset", &[("email", ANN)]).await.status, 303, "nor is it lost there");
+    let code = world.code_after(ANN).await.unwrap();
+    let done = reset_to(&mut owner, &code, NEW).await;
+    let to = (done.status, done.header("location"));
+    assert_eq!(to, (303, Some(kept.page().as_str())), "on to the message");
+    assert_eq!(world.browser().get("/m/none/reset").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_code_is_for_its_purpose_its_browser_and_its_time() {
     let world = World::new();
     let kept = world.keep(ANN, MAIL).await;

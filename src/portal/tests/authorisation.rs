@@ -23,6 +23,7 @@ const ROWS: &[Row] = &[
     ("GET", "/assets/passkey.js", 200, 200, 200),
     // A link leads on: to sign-in, to the message, or (somebody else's) to sign-in as its owner.
     ("GET", "/m/{token}", 200, 303, 200),
+    ("GET", "/m/{token}/reset", 200, 200, 200),
     ("POST", "/register", 404, 404, 404),
     ("GET", "/verify", 303, 303, 303),
     ("POST", "/verify", 303, 303, 303),
