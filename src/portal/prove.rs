@@ -95,7 +95,7 @@ pub(super) async fn prove(
                 say!("That is not right. Tries that are left: {count}.", count = u64::from(left));
             again(need, &Errors::of(field, text))
         }
-        Tried::Locked => again(Need::Locked, &Errors::default()),
+        Tried::Locks | Tried::Locked => again(Need::Locked, &Errors::default()),
         Tried::Nothing => again(need, &Errors::default()),
     }
 }
@@ -114,8 +114,8 @@ impl Desk {
         }
     }
 
-    /// Judges what was typed, and does what follows. It runs as a task: a try is charged before it is
-    /// judged, and a client that hangs up must not keep account, trail and sender from its outcome.
+    /// Judges what was typed, and does what follows. It runs as a task: a client that hangs up must
+    /// not keep grant, account, trail and sender from the outcome.
     async fn tried(
         self: &Arc<Self>,
         visitor: &Visitor,
@@ -126,21 +126,25 @@ impl Desk {
         let typed = Zeroizing::new(typed.to_owned());
         let task = tokio::spawn(async move {
             let (account, session) = (visitor.signed_in()?, visitor.session_facts());
-            let tried = desk.vault.prove(grant, account, &session, &typed).await?;
-            let (kind, detail) = match tried {
-                Tried::Proved => {
-                    let session = visitor.session.as_ref();
-                    if let Some(named) = session.and_then(|session| session.account.as_ref()) {
-                        desk.identity.has_proved(account, named).await?;
-                    }
-                    (AuditKind::ProofGiven, detail)
-                }
-                Tried::Wrong { .. } => (AuditKind::ProofFailed, detail),
-                Tried::Locked => (AuditKind::ProofFailed, AuditDetail::Locked),
-                Tried::Nothing => return Ok(tried),
+            let event = |tried| {
+                let (kind, detail) = match tried {
+                    Tried::Proved => (AuditKind::ProofGiven, detail.clone()),
+                    Tried::Wrong { .. } => (AuditKind::ProofFailed, detail.clone()),
+                    Tried::Locks | Tried::Locked => (AuditKind::ProofFailed, AuditDetail::Locked),
+                    Tried::Nothing => return None,
+                };
+                Some(desk.event(kind, &visitor).grant(grant).detail(detail))
             };
-            let event = desk.event(kind, &visitor).grant(grant).detail(detail);
-            desk.audit.record(event).await;
+            let tried = desk.vault.prove(grant, account, &session, (&typed, event)).await?;
+            match (tried, event(tried)) {
+                (Tried::Locked, Some(event)) => desk.audit.record(event).await,
+                (_, Some(event)) => desk.audit.committed(&event),
+                (_, None) => {}
+            }
+            let named = visitor.session.as_ref().and_then(|session| session.account.as_ref());
+            if let Some(named) = named.filter(|_| tried == Tried::Proved) {
+                desk.identity.has_proved(account, named).await?;
+            }
             Ok(tried)
         });
         task.await.map_err(|_| Fault::Work("a proof could not be judged"))?

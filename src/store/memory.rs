@@ -9,8 +9,8 @@ use crate::{
         Account, AccountChange, AccountMove, Ask, Attempt, AuditChain, AuditEvent, AuditRecord,
         AuditStore, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState,
         Health, Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, Outcome, PeopleStore, Proof, QueueStore, RecipientRow, RecipientState, Session,
-        Settle, StoreError, Totals,
+        Ordered, Outcome, PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState,
+        Session, Settle, StoreError, Totals,
         audit::AuditAges,
         body::{Aside, BodyReader},
         notes,
@@ -345,6 +345,18 @@ impl Book {
         if let Some(session) = session {
             self.put_session(session);
         }
+        mail.into_iter().try_for_each(|message| self.accept(message))?;
+        self.append_audit(events)?;
+        Ok(true)
+    }
+    fn change_proof(&mut self, change: ProofChange) -> Result<bool, StoreError> {
+        let ProofChange { grant, old, new, mail, events } = change;
+        mail.iter().try_for_each(|message| self.acceptable(message))?;
+        let kept = self.grants.get_mut(&grant).ok_or(StoreError::NotFound)?;
+        if kept.proof != old {
+            return Ok(false);
+        }
+        kept.proof = Some(new);
         mail.into_iter().try_for_each(|message| self.accept(message))?;
         self.append_audit(events)?;
         Ok(true)
@@ -726,19 +738,10 @@ impl PeopleStore for MemoryStore {
         }
         Ok(first)
     }
-    async fn change_proof(
-        &self,
-        grant: GrantId,
-        old: Option<&Proof>,
-        new: &Proof,
-    ) -> Result<bool, StoreError> {
-        let mut book = self.book();
-        let kept = book.grants.get_mut(&grant).ok_or(StoreError::NotFound)?;
-        if kept.proof.as_ref() != old {
-            return Ok(false);
-        }
-        kept.proof = Some(new.clone());
-        Ok(true)
+    async fn change_proof(&self, change: ProofChange) -> Result<bool, StoreError> {
+        let changed = self.book().change_proof(change)?;
+        self.arrivals.notify_one();
+        Ok(changed)
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         Ok(self.book().accounts.get(&address.mailbox()).cloned())

@@ -21,7 +21,7 @@ pub use notes::{NoteKind, NoteStore};
 pub use orders::{Order, OrderKind, Ordered};
 pub use people::{
     Account, AccountChange, AccountMove, Assurance, Code, Device, Grant, GrantKind, GrantState,
-    Moved, Passkey, PeopleStore, Purpose, SecondFactor, Session, SignedIn,
+    Moved, Passkey, PeopleStore, ProofChange, Purpose, SecondFactor, Session, SignedIn,
 };
 pub use proof::{Need, Proof, Proved, SessionFacts, SignedBy, Texted};
 pub use queue::{

@@ -428,6 +428,26 @@ impl AccountChange {
         Self { old, new, session: None, ends: None, mail: Vec::new(), events: Vec::new() }
     }
 }
+/// A change of what a grant asks beyond the mailbox, with all that follows from it: one commit.
+#[derive(Debug)]
+pub struct ProofChange {
+    /// The grant.
+    pub grant: GrantId,
+    /// The proof as it was read.
+    pub old: Option<Proof>,
+    /// As it is from now on.
+    pub new: Proof,
+    /// Mail that tells of it.
+    pub mail: Vec<NewMessage>,
+    /// Records of it.
+    pub events: Vec<AuditEvent>,
+}
+impl ProofChange {
+    /// A change that brings nothing else.
+    pub const fn new(grant: GrantId, old: Option<Proof>, new: Proof) -> Self {
+        Self { grant, old, new, mail: Vec::new(), events: Vec::new() }
+    }
+}
 /// An account gets another address, and keeps everything else.
 #[derive(Debug)]
 pub struct AccountMove {
@@ -503,14 +523,10 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     /// Notes that the message of a grant was opened then, if the grant lives and was not opened
     /// before; true if that was noted now. The grant must exist.
     async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError>;
-    /// Writes a grant's `proof` if it still is `old`. False, and nothing is changed, if it is not:
-    /// no try is lost among others at the same time. The grant must exist.
-    async fn change_proof(
-        &self,
-        grant: GrantId,
-        old: Option<&Proof>,
-        new: &Proof,
-    ) -> Result<bool, StoreError>;
+    /// Writes a grant's `proof` together with all that follows from it, in one commit. False, and
+    /// nothing is written, if it is not any more what `old` says: no try is lost among others at the
+    /// same time. The grant must exist.
+    async fn change_proof(&self, change: ProofChange) -> Result<bool, StoreError>;
     /// An account.
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError>;
     /// The account of that identity.

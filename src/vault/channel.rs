@@ -234,10 +234,14 @@ impl Vault {
         Ok(replaced)
     }
 
-    /// Tells the sender that a message is locked, because too many wrong phrases or codes were typed.
-    pub(super) async fn report_locked(&self, grant: &Grant) -> Result<(), VaultError> {
-        let Some((message, _)) = self.queue.message(grant.message).await? else { return Ok(()) };
-        let Some(to) = self.told(&message) else { return Ok(()) };
+    /// What tells the sender that a message is locked, because too many wrong phrases or codes were
+    /// typed; `None` where nobody inside can be told.
+    pub(super) async fn locked_report(
+        &self,
+        grant: &Grant,
+    ) -> Result<Option<NewMessage>, VaultError> {
+        let Some((message, _)) = self.queue.message(grant.message).await? else { return Ok(None) };
+        let Some(to) = self.told(&message) else { return Ok(None) };
         let lines = [say!(
             "Your message to {address} of {date} is locked: {count} wrong phrases or codes were \
              typed for it. If it is still wanted, send it again.",
@@ -245,9 +249,7 @@ impl Vault {
             date = Text::Day(message.facts.arrived),
             count = u64::from(Proof::TRIES)
         )];
-        let report = self.tell_inside(grant, to, &lines, None)?;
-        self.queue.accept(report).await?;
-        Ok(())
+        self.tell_inside(grant, to, &lines, None).map(Some)
     }
 
     fn lines(&self, message: &MessageRow, grant: &Grant, proof: &Proof, made: bool) -> Vec<Text> {

@@ -1,13 +1,17 @@
 //! Proving: a reader shows the phrase, or the code of a text message, and the grant opens for the
-//! identity that did. Each try is charged before it is judged, so that tries at the same time count
-//! too.
+//! identity that did. What a try comes to counts once it is written, with the record of it and, where
+//! the last try was wrong, the report to the sender: one commit, that is made anew where another try
+//! was faster, so that tries at the same time count too.
 
 use super::{Vault, VaultError};
 use crate::{
     language::{Language, say},
     mail::{Address, GrantId, Pickup, pickup::comparable},
     seal::TokenHash,
-    store::{Account, Grant, GrantState, Need, Proof, Proved, SessionFacts, StoreError, Texted},
+    store::{
+        Account, AuditEvent, Grant, GrantState, Need, Proof, ProofChange, Proved, SessionFacts,
+        StoreError, Texted,
+    },
     wire::WebError,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -32,7 +36,9 @@ pub enum Tried {
         /// Tries that are left.
         left: u8,
     },
-    /// Too many were wrong; the sender has been told.
+    /// It was wrong, and the last: the message opens no more, and its sender is told.
+    Locks,
+    /// Too many were wrong before it. It was not looked at, and is not recorded.
     Locked,
     /// There is nothing to type: no such grant, another's, over, or of another kind.
     Nothing,
@@ -68,63 +74,71 @@ impl Vault {
         Ok(grant.map_or(Need::Nothing, |grant| grant.need(account, session)))
     }
 
-    /// A signed-in reader shows the phrase, or the code of a text message. A caller that may be
-    /// cut off runs it as a task: the try is charged first, and its outcome must follow.
+    /// A signed-in reader shows the phrase, or the code of a text message. `record` says what the
+    /// audit trail is to have of it, in the same commit. A caller that may be cut off runs it as a
+    /// task: each try that is judged must be charged.
     ///
     /// # Errors
-    /// [`VaultError`] from the store; the try is charged if it came so far.
+    /// [`VaultError`] from the store; nothing has come of the try then.
     pub async fn prove(
         &self,
         grant: GrantId,
         account: &Account,
         session: &SessionFacts,
-        typed: &str,
+        (typed, record): (&str, impl Fn(Tried) -> Option<AuditEvent> + Send + Sync),
     ) -> Result<Tried, VaultError> {
-        match self.people.grant(grant).await? {
-            Some(grant) if account.holds(&grant) && !account.locked => {
-                self.prove_as(&grant, (account.generation, session), typed).await
-            }
-            Some(_) | None => Ok(Tried::Nothing),
+        let Some(grant) = self.people.grant(grant).await? else { return Ok(Tried::Nothing) };
+        let (now, by) = (self.clock.now(), account.generation);
+        let alive = grant.state == GrantState::Live && grant.expires > now && !account.locked;
+        let proof = grant.proof.as_ref().filter(|proof| is_typed(proof));
+        let Some(proof) = proof.filter(|_| alive && account.holds(&grant)) else {
+            return Ok(Tried::Nothing);
+        };
+        if proof.wrong >= Proof::TRIES {
+            return Ok(Tried::Locked);
         }
+        let typed: String = typed.chars().take(LONGEST).collect();
+        let right = self.is_right(grant.id, proof, Zeroizing::new(typed)).await?;
+        let by_credentials = session.by.is_credentials();
+        let proved =
+            right.then_some(Proved { by, at: now, session: session.session, by_credentials });
+        let tried = self.write_try(&grant, proved, record).await?;
+        let id = grant.id;
+        if right {
+            tracing::info!(grant = %id, ?tried, "a right phrase or code was typed");
+        } else {
+            tracing::warn!(grant = %id, ?tried, "a wrong phrase or code was typed");
+        }
+        Ok(tried)
     }
-
-    async fn prove_as(
+    /// Writes what a try comes to.
+    async fn write_try(
         &self,
         grant: &Grant,
-        (by, session): ([u8; 16], &SessionFacts),
-        typed: &str,
+        proved: Option<Proved>,
+        record: impl Fn(Tried) -> Option<AuditEvent> + Send + Sync,
     ) -> Result<Tried, VaultError> {
-        let alive = grant.state == GrantState::Live && grant.expires > self.clock.now();
-        if !alive || grant.proof.as_ref().is_none_or(|proof| !is_typed(proof)) {
-            return Ok(Tried::Nothing);
-        }
-        let charge = |proof: &mut Proof| {
-            let free = proof.wrong < Proof::TRIES;
-            proof.wrong = proof.wrong.saturating_add(u8::from(free));
-            free
-        };
-        let Some(proof) = self.change_proof(grant.id, charge).await? else {
-            return Ok(Tried::Locked);
-        };
-        let typed: String = typed.chars().take(LONGEST).collect();
-        if self.is_right(grant.id, &proof, Zeroizing::new(typed)).await? {
-            let (at, by_credentials) = (self.clock.now(), session.by.is_credentials());
-            let proved = |proof: &mut Proof| {
-                (proof.wrong, proof.texted) = (0, None);
-                proof.proved = Some(Proved { by, at, session: session.session, by_credentials });
-                true
+        for _ in 0..ROUNDS {
+            let old = self.people.grant(grant.id).await?.and_then(|grant| grant.proof);
+            let mut new = old.clone().unwrap_or_default();
+            let tried = new.take_try(proved);
+            if tried == Tried::Locked {
+                return Ok(tried);
+            }
+            let report = match tried {
+                Tried::Locks => self.locked_report(grant).await?,
+                Tried::Proved | Tried::Wrong { .. } | Tried::Locked | Tried::Nothing => None,
             };
-            self.change_proof(grant.id, proved).await?;
-            tracing::info!(grant = %grant.id, "a reader has proved himself beyond the mailbox");
-            return Ok(Tried::Proved);
+            let change = ProofChange {
+                mail: report.into_iter().collect(),
+                events: record(tried).into_iter().collect(),
+                ..ProofChange::new(grant.id, old, new)
+            };
+            if self.people.change_proof(change).await? {
+                return Ok(tried);
+            }
         }
-        tracing::warn!(grant = %grant.id, wrong = proof.wrong, "a wrong phrase or code was typed");
-        if proof.wrong < Proof::TRIES {
-            return Ok(Tried::Wrong { left: Proof::TRIES.saturating_sub(proof.wrong) });
-        }
-        // One try only is the last; it alone tells the sender.
-        self.report_locked(grant).await?;
-        Ok(Tried::Locked)
+        Err(StoreError::Busy.into())
     }
 
     async fn is_right(
@@ -223,11 +237,30 @@ impl Vault {
             if !change(&mut new) {
                 return Ok(None);
             }
-            if self.people.change_proof(grant, old.as_ref(), &new).await? {
+            let change = ProofChange::new(grant, old, new.clone());
+            if self.people.change_proof(change).await? {
                 return Ok(Some(new));
             }
         }
         Err(StoreError::Busy.into())
+    }
+}
+
+impl Proof {
+    /// Takes in a try that was right, or wrong: `None`.
+    fn take_try(&mut self, proved: Option<Proved>) -> Tried {
+        if self.wrong >= Self::TRIES {
+            return Tried::Locked;
+        }
+        if proved.is_some() {
+            (self.wrong, self.texted, self.proved) = (0, None, proved);
+            return Tried::Proved;
+        }
+        self.wrong = self.wrong.saturating_add(1);
+        match Self::TRIES.saturating_sub(self.wrong) {
+            0 => Tried::Locks,
+            left => Tried::Wrong { left },
+        }
     }
 }
 

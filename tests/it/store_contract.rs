@@ -31,8 +31,8 @@ use restante::{
         Account, AccountChange, AccountMove, Ask, Attempt, AuditEvent, AuditKind, AuditStore,
         BodyStore, Claim, Claimed, Code, Device, DnsRecord, Filter, Grant, GrantKind, GrantState,
         Health, Locator, Moved, NewBody, NewMessage, NoteKind, NoteStore, Outcome, Passkey,
-        PeopleStore, Proof, Purpose, QueueStore, RecipientState, Room, SecondFactor, Session,
-        Settle, SignedBy, StoreError,
+        PeopleStore, Proof, ProofChange, Purpose, QueueStore, RecipientState, Room, SecondFactor,
+        Session, Settle, SignedBy, StoreError,
         memory::MemoryStore,
         notes::{LARGEST_NOTE, LONGEST_KEY},
         queue::{ATTEMPTS_KEPT, SMALL},
@@ -637,19 +637,29 @@ async fn an_opening_is_noted_once_and_never_erased(s: &impl Store) {
 }
 async fn a_proof_changes_only_from_what_it_was(s: &impl Store) {
     finish(s, 1, "a@a.example", granted(0, grant(9, 1, "a@a.example"))).await;
-    let id = GrantId::from_bytes([9; 16]);
+    let (id, told) = (GrantId::from_bytes([9; 16]), id(7));
     let one = Proof { wrong: 1, ..Proof::default() };
     let two = Proof { wrong: 2, ..Proof::default() };
-    assert!(s.change_proof(id, None, &one).await.unwrap());
-    assert!(!s.change_proof(id, None, &two).await.unwrap(), "it is another by now");
-    assert!(!s.change_proof(id, Some(&two), &two).await.unwrap());
-    assert!(s.change_proof(id, Some(&one), &two).await.unwrap());
+    let change = |old: Option<&Proof>, new: &Proof| {
+        let (old, event) = (old.cloned(), AuditEvent::new(AuditKind::ProofFailed, at(5)));
+        let (mail, events) = (vec![message(7, &["b@b.example"])], vec![event]);
+        s.change_proof(ProofChange { mail, events, ..ProofChange::new(id, old, new.clone()) })
+    };
+    assert!(s.change_proof(ProofChange::new(id, None, one.clone())).await.unwrap());
+    assert!(!change(None, &two).await.unwrap(), "it is another by now");
+    assert!(!change(Some(&two), &two).await.unwrap());
+    assert!(s.message(told).await.unwrap().is_none(), "nor is anything else written");
+    assert!(s.records(0, 9).await.unwrap().is_empty());
+    assert!(change(Some(&one), &two).await.unwrap());
+    assert!(s.message(told).await.unwrap().is_some(), "with the mail that tells of it");
+    assert_eq!(s.records(0, 9).await.unwrap().len(), 1, "and its record");
     // What else a grant says is written beside it: neither undoes the other.
     let opened = Grant { opened: Some(at(5)), ..grant(9, 1, "a@a.example") };
     s.update_grant(&opened).await.unwrap();
     let kept = s.grant(id).await.unwrap().unwrap();
     assert_eq!((kept.proof, kept.opened), (Some(two), Some(at(5))));
-    let unknown = s.change_proof(GrantId::from_bytes([4; 16]), None, &one).await;
+    let none = GrantId::from_bytes([4; 16]);
+    let unknown = s.change_proof(ProofChange::new(none, None, one)).await;
     assert!(matches!(unknown, Err(StoreError::NotFound)));
 }
 

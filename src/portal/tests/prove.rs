@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     mail::Pickup,
-    store::{Assurance, PeopleStore, Proof},
+    store::{Assurance, PeopleStore, Proof, ProofChange},
 };
 use argon2::{Argon2, PasswordHasher, password_hash::phc::PasswordHash};
 
@@ -16,7 +16,8 @@ async fn asking(world: &World, kept: &Kept, proof: Proof) {
     let phrase: PasswordHash = Argon2::default().hash_password(b"bluestepsseven").unwrap();
     let phrase = (proof.kind != Pickup::Sms).then(|| phrase.to_string());
     let proof = Proof { phrase, ..proof };
-    assert!(world.store.change_proof(kept.grant, None, &proof).await.unwrap());
+    let change = ProofChange::new(kept.grant, None, proof);
+    assert!(world.store.change_proof(change).await.unwrap());
 }
 
 fn doubtful(world: &World) -> Proof {

@@ -32,7 +32,7 @@ use crate::{
         Account, AccountChange, AccountMove, Announced, Ask, Attempt, AuditChain, AuditEvent,
         AuditRecord, AuditStore, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
         MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
-        Proof, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        ProofChange, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
@@ -581,14 +581,10 @@ impl PeopleStore for SledStore {
     async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
         self.committer.write(0, move |s| s.mark_opened(id, at)).await
     }
-    async fn change_proof(
-        &self,
-        grant: GrantId,
-        old: Option<&Proof>,
-        new: &Proof,
-    ) -> Result<bool, StoreError> {
-        let (old, new) = (old.cloned(), new.clone());
-        self.committer.write(0, move |s| s.change_proof(grant, old.as_ref(), new)).await
+    async fn change_proof(&self, change: ProofChange) -> Result<bool, StoreError> {
+        let weight = change.mail.iter().map(weight).sum();
+        let changed = self.committer.write(weight, move |s| s.change_proof(change));
+        changed.await.inspect_err(|e| self.note_trouble(e))
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let address = address.clone();

@@ -9,7 +9,10 @@ use super::{
 use crate::{
     mail::{Address, GrantId},
     seal::TokenHash,
-    store::{Account, AccountChange, AccountMove, Grant, Moved, Proof, Session, StoreError},
+    store::{
+        Account, AccountChange, AccountMove, AuditEvent, Grant, Moved, NewMessage, ProofChange,
+        Session, StoreError,
+    },
 };
 use jiff::Timestamp;
 use std::ops::Range;
@@ -118,21 +121,32 @@ impl State {
         }
         Ok(first)
     }
-    pub(super) fn change_proof(
-        &mut self,
-        grant: GrantId,
-        old: Option<&Proof>,
-        new: Proof,
-    ) -> Result<bool, StoreError> {
+    pub(super) fn change_proof(&mut self, change: ProofChange) -> Result<bool, StoreError> {
+        let ProofChange { grant, old, new, mail, events } = change;
         let mut grant = self.grant(grant)?.ok_or(StoreError::NotFound)?;
-        if grant.proof.as_ref() != old {
+        if grant.proof != old {
             return Ok(false);
         }
         grant.proof = Some(new);
         let mut changes = Changes::default();
         changes.put(book::grant(grant.id), &grant)?;
-        self.book.take(changes);
+        self.commit_with(changes, mail, events)?;
         Ok(true)
+    }
+    /// Commits changes together with mail and records of them.
+    fn commit_with(
+        &mut self,
+        mut changes: Changes,
+        mail: Vec<NewMessage>,
+        events: Vec<AuditEvent>,
+    ) -> Result<(), StoreError> {
+        let audit = self.audit_rows(events, &mut changes)?;
+        let mail = self.spawn(mail, &mut changes)?;
+        // From here on nothing fails.
+        self.book.take(changes);
+        self.audit = audit;
+        mail.iter().for_each(|ready| self.enter(ready));
+        Ok(())
     }
 
     pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
@@ -162,12 +176,7 @@ impl State {
         if let Some(session) = &session {
             self.gather_session(session, &mut changes)?;
         }
-        let audit = self.audit_rows(events, &mut changes)?;
-        let mail = self.spawn(mail, &mut changes)?;
-        // From here on nothing fails.
-        self.book.take(changes);
-        self.audit = audit;
-        mail.iter().for_each(|ready| self.enter(ready));
+        self.commit_with(changes, mail, events)?;
         Ok(true)
     }
     pub(super) fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
@@ -196,14 +205,7 @@ impl State {
         put_account(None, &change.moved(self.vacated(&change.to)?), &mut changes)?;
         let ended = self.sessions(&old.address)?;
         ended.iter().for_each(|session| forget(&mut changes, session));
-        let audit = self.audit_rows(change.events, &mut changes)?;
-        let spawned = self.spawn(change.mail, &mut changes)?;
-        // From here on nothing fails.
-        self.book.take(changes);
-        self.audit = audit;
-        for ready in &spawned {
-            self.enter(ready);
-        }
+        self.commit_with(changes, change.mail, change.events)?;
         Ok(Moved::Done { grants: grants.len(), sessions: ended.len() })
     }
     pub(super) fn remove_account(

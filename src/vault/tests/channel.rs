@@ -5,7 +5,10 @@ use crate::vault::channel::PHRASES;
 use crate::{
     language::{Language, Languages},
     mail::{Pickup, PickupWish},
-    store::{AccountChange, Need, NoteKind, NoteStore, Passkey, Proof, SessionFacts, SignedBy},
+    store::{
+        AccountChange, AuditEvent, AuditKind, AuditStore, Health, Need, NoteKind, NoteStore,
+        Passkey, Proof, SessionFacts, SignedBy,
+    },
     wire::{Texts, WebError},
 };
 
@@ -189,7 +192,7 @@ async fn a_grant_in_doubt_opens_by_the_phrase_that_the_sender_alone_is_told() {
     let ann = account("ann@stranger.example");
     let bob = Account { generation: [2; 16], ..account("ann@stranger.example") };
     let try_as = async |who: &Account, typed: &str| {
-        house.vault.prove(grant.id, who, &SessionFacts::default(), typed).await.unwrap()
+        house.vault.prove(grant.id, who, &SessionFacts::default(), (typed, |_| None)).await.unwrap()
     };
     assert_eq!(try_as(&ann, "no such phrase").await, Tried::Wrong { left: 9 });
     let spoken = phrase.to_uppercase().replace(' ', " - ");
@@ -249,7 +252,12 @@ async fn ten_wrong_phrases_lock_the_grant_and_tell_the_sender_once() {
         let (vault, ann) = (house.vault.clone(), ann.clone());
         async move {
             vault
-                .prove(grant.id, &ann, &SessionFacts::default(), &format!("guess number {n}"))
+                .prove(
+                    grant.id,
+                    &ann,
+                    &SessionFacts::default(),
+                    (&format!("guess number {n}"), |_| None),
+                )
                 .await
                 .unwrap()
         }
@@ -257,10 +265,11 @@ async fn ten_wrong_phrases_lock_the_grant_and_tell_the_sender_once() {
     let tried = futures_util::future::join_all(tries).await;
     let wrong = tried.iter().filter(|t| matches!(t, Tried::Wrong { .. })).count();
     let locked = tried.iter().filter(|t| **t == Tried::Locked).count();
-    assert_eq!((wrong, locked), (9, 11), "ten tries in all: {tried:?}");
+    let locks = tried.iter().filter(|t| **t == Tried::Locks).count();
+    assert_eq!((wrong, locks, locked), (9, 1, 10), "ten tries in all: {tried:?}");
     let right = house
         .vault
-        .prove(grant.id, &ann, &SessionFacts::default(), "blue steps seven")
+        .prove(grant.id, &ann, &SessionFacts::default(), ("blue steps seven", |_| None))
         .await
         .unwrap();
     assert_eq!(right, Tried::Locked, "the right one comes too late");
@@ -272,6 +281,36 @@ async fn ten_wrong_phrases_lock_the_grant_and_tell_the_sender_once() {
     assert_eq!(reports.len(), 1);
     let text = text_of(&house, reports[0].0.facts.id).await;
     assert!(text.starts_with("To doctor@example.org") && text.contains("locked"), "{text}");
+}
+
+/// Short of space a store takes no new mail; what follows from a wrong proof is no new mail.
+#[tokio::test]
+async fn the_wrong_phrase_that_locks_a_grant_brings_report_and_record_in_one_commit() {
+    let house = inside(house());
+    let row = wished(&house, Some((Pickup::Phrase, Some("bluestepsseven")))).await;
+    let channel = Channel { pickup: Pickup::Phrase, doubt: None };
+    let (grant, _) = granted_by(&house, &row, channel).await;
+    let ann = account("ann@stranger.example");
+    house.store.set_health(Health::Full);
+    for n in 1..=11 {
+        let record = |tried| {
+            assert_ne!(tried, Tried::Nothing);
+            Some(AuditEvent::new(AuditKind::ProofFailed, house.vault.clock.now()))
+        };
+        let typed = (&*format!("guess number {n}"), record);
+        let tried = house.vault.prove(grant.id, &ann, &SessionFacts::default(), typed).await;
+        let expected = match n {
+            1..10 => Tried::Wrong { left: 10 - n },
+            10 => Tried::Locks,
+            _ => Tried::Locked,
+        };
+        assert_eq!(tried.unwrap(), expected, "{n}");
+    }
+    let all = house.store.list(&crate::store::Filter::default(), None, 100).await.unwrap();
+    let reports = all.iter().filter(|(row, _)| row.facts.class == Class::Report).count();
+    assert_eq!(reports, 1, "the sender is told");
+    let records = house.store.records(0, 100).await.unwrap();
+    assert_eq!(records.len(), 10, "one for each that was judged");
 }
 
 #[tokio::test]
@@ -300,7 +339,7 @@ async fn a_code_by_text_opens_and_holds_no_link() {
     let first = code();
     assert_eq!(ask().await, Texting::Sent);
     let typed = async |code: &str| {
-        house.vault.prove(grant.id, &ann, &SessionFacts::default(), code).await.unwrap()
+        house.vault.prove(grant.id, &ann, &SessionFacts::default(), (code, |_| None)).await.unwrap()
     };
     if code() != first {
         assert_eq!(typed(&first).await, Tried::Wrong { left: 9 }, "the older code is void");
@@ -461,7 +500,7 @@ async fn where_nobody_inside_can_be_told_only_an_older_account_opens() {
     assert_eq!(answer(&house, &grant, session).await.unwrap_err(), Need::Account);
     let ann = account("ann@stranger.example");
     assert_eq!(
-        house.vault.prove(grant.id, &ann, &SessionFacts::default(), "").await.unwrap(),
+        house.vault.prove(grant.id, &ann, &SessionFacts::default(), ("", |_| None)).await.unwrap(),
         Tried::Nothing
     );
 }
@@ -473,7 +512,11 @@ async fn what_the_sender_asked_for_is_no_part_of_what_a_reader_gets() {
     let channel = Channel { pickup: Pickup::Phrase, doubt: None };
     let (grant, _) = granted_by(&house, &row, channel).await;
     let ann = account("ann@stranger.example");
-    house.vault.prove(grant.id, &ann, &SessionFacts::default(), "blue steps seven").await.unwrap();
+    house
+        .vault
+        .prove(grant.id, &ann, &SessionFacts::default(), ("blue steps seven", |_| None))
+        .await
+        .unwrap();
     let access = answer(&house, &grant, SessionFacts::default()).await.unwrap();
     let (_, index) = house.vault.index(&access).await.unwrap();
     assert_eq!(index.pickup, None);

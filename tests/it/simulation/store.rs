@@ -15,7 +15,7 @@ use restante::{
     store::{
         Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
         Grant, Health, Locator, MessageRow, Moved, NewMessage, NoteKind, NoteStore, Order, Ordered,
-        PeopleStore, Proof, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError,
+        PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError,
         Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
@@ -279,13 +279,8 @@ impl PeopleStore for FaultyStore {
     async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
         self.faults.through(Op::UpdateGrant, self.memory.mark_opened(id, at)).await
     }
-    async fn change_proof(
-        &self,
-        grant: GrantId,
-        old: Option<&Proof>,
-        new: &Proof,
-    ) -> Result<bool, StoreError> {
-        self.memory.change_proof(grant, old, new).await
+    async fn change_proof(&self, change: ProofChange) -> Result<bool, StoreError> {
+        self.memory.change_proof(change).await
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         self.memory.account(address).await
