@@ -168,7 +168,10 @@ impl Identity {
     /// Notes that the owner has shown to be present. False if the session has ended meanwhile.
     pub(super) async fn note_proof(&self, session: &Session) -> Result<bool, IdentityError> {
         let now = self.now();
-        let note = |session: &mut Session| Some(session.proved = Some(now));
+        let note = |session: &mut Session| {
+            session.proved = Some(now);
+            Some(())
+        };
         Ok(self.change_session(&session.id, note).await?.is_some())
     }
     /// A session with a cookie of its own, not yet kept.

@@ -316,26 +316,7 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
             errors => &errors, token => "token", address => "ann@clinic.example",
         };
         all.push(("register.html", "Register", context! { ..values, ..names }));
-        for usable in [false, true] {
-            let values = context! {
-                errors => &errors, address => "ann@clinic.example", usable => usable, code => "",
-                register => usable,
-            };
-            all.push(("verify.html", "Code", values.clone()));
-            for keeps_factors in [false, true] {
-                let values = context! { keeps_factors => keeps_factors, ..values.clone() };
-                all.push(("new-password.html", "A new password", values));
-            }
-        }
-        for token in ["", "token"] {
-            let values =
-                context! { errors => &errors, email => "ann@clinic.example", token => token };
-            all.push(("reset.html", "Forgotten password", values));
-        }
-        for passkeys in [false, true] {
-            let values = context! { errors => &errors, passkeys => passkeys };
-            all.push(("second.html", "One more step", values));
-        }
+        all.extend(sample_codes(&errors));
         all.extend(sample_passkeys(&errors));
         all.extend(sample_accounts(&errors).map(|values| ("account.html", "Account", values)));
         all.extend(super::prove::samples(&errors).map(|values| ("prove.html", "Proof", values)));
@@ -364,6 +345,29 @@ fn samples() -> Vec<(&'static str, &'static str, Value)> {
     all.extend(super::search::samples().map(|values| ("search.html", "Search", values)));
     all.extend(super::picture::samples().map(|values| ("picture.html", "Sample", values)));
     all.extend(super::write::samples());
+    all
+}
+fn sample_codes(errors: &Value) -> Vec<(&'static str, &'static str, Value)> {
+    let mut all = Vec::new();
+    for usable in [false, true] {
+        let values = context! {
+            errors => errors, address => "ann@clinic.example", usable => usable, code => "",
+            register => usable,
+        };
+        all.push(("verify.html", "Code", values.clone()));
+        for keeps_factors in [false, true] {
+            let values = context! { keeps_factors => keeps_factors, ..values.clone() };
+            all.push(("new-password.html", "A new password", values));
+        }
+    }
+    for token in ["", "token"] {
+        let values = context! { errors => errors, email => "ann@clinic.example", token => token };
+        all.push(("reset.html", "Forgotten password", values));
+    }
+    for passkeys in [false, true] {
+        let values = context! { errors => errors, passkeys => passkeys };
+        all.push(("second.html", "One more step", values));
+    }
     all
 }
 fn sample_passkeys(errors: &Value) -> [(&'static str, &'static str, Value); 4] {
