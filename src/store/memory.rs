@@ -136,6 +136,7 @@ impl Book {
         Ok(())
     }
     fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
+        self.writable()?;
         let (old, to) = (&change.account, &change.to);
         if self.accounts.get(&old.address.mailbox()) != Some(old) {
             return Ok(Moved::Changed);
@@ -325,12 +326,10 @@ impl Book {
     }
     fn change_account(&mut self, change: AccountChange) -> Result<bool, StoreError> {
         let AccountChange { old, new, session, ends, mail, events } = change;
+        self.writable()?;
         let mailbox = new.address.mailbox();
         if self.accounts.get(&mailbox) != old.as_ref() {
             return Ok(false);
-        }
-        if !mail.is_empty() {
-            self.takes_mail()?;
         }
         if old.is_some_and(|old| old.epoch != new.epoch) {
             let stale = |s: &Session| {
@@ -351,6 +350,7 @@ impl Book {
     }
     fn change_proof(&mut self, change: ProofChange) -> Result<bool, StoreError> {
         let ProofChange { grant, old, new, mail, events } = change;
+        self.writable()?;
         mail.iter().try_for_each(|message| self.acceptable(message))?;
         let kept = self.grants.get_mut(&grant).ok_or(StoreError::NotFound)?;
         if kept.proof != old {
@@ -756,9 +756,7 @@ impl PeopleStore for MemoryStore {
         Ok(changed)
     }
     async fn move_account(&self, change: AccountMove) -> Result<Moved, StoreError> {
-        let mut book = self.book();
-        book.takes_mail()?;
-        let moved = book.move_account(change)?;
+        let moved = self.book().move_account(change)?;
         self.arrivals.notify_one();
         Ok(moved)
     }

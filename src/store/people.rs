@@ -533,7 +533,8 @@ pub trait PeopleStore: Send + Sync + std::fmt::Debug {
     async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError>;
     /// Writes an account together with all that follows from it, in one commit. False, and nothing
     /// is written, if the account is not any more what `old` says: two changes at a time never undo
-    /// each other. Where the epoch changes, all sessions of older epochs end in the same commit.
+    /// each other. Where the epoch changes, all sessions of older epochs end in the same commit. The
+    /// mail of it is taken also while space is short ([`Health::Full`](crate::store::Health)).
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError>;
     /// Gives an account another address, in one commit with the mail and the records of it. What it
     /// holds it holds there; its sessions end; the old address is vacated.

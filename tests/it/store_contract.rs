@@ -1093,6 +1093,32 @@ async fn an_account_is_changed_only_as_it_was_read(s: &impl Store) {
     assert!(s.remove_account(&mailbox, at(9)).await.unwrap());
     assert!(!change(Some(&whole), &first).await, "it has gone");
 }
+/// A store that is short of space takes no mail from outside. A lock, a new password and the word of
+/// it to the owner are none.
+async fn owners_are_told_though_space_is_short(s: &impl Store) {
+    assert_eq!(s.health(), Health::Full);
+    let refused = s.accept(message(1, &["a@a.example"])).await;
+    assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}");
+    let old = account("a@a.example");
+    put_account(s, old.clone()).await;
+    let new = Account { epoch: 1, ..old.clone() };
+    let mail = vec![message(2, &["a@a.example"])];
+    let change = AccountChange { mail, ..AccountChange::new(Some(old), new.clone()) };
+    assert!(s.change_account(change).await.unwrap());
+    let mail = vec![message(3, &["a@a.example"])];
+    let (to, events) = ("b@a.example".parse().unwrap(), Vec::new());
+    let order = AccountMove { account: new, to, at: at(9), mail, events };
+    assert!(matches!(s.move_account(order).await.unwrap(), Moved::Done { .. }));
+    for told in [2, 3] {
+        assert!(s.message(id(told)).await.unwrap().is_some(), "{told}");
+    }
+}
+#[tokio::test]
+async fn a_store_in_memory_tells_owners_though_space_is_short() {
+    let store = MemoryStore::new();
+    store.set_health(Health::Full);
+    owners_are_told_though_space_is_short(&store).await;
+}
 async fn a_change_of_an_account_brings_all_that_follows_in_one_commit(s: &impl Store) {
     let old = account("a@a.example");
     put_account(s, old.clone()).await;
@@ -1698,12 +1724,20 @@ mod sled_alone {
         drop(store);
         assert_filled(&open(dir.path())).await;
     }
+    fn short_of_space() -> Options {
+        Options { min_free: u64::MAX, min_free_most_percent: 100, ..options() }
+    }
+    #[tokio::test]
+    async fn short_of_space_changes_of_accounts_and_proofs_go_on_with_their_mail() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SledStore::open(dir.path(), short_of_space()).unwrap();
+        owners_are_told_though_space_is_short(&store).await;
+    }
     #[tokio::test]
     async fn a_full_disk_refuses_mail_and_goes_on_delivering() {
         let dir = tempfile::tempdir().unwrap();
         fill(&open(dir.path())).await;
-        let full = Options { min_free: u64::MAX, min_free_most_percent: 100, ..options() };
-        let store = SledStore::open(dir.path(), full).unwrap();
+        let store = SledStore::open(dir.path(), short_of_space()).unwrap();
         assert_eq!(store.health(), Health::Full);
         assert!(matches!(store.create(id(9)).await.err(), Some(StoreError::Full)));
         let claims = store.claim(ask(1, 99)).await.unwrap().claims;

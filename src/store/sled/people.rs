@@ -4,7 +4,6 @@ use super::{
     book::{self, Changes},
     committer::State,
     queue::{put_grant, remove_grant},
-    space::Room,
 };
 use crate::{
     mail::{Address, GrantId},
@@ -161,9 +160,6 @@ impl State {
         let AccountChange { old, new, session, ends, mail, events } = change;
         if self.account(&new.address)? != old {
             return Ok(false);
-        }
-        if !mail.is_empty() && self.room != Room::Enough {
-            return Err(StoreError::Full);
         }
         let mut changes = Changes::default();
         put_account(old.as_ref(), &new, &mut changes)?;
