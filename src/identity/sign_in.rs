@@ -37,7 +37,7 @@ pub struct Typed {
 /// A new password after a mailed code.
 pub struct ResetForm {
     /// The code.
-    pub code: String,
+    pub code: Zeroizing<String>,
     /// The new password, judged by [`super::password::fault_of`].
     pub password: Zeroizing<String>,
     /// True if passkeys stay: the owner has said so. They stay anyhow where a second factor is

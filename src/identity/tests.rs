@@ -303,7 +303,8 @@ async fn a_sign_in_under_way_does_not_outlive_a_change_of_credentials() {
     let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
     let (other, late) = house.code(&from("198.51.100.2"), Purpose::SignIn).await;
     house.forward(SignedDuration::from_secs(1));
-    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    let form =
+        ResetForm { code: code.into(), password: Zeroizing::new(NEW.into()), keep_passkeys: false };
     let step = house.identity.reset(&owner, form).await.unwrap();
     assert!(matches!(step, Ok(SignIn::In(_))), "{step:?}");
     assert!(!house.is_in(&thief).await, "older sessions have ended");
@@ -334,7 +335,8 @@ async fn a_request_that_began_before_a_change_of_credentials_changes_none_after_
     let session = house.store.session(&thief.session.as_ref().unwrap().id).await.unwrap();
     let thief = Browser { session, ..thief };
     let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
-    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    let form =
+        ResetForm { code: code.into(), password: Zeroizing::new(NEW.into()), keep_passkeys: false };
     house.identity.reset(&owner, form).await.unwrap().unwrap();
     let after = house.now().await;
     house.identity.begin_second(&thief).await.unwrap();
@@ -361,7 +363,8 @@ async fn factors_from_before_a_mailbox_was_proved_end_with_its_first_reset() {
     };
     house.identity.update(&account, planted).await.unwrap();
     let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
-    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: true };
+    let form =
+        ResetForm { code: code.into(), password: Zeroizing::new(NEW.into()), keep_passkeys: true };
     let step = house.identity.reset(&owner, form).await.unwrap().unwrap();
     assert!(matches!(step, SignIn::In(_)), "{step:?}");
     let account = house.now().await;
@@ -415,7 +418,7 @@ async fn a_reset_removes_passkeys_unless_they_are_kept() {
         house.identity.update(&house.now().await, prove).await.unwrap();
         let (owner, code) = house.code(&from("192.0.2.1"), Purpose::Reset).await;
         let password = Zeroizing::new(NEW.to_owned());
-        let form = ResetForm { code, password, keep_passkeys: keep };
+        let form = ResetForm { code: code.into(), password, keep_passkeys: keep };
         house.identity.reset(&owner, form).await.unwrap().unwrap();
         let account = house.now().await;
         assert_eq!(account.passkeys.len(), usize::from(keep));
@@ -453,7 +456,8 @@ async fn where_a_second_factor_is_required_a_reset_removes_none() {
     let account = house.account().await;
     house.add_passkey(&account).await;
     let (thief, code) = house.code(&from("198.51.100.1"), Purpose::Reset).await;
-    let form = ResetForm { code, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    let form =
+        ResetForm { code: code.into(), password: Zeroizing::new(NEW.into()), keep_passkeys: false };
     let step = house.identity.reset(&thief, form).await.unwrap().unwrap();
     assert!(matches!(step, SignIn::Second(_)), "{step:?}");
     assert_eq!(house.now().await.passkeys.len(), 1);
@@ -671,8 +675,11 @@ async fn while_the_line_is_in_doubt_a_mailed_code_proves_nothing() {
     house.vault.note_doubt(&domain, &why).await.unwrap();
     let verified = house.identity.verify(&early, &code).await.unwrap();
     assert!(matches!(verified, Verified::Wrong(CodeState::Doubt)), "{verified:?}");
-    let form =
-        ResetForm { code: reset, password: Zeroizing::new(NEW.into()), keep_passkeys: false };
+    let form = ResetForm {
+        code: reset.into(),
+        password: Zeroizing::new(NEW.into()),
+        keep_passkeys: false,
+    };
     let step = house.identity.reset(&forgetful, form).await.unwrap();
     assert!(matches!(step, Err(CodeState::Doubt)), "{step:?}");
     let mailed = house.mails(Class::Code).await.len();

@@ -234,7 +234,7 @@ impl Desk {
             _ => {
                 let text = say!("This is not the code. Type the one that your app shows now.");
                 let errors = Errors::of("code", text);
-                return match self.confirm_second(visitor, &form.code).await? {
+                return match self.confirm_second(visitor, form.code.expose()).await? {
                     Some(page) => Ok(page),
                     None => self.wrong(visitor, form, &errors).await,
                 };

@@ -1,7 +1,7 @@
 //! Mailed codes, as they are typed at `/verify`.
 use super::{
     Desk, Fault,
-    form::{Errors, Form, Typed},
+    form::{Errors, Form, Secret, Typed},
     pages::retry_after,
     session::Visitor,
 };
@@ -21,16 +21,13 @@ use minijinja::context;
 use serde::Deserialize;
 use std::sync::Arc;
 
-/// Longest code that a link fills in.
-const LONGEST: usize = 32;
-
 type Answer = Result<Response, Fault>;
 
 /// `GET /verify`: a link in the mail of a long code fills it in.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Filled {
-    code: String,
+    code: Secret,
 }
 
 impl Desk {
@@ -134,8 +131,7 @@ pub(super) async fn verify_form(
     Query(filled): Query<Filled>,
 ) -> Answer {
     let pending = visitor.session.as_ref().and_then(|session| session.pending.as_ref());
-    let filled: String =
-        filled.code.chars().filter(char::is_ascii_alphanumeric).take(LONGEST).collect();
+    let filled = filled.code.filled();
     match pending.map(|code| (code, code.purpose)) {
         Some((code, Purpose::Register | Purpose::SignIn)) => {
             let errors = over(CodeState::of(code, desk.now())).unwrap_or_default();
@@ -145,7 +141,7 @@ pub(super) async fn verify_form(
             let to = if filled.is_empty() {
                 "/reset".to_owned()
             } else {
-                format!("/reset?code={filled}")
+                format!("/reset?code={}", *filled)
             };
             Ok(Redirect::to(&to).into_response())
         }
@@ -164,7 +160,7 @@ pub(super) async fn verify(
         return desk.another_code(&visitor).await;
     }
     let (later, wrong) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::UNPROCESSABLE_ENTITY);
-    match desk.identity.verify(&visitor.browser(), &form.code).await? {
+    match desk.identity.verify(&visitor.browser(), form.code.expose()).await? {
         Verified::In(SignIn::In(begun)) => desk.let_in(&begun),
         Verified::In(SignIn::Second(begun)) | Verified::Known(begun) => {
             desk.begun(&begun, "/login")

@@ -13,6 +13,9 @@ use minijinja::{Value, context};
 use serde::{Deserialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
+/// Longest code that a link fills in.
+const LONGEST_CODE: usize = 32;
+
 /// A form of ours. What is none ends with the status that says why, as a plain page.
 #[derive(Debug)]
 pub(super) struct Form<T>(pub(super) T);
@@ -26,7 +29,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     }
 }
 
-/// A password as it was typed; zeroed after use.
+/// A password, code or token as it was sent; zeroed after use.
 #[derive(Default, Deserialize)]
 #[serde(from = "String")]
 pub(super) struct Secret(Zeroizing<String>);
@@ -38,6 +41,13 @@ impl From<String> for Secret {
 impl Secret {
     pub(super) fn expose(&self) -> &str {
         &self.0
+    }
+    /// A code as a link fills it in, of letters and digits alone.
+    pub(super) fn filled(&self) -> Zeroizing<String> {
+        let letters = self.expose().chars().filter(char::is_ascii_alphanumeric);
+        let mut filled = Zeroizing::new(String::with_capacity(LONGEST_CODE));
+        filled.extend(letters.take(LONGEST_CODE));
+        filled
     }
     pub(super) fn into_inner(self) -> Zeroizing<String> {
         self.0
@@ -53,7 +63,7 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Registration {
-    pub(super) token: String,
+    pub(super) token: Secret,
     pub(super) first_name: String,
     pub(super) last_name: String,
     pub(super) password: Secret,
@@ -66,11 +76,11 @@ pub(super) struct Registration {
 pub(super) struct SignIn {
     pub(super) email: String,
     pub(super) password: Secret,
-    pub(super) token: String,
+    pub(super) token: Secret,
     /// `code`: mail one instead of asking for the password.
     pub(super) by: String,
     /// The second factor, of who has shown the first.
-    pub(super) code: String,
+    pub(super) code: Secret,
     #[serde(flatten)]
     pub(super) passkey: Assertion,
 }
@@ -80,8 +90,8 @@ pub(super) struct SignIn {
 pub(super) struct Reset {
     pub(super) email: String,
     /// Of the notice's link that led here.
-    pub(super) token: String,
-    pub(super) code: Option<String>,
+    pub(super) token: Secret,
+    pub(super) code: Option<Secret>,
     pub(super) password: Secret,
     pub(super) password_confirm: Secret,
     /// Filled: passkeys stay.
@@ -100,7 +110,7 @@ pub(super) struct AccountForm {
     pub(super) password_confirm: Secret,
     /// The present password, to show that it is the owner.
     pub(super) proof_password: Secret,
-    pub(super) code: String,
+    pub(super) code: Secret,
     pub(super) session: String,
     pub(super) passkey: String,
     /// Filled: the owner means it.
@@ -135,7 +145,7 @@ impl AccountForm {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Typed {
-    pub(super) code: String,
+    pub(super) code: Secret,
     /// Filled: another code is asked for.
     pub(super) again: String,
 }
@@ -198,5 +208,36 @@ pub(super) fn judge(
     if strong && password.expose() != again.expose() {
         errors
             .add("password_confirm", say!("The two passwords are not the same. Type both again."));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::fmt::Debug;
+
+    #[test]
+    fn no_secret_of_a_form_is_kept_as_plain_text() {
+        fn shown<T: DeserializeOwned + Debug>() -> String {
+            let secrets = ["token", "code", "password", "password_confirm", "state"];
+            let more = ["current_password", "proof_password", "phrase"];
+            let all = secrets.iter().chain(&more).map(|name| (*name, json!("top-secret")));
+            let form: T = serde_json::from_value(all.collect()).unwrap();
+            format!("{form:?}")
+        }
+        for form in [
+            shown::<Registration>(),
+            shown::<SignIn>(),
+            shown::<Reset>(),
+            shown::<AccountForm>(),
+            shown::<Typed>(),
+            shown::<crate::portal::oidc::Chosen>(),
+            shown::<crate::portal::oidc::Brought>(),
+            shown::<crate::portal::codes::Filled>(),
+            shown::<crate::portal::prove::Proving>(),
+        ] {
+            assert!(form.contains("Secret(..)") && !form.contains("top-secret"), "{form}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A forgotten password: a mailed code, then a new one.
 use super::{
     Desk, Fault, codes,
-    form::{Errors, Form, Reset, judge},
+    form::{Errors, Form, Reset, Secret, judge},
     pages::retry_after,
     session::Visitor,
 };
@@ -56,7 +56,7 @@ impl Desk {
     /// The first step: which address?
     async fn ask_reset(&self, visitor: &Visitor, form: &Reset) -> Answer {
         let email: String = form.email.trim().chars().take(320).collect();
-        let filled = (email.as_str(), form.token.as_str());
+        let filled = (email.as_str(), form.token.expose());
         let again = |status, errors: &Errors| self.reset_page(status, visitor, filled, errors);
         let Ok(address) = email.parse::<Address>() else {
             let text = if email.is_empty() {
@@ -68,7 +68,7 @@ impl Desk {
         };
         // Another code is asked for on the way that the first one was.
         let earlier = || awaited(visitor).and(visitor.session.as_ref()?.wants);
-        let link = self.grant_of(&form.token).await?.map(|grant| grant.id).or_else(earlier);
+        let link = self.grant_of(form.token.expose()).await?.map(|grant| grant.id).or_else(earlier);
         let (browser, way) = (visitor.browser(), (link, &visitor.language));
         match self.identity.ask_code(&browser, address, Purpose::Reset, way).await? {
             Asked::Sent(begun) => self.begun(&begun, "/reset"),
@@ -82,15 +82,18 @@ impl Desk {
     }
     /// The second step: the code, and the new password twice.
     async fn redeem_reset(&self, visitor: &Visitor, form: Reset, awaited: &Code) -> Answer {
-        let typed = form.code.clone().unwrap_or_default();
         let errors = faults_of(&form, &awaited.account.address, &self.settings.organization);
         let (wrong, later) = (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::TOO_MANY_REQUESTS);
         if !errors.none() {
-            return self.new_password_page(wrong, visitor, (awaited, &typed), &errors);
+            let typed = form.code.as_ref().map(Secret::expose).unwrap_or_default();
+            return self.new_password_page(wrong, visitor, (awaited, typed), &errors);
         }
         let kept = !form.keep_passkeys.is_empty();
-        let form =
-            ResetForm { code: typed, password: form.password.into_inner(), keep_passkeys: kept };
+        let form = ResetForm {
+            code: form.code.unwrap_or_default().into_inner(),
+            password: form.password.into_inner(),
+            keep_passkeys: kept,
+        };
         match self.identity.reset(&visitor.browser(), form).await? {
             // What else lets in is listed there.
             Ok(SignIn::In(begun)) if kept => self.begun(&begun, "/account?done=reset"),
@@ -112,7 +115,7 @@ impl Desk {
 
 fn faults_of(form: &Reset, address: &Address, organization: &str) -> Errors {
     let mut errors = Errors::default();
-    let missing = form.code.as_deref().unwrap_or_default().trim().is_empty();
+    let missing = form.code.as_ref().map(Secret::expose).unwrap_or_default().trim().is_empty();
     errors.add_if("code", missing.then(|| say!("Type the code from the mail.")));
     judge(&mut errors, (&form.password, &form.password_confirm), address, &[organization]);
     errors
@@ -126,9 +129,7 @@ pub(super) async fn form(
 ) -> Answer {
     match awaited(&visitor) {
         Some(code) => {
-            let filled = filled.code.unwrap_or_default();
-            let filled: String =
-                filled.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+            let filled = filled.code.unwrap_or_default().filled();
             desk.new_password_page(StatusCode::OK, &visitor, (code, &filled), &Errors::default())
         }
         None => {

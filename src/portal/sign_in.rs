@@ -44,7 +44,7 @@ impl Desk {
         errors: &Errors,
     ) -> Answer {
         let values = context! {
-            errors => errors.to_value(), email => &form.email, token => &form.token,
+            errors => errors.to_value(), email => &form.email, token => form.token.expose(),
             by_code => self.identity.settings().code_sign_in,
         };
         self.pages.answer(status, "login.html", say!("Sign in"), visitor, values)
@@ -58,7 +58,7 @@ impl Desk {
     ) -> Answer {
         let values = context! {
             errors => errors.to_value(), address => grant.mailbox().to_string(),
-            token => &form.token,
+            token => form.token.expose(),
             first_name => &form.first_name, last_name => &form.last_name,
             accept_terms => !form.accept_terms.is_empty(),
         };
@@ -88,10 +88,11 @@ pub(super) async fn link(
         return Ok(Redirect::to(&format!("/inbox/{}", grant.id)).into_response());
     }
     if matches!(held, Held::By(_)) {
-        let form = SignIn { email: grant.mailbox().to_string(), token, ..SignIn::default() };
+        let email = grant.mailbox().to_string();
+        let form = SignIn { email, token: token.into(), ..SignIn::default() };
         return desk.login_page(StatusCode::OK, &visitor, &form, &Errors::default());
     }
-    let form = Registration { token, ..Registration::default() };
+    let form = Registration { token: token.into(), ..Registration::default() };
     desk.register_page(StatusCode::OK, &visitor, (&grant, &form), &Errors::default())
 }
 
@@ -101,13 +102,13 @@ pub(super) async fn register(
     Extension(visitor): Extension<Visitor>,
     Form(form): Form<Registration>,
 ) -> Answer {
-    let Some(grant) = desk.grant_of(&form.token).await? else {
+    let Some(grant) = desk.grant_of(form.token.expose()).await? else {
         return Err(Fault::Status(StatusCode::NOT_FOUND));
     };
     match desk.identity.holder(&grant).await? {
         Held::Open(_) if live(&grant, desk.now()) => {}
         Held::By(_) if live(&grant, desk.now()) => {
-            return Ok(Redirect::to(&format!("/m/{}", form.token)).into_response());
+            return Ok(Redirect::to(&format!("/m/{}", form.token.expose())).into_response());
         }
         Held::Open(_) | Held::By(_) | Held::Former => {
             return Err(Fault::Status(StatusCode::GONE));
@@ -136,7 +137,9 @@ pub(super) async fn register(
             let (status, errors) = (StatusCode::UNPROCESSABLE_ENTITY, codes::doubt());
             desk.register_page(status, &visitor, (&grant, &form), &errors)
         }
-        Asked::Registered => Ok(Redirect::to(&format!("/m/{}", form.token)).into_response()),
+        Asked::Registered => {
+            Ok(Redirect::to(&format!("/m/{}", form.token.expose())).into_response())
+        }
         Asked::Gone => Err(Fault::Status(StatusCode::GONE)),
     }
 }
@@ -196,7 +199,7 @@ pub(super) async fn login(
     if form.email.is_empty()
         && let Some(account) = desk.identity.half_in(&visitor.browser()).await?
     {
-        return desk.second_step(&visitor, account, &form.code).await;
+        return desk.second_step(&visitor, account, form.code.expose()).await;
     }
     if form.by == "code" {
         return desk.login_by_code(&visitor, &form).await;
@@ -211,7 +214,7 @@ pub(super) async fn login(
     let typed = Typed {
         email: form.email.clone(),
         password: std::mem::take(&mut form.password).into_inner(),
-        link: desk.grant_of(&form.token).await?.map(|grant| grant.id),
+        link: desk.grant_of(form.token.expose()).await?.map(|grant| grant.id),
     };
     match desk.identity.sign_in(&visitor.browser(), typed).await? {
         Entered::Wrong => {
@@ -243,7 +246,7 @@ impl Desk {
             let errors = Errors::of("email", text);
             return self.login_page(StatusCode::UNPROCESSABLE_ENTITY, visitor, form, &errors);
         };
-        let link = self.grant_of(&form.token).await?.map(|grant| grant.id);
+        let link = self.grant_of(form.token.expose()).await?.map(|grant| grant.id);
         let way = (link, &visitor.language);
         let browser = visitor.browser();
         match self.identity.ask_code(&browser, address, Purpose::SignIn, way).await? {

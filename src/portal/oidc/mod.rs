@@ -6,7 +6,7 @@ mod trips;
 
 use super::{
     Desk, Fault, codes,
-    form::{Form, fault_of_name},
+    form::{Form, Secret, fault_of_name},
     pages::retry_after,
     session::Visitor,
 };
@@ -49,14 +49,14 @@ type Answer = Result<Response, Fault>;
 pub(super) struct Chosen {
     provider: String,
     /// Of the link that led here.
-    token: String,
+    token: Secret,
 }
 /// `GET /login/oidc/callback`
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Brought {
-    code: String,
-    state: String,
+    code: Secret,
+    state: Secret,
     error: String,
     /// RFC 9207: who answers.
     iss: Option<String>,
@@ -65,7 +65,10 @@ pub(super) struct Brought {
 impl Brought {
     /// Whether the provider says that it has signed somebody in.
     fn judged(&self, provider: &Provider) -> Result<(), Text> {
-        if !self.error.is_empty() || self.code.is_empty() || self.code.len() > MAX_CODE {
+        if !self.error.is_empty()
+            || self.code.expose().is_empty()
+            || self.code.expose().len() > MAX_CODE
+        {
             let name = provider.name().to_owned();
             return Err(say!("You were not signed in at {name}.", name = name));
         }
@@ -89,7 +92,7 @@ pub(super) async fn go(
     let Some(provider) = providers.find(|provider| provider.name() == form.provider) else {
         return Err(Fault::Status(StatusCode::NOT_FOUND));
     };
-    let cookie = cookie_of(&form.token, Prompt::SelectAccount);
+    let cookie = cookie_of(form.token.expose(), Prompt::SelectAccount);
     desk.set_out(&visitor, provider, &headers, &cookie).await
 }
 
@@ -103,10 +106,12 @@ pub(super) async fn back(
     Query(brought): Query<Brought>,
 ) -> Answer {
     let (now, providers) = (desk.now(), &desk.settings.providers);
-    let name = desk.trip_cookie_name(&brought.state).filter(|_| method == Method::GET);
+    let name = desk.trip_cookie_name(brought.state.expose()).filter(|_| method == Method::GET);
     let cookie = name.and_then(|name| cookie_in(&headers, &name));
     let trip = match &cookie {
-        Some(cookie) => desk.trips.found(cookie, &brought.state, providers, &desk.way_back(), now),
+        Some(cookie) => {
+            desk.trips.found(cookie, brought.state.expose(), providers, &desk.way_back(), now)
+        }
         None => Err("no sign-in is under way in this browser"),
     };
     let (provider, trip, ending) = match trip {
@@ -127,11 +132,12 @@ pub(super) async fn back(
         Ok(true) => match brought.judged(provider) {
             Err(text) => desk.trouble(&visitor, StatusCode::UNPROCESSABLE_ENTITY, text)?,
             Ok(()) => {
-                desk.arrived(&visitor, provider, (&trip, &brought.code, ending), link).await?
+                desk.arrived(&visitor, provider, (&trip, brought.code.expose(), ending), link)
+                    .await?
             }
         },
     };
-    answer.headers_mut().append(SET_COOKIE, desk.trip_cookie(&brought.state, "", 0)?);
+    answer.headers_mut().append(SET_COOKIE, desk.trip_cookie(brought.state.expose(), "", 0)?);
     Ok(answer)
 }
 
