@@ -5,6 +5,7 @@
 //! provider says. It proves the address just as a mailed code does, and no more.
 
 mod cache;
+mod flows;
 mod keys;
 mod metadata;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::{
 };
 use cache::{Kept, KeyCache};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
+pub use flows::{LoginFlows, PATIENCE, Return, client_key, cookie_of, link_of};
 use form_urlencoded::{Serializer, byte_serialize};
 use jiff::Timestamp;
 use keys::{Key, keys_of};
@@ -63,7 +65,7 @@ impl fmt::Debug for ProviderSettings {
 }
 
 /// What binds one sign-in together, from the button to the answer.
-pub struct Trip {
+pub struct LoginFlow {
     /// Comes back with the answer.
     pub state: String,
     /// Comes back inside the token.
@@ -84,9 +86,9 @@ pub enum Prompt {
     /// `login`, for providers that refuse `select_account`.
     Login,
 }
-impl fmt::Debug for Trip {
+impl fmt::Debug for LoginFlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Trip(..)")
+        f.write_str("LoginFlow(..)")
     }
 }
 
@@ -163,20 +165,20 @@ impl Provider {
     ///
     /// # Errors
     /// The provider does not say where.
-    pub async fn leading(&self, trip: &Trip, now: Timestamp) -> Result<String, OidcError> {
+    pub async fn leading(&self, flow: &LoginFlow, now: Timestamp) -> Result<String, OidcError> {
         let metadata = self.metadata(now).await?;
-        let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(trip.verifier.as_bytes()));
+        let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(flow.verifier.as_bytes()));
         let mut query = Serializer::new(String::new());
         query
             .append_pair("response_type", "code")
             .append_pair("client_id", &self.settings.client_id)
-            .append_pair("redirect_uri", &trip.redirect)
+            .append_pair("redirect_uri", &flow.redirect)
             .append_pair("scope", "openid email profile")
-            .append_pair("state", &trip.state)
-            .append_pair("nonce", &trip.nonce)
+            .append_pair("state", &flow.state)
+            .append_pair("nonce", &flow.nonce)
             .append_pair("code_challenge", &challenge)
             .append_pair("code_challenge_method", "S256");
-        if let Some(prompt) = metadata.prompt(trip.prompt) {
+        if let Some(prompt) = metadata.prompt(flow.prompt) {
             query.append_pair("prompt", prompt);
         }
         if let Some(claims) = metadata.claims() {
@@ -211,15 +213,15 @@ impl Provider {
     pub async fn person(
         &self,
         code: &str,
-        trip: &Trip,
+        flow: &LoginFlow,
         now: Timestamp,
     ) -> Result<Person, OidcError> {
         let metadata = self.metadata(now).await?;
-        let tokens = self.redeemed(&metadata, code, trip).await?;
+        let tokens = self.redeemed(&metadata, code, flow).await?;
         let expected = Expected {
             issuer: &self.settings.issuer,
             client_id: &self.settings.client_id,
-            nonce: &trip.nonce,
+            nonce: &flow.nonce,
             now,
         };
         let keys = self.keys(&metadata, now, false).await?;
@@ -323,23 +325,23 @@ impl Provider {
         &self,
         metadata: &Metadata,
         code: &str,
-        trip: &Trip,
+        flow: &LoginFlow,
     ) -> Result<Tokens, OidcError> {
         let place = &metadata.token_endpoint;
-        let page = self.asked(place, self.redemption(metadata, code, trip)).await?;
+        let page = self.asked(place, self.redemption(metadata, code, flow)).await?;
         serde_json::from_slice(&page.body)
             .map_err(|_| OidcError::Refused(format!("{place}: the answer has no ID token")))
     }
     /// The code for a token (RFC 6749 section 4.1.3), with our own secret as the provider takes it.
-    fn redemption(&self, metadata: &Metadata, code: &str, trip: &Trip) -> Question {
+    fn redemption(&self, metadata: &Metadata, code: &str, flow: &LoginFlow) -> Question {
         let settings = &self.settings;
         let methods = &metadata.token_endpoint_auth_methods_supported;
         let in_form = methods.iter().any(|method| method == "client_secret_post");
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code")
             .append_pair("code", code)
-            .append_pair("redirect_uri", &trip.redirect)
-            .append_pair("code_verifier", &trip.verifier);
+            .append_pair("redirect_uri", &flow.redirect)
+            .append_pair("code_verifier", &flow.verifier);
         if in_form {
             form.append_pair("client_id", &settings.client_id)
                 .append_pair("client_secret", &settings.secret);

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()
 }
-fn trip() -> Trip {
-    Trip {
+fn flow() -> LoginFlow {
+    LoginFlow {
         state: "state".to_owned(),
         nonce: "nonce".to_owned(),
         verifier: Zeroizing::new("v".repeat(43)),
@@ -18,11 +18,11 @@ fn trip() -> Trip {
 }
 /// A whole sign-in there.
 async fn sign_in(op: &Op, provider: &Provider, now: Timestamp) -> Result<Person, OidcError> {
-    let trip = trip();
-    let url = provider.leading(&trip, now).await?;
+    let flow = flow();
+    let url = provider.leading(&flow, now).await?;
     let (code, state) = op.signs_in(&url);
-    assert_eq!(state, trip.state);
-    provider.person(&code, &trip, now).await
+    assert_eq!(state, flow.state);
+    provider.person(&code, &flow, now).await
 }
 
 #[tokio::test]
@@ -129,13 +129,13 @@ async fn a_token_that_is_not_right_in_one_thing_is_not_taken() {
 async fn a_code_is_good_once_and_for_who_has_set_out() {
     let op = Op::new(now());
     let provider = op.provider(&[]);
-    let url = provider.leading(&trip(), now()).await.unwrap();
+    let url = provider.leading(&flow(), now()).await.unwrap();
     let (code, _) = op.signs_in(&url);
-    assert!(provider.person(&code, &trip(), now()).await.is_ok());
-    let again = provider.person(&code, &trip(), now()).await;
+    assert!(provider.person(&code, &flow(), now()).await.is_ok());
+    let again = provider.person(&code, &flow(), now()).await;
     assert!(matches!(&again, Err(OidcError::Refused(text)) if text.contains("400")), "{again:?}");
     let (code, _) = op.signs_in(&url);
-    let thief = Trip { verifier: Zeroizing::new("w".repeat(43)), ..trip() };
+    let thief = LoginFlow { verifier: Zeroizing::new("w".repeat(43)), ..flow() };
     let stolen = provider.person(&code, &thief, now()).await;
     assert!(matches!(stolen, Err(OidcError::Refused(_))), "PKCE: {stolen:?}");
 }
@@ -189,7 +189,7 @@ async fn what_a_provider_says_of_itself_must_be_right() {
         let op = Op::new(now());
         let provider = op.provider(&[]);
         op.set_metadata(key, value.clone());
-        match provider.leading(&trip(), now()).await {
+        match provider.leading(&flow(), now()).await {
             Err(OidcError::Down(text)) => assert!(text.contains(why), "{key} {value}: {text}"),
             other => panic!("{key} {value}: {other:?}"),
         }
@@ -203,13 +203,13 @@ async fn a_provider_that_is_down_is_left_alone_for_a_while_and_new_keys_are_foun
     assert_eq!(provider.health(), None);
     op.set_down(&["/realm/.well-known/openid-configuration"]);
     for _ in 0..5 {
-        assert!(matches!(provider.leading(&trip(), now()).await, Err(OidcError::Down(_))));
+        assert!(matches!(provider.leading(&flow(), now()).await, Err(OidcError::Down(_))));
     }
     assert_eq!(op.asked().len(), 1, "not asked again at once");
     assert!(matches!(provider.health(), Some(Err(OidcError::Down(_)))));
     op.set_down(&[]);
     let later = now() + REST;
-    assert!(provider.leading(&trip(), later).await.is_ok());
+    assert!(provider.leading(&flow(), later).await.is_ok());
     assert_eq!(provider.health(), Some(Ok(())));
     op.set_now(later);
     let keys = op.own_keys();
@@ -329,7 +329,7 @@ async fn what_is_asked_of_a_provider_is_what_it_announces() {
         let op = Op::new(now());
         let provider = op.provider(&[]);
         op.set_metadata("prompt_values_supported", announced.clone());
-        let url = provider.leading(&Trip { prompt, ..trip() }, now()).await.unwrap();
+        let url = provider.leading(&LoginFlow { prompt, ..flow() }, now()).await.unwrap();
         let asked = asked(&url);
         assert_eq!(asked.get("prompt").map(String::as_str), expected, "{announced}");
         assert_eq!(asked.get("claims"), None, "not announced");
@@ -337,7 +337,7 @@ async fn what_is_asked_of_a_provider_is_what_it_announces() {
     let op = Op::new(now());
     let provider = op.provider(&[]);
     op.set_metadata("claims_parameter_supported", json!(true));
-    let url = provider.leading(&trip(), now()).await.unwrap();
+    let url = provider.leading(&flow(), now()).await.unwrap();
     let claims: Value = serde_json::from_str(&asked(&url)["claims"]).unwrap();
     assert_eq!(claims["id_token"]["email"], json!({"essential": true}));
     assert_eq!(claims["id_token"]["email_verified"], json!({"essential": true}));
@@ -405,6 +405,6 @@ fn places_are_https_and_plain() {
 fn secrets_are_not_shown() {
     let op = Op::new(now());
     let provider = op.provider(&[]);
-    let shown = format!("{provider:?} {:?} {:?}", trip(), basic("a", "b"));
+    let shown = format!("{provider:?} {:?} {:?}", flow(), basic("a", "b"));
     assert!(!shown.contains(SECRET) && !shown.contains("vvv"), "{shown}");
 }

@@ -48,7 +48,7 @@ use crate::{
     intake::Door,
     language::Languages,
     mail::{Domain, notice::TemplateError},
-    oidc::Provider,
+    oidc::{LoginFlows, Provider},
     seal::TicketKey,
     submission::{Submission, SubmissionSettings},
     vault::Vault,
@@ -126,7 +126,7 @@ struct Desk {
     /// Sign-in, sessions, credentials.
     identity: Identity,
     /// Sign-ins that are under way elsewhere.
-    trips: oidc::Trips,
+    flows: LoginFlows,
     /// Memory for what requests without a session bring.
     strangers: body::Budget,
     /// What opens the frame of a message without a cookie.
@@ -155,7 +155,7 @@ impl Portal {
             audit,
             pages,
             identity,
-            trips: oidc::Trips::default(),
+            flows: LoginFlows::default(),
             strangers: body::Budget::default(),
             tickets: TicketKey::from_random(Zeroizing::new(rand::random())),
             studio: picture::Studio::default(),

@@ -56,7 +56,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("encodify", &["mail::compose"]),
     ("webpki_roots", &["net"]),
     ("rustls_native_certs", &["net"]),
-    ("aws_lc_rs", &["identity", "portal::oidc", "oidc", "seal::stream"]),
+    ("aws_lc_rs", &["identity", "oidc", "seal::stream"]),
     ("axum", &["portal", "observe::metrics", "daemon"]),
     ("prometheus_client", &["observe::metrics"]),
     ("axum_server", &["daemon", "net::http"]),

@@ -275,7 +275,7 @@ async fn two_tabs_each_come_back_from_their_own_trip() {
         let done = browser.get(&back(code, state)).await;
         assert_eq!((done.status, done.header("location")), (303, Some(kept.page().as_str())));
     }
-    // Trips that are never finished do not pile up in the browser.
+    // Login flows that are never finished do not pile up in the browser.
     let mut browser = world.browser();
     let mut states = Vec::new();
     for _ in 0..12 {
@@ -308,7 +308,7 @@ async fn a_callback_that_no_trip_belongs_to_counts_against_no_sign_in() {
         let path = format!("/login/oidc/callback?{answer}&state={state}");
         assert_eq!(browser.get(&path).await.status, 422, "{answer}");
     }
-    assert_eq!(world.desk().trips.ended(), 0, "nothing of it is remembered");
+    assert_eq!(world.desk().flows.ended(), 0, "nothing of it is remembered");
     let form = [("email", ANN), ("password", PASSWORD)];
     assert_eq!(world.browser().post("/login", &form).await.status, 303, "passwords still count");
     assert_eq!(whole_trip(&op, &mut browser, Some(&kept)).await.status, 303);

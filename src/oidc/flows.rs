@@ -1,8 +1,6 @@
 //! Sign-ins under way elsewhere: what binds one together, and which have ended.
-use crate::{
-    oidc::{Prompt, Provider, Trip},
-    seal::LinkToken,
-};
+use super::{LoginFlow, Prompt, Provider};
+use crate::seal::LinkToken;
 use aws_lc_rs::hmac;
 use data_encoding::BASE64URL_NOPAD;
 use jiff::{SignedDuration, Timestamp};
@@ -14,15 +12,15 @@ use std::{
 use zeroize::Zeroizing;
 
 /// How long a sign-in elsewhere may take.
-pub(super) const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
-/// Trips that came back, remembered at most. Beyond it the oldest are forgotten: a code is good once
+pub const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+/// Login flows that came back, remembered at most. Beyond it the oldest are forgotten: a code is good once
 /// at its provider anyhow, and a crowd must not end the sign-ins of all others.
 const MAX_ENDED: usize = 10_000;
-/// Trips of one client within [`PATIENCE`] that asked a provider in vain: each costs a request there.
+/// Login flows of one client within [`PATIENCE`] that asked a provider in vain: each costs a request there.
 const MAX_IN_VAIN: usize = 30;
 
 /// A client as tries are counted: one IPv6 customer has at least a /64.
-pub(super) fn client_key(client: IpAddr) -> String {
+pub fn client_key(client: IpAddr) -> String {
     match client.to_canonical() {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("{:x}", u128::from(v6) >> 64),
@@ -32,29 +30,29 @@ pub(super) fn client_key(client: IpAddr) -> String {
 /// Sign-ins under way elsewhere, without a memory of those that do not come back: all that binds one
 /// together is made from the browser's cookie and a secret of ours. Those that came back are
 /// remembered until their time is over, so that each ends once.
-pub(in super::super) struct Trips {
+pub struct LoginFlows {
     key: hmac::Key,
     ended: Mutex<BTreeMap<[u8; 32], Ended>>,
 }
-/// A trip that came back.
+/// A login flow that came back.
 struct Ended {
     /// When it began.
     at: Timestamp,
     /// The client that it counts against, as long as the provider has not answered for it.
     client: Option<String>,
 }
-impl Default for Trips {
+impl Default for LoginFlows {
     fn default() -> Self {
         let secret: [u8; 32] = rand::random();
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &secret), ended: Mutex::default() }
     }
 }
-impl std::fmt::Debug for Trips {
+impl std::fmt::Debug for LoginFlows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Trips(..)")
+        f.write_str("LoginFlows(..)")
     }
 }
-impl Trips {
+impl LoginFlows {
     fn sealed(&self, what: &str, cookie: &str, provider: &Provider, second: i64) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         // Each part behind its length: none can run into the next.
@@ -69,19 +67,20 @@ impl Trips {
         }
         bytes
     }
-    pub(super) fn trip(
+    /// The login flow of a browser that sets out to a provider at that time.
+    pub fn flow(
         &self,
         cookie: &str,
         provider: &Provider,
         at: Timestamp,
         redirect: &str,
-    ) -> Trip {
+    ) -> LoginFlow {
         let second = at.as_second();
         let text = |what| BASE64URL_NOPAD.encode(&self.sealed(what, cookie, provider, second));
         let state =
             [second.to_be_bytes().as_slice(), &self.sealed("state", cookie, provider, second)]
                 .concat();
-        Trip {
+        LoginFlow {
             state: BASE64URL_NOPAD.encode(&state),
             nonce: text("nonce"),
             verifier: Zeroizing::new(text("verifier")),
@@ -89,15 +88,15 @@ impl Trips {
             prompt: prompt_of(cookie),
         }
     }
-    /// The trip that this browser set out on, if it comes back in time; and to whom it went.
-    pub(super) fn found<'p>(
+    /// The login flow that this browser set out on, if it comes back in time; and to whom it went.
+    pub fn found<'p>(
         &self,
         cookie: &str,
         state: &str,
         providers: &'p [Arc<Provider>],
         redirect: &str,
         now: Timestamp,
-    ) -> Result<(&'p Arc<Provider>, Trip, Return), &'static str> {
+    ) -> Result<(&'p Arc<Provider>, LoginFlow, Return), &'static str> {
         let bytes = BASE64URL_NOPAD.decode(state.as_bytes()).map_err(|_| "no state of ours")?;
         let (second, seal) = bytes.split_first_chunk::<8>().ok_or("a short state")?;
         let seal = <[u8; 32]>::try_from(seal).map_err(|_| "a state of another length")?;
@@ -111,36 +110,31 @@ impl Trips {
         if now.duration_since(at) > PATIENCE {
             return Err("a sign-in whose time is over");
         }
-        Ok((provider, self.trip(cookie, provider, at, redirect), Return { seal, at }))
+        Ok((provider, self.flow(cookie, provider, at, redirect), Return { seal, at }))
     }
-    /// Ends a trip, which may then go on to an account: each does so once. `None`: it came back
+    /// Ends a login flow, which may then go on to an account: each does so once. `None`: it came back
     /// before; false: too many of that client were in vain.
-    pub(super) fn end(
-        &self,
-        back: &Return,
-        client: Option<String>,
-        now: Timestamp,
-    ) -> Option<bool> {
+    pub fn end(&self, back: &Return, client: Option<String>, now: Timestamp) -> Option<bool> {
         let mut ended = self.remembered();
-        ended.retain(|_, trip| now.duration_since(trip.at) <= PATIENCE);
+        ended.retain(|_, flow| now.duration_since(flow.at) <= PATIENCE);
         if ended.contains_key(&back.seal) {
             return None;
         }
-        let own = |trip: &&Ended| client.is_some() && trip.client == client;
+        let own = |flow: &&Ended| client.is_some() && flow.client == client;
         if ended.values().filter(own).count() >= MAX_IN_VAIN {
             return Some(false);
         }
         if ended.len() >= MAX_ENDED {
-            let oldest = ended.iter().min_by_key(|(_, trip)| trip.at).map(|(seal, _)| *seal);
+            let oldest = ended.iter().min_by_key(|(_, flow)| flow.at).map(|(seal, _)| *seal);
             oldest.and_then(|oldest| ended.remove(&oldest));
         }
         ended.insert(back.seal, Ended { at: back.at, client });
         Some(true)
     }
-    /// A trip was not in vain, or not by its client's fault.
-    pub(super) fn refund(&self, back: &Return) {
-        if let Some(trip) = self.remembered().get_mut(&back.seal) {
-            trip.client = None;
+    /// A login flow was not in vain, or not by its client's fault.
+    pub fn refund(&self, back: &Return) {
+        if let Some(flow) = self.remembered().get_mut(&back.seal) {
+            flow.client = None;
         }
     }
     fn remembered(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Ended>> {
@@ -148,14 +142,14 @@ impl Trips {
     }
     /// How many ended that are remembered.
     #[cfg(test)]
-    pub(in super::super) fn ended(&self) -> usize {
+    pub(crate) fn ended(&self) -> usize {
         self.remembered().len()
     }
 }
 
-/// The value of a trip's cookie: a secret, the token of the link that led here, and how the provider
+/// The value of a login flow's cookie: a secret, the token of the link that led here, and how the provider
 /// is to prompt.
-pub(super) fn cookie_of(link: &str, prompt: Prompt) -> Zeroizing<String> {
+pub fn cookie_of(link: &str, prompt: Prompt) -> Zeroizing<String> {
     let mut secret = Zeroizing::new([0; 32]);
     rand::fill(secret.as_mut_slice());
     let secret = LinkToken::from_random(secret);
@@ -167,15 +161,17 @@ pub(super) fn cookie_of(link: &str, prompt: Prompt) -> Zeroizing<String> {
     };
     Zeroizing::new(format!("{}.{link}{prompt}", secret.expose()))
 }
-pub(super) fn link_of(cookie: &str) -> &str {
+/// The token in a login flow's cookie; empty if no link led here.
+pub fn link_of(cookie: &str) -> &str {
     cookie.split('.').nth(1).unwrap_or_default()
 }
 fn prompt_of(cookie: &str) -> Prompt {
     if cookie.ends_with(".login") { Prompt::Login } else { Prompt::SelectAccount }
 }
 
-/// By what a trip that has ended is remembered, and when it began.
-pub(super) struct Return {
+/// By what a login flow that has ended is remembered, and when it began.
+#[derive(Debug)]
+pub struct Return {
     seal: [u8; 32],
     at: Timestamp,
 }

@@ -2,8 +2,6 @@
 //!
 //! The provider proves a mailbox, as a mailed code does: that opens the account of the mailbox (whose
 //! second factor is asked for all the same), or makes one where a message waits.
-mod trips;
-
 use super::{
     Desk, Fault, codes,
     form::{Form, Secret, fault_of_name},
@@ -14,7 +12,10 @@ use crate::{
     identity::{ByProvider, SignIn, Vouched},
     language::{Text, say},
     mail::GrantId,
-    oidc::{OidcError, Person, Prompt, Provider, Trip},
+    oidc::{
+        LoginFlow, OidcError, PATIENCE, Person, Prompt, Provider, Return, client_key, cookie_of,
+        link_of,
+    },
     store::AuditKind,
 };
 use axum::{
@@ -30,13 +31,11 @@ use data_encoding::BASE64URL_NOPAD;
 use minijinja::{Value, context};
 use serde::Deserialize;
 use std::sync::Arc;
-pub(super) use trips::Trips;
-use trips::{PATIENCE, Return, client_key, cookie_of, link_of};
 use zeroize::Zeroizing;
 
-/// Trips that a browser has under way, one cookie each; a further one ends the oldest.
+/// Login flows that a browser has under way, one cookie each; a further one ends the oldest.
 const MAX_COOKIES: usize = 8;
-/// Characters of a state that name the cookie of its trip: the time, and a little of the seal.
+/// Characters of a state that name the cookie of its login flow: the time, and a little of the seal.
 const NAMING: usize = 20;
 /// Longest code that a provider may send back.
 const MAX_CODE: usize = 4096;
@@ -106,15 +105,15 @@ pub(super) async fn back(
     Query(brought): Query<Brought>,
 ) -> Answer {
     let (now, providers) = (desk.now(), &desk.settings.providers);
-    let name = desk.trip_cookie_name(brought.state.expose()).filter(|_| method == Method::GET);
+    let name = desk.flow_cookie_name(brought.state.expose()).filter(|_| method == Method::GET);
     let cookie = name.and_then(|name| cookie_in(&headers, &name));
-    let trip = match &cookie {
+    let flow = match &cookie {
         Some(cookie) => {
-            desk.trips.found(cookie, brought.state.expose(), providers, &desk.way_back(), now)
+            desk.flows.found(cookie, brought.state.expose(), providers, &desk.way_back(), now)
         }
         None => Err("no sign-in is under way in this browser"),
     };
-    let (provider, trip, ending) = match trip {
+    let (provider, flow, ending) = match flow {
         Ok(found) => found,
         Err(why) => return desk.in_vain(&visitor, why),
     };
@@ -125,19 +124,19 @@ pub(super) async fn back(
             let text = say!("Somebody else has answered. Please begin again.");
             desk.trouble(&visitor, StatusCode::UNPROCESSABLE_ENTITY, text)?
         }
-        Ok(true) if brought.refuses(trip.prompt) => {
+        Ok(true) if brought.refuses(flow.prompt) => {
             let cookie = cookie_of(link, Prompt::Login);
             desk.set_out(&visitor, provider, &headers, &cookie).await?
         }
         Ok(true) => match brought.judged(provider) {
             Err(text) => desk.trouble(&visitor, StatusCode::UNPROCESSABLE_ENTITY, text)?,
             Ok(()) => {
-                desk.arrived(&visitor, provider, (&trip, brought.code.expose(), ending), link)
+                desk.arrived(&visitor, provider, (&flow, brought.code.expose(), ending), link)
                     .await?
             }
         },
     };
-    answer.headers_mut().append(SET_COOKIE, desk.trip_cookie(brought.state.expose(), "", 0)?);
+    answer.headers_mut().append(SET_COOKIE, desk.flow_cookie(brought.state.expose(), "", 0)?);
     Ok(answer)
 }
 
@@ -145,17 +144,17 @@ impl Desk {
     fn way_back(&self) -> String {
         format!("{}/login/oidc/callback", self.settings.url.trim_end_matches('/'))
     }
-    fn trip_cookie_prefix(&self) -> &'static str {
+    fn flow_cookie_prefix(&self) -> &'static str {
         if self.https() { "__Host-oidc-" } else { "oidc-" }
     }
-    /// Each trip has its own cookie, so that two tabs don't end each other's.
-    fn trip_cookie_name(&self, state: &str) -> Option<String> {
-        Some(format!("{}{}", self.trip_cookie_prefix(), state.get(..NAMING)?))
+    /// Each login flow has its own cookie, so that two tabs don't end each other's.
+    fn flow_cookie_name(&self, state: &str) -> Option<String> {
+        Some(format!("{}{}", self.flow_cookie_prefix(), state.get(..NAMING)?))
     }
     /// Lax: the answer comes from the provider's site.
-    fn trip_cookie(&self, state: &str, value: &str, seconds: i64) -> Result<HeaderValue, Fault> {
+    fn flow_cookie(&self, state: &str, value: &str, seconds: i64) -> Result<HeaderValue, Fault> {
         let strange = Fault::Work("a cookie of strange characters");
-        let Some(name) = self.trip_cookie_name(state) else { return Err(strange) };
+        let Some(name) = self.flow_cookie_name(state) else { return Err(strange) };
         let secure = if self.https() { "; Secure" } else { "" };
         let text =
             format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}; Max-Age={seconds}");
@@ -163,10 +162,10 @@ impl Desk {
         cookie.set_sensitive(true);
         Ok(cookie)
     }
-    /// States' beginnings of the oldest trips of a browser, beyond those that it may have when one
+    /// States' beginnings of the oldest login flows of a browser, beyond those that it may have when one
     /// more begins.
     fn outdated<'h>(&self, headers: &'h HeaderMap) -> Vec<&'h str> {
-        let prefix = self.trip_cookie_prefix();
+        let prefix = self.flow_cookie_prefix();
         let names = pairs_in(headers).filter_map(|(name, _)| name.strip_prefix(prefix));
         let mut under_way: Vec<(Vec<u8>, &str)> = names
             .filter(|state| state.len() == NAMING)
@@ -189,8 +188,8 @@ impl Desk {
         cookie: &str,
     ) -> Answer {
         let now = self.now();
-        let trip = self.trips.trip(cookie, provider, now, &self.way_back());
-        let url = match provider.leading(&trip, now).await {
+        let flow = self.flows.flow(cookie, provider, now, &self.way_back());
+        let url = match provider.leading(&flow, now).await {
             Ok(url) => url,
             Err(error) => return self.not_there(visitor, provider, &error),
         };
@@ -200,10 +199,10 @@ impl Desk {
         let refresh = HeaderValue::from_str(&format!("0; url={url}"))
             .map_err(|_| Fault::Work("a provider's URL of strange characters"))?;
         page.headers_mut().insert(REFRESH, refresh);
-        let set = self.trip_cookie(&trip.state, cookie, PATIENCE.as_secs())?;
+        let set = self.flow_cookie(&flow.state, cookie, PATIENCE.as_secs())?;
         page.headers_mut().append(SET_COOKIE, set);
         for state in self.outdated(headers) {
-            page.headers_mut().append(SET_COOKIE, self.trip_cookie(state, "", 0)?);
+            page.headers_mut().append(SET_COOKIE, self.flow_cookie(state, "", 0)?);
         }
         Ok(page)
     }
@@ -242,11 +241,11 @@ impl Desk {
         &self,
         visitor: &Visitor,
         provider: &Provider,
-        (trip, code, ending): (&Trip, &str, Return),
+        (flow, code, ending): (&LoginFlow, &str, Return),
         link: &str,
     ) -> Answer {
         let now = self.now();
-        match self.trips.end(&ending, visitor.client.map(client_key), now) {
+        match self.flows.end(&ending, visitor.client.map(client_key), now) {
             None => return self.in_vain(visitor, "a sign-in that has come back already"),
             Some(false) => {
                 let text = codes::wait_words(PATIENCE);
@@ -255,9 +254,9 @@ impl Desk {
             }
             Some(true) => {}
         }
-        let person = provider.person(code, trip, now).await;
+        let person = provider.person(code, flow, now).await;
         if !matches!(person, Err(OidcError::Refused(_))) {
-            self.trips.refund(&ending);
+            self.flows.refund(&ending);
         }
         let person = match person {
             Ok(person) => person,
