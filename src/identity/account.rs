@@ -12,7 +12,7 @@ use crate::{
     seal::LinkToken,
     store::{
         Account, AccountChange, AccountMove, Assurance, AuditDetail, AuditEvent, AuditKind, Grant,
-        GrantKind, GrantState, Moved, Purpose, SignedBy, StoreError,
+        GrantKind, GrantState, Moved, Purpose, SignedBy, SignedIn, StoreError,
     },
 };
 use jiff::Timestamp;

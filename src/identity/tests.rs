@@ -728,7 +728,7 @@ async fn while_the_line_is_in_doubt_a_mailed_code_proves_nothing() {
 async fn a_passkey_counts_from_the_proof_of_its_owner_on() {
     let house = house();
     let account = house.account().await;
-    let keys = ["before", "used"].map(|id| crate::store::Passkey {
+    let keys = ["before", "used"].map(|id| Passkey {
         id: id.into(),
         key: "key".into(),
         algorithm: -7,

@@ -515,6 +515,7 @@ async fn a_house_that_demands_a_second_factor_asks_for_the_passkey_after_the_pas
         copyable: None,
         name: "phone".into(),
         created: world.clock_now(),
+        proved: false,
         used: None,
     };
     world.put_account(Account { passkeys: vec![passkey], ..account }).await;

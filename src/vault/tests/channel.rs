@@ -410,7 +410,8 @@ async fn a_text_that_can_not_be_sent_becomes_a_phrase_that_the_sender_is_told_on
         let session = SessionFacts::default();
         let need = answer(&house, &grant, session).await.unwrap_err();
         assert_eq!(need, Need::Phrase { account: false });
-        let typed = house.vault.prove(grant.id, &ann, &session, &phrase_in(report)).await;
+        let typed =
+            house.vault.prove(grant.id, &ann, &session, (&phrase_in(report), |_| None)).await;
         assert_eq!(typed.unwrap(), Tried::Proved);
         assert!(answer(&house, &grant, session).await.is_ok(), "the message was kept");
     }
@@ -430,7 +431,8 @@ async fn texts_that_do_not_arrive_become_a_phrase() {
     assert_eq!(telephone.asked.load(Ordering::SeqCst), usize::from(Proof::TEXTS));
     let told = told_of_texts(&house).await;
     let typed = phrase_in(&told[0]);
-    let tried = house.vault.prove(grant.id, &ann, &SessionFacts::default(), &typed).await;
+    let tried =
+        house.vault.prove(grant.id, &ann, &SessionFacts::default(), (&typed, |_| None)).await;
     assert_eq!((tried.unwrap(), told.len()), (Tried::Proved, 1));
 }
 

@@ -15,8 +15,8 @@ use restante::{
     store::{
         Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
         Grant, Health, Locator, MessageRow, Moved, NewMessage, NoteKind, NoteStore, Order, Ordered,
-        PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState, Session, Settle, StoreError,
-        Totals,
+        PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState, Session, Settle,
+        StoreError, Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
     },
