@@ -6,7 +6,7 @@
 
 use restante::{
     mail::QueueId,
-    seal::{DataKey, Event, KeyRing, Opener, Sealer, stream::Prelude},
+    seal::{DataKey, Event, KeyRing, Opener, Prelude, Purpose, Sealer, Suite},
 };
 use std::{
     error::Error,
@@ -56,11 +56,11 @@ fn seal(from: &Path, to: &Path, ring: &Path) -> Outcome<()> {
     let ring = ring_for_sealing(ring)?;
     let id = QueueId::from_bytes(rand::random());
     let key = DataKey::from_random(secret());
-    let wrapped = ring.wrap(&key, id, rand::random());
+    let wrapped = ring.wrap(&key, Purpose::Message, id, rand::random());
     let name = from.file_name().unwrap_or_default().as_encoded_bytes();
     let (mut input, mut output) = (File::open(from)?, File::create(to)?);
     let (mut plain, mut sealed) = (Zeroizing::new(vec![0; PORTION]), Vec::new());
-    let mut sealer = Sealer::new(key, id, &wrapped, name, &mut sealed);
+    let mut sealer = Sealer::new(Suite::default(), &key, id, &wrapped, name, &mut sealed);
     loop {
         let length = input.read(&mut plain)?;
         sealer.feed(plain.get(..length).unwrap_or_default(), &mut sealed);
@@ -78,11 +78,12 @@ fn seal(from: &Path, to: &Path, ring: &Path) -> Outcome<()> {
 
 fn open(from: &Path, to: &Path, ring: &Path) -> Outcome<()> {
     let ring = KeyRing::parse(&Zeroizing::new(fs::read_to_string(ring)?))?;
-    let (mut input, mut sealed) = (File::open(from)?, vec![0; Prelude::LEN]);
-    input.read_exact(&mut sealed)?;
+    let (mut input, mut sealed) = (File::open(from)?, Vec::new());
+    (&mut input).take(PORTION as u64).read_to_end(&mut sealed)?;
     let prelude = Prelude::parse(&sealed)?;
-    let wrapped = prelude.wrapped.ok_or("its key has been destroyed")?;
-    let mut opener = Opener::new(ring.unwrap(&wrapped, prelude.id)?, prelude.id);
+    let wrapped = prelude.wrapped().next().ok_or("its key has been destroyed")?;
+    let key = ring.unwrap(wrapped, Purpose::Message, prelude.id)?;
+    let mut opener = Opener::new(prelude.format, &key, prelude.id);
     let mut output =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
     while !sealed.is_empty() {

@@ -8,6 +8,7 @@ use crate::{
     mail::{Address, Domain},
     policy::{Level, NextHop, Problem},
     portal::Colour,
+    seal::Suite,
     smtp::clients::ClientLimits,
 };
 use ipnet::IpNet;
@@ -262,6 +263,8 @@ pub struct Oidc {
 pub struct Vault {
     /// The key-ring file.
     pub keys: PathBuf,
+    /// What new bodies are sealed with.
+    pub suite: Suite,
 }
 /// `[metrics]`
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@ use crate::{
         toml_source::{Document, Entry, Section, choice, duration, show_size, size},
     },
     portal::Colour,
+    seal::Suite,
     smtp::clients::ClientLimits,
 };
 use ipnet::IpNet;
@@ -118,12 +119,14 @@ const REFUSED_FILES: [&str; 17] = [
     "*.bat", "*.cmd", "*.com", "*.cpl", "*.exe", "*.hta", "*.jar", "*.js", "*.jse", "*.lnk",
     "*.msi", "*.pif", "*.ps1", "*.scr", "*.vbe", "*.vbs", "*.wsf",
 ];
-const VAULT: [&str; 3] = ["store", "objects", "keys"];
+const VAULT: [&str; 4] = ["store", "objects", "keys", "suite"];
 const METRICS: [&str; 1] = ["listen"];
 const LOG: [&str; 2] = ["format", "level"];
 
 const DNSSEC: [(&str, Dnssec); 3] =
     [("validate", Dnssec::Validate), ("trust-ad", Dnssec::TrustAd), ("off", Dnssec::Off)];
+pub(super) const SUITES: [(&str, Suite); 2] =
+    [("chacha20-poly1305", Suite::ChaCha20Poly1305), ("aes-256-gcm", Suite::Aes256Gcm)];
 const SECOND_FACTOR: [(&str, SecondFactorRule); 3] = [
     ("optional", SecondFactorRule::Optional),
     ("required", SecondFactorRule::Required),
@@ -437,7 +440,11 @@ impl<'d, 't> Reading<'d, 't> {
                 _ => Err("not a store: write \"sled\"".to_owned()),
             });
         }
-        Vault { keys: self.path(&keys, "keys").unwrap_or_else(|| data_dir.join("keys")) }
+        let suite = get(&keys, "suite").and_then(|e| e.parse(|t| choice(t, &SUITES)));
+        Vault {
+            keys: self.path(&keys, "keys").unwrap_or_else(|| data_dir.join("keys")),
+            suite: suite.unwrap_or_default(),
+        }
     }
 
     fn log(&self, top: &Keys<'d, 't>) -> Log {

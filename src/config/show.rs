@@ -1,11 +1,12 @@
 //! The effective configuration, as `config show` prints it. Nothing secret stands in it yet: keys
 //! are files.
 
-use super::{Config, Dkim, Dnssec, KeyPair, Oidc};
+use super::{Config, Dkim, Dnssec, KeyPair, Oidc, read::SUITES};
 use crate::{
     identity::SecondFactorRule,
     policy::toml_source::{show_duration, show_size},
     portal::Colour,
+    seal::Suite,
 };
 use std::{fmt::Display, path::Path};
 use toml::Value;
@@ -74,6 +75,7 @@ fn sections(config: &Config) -> Vec<Shown> {
                 ("store", text("sled")),
                 ("objects", text("")),
                 ("keys", path(&config.vault.keys)),
+                ("suite", text(suite(config.vault.suite))),
             ],
         ),
         ("metrics", vec![("listen", config.metrics.listen.map_or_else(|| text(""), text))]),
@@ -202,6 +204,10 @@ fn portal(config: &Config) -> Vec<(&'static str, Value)> {
         ("privacy_url", text(&portal.privacy_url)),
         ("oidc", Value::Array(portal.oidc.iter().map(oidc).collect())),
     ]
+}
+
+fn suite(suite: Suite) -> &'static str {
+    SUITES.iter().find(|(_, known)| *known == suite).map_or("", |(name, _)| name)
 }
 
 const fn second_factor(rule: SecondFactorRule) -> &'static str {

@@ -77,6 +77,9 @@ impl Control {
         let ids: Vec<_> = grants.iter().map(|grant| grant.id).collect();
         let withdrawn = self.vault.withdraw(&ids).await;
         withdrawn.map_err(not_now)?;
+        // Only then is the answer true: what the store kept of it opens no more.
+        self.vault.destroy_ended().await.map_err(unavailable)?;
+        self.queue.checkpoint().await.map_err(unavailable)?;
         for grant in &mut grants {
             grant.state = GrantState::Withdrawn;
         }

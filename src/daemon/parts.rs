@@ -140,6 +140,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         postmaster: config.organization.postmaster.clone(),
     };
     let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, guard, notices)
+        .sealing(config.vault.suite)
         .signing(dkim)
         .telling(insiders)
         .texting(texts);

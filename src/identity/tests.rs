@@ -240,7 +240,7 @@ impl House {
         all.sort_by_key(|(row, _)| row.facts.id);
         let mut texts = Vec::new();
         for (row, _) in all {
-            let mut content = self.vault.open_notice(&row).await.unwrap();
+            let mut content = self.vault.open_notice(&row, &[]).await.unwrap();
             let mut text = String::new();
             while let Some(piece) = content.next().await.unwrap() {
                 text.push_str(std::str::from_utf8(&piece).unwrap());

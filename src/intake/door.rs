@@ -286,13 +286,14 @@ impl Incoming {
             (rule.action, rule.pickup) = (RuleAction::Protect, wish.kind);
         }
         index.pickup = wish;
-        let finished = self.deposit.finish(&index).await.map_err(|error| failed(id, &error))?;
+        let facts = self.deposit.facts();
+        facts.message_id = fields.message_id();
+        facts.sender_name = fields.from_name();
+        facts.references = fields.references();
+        facts.rule = rule;
+        facts.needs.eight_bit |= self.high_bytes;
+        let finished = self.deposit.finish(index).await.map_err(|error| failed(id, &error))?;
         let mut message = finished.message;
-        message.facts.message_id = fields.message_id();
-        message.facts.sender_name = fields.from_name();
-        message.facts.references = fields.references();
-        message.facts.rule = rule;
-        message.facts.needs.eight_bit |= self.high_bytes;
         message.copy = copy;
         let accepted = self.door.queue.accept(message).await;
         accepted.map_err(|error| failed(id, &VaultError::Store(error)))?;

@@ -11,7 +11,7 @@ use crate::{
     policy::{PolicySet, SourceFile},
     seal::{KeyRing, header::Needs},
     store::{
-        Ask, Attempt, Claimed, Filter, Health, Locator, MessageRow, NewBody, NewMessage, Order,
+        Ask, Attempt, Claimed, Doomed, Filter, Health, MessageRow, NewBody, NewMessage, Order,
         Ordered, QueueStore, RecipientRow, Settle, StoreError, Totals, memory::MemoryStore,
     },
     vault::{NoticeSettings, Vault},
@@ -87,6 +87,9 @@ impl QueueStore for Gate {
     async fn claim(&self, _: Ask) -> Result<Claimed, StoreError> {
         unreachable!()
     }
+    fn endings(&self) -> Arc<Notify> {
+        unreachable!()
+    }
     fn arrivals(&self) -> Arc<Notify> {
         unreachable!()
     }
@@ -119,14 +122,10 @@ impl QueueStore for Gate {
     async fn totals(&self) -> Result<Totals, StoreError> {
         unreachable!()
     }
-    async fn doomed(
-        &self,
-        _: Option<TrustedTime>,
-        _: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+    async fn doomed(&self, _: Option<TrustedTime>, _: usize) -> Result<Doomed, StoreError> {
         unreachable!()
     }
-    async fn destroy_key(&self, _: QueueId) -> Result<(), StoreError> {
+    async fn checkpoint(&self) -> Result<(), StoreError> {
         unreachable!()
     }
     async fn forget_body(&self, _: QueueId) -> Result<(), StoreError> {

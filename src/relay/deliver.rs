@@ -221,12 +221,14 @@ impl Shipment<'_> {
     /// Protected content opens for this clearance and this connection only; mail of our own by the
     /// other door.
     async fn open(&self, peer: &PeerFacts) -> Result<Content, VaultError> {
-        let message = &self.claim.message;
+        let (message, to) = (&self.claim.message, &self.claim.recipients);
         let vault = &self.relay.ports().vault;
         match message.facts.class {
-            Class::Protected => vault.open_cleared(message, &self.clearance, peer.connection).await,
+            Class::Protected => {
+                vault.open_cleared(message, to, &self.clearance, peer.connection).await
+            }
             Class::Notice | Class::Code | Class::Report | Class::TlsReport => {
-                vault.open_notice(message).await
+                vault.open_notice(message, to).await
             }
         }
     }

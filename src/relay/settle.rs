@@ -365,7 +365,6 @@ fn copy_message(message: &NewMessage) -> NewMessage {
             NewBody::Small(bytes) => NewBody::Small(bytes.clone()),
             NewBody::At(locator) => NewBody::At(locator.clone()),
         },
-        key: message.key.clone(),
         size: message.size,
         header_len: message.header_len,
         due: message.due,

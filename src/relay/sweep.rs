@@ -1,11 +1,11 @@
-//! The end of sealed mail: expired grants, destroyed keys, freed bodies, in rounds.
+//! The end of sealed mail: expired grants, destroyed bodies, purged records, in rounds.
 
 use crate::vault::Vault;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Sweeps the vault at start and then on an interval.
+/// Sweeps the vault at start, on an interval, and soon after a large message has come to its end.
 #[derive(Debug)]
 pub struct Sweeper {
     vault: Vault,
@@ -22,12 +22,21 @@ impl Sweeper {
     pub async fn run(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let endings = self.vault.queue.endings();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => self.rounds(&stop).await,
+                () = endings.notified() => self.destroy().await,
             }
+        }
+    }
+
+    /// Destroys what has come to its end. What fails is left for the next interval.
+    async fn destroy(&self) {
+        if let Err(error) = self.vault.destroy_ended().await {
+            tracing::error!("a message at its end could not be destroyed yet: {error}");
         }
     }
 

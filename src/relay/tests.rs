@@ -32,7 +32,7 @@ use crate::{
     },
     smtp::{ClientTransaction, RecipientReply, Reply},
     store::{
-        Ask, Attempt, Claim, Claimed, Filter, GrantState, Health, Locator, MessageRow, NewMessage,
+        Ask, Attempt, Claim, Claimed, Doomed, Filter, GrantState, Health, MessageRow, NewMessage,
         Order, OrderKind, Ordered, RecipientRow, RecipientState, Room, Settle, StoreError, Totals,
         memory::MemoryStore,
     },
@@ -370,6 +370,9 @@ impl QueueStore for Busy {
     async fn claim(&self, ask: Ask) -> Result<Claimed, StoreError> {
         self.0.claim(ask).await
     }
+    fn endings(&self) -> Arc<tokio::sync::Notify> {
+        self.0.endings()
+    }
     fn arrivals(&self) -> Arc<tokio::sync::Notify> {
         self.0.arrivals()
     }
@@ -406,15 +409,11 @@ impl QueueStore for Busy {
     async fn totals(&self) -> Result<Totals, StoreError> {
         self.0.totals().await
     }
-    async fn doomed(
-        &self,
-        now: Option<TrustedTime>,
-        max: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+    async fn doomed(&self, now: Option<TrustedTime>, max: usize) -> Result<Doomed, StoreError> {
         self.0.doomed(now, max).await
     }
-    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
-        self.0.destroy_key(id).await
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.0.checkpoint().await
     }
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
         self.0.forget_body(id).await
@@ -528,7 +527,7 @@ impl House {
         let recipients = recipients.iter().map(|r| address(r)).collect();
         let mut deposit = self.relay.ports().vault.deposit(facts, recipients).unwrap();
         deposit.write(BODY).await.unwrap();
-        let finished = deposit.finish(&PartIndex::default()).await.unwrap();
+        let finished = deposit.finish(PartIndex::default()).await.unwrap();
         self.store.accept(finished.message).await.unwrap();
         id
     }

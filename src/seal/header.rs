@@ -2,7 +2,7 @@
 //! bodies alone.
 
 use crate::{
-    mail::{Address, GrantId, QueueId, ReversePath, Wishes},
+    mail::{Address, GrantId, QueueId, ReversePath, Wishes, parts::PartIndex},
     policy::RuleVerdict,
 };
 use jiff::Timestamp;
@@ -103,11 +103,22 @@ pub struct Needs {
     /// REQUIRETLS (RFC 8689) was asked.
     pub require_tls: bool,
 }
-/// What is sealed before the content.
+/// The header frame: what is known before the content has come, and so is sealed before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SealedHeader {
-    /// The message.
+    /// The message, as its envelope describes it. What the content tells is in [`SealedIndex`].
     pub facts: MessageFacts,
     /// Its recipients.
     pub recipients: Vec<Address>,
+}
+/// The index frame: what is known once the content has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedIndex {
+    /// The message as its row has it: Message-ID, references, From name, rule verdict and needs with
+    /// the rest. `None` in format 1.
+    #[serde(default)]
+    pub facts: Option<MessageFacts>,
+    /// The parts of the content.
+    #[serde(flatten)]
+    pub parts: PartIndex,
 }

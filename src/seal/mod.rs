@@ -11,8 +11,8 @@ pub mod stream;
 mod tests;
 pub mod ticket;
 
-pub use header::{Class, MessageFacts, SealedHeader};
+pub use header::{Class, MessageFacts, SealedHeader, SealedIndex};
 pub use link::{LinkToken, TokenHash};
-pub use ring::{DataKey, KeyId, KeyRing, RingError, WrappedKey};
-pub use stream::{Event, Opener, SealError, Sealer};
+pub use ring::{DataKey, KeyId, KeyRing, Purpose, RingError, WrappedKey};
+pub use stream::{Event, Format, Opener, Prelude, SealError, Sealer, Suite};
 pub use ticket::TicketKey;

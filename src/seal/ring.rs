@@ -1,10 +1,7 @@
 //! The key ring: wraps each message's data key; rotating adds a key and re-wraps data keys, never
 //! bodies.
 
-use crate::{
-    mail::QueueId,
-    seal::stream::{MAGIC, VERSION},
-};
+use crate::{mail::QueueId, seal::stream::MAGIC};
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use serde::{Deserialize, Serialize};
@@ -24,12 +21,27 @@ pub struct KeyId(pub u32);
 /// A message's data key: 256 random bits, zeroed on drop.
 pub struct DataKey(Zeroizing<[u8; 32]>);
 
-/// A data key wrapped by a ring key: key number (4 bytes, big-endian), nonce (24), ciphertext and
-/// tag (48) of XChaCha20-Poly1305. Format version, message id and key number are associated data.
+/// What a wrapped key is for. It is associated data of the wrap: a key that was wrapped for one
+/// purpose opens for no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A message's body, for the gateway itself.
+    Message = 1,
+    /// The secret of an account's one-time passwords.
+    Seed = 2,
+    /// A file that was uploaded ahead of its letter.
+    Upload = 3,
+}
+
+/// A data key wrapped by a ring key: purpose (1 byte), key number (4, big-endian), nonce (24),
+/// ciphertext and tag (48) of XChaCha20-Poly1305. Format version, purpose, id and key number are
+/// associated data. A wrap of format 1 has no purpose, neither stored nor authenticated.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct WrappedKey {
-    bytes: [u8; Self::LEN],
+    /// `None`: format 1.
+    purpose: Option<Purpose>,
+    sealed: [u8; Self::LEN_1],
 }
 
 /// All keys by number; the highest is current.
@@ -74,24 +86,51 @@ impl DataKey {
     }
 }
 
+impl Purpose {
+    const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Message),
+            2 => Some(Self::Seed),
+            3 => Some(Self::Upload),
+            _ => None,
+        }
+    }
+}
+
 impl WrappedKey {
     /// Length of the stored form.
-    pub const LEN: usize = 4 + 24 + 48;
+    pub const LEN: usize = 1 + Self::LEN_1;
+    /// Length of the stored form in format 1.
+    pub const LEN_1: usize = 4 + 24 + 48;
 
     /// The stored form.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.purpose.map(|purpose| purpose as u8).into_iter().chain(self.sealed).collect()
     }
 
-    /// From the stored form; `None` for another length, and for the zeroes of a destroyed key.
+    /// From the stored form, whose length tells the format; `None` for another length, an unknown
+    /// purpose, and the zeroes of a destroyed key.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: [u8; Self::LEN] = bytes.try_into().ok()?;
-        bytes.iter().any(|b| *b != 0).then_some(Self { bytes })
+        let (purpose, sealed) = match bytes.len() {
+            Self::LEN_1 => (None, bytes),
+            Self::LEN => {
+                let (purpose, sealed) = bytes.split_first()?;
+                (Some(Purpose::of(*purpose)?), sealed)
+            }
+            _ => return None,
+        };
+        let sealed: [u8; Self::LEN_1] = sealed.try_into().ok()?;
+        sealed.iter().any(|b| *b != 0).then_some(Self { purpose, sealed })
     }
 
     /// The ring key that wrapped it.
     pub fn key(&self) -> KeyId {
-        KeyId(self.bytes.first_chunk().map_or(0, |number| u32::from_be_bytes(*number)))
+        KeyId(self.sealed.first_chunk().map_or(0, |number| u32::from_be_bytes(*number)))
+    }
+
+    /// True for a wrap of format 1.
+    pub const fn is_format_1(&self) -> bool {
+        self.purpose.is_none()
     }
 }
 
@@ -104,7 +143,7 @@ impl TryFrom<Vec<u8>> for WrappedKey {
 
 impl From<WrappedKey> for Vec<u8> {
     fn from(key: WrappedKey) -> Self {
-        key.bytes.to_vec()
+        key.to_bytes()
     }
 }
 
@@ -181,26 +220,40 @@ impl KeyRing {
         all.finalize().into()
     }
 
-    /// Wraps a data key for a message.
+    /// Wraps a data key for that purpose. `id` is the message's, or the owner's of a seed.
     #[expect(clippy::expect_used, reason = "32 bytes lie far below the cipher's limit")]
-    pub fn wrap(&self, key: &DataKey, id: QueueId, nonce: [u8; 24]) -> WrappedKey {
-        let number = self.newest.id;
-        let mut sealed = key.0.clone();
+    pub fn wrap(
+        &self,
+        key: &DataKey,
+        purpose: Purpose,
+        id: QueueId,
+        nonce: [u8; 24],
+    ) -> WrappedKey {
+        let (number, purpose) = (self.newest.id, Some(purpose));
+        let mut wrapped = key.0.clone();
         let tag = XChaCha20Poly1305::new((&*self.newest.key).into())
             .encrypt_inout_detached(
                 &XNonce::from(nonce),
-                &associated(id, number),
-                sealed.as_mut_slice().into(),
+                &associated(purpose, id, number),
+                wrapped.as_mut_slice().into(),
             )
             .expect("shorter than the cipher's limit");
-        let mut bytes = [0; WrappedKey::LEN];
-        let parts = [number.0.to_be_bytes().as_slice(), &nonce, sealed.as_slice(), &tag].concat();
-        bytes.copy_from_slice(&parts);
-        WrappedKey { bytes }
+        let mut sealed = [0; WrappedKey::LEN_1];
+        let parts = [number.0.to_be_bytes().as_slice(), &nonce, wrapped.as_slice(), &tag].concat();
+        sealed.copy_from_slice(&parts);
+        WrappedKey { purpose, sealed }
     }
 
-    /// Opens a wrapped key.
-    pub fn unwrap(&self, wrapped: &WrappedKey, id: QueueId) -> Result<DataKey, RingError> {
+    /// Opens a wrapped key that serves that purpose.
+    pub fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        purpose: Purpose,
+        id: QueueId,
+    ) -> Result<DataKey, RingError> {
+        if wrapped.purpose.is_some_and(|stored| stored != purpose) {
+            return Err(RingError::DoesNotOpen);
+        }
         let number = wrapped.key();
         let ring = self.keys().find(|key| key.id == number).ok_or(RingError::NoSuchKey(number))?;
         let (nonce, sealed, tag) = split(wrapped).ok_or(RingError::DoesNotOpen)?;
@@ -208,7 +261,7 @@ impl KeyRing {
         XChaCha20Poly1305::new((&*ring.key).into())
             .decrypt_inout_detached(
                 &XNonce::from(*nonce),
-                &associated(id, number),
+                &associated(wrapped.purpose, id, number),
                 key.as_mut_slice().into(),
                 &Tag::from(*tag),
             )
@@ -222,14 +275,19 @@ impl KeyRing {
 }
 
 fn split(wrapped: &WrappedKey) -> Option<(&[u8; 24], &[u8; 32], &[u8; 16])> {
-    let (_, rest) = wrapped.bytes.split_first_chunk::<4>()?;
+    let (_, rest) = wrapped.sealed.split_first_chunk::<4>()?;
     let (nonce, rest) = rest.split_first_chunk::<24>()?;
     let (sealed, tag) = rest.split_first_chunk::<32>()?;
     Some((nonce, sealed, tag.first_chunk::<16>()?))
 }
 
-fn associated(id: QueueId, key: KeyId) -> Vec<u8> {
-    [MAGIC.as_slice(), &[VERSION], id.as_bytes(), &key.0.to_be_bytes()].concat()
+/// Format 1: magic, version, id, key number. Format 2 has the purpose between version and id.
+fn associated(purpose: Option<Purpose>, id: QueueId, key: KeyId) -> Vec<u8> {
+    let format: &[u8] = match purpose {
+        None => &[1],
+        Some(purpose) => &[2, purpose as u8],
+    };
+    [MAGIC.as_slice(), format, id.as_bytes(), &key.0.to_be_bytes()].concat()
 }
 
 fn parse_key(line: usize, entry: &str) -> Result<RingKey, RingError> {
@@ -333,53 +391,82 @@ mod tests {
 
     #[test]
     fn a_wrapped_key_opens_for_its_message_under_its_ring_only() {
-        let wrapped = two().wrap(&data_key(), ID, [9; 24]);
+        let wrapped = two().wrap(&data_key(), Purpose::Message, ID, [9; 24]);
         assert_eq!(wrapped.key(), KeyId(7), "the highest is current");
-        assert_eq!(two().unwrap(&wrapped, ID).unwrap().bytes(), &[0xd5; 32]);
+        assert_eq!(two().unwrap(&wrapped, Purpose::Message, ID).unwrap().bytes(), &[0xd5; 32]);
 
-        assert!(matches!(two().unwrap(&wrapped, OTHER), Err(RingError::DoesNotOpen)));
+        assert!(matches!(
+            two().unwrap(&wrapped, Purpose::Message, OTHER),
+            Err(RingError::DoesNotOpen)
+        ));
         let first = KeyRing::parse(&format!("{TITLE}\n1 {K1}\n")).unwrap();
-        assert!(matches!(first.unwrap(&wrapped, ID), Err(RingError::NoSuchKey(KeyId(7)))));
+        assert!(matches!(
+            first.unwrap(&wrapped, Purpose::Message, ID),
+            Err(RingError::NoSuchKey(KeyId(7)))
+        ));
         let swapped = KeyRing::parse(&format!("{TITLE}\n1 {K2}\n7 {K1}\n")).unwrap();
-        assert!(matches!(swapped.unwrap(&wrapped, ID), Err(RingError::DoesNotOpen)));
-        let old = first.wrap(&data_key(), ID, [9; 24]);
-        assert!(two().unwrap(&old, ID).is_ok(), "an older key still opens");
+        assert!(matches!(
+            swapped.unwrap(&wrapped, Purpose::Message, ID),
+            Err(RingError::DoesNotOpen)
+        ));
+        let old = first.wrap(&data_key(), Purpose::Message, ID, [9; 24]);
+        assert!(two().unwrap(&old, Purpose::Message, ID).is_ok(), "an older key still opens");
     }
 
     #[test]
     fn any_flipped_bit_of_a_wrapped_key_is_noticed() {
-        let wrapped = two().wrap(&data_key(), ID, [9; 24]);
+        let wrapped = two().wrap(&data_key(), Purpose::Message, ID, [9; 24]);
         for at in 0..WrappedKey::LEN * 8 {
-            let mut bytes = wrapped.as_bytes().to_vec();
+            let mut bytes = wrapped.to_bytes();
             bytes[at / 8] ^= 1 << (at % 8);
-            let bad = WrappedKey::from_bytes(&bytes).unwrap();
-            assert!(two().unwrap(&bad, ID).is_err(), "bit {at}");
+            let bad = WrappedKey::from_bytes(&bytes);
+            let opened = bad.is_some_and(|bad| two().unwrap(&bad, Purpose::Message, ID).is_ok());
+            assert!(!opened, "bit {at}");
         }
+    }
+
+    #[test]
+    fn a_key_wrapped_for_one_purpose_opens_for_no_other() {
+        let wrapped = two().wrap(&data_key(), Purpose::Seed, ID, [9; 24]);
+        assert!(two().unwrap(&wrapped, Purpose::Seed, ID).is_ok());
+        let refused = two().unwrap(&wrapped, Purpose::Message, ID);
+        assert!(matches!(refused, Err(RingError::DoesNotOpen)));
+        for relabelled in [Purpose::Message, Purpose::Upload] {
+            let mut bytes = wrapped.to_bytes();
+            bytes[0] = relabelled as u8;
+            let moved = WrappedKey::from_bytes(&bytes).unwrap();
+            assert!(two().unwrap(&moved, relabelled, ID).is_err(), "{relabelled:?}");
+        }
+        let stripped = WrappedKey::from_bytes(&wrapped.to_bytes()[1..]).unwrap();
+        assert!(stripped.is_format_1());
+        assert!(two().unwrap(&stripped, Purpose::Seed, ID).is_err(), "as if of format 1");
     }
 
     #[test]
     fn the_key_number_is_authenticated() {
         // Both numbers hold the same key: only the associated data tells them apart.
         let ring = KeyRing::parse(&format!("{TITLE}\n1 {K1}\n2 {K1}\n")).unwrap();
-        let mut bytes = ring.wrap(&data_key(), ID, [9; 24]).as_bytes().to_vec();
-        bytes[3] = 1;
+        let mut bytes = ring.wrap(&data_key(), Purpose::Message, ID, [9; 24]).to_bytes();
+        bytes[4] = 1;
         let moved = WrappedKey::from_bytes(&bytes).unwrap();
-        assert!(matches!(ring.unwrap(&moved, ID), Err(RingError::DoesNotOpen)));
+        assert!(matches!(ring.unwrap(&moved, Purpose::Message, ID), Err(RingError::DoesNotOpen)));
     }
 
     #[test]
     fn stored_forms_of_another_length_or_destroyed_are_none() {
         for (bytes, why) in [
             (vec![], "empty"),
-            (vec![1; WrappedKey::LEN - 1], "short"),
+            (vec![1; WrappedKey::LEN_1 - 1], "short"),
             (vec![1; WrappedKey::LEN + 1], "long"),
+            (vec![4; WrappedKey::LEN], "an unknown purpose"),
             (vec![0; WrappedKey::LEN], "destroyed"),
+            (vec![0; WrappedKey::LEN_1], "destroyed, of format 1"),
         ] {
             assert!(WrappedKey::from_bytes(&bytes).is_none(), "{why}");
             let json = serde_json::to_string(&bytes).unwrap();
             assert!(serde_json::from_str::<WrappedKey>(&json).is_err(), "{why}");
         }
-        let wrapped = two().wrap(&data_key(), ID, [9; 24]);
+        let wrapped = two().wrap(&data_key(), Purpose::Message, ID, [9; 24]);
         let json = serde_json::to_string(&wrapped).unwrap();
         assert_eq!(serde_json::from_str::<WrappedKey>(&json).unwrap(), wrapped);
     }
@@ -395,7 +482,7 @@ mod tests {
 
     #[test]
     fn debug_prints_no_key() {
-        let wrapped = two().wrap(&data_key(), ID, [9; 24]);
+        let wrapped = two().wrap(&data_key(), Purpose::Message, ID, [9; 24]);
         assert_eq!(format!("{:?}", data_key()), "DataKey(..)");
         assert_eq!(format!("{:?} {wrapped:?}", two()), "KeyRing(..) WrappedKey(..)");
         assert_eq!(format!("{:#?}", two()), "KeyRing(..)");

@@ -1,14 +1,24 @@
-//! The sealed stream: a prelude in the clear (magic, version, message id, wrapped key), then frames
-//! under ChaCha20-Poly1305. A cut, swapped, moved or repeated frame does not open.
+//! The sealed stream: a prelude in the clear (magic, version, message id, suite, wrapped keys), then
+//! frames under an authenticated cipher. A cut, swapped, moved or repeated frame does not open.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //!
 //! ```text
-//! prelude   "RSTV"  version(1)=1  message id(16)  wrapped key(76; zeroes once destroyed)
+//! prelude   "RSTV"  version(1)=2  message id(16)  suite(1)  slots(1)  slot(77) for each
+//! slot      a wrapped key, or zeroes
 //! frame     kind(1)  length(4, big-endian: ciphertext and tag)  ciphertext  tag(16)
 //! nonce     kind(1)  zero(3)  number of the frame(8, big-endian, from 0)
-//! associated data    version(1)  message id(16)  kind and length(5)
+//! associated data    version(1)  message id(16)  kind and length(5)  suite(1)
 //! ```
+//!
+//! | suite | cipher |
+//! |---|---|
+//! | 1 | ChaCha20-Poly1305 (RFC 8439) |
+//! | 2 | AES-256-GCM (NIST SP 800-38D) |
+//!
+//! A body is written with two slots, the second empty: a key ring that rotates writes the new wrap
+//! there before it overwrites the old one. At most [`Prelude::SLOTS_MAX`] slots are read. A message is
+//! destroyed by zeroes over [`Prelude::KEYED`], whatever the version: no wrap is anywhere else.
 //!
 //! | kind | frame | how many |
 //! |---|---|---|
@@ -19,15 +29,23 @@
 //! | 5 | index, the last | one; at most [`INDEX_MAX`] bytes in all |
 //!
 //! Each message has its own key, so that numbers serve as nonces. Lengths are canonical: from the
-//! header's and the content's length follows where every frame lies ([`offset_of`],
-//! [`index_offset`]).
+//! prelude, the header's and the content's length follows where every frame lies
+//! ([`Prelude::offset_of`], [`Prelude::index_offset`]).
+//!
+//! # Format, version 1
+//!
+//! Is read, and no longer written. The prelude ends in one wrapped key of format 1 (76 bytes) in place
+//! of suite and slots, the suite is ChaCha20-Poly1305, and the associated data of a frame ends before
+//! the suite.
 
 use crate::{
     mail::QueueId,
     seal::{DataKey, WrappedKey},
 };
-use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use std::fmt;
+use aws_lc_rs::aead::{
+    AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
+use std::{fmt, ops::Range};
 use zeroize::Zeroizing;
 
 /// Plaintext per frame.
@@ -38,10 +56,61 @@ pub const HEADER_MAX: usize = 1024 * 1024;
 pub const INDEX_MAX: usize = 4 * 1024 * 1024;
 
 pub(crate) const MAGIC: [u8; 4] = *b"RSTV";
-pub(crate) const VERSION: u8 = 1;
 const HEAD: usize = 5;
 const TAG: usize = 16;
 const OVERHEAD: u64 = (HEAD + TAG) as u64;
+
+/// The cipher of a body's frames; the data key has 256 bits in both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Suite {
+    /// ChaCha20-Poly1305 (RFC 8439).
+    #[default]
+    ChaCha20Poly1305 = 1,
+    /// AES-256-GCM (NIST SP 800-38D).
+    Aes256Gcm = 2,
+}
+
+impl Suite {
+    const fn of(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::ChaCha20Poly1305),
+            2 => Some(Self::Aes256Gcm),
+            _ => None,
+        }
+    }
+
+    fn algorithm(self) -> &'static Algorithm {
+        match self {
+            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+            Self::Aes256Gcm => &AES_256_GCM,
+        }
+    }
+}
+
+/// How a body's frames are sealed: what its prelude says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Version 1.
+    V1,
+    /// Version 2, with its suite.
+    V2(Suite),
+}
+
+impl Format {
+    const fn version(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2(_) => 2,
+        }
+    }
+
+    const fn suite(self) -> Suite {
+        match self {
+            Self::V1 => Suite::ChaCha20Poly1305,
+            Self::V2(suite) => suite,
+        }
+    }
+}
 
 /// Why sealed bytes do not open.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
@@ -89,15 +158,16 @@ impl Kind {
 /// dropped.
 struct Frames {
     cipher: LessSafeKey,
+    format: Format,
     id: QueueId,
     number: u64,
 }
 
 impl Frames {
-    #[expect(clippy::expect_used, reason = "a data key has the length of this cipher's keys")]
-    fn new(key: &DataKey, id: QueueId, number: u64) -> Self {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key.bytes()).expect("32 bytes");
-        Self { cipher: LessSafeKey::new(key), id, number }
+    #[expect(clippy::expect_used, reason = "a data key has the length of each suite's keys")]
+    fn new(format: Format, key: &DataKey, id: QueueId, number: u64) -> Self {
+        let key = UnboundKey::new(format.suite().algorithm(), key.bytes()).expect("32 bytes");
+        Self { cipher: LessSafeKey::new(key), format, id, number }
     }
 
     fn nonce(&self, kind: Kind) -> Nonce {
@@ -108,11 +178,13 @@ impl Frames {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    fn associated(&self, head: [u8; HEAD]) -> Aad<[u8; 1 + 16 + HEAD]> {
-        let mut data = [VERSION; 1 + 16 + HEAD];
-        let (id, end) = data.split_at_mut(1).1.split_at_mut(16);
-        id.copy_from_slice(self.id.as_bytes());
-        end.copy_from_slice(&head);
+    fn associated(&self, head: [u8; HEAD]) -> Aad<Vec<u8>> {
+        let version = [self.format.version()];
+        let mut data = [version.as_slice(), self.id.as_bytes(), &head].concat();
+        match self.format {
+            Format::V1 => {}
+            Format::V2(suite) => data.push(suite as u8),
+        }
         Aad::from(data)
     }
 
@@ -162,17 +234,21 @@ impl Sealer {
     /// Writes prelude and sealed header to `out`. The header must not be longer than
     /// [`HEADER_MAX`]: a longer one would not open.
     pub fn new(
-        key: DataKey,
+        suite: Suite,
+        key: &DataKey,
         id: QueueId,
         wrapped: &WrappedKey,
         header: &[u8],
         out: &mut Vec<u8>,
     ) -> Self {
+        let format = Format::V2(suite);
         out.extend_from_slice(&MAGIC);
-        out.push(VERSION);
+        out.push(format.version());
         out.extend_from_slice(id.as_bytes());
-        out.extend_from_slice(wrapped.as_bytes());
-        let mut frames = Frames::new(&key, id, 0);
+        out.extend_from_slice(&[suite as u8, Prelude::SLOTS]);
+        out.extend_from_slice(&wrapped.to_bytes());
+        out.extend_from_slice(&[0; WrappedKey::LEN]);
+        let mut frames = Frames::new(format, key, id, 0);
         frames.seal(Kind::Header, &mut Zeroizing::new(header.to_vec()), out);
         Self { frames, pending: Plain::default(), size: 0 }
     }
@@ -283,53 +359,124 @@ impl fmt::Debug for Opener {
 /// Prelude of a sealed body, readable without a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prelude {
+    /// How the frames behind it are sealed.
+    pub format: Format,
     /// Message id.
     pub id: QueueId,
-    /// Copy of the wrapped key, `None` once it was destroyed (zeroed).
-    pub wrapped: Option<WrappedKey>,
+    /// Wrapped keys by slot, `None` where the slot is empty; none at all once the message has been
+    /// destroyed.
+    pub slots: Vec<Option<WrappedKey>>,
 }
 
 impl Prelude {
-    /// Length in bytes.
-    pub const LEN: usize = 5 + 16 + WrappedKey::LEN;
-    /// Offset and length of the wrapped key's slot, for destroying it in place.
-    pub const SLOT: std::ops::Range<usize> = 21..21 + WrappedKey::LEN;
+    /// Slots that a new body has.
+    const SLOTS: u8 = 2;
+    /// Slots at most.
+    pub const SLOTS_MAX: usize = 4;
+    /// Bytes before the part that differs between the versions.
+    const COMMON: usize = 4 + 1 + 16;
+    /// Offset of the first slot.
+    const FIRST: usize = Self::COMMON + 2;
+    /// Length at most, in any version: so many bytes are enough to read it.
+    pub const MAX: usize = Self::FIRST + Self::SLOTS_MAX * WrappedKey::LEN;
+    /// Where wrapped keys may lie, in any version. Zeroes from its start to its end, or to the end of
+    /// a shorter body, destroy the message.
+    pub const KEYED: Range<usize> = Self::COMMON..Self::MAX;
 
-    /// Reads it from the first [`Prelude::LEN`] bytes; what follows them is not looked at.
+    /// Reads it from the first bytes of a body; what follows it is not looked at.
     pub fn parse(bytes: &[u8]) -> Result<Self, SealError> {
         let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(SealError::Truncated)?;
         let (version, rest) = rest.split_first().ok_or(SealError::Truncated)?;
-        if *magic != MAGIC || *version != VERSION {
+        if *magic != MAGIC || !(1..=2).contains(version) {
             return Err(SealError::Format);
         }
         let (id, rest) = rest.split_first_chunk::<16>().ok_or(SealError::Truncated)?;
-        let slot = rest.get(..WrappedKey::LEN).ok_or(SealError::Truncated)?;
-        Ok(Self { id: QueueId::from_bytes(*id), wrapped: WrappedKey::from_bytes(slot) })
+        let id = QueueId::from_bytes(*id);
+        if *version == 1 {
+            let slot = rest.get(..WrappedKey::LEN_1).ok_or(SealError::Truncated)?;
+            let slots = vec![WrappedKey::from_bytes(slot)];
+            return Ok(Self { format: Format::V1, id, slots });
+        }
+        let ([suite, count], rest) = rest.split_first_chunk().ok_or(SealError::Truncated)?;
+        if (*suite, *count) == (0, 0) && rest.iter().take(WrappedKey::LEN).all(|byte| *byte == 0) {
+            return Ok(Self { format: Format::V2(Suite::default()), id, slots: Vec::new() });
+        }
+        let suite = Suite::of(*suite).ok_or(SealError::Format)?;
+        let count = usize::from(*count);
+        if count == 0 || count > Self::SLOTS_MAX {
+            return Err(SealError::Format);
+        }
+        let slots = rest.get(..count * WrappedKey::LEN).ok_or(SealError::Truncated)?;
+        let slots = slots.chunks(WrappedKey::LEN).map(WrappedKey::from_bytes).collect();
+        Ok(Self { format: Format::V2(suite), id, slots })
+    }
+
+    /// The wrapped keys that are there.
+    pub fn wrapped(&self) -> impl Iterator<Item = &WrappedKey> {
+        self.slots.iter().flatten()
+    }
+
+    /// Offset of a slot in the body.
+    pub const fn slot_at(&self, slot: usize) -> usize {
+        match self.format {
+            Format::V1 => Self::COMMON,
+            Format::V2(_) => Self::FIRST + slot * WrappedKey::LEN,
+        }
+    }
+
+    /// Its length in bytes, in a body that has not been destroyed.
+    pub fn length(&self) -> usize {
+        match self.format {
+            Format::V1 => Self::COMMON + WrappedKey::LEN_1,
+            Format::V2(_) => self.slot_at(self.slots.len()),
+        }
+    }
+
+    /// Where in the sealed bytes the frame with that content offset begins (header plaintext length
+    /// given).
+    pub fn offset_of(&self, header_len: u32, content_offset: u64) -> u64 {
+        let first = self.length() as u64 + OVERHEAD + u64::from(header_len);
+        (content_offset / CHUNK as u64)
+            .saturating_mul(CHUNK as u64 + OVERHEAD)
+            .saturating_add(first)
+    }
+
+    /// Where the index's first frame begins, for content of that size.
+    pub fn index_offset(&self, header_len: u32, content_size: u64) -> u64 {
+        content_frames(content_size)
+            .saturating_mul(OVERHEAD)
+            .saturating_add(content_size)
+            .saturating_add(self.offset_of(header_len, 0))
+    }
+
+    /// So many bytes of a body hold its prelude, of any version, and its header.
+    pub fn head_length(header_len: u32) -> u64 {
+        Self::MAX as u64 + OVERHEAD + u64::from(header_len)
     }
 }
 
 impl Opener {
     /// Opens a body from its first byte.
-    pub fn new(key: DataKey, id: QueueId) -> Self {
-        Self::at(&key, id, 0, State::Prelude)
+    pub fn new(format: Format, key: &DataKey, id: QueueId) -> Self {
+        Self::at(format, key, id, 0, State::Prelude)
     }
 
-    /// Opens from a content frame on: the sealed bytes fed must begin at [`offset_of`] that content
-    /// offset. The first content event begins at the frame's first byte, that is, at or before the
-    /// offset.
-    pub fn from_content(key: DataKey, id: QueueId, content_offset: u64) -> Self {
+    /// Opens from a content frame on: the sealed bytes fed must begin at [`Prelude::offset_of`] that
+    /// content offset. The first content event begins at the frame's first byte, that is, at or before
+    /// the offset.
+    pub fn from_content(format: Format, key: &DataKey, id: QueueId, content_offset: u64) -> Self {
         let frame = content_offset / CHUNK as u64;
-        Self::at(&key, id, 1 + frame, State::Content(frame * CHUNK as u64))
+        Self::at(format, key, id, 1 + frame, State::Content(frame * CHUNK as u64))
     }
 
-    /// Opens from the index on: the sealed bytes fed must begin at [`index_offset`] of that content
-    /// size.
-    pub fn from_index(key: DataKey, id: QueueId, content_size: u64) -> Self {
-        Self::at(&key, id, 1 + content_frames(content_size), State::Index)
+    /// Opens from the index on: the sealed bytes fed must begin at [`Prelude::index_offset`] of that
+    /// content size.
+    pub fn from_index(format: Format, key: &DataKey, id: QueueId, content_size: u64) -> Self {
+        Self::at(format, key, id, 1 + content_frames(content_size), State::Index)
     }
 
-    fn at(key: &DataKey, id: QueueId, number: u64, state: State) -> Self {
-        let frames = Frames::new(key, id, number);
+    fn at(format: Format, key: &DataKey, id: QueueId, number: u64, state: State) -> Self {
+        let frames = Frames::new(format, key, id, number);
         Self { frames, state, held: Vec::new(), start: 0, index: Vec::new() }
     }
 
@@ -393,11 +540,14 @@ impl Opener {
 
     /// True once the prelude is behind us. Another message's body is refused here already.
     fn prelude(&mut self) -> Result<bool, SealError> {
-        let Some(bytes) = self.rest().get(..Prelude::LEN) else { return Ok(false) };
-        if Prelude::parse(bytes)?.id != self.frames.id {
+        let prelude = match Prelude::parse(self.rest()) {
+            Err(SealError::Truncated) => return Ok(false),
+            prelude => prelude?,
+        };
+        if prelude.id != self.frames.id || prelude.format != self.frames.format {
             return Err(SealError::DoesNotOpen);
         }
-        self.start += Prelude::LEN;
+        self.start += prelude.length();
         self.state = State::Header;
         Ok(true)
     }
@@ -478,21 +628,6 @@ impl Opener {
         }
         whole
     }
-}
-
-/// Where in the sealed bytes the frame with that content offset begins (header plaintext length
-/// given).
-pub fn offset_of(header_len: u32, content_offset: u64) -> u64 {
-    let first = Prelude::LEN as u64 + OVERHEAD + u64::from(header_len);
-    (content_offset / CHUNK as u64).saturating_mul(CHUNK as u64 + OVERHEAD).saturating_add(first)
-}
-
-/// Where the index's first frame begins, for content of that size.
-pub fn index_offset(header_len: u32, content_size: u64) -> u64 {
-    content_frames(content_size)
-        .saturating_mul(OVERHEAD)
-        .saturating_add(content_size)
-        .saturating_add(offset_of(header_len, 0))
 }
 
 /// Empty content has one frame too: the one that says it is the last.

@@ -2,7 +2,7 @@
 //! might try.
 
 use super::{
-    stream::{CHUNK, HEADER_MAX, INDEX_MAX, Prelude, index_offset, offset_of},
+    stream::{CHUNK, HEADER_MAX, INDEX_MAX},
     *,
 };
 use crate::mail::QueueId;
@@ -31,10 +31,22 @@ fn content(length: usize) -> Vec<u8> {
     text
 }
 
+const SUITE: Suite = Suite::ChaCha20Poly1305;
+const FORMAT: Format = Format::V2(SUITE);
+/// Length of the prelude of a body that is written now.
+const PRELUDE: usize = 23 + 2 * WrappedKey::LEN;
+
+fn wrapped(id: QueueId) -> WrappedKey {
+    ring().wrap(&key(), Purpose::Message, id, [9; 24])
+}
+
 fn seal_with(id: QueueId, header: &[u8], content: &[u8], index: &[u8]) -> Vec<u8> {
+    seal_by(SUITE, id, header, content, index)
+}
+
+fn seal_by(suite: Suite, id: QueueId, header: &[u8], content: &[u8], index: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let wrapped = ring().wrap(&key(), id, [9; 24]);
-    let mut sealer = Sealer::new(key(), id, &wrapped, header, &mut out);
+    let mut sealer = Sealer::new(suite, &key(), id, &wrapped(id), header, &mut out);
     sealer.feed(content, &mut out);
     assert_eq!(sealer.size(), content.len() as u64);
     sealer.finish(index, &mut out);
@@ -79,7 +91,7 @@ fn run<'a>(
 }
 
 fn open(sealed: &[u8]) -> Result<Opened, SealError> {
-    run(Opener::new(key(), ID), [sealed])
+    run(Opener::new(FORMAT, &key(), ID), [sealed])
 }
 
 const SIZES: [usize; 9] =
@@ -128,13 +140,16 @@ fn offsets_say_where_frames_begin() {
     let header = u32::try_from(HEADER.len()).unwrap();
     for size in SIZES {
         let sealed = seal(size);
-        let end = index_offset(header, size as u64);
-        let index = run(Opener::from_index(key(), ID, size as u64), [&sealed[end as usize..]]);
+        let prelude = Prelude::parse(&sealed).unwrap();
+        let end = prelude.index_offset(header, size as u64);
+        let index =
+            run(Opener::from_index(FORMAT, &key(), ID, size as u64), [&sealed[end as usize..]]);
         assert_eq!(index.unwrap().index.as_deref(), Some(INDEX), "{size}");
         for at in [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK - 1, 2 * CHUNK, size.saturating_sub(1)] {
             if at < size || at == 0 {
-                let from = offset_of(header, at as u64) as usize;
-                let tail = run(Opener::from_content(key(), ID, at as u64), [&sealed[from..]]);
+                let from = prelude.offset_of(header, at as u64) as usize;
+                let tail =
+                    run(Opener::from_content(FORMAT, &key(), ID, at as u64), [&sealed[from..]]);
                 assert!(
                     tail.unwrap().content == content(size)[at / CHUNK * CHUNK..],
                     "{at}/{size}"
@@ -142,22 +157,24 @@ fn offsets_say_where_frames_begin() {
             }
         }
     }
-    assert_eq!(index_offset(u32::MAX, u64::MAX), u64::MAX, "saturates");
+    let prelude = Prelude::parse(&seal(0)).unwrap();
+    assert_eq!(prelude.index_offset(u32::MAX, u64::MAX), u64::MAX, "saturates");
 }
 
 #[test]
 fn random_access_at_the_wrong_place_does_not_open() {
     let header = u32::try_from(HEADER.len()).unwrap();
     let sealed = seal(3 * CHUNK);
-    let from = |at: u64| &sealed[offset_of(header, at) as usize..];
+    let prelude = Prelude::parse(&sealed).unwrap();
+    let from = |at: u64| &sealed[prelude.offset_of(header, at) as usize..];
     let c = CHUNK as u64;
     for (opener, bytes, why) in [
-        (Opener::from_content(key(), ID, c), from(0), "an earlier frame"),
-        (Opener::from_content(key(), ID, 0), from(c), "a later frame"),
-        (Opener::from_content(key(), ID, 3 * c), from(3 * c), "behind the last"),
-        (Opener::from_content(key(), OTHER, 0), from(0), "another message"),
-        (Opener::from_index(key(), ID, 3 * c), from(0), "content as index"),
-        (Opener::from_index(key(), ID, 2 * c), from(3 * c), "another size"),
+        (Opener::from_content(FORMAT, &key(), ID, c), from(0), "an earlier frame"),
+        (Opener::from_content(FORMAT, &key(), ID, 0), from(c), "a later frame"),
+        (Opener::from_content(FORMAT, &key(), ID, 3 * c), from(3 * c), "behind the last"),
+        (Opener::from_content(FORMAT, &key(), OTHER, 0), from(0), "another message"),
+        (Opener::from_index(FORMAT, &key(), ID, 3 * c), from(0), "content as index"),
+        (Opener::from_index(FORMAT, &key(), ID, 2 * c), from(3 * c), "another size"),
     ] {
         assert_eq!(run(opener, [bytes]), Err(SealError::DoesNotOpen), "{why}");
     }
@@ -171,33 +188,52 @@ fn every_cut_is_noticed() {
     }
     let long = seal(3 * CHUNK);
     let header = u32::try_from(HEADER.len()).unwrap();
+    let prelude = Prelude::parse(&long).unwrap();
     for frame in 0..=3 {
-        let at = offset_of(header, frame * CHUNK as u64) as usize;
+        let at = prelude.offset_of(header, frame * CHUNK as u64) as usize;
         assert_eq!(open(&long[..at]), Err(SealError::Truncated), "before frame {frame}");
     }
 }
 
 #[test]
-fn every_flipped_bit_is_noticed_outside_the_key_slot() {
+fn every_flipped_bit_is_noticed_outside_the_slots() {
     let sealed = seal(100);
     for at in 0..sealed.len() * 8 {
         let mut bad = sealed.clone();
         bad[at / 8] ^= 1 << (at % 8);
         let answer = open(&bad);
-        // The slot is authenticated by itself: see the ring.
-        if Prelude::SLOT.contains(&(at / 8)) {
+        // Each wrapped key is authenticated by itself: see the ring.
+        if (23..PRELUDE).contains(&(at / 8)) {
             assert!(answer.is_ok(), "bit {at}");
-            let wrapped = Prelude::parse(&bad).unwrap().wrapped.unwrap();
-            assert!(ring().unwrap(&wrapped, ID).is_err(), "bit {at}");
+            let opens = |wrapped| ring().unwrap(wrapped, Purpose::Message, ID).is_ok();
+            let good = Prelude::parse(&bad).unwrap().wrapped().filter(|w| opens(w)).count();
+            assert_eq!(good, usize::from(at / 8 >= 23 + WrappedKey::LEN), "bit {at}");
         } else {
             assert!(answer.is_err(), "bit {at}");
         }
     }
 }
 
+#[test]
+fn each_suite_seals_and_opens_as_itself_alone() {
+    let suites = [Suite::ChaCha20Poly1305, Suite::Aes256Gcm];
+    for suite in suites {
+        let sealed = seal_by(suite, ID, HEADER, &content(2 * CHUNK), INDEX);
+        assert_eq!(Prelude::parse(&sealed).unwrap().format, Format::V2(suite));
+        for other in suites {
+            let opened = run(Opener::new(Format::V2(other), &key(), ID), [&sealed[..]]);
+            assert_eq!(opened.is_ok(), other == suite, "{suite:?} as {other:?}");
+            let mut relabelled = sealed.clone();
+            relabelled[21] = other as u8;
+            let opened = run(Opener::new(Format::V2(other), &key(), ID), [&relabelled[..]]);
+            assert_eq!(opened.is_ok(), other == suite, "{suite:?} labelled {other:?}");
+        }
+    }
+}
+
 /// The frames of a sealed body, by following the heads.
 fn frames(sealed: &[u8]) -> Vec<&[u8]> {
-    let (prelude, mut rest) = sealed.split_at(Prelude::LEN);
+    let (prelude, mut rest) = sealed.split_at(PRELUDE);
     let mut frames = vec![prelude];
     while !rest.is_empty() {
         let length = 5 + u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
@@ -242,7 +278,7 @@ fn frames_of_another_message_are_noticed_even_under_the_same_key() {
     }
     let wrong = DataKey::from_random(Zeroizing::new([0xd6; 32]));
     let sealed = seal(100);
-    assert_eq!(run(Opener::new(wrong, ID), [&sealed[..]]), Err(SealError::DoesNotOpen));
+    assert_eq!(run(Opener::new(FORMAT, &wrong, ID), [&sealed[..]]), Err(SealError::DoesNotOpen));
 }
 
 #[test]
@@ -252,7 +288,11 @@ fn bytes_behind_the_end_are_noticed() {
     sealed.push(0);
     assert_eq!(open(&sealed), Err(SealError::Trailing), "in one piece");
     let (body, more) = sealed.split_at(length);
-    assert_eq!(run(Opener::new(key(), ID), [body, more]), Err(SealError::Trailing), "later");
+    assert_eq!(
+        run(Opener::new(FORMAT, &key(), ID), [body, more]),
+        Err(SealError::Trailing),
+        "later"
+    );
     let twice = [body, body].concat();
     assert_eq!(open(&twice), Err(SealError::Trailing), "the body again");
 }
@@ -276,7 +316,7 @@ fn heads_are_judged_before_a_body_is_awaited() {
         (second, [1, 0, 0, 0, 16], "a second header"),
         (second, [5, 0, 0, 0, 16], "the index without content"),
     ] {
-        let mut opener = Opener::new(key(), ID);
+        let mut opener = Opener::new(FORMAT, &key(), ID);
         opener.feed(&sealed[..at]);
         while opener.poll().unwrap().is_some() {}
         opener.feed(&head);
@@ -291,7 +331,7 @@ fn an_empty_chunk_after_content_is_no_end() {
     // Sealed under the right key at the right place, but no sealer writes it: one text, one form.
     let long = seal(CHUNK + 1);
     assert_eq!(frames(&long)[3].len(), OVERHEAD + 1);
-    let mut opener = Opener::new(key(), ID);
+    let mut opener = Opener::new(FORMAT, &key(), ID);
     opener.feed(&frames(&long)[..3].concat());
     while opener.poll().unwrap().is_some() {}
     opener.feed(&[3, 0, 0, 0, 16]);
@@ -302,31 +342,42 @@ fn an_empty_chunk_after_content_is_no_end() {
 fn the_prelude_reads_without_a_key() {
     let mut sealed = seal(10);
     let prelude = Prelude::parse(&sealed).unwrap();
-    assert_eq!(prelude.id.as_bytes(), ID.as_bytes());
-    let opened = ring().unwrap(&prelude.wrapped.unwrap(), ID).unwrap();
+    assert_eq!((prelude.format, prelude.id, prelude.length()), (FORMAT, ID, PRELUDE));
+    assert_eq!(prelude.slots, [Some(wrapped(ID)), None], "and room for another");
+    let opened = ring().unwrap(prelude.wrapped().next().unwrap(), Purpose::Message, ID).unwrap();
     assert_eq!(opened.bytes(), key().bytes());
 
-    sealed[Prelude::SLOT].fill(0);
-    assert!(Prelude::parse(&sealed).unwrap().wrapped.is_none(), "destroyed");
-    sealed[4] = 2;
-    assert_eq!(Prelude::parse(&sealed).err(), Some(SealError::Format), "version 2");
-    assert_eq!(open(&sealed), Err(SealError::Format));
-    assert_eq!(Prelude::parse(&[b'R'; Prelude::LEN]).err(), Some(SealError::Format), "magic");
-    assert_eq!(Prelude::parse(&seal(0)[..Prelude::LEN - 1]).err(), Some(SealError::Truncated));
+    for (at, byte, why) in [
+        (4, 0, "version 0"),
+        (4, 3, "version 3"),
+        (21, 0, "suite 0"),
+        (21, 3, "suite 3"),
+        (22, 0, "no slot"),
+        (22, 5, "five slots"),
+        (0, b'r', "magic"),
+    ] {
+        let mut bad = sealed.clone();
+        bad[at] = byte;
+        assert_eq!(Prelude::parse(&bad).err(), Some(SealError::Format), "{why}");
+        assert_eq!(open(&bad), Err(SealError::Format), "{why}");
+    }
+    assert_eq!(Prelude::parse(&sealed[..PRELUDE - 1]).err(), Some(SealError::Truncated));
+    let end = Prelude::KEYED.end.min(sealed.len());
+    sealed[Prelude::KEYED.start..end].fill(0);
+    assert_eq!(Prelude::parse(&sealed).unwrap().wrapped().count(), 0, "destroyed");
 }
 
 #[test]
 fn debug_prints_no_plaintext() {
     let sealed = seal(10);
-    let mut opener = Opener::new(key(), ID);
+    let mut opener = Opener::new(FORMAT, &key(), ID);
     opener.feed(&sealed);
     let mut seen = format!("{opener:?}");
     while let Some(event) = opener.poll().unwrap() {
         seen += &format!("{event:?} {opener:?}");
     }
     let mut out = Vec::new();
-    let wrapped = ring().wrap(&key(), ID, [9; 24]);
-    let mut sealer = Sealer::new(key(), ID, &wrapped, HEADER, &mut out);
+    let mut sealer = Sealer::new(SUITE, &key(), ID, &wrapped(ID), HEADER, &mut out);
     sealer.feed(b"PLAINTEXT-MARKER", &mut out);
     seen += &format!("{sealer:?}");
     assert!(seen.contains("Header(23 bytes)") && seen.contains("Content(10 bytes at 0)"), "{seen}");
@@ -348,20 +399,19 @@ proptest! {
     ) {
         let text = content(size);
         let mut out = Vec::new();
-        let wrapped = ring().wrap(&key(), ID, [9; 24]);
-        let mut sealer = Sealer::new(key(), ID, &wrapped, HEADER, &mut out);
+        let mut sealer = Sealer::new(SUITE, &key(), ID, &wrapped(ID), HEADER, &mut out);
         for piece in pieces(&text, &writes) {
             sealer.feed(piece, &mut out);
         }
         sealer.finish(INDEX, &mut out);
         prop_assert!(out == seal(size));
-        let opened = run(Opener::new(key(), ID), pieces(&out, &reads)).unwrap();
+        let opened = run(Opener::new(FORMAT, &key(), ID), pieces(&out, &reads)).unwrap();
         prop_assert!(opened.content == text && opened.ended);
     }
 
     #[test]
     fn noise_never_opens(noise in prop::collection::vec(any::<u8>(), 0..400)) {
-        let body = [&seal(0)[..Prelude::LEN], &noise].concat();
+        let body = [&seal(0)[..PRELUDE], &noise].concat();
         prop_assert!(open(&body).is_err());
         prop_assert!(open(&noise).is_err());
     }

@@ -3,6 +3,7 @@ use crate::{mail::QueueId, store::StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Where a sealed body lies. Only its backend reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,16 +38,16 @@ pub trait BodyReader: Send + Sync {
 pub trait BodyStore: Send + Sync + std::fmt::Debug {
     /// Begins a large body.
     async fn create(&self, id: QueueId) -> Result<Box<dyn BodyWriter>, StoreError>;
-    /// Reads from that byte on.
+    /// Reads those of its bytes, or as many of them as there are.
     async fn open(
         &self,
         id: QueueId,
         at: &Locator,
-        from: u64,
+        range: Range<u64>,
     ) -> Result<Box<dyn BodyReader>, StoreError>;
     /// Begins a body that nothing tells of.
     async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError>;
-    /// Destroys the wrapped key in the prelude, then frees the bytes. Idempotent.
+    /// Overwrites the wrapped keys in the prelude and syncs, then frees the bytes. Idempotent.
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError>;
 }
 /// A large body being written. Dropping it before `seal` removes it.

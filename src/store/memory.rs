@@ -7,10 +7,10 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, AccountChange, AccountMove, Ask, Attempt, AuditChain, AuditEvent, AuditRecord,
-        AuditStore, BodyStore, BodyWriter, Claim, Claimed, Filter, Grant, GrantKind, GrantState,
-        Health, Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order,
-        Ordered, Outcome, PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState,
-        Session, Settle, StoreError, Totals,
+        AuditStore, BodyStore, BodyWriter, Claim, Claimed, Doomed, Filter, Grant, GrantKind,
+        GrantState, Health, Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore,
+        Order, Ordered, Outcome, PeopleStore, ProofChange, QueueStore, RecipientRow,
+        RecipientState, Session, Settle, StoreError, Totals,
         audit::AuditAges,
         body::{Aside, BodyReader},
         notes,
@@ -23,6 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -35,6 +36,7 @@ const PIECE: usize = 256 * 1024;
 pub struct MemoryStore {
     book: Arc<Mutex<Book>>,
     arrivals: Arc<Notify>,
+    endings: Arc<Notify>,
 }
 #[derive(Debug)]
 struct Book {
@@ -87,7 +89,8 @@ impl MemoryStore {
             chain: AuditChain::default(),
             health: Health::Ok,
         };
-        Self { book: Arc::new(Mutex::new(book)), arrivals: Arc::new(Notify::new()) }
+        let (arrivals, endings) = Default::default();
+        Self { book: Arc::new(Mutex::new(book)), arrivals, endings }
     }
     /// Feigns trouble: a full store refuses new mail, a broken one everything that writes to the
     /// queue.
@@ -292,6 +295,7 @@ impl Book {
             self.bind_copies(recalled);
         }
         self.leases.remove(&token);
+        self.destroy_doomed();
         Ok(())
     }
     /// Copies of a grant's message, and copies of those, end no later than it.
@@ -402,6 +406,7 @@ impl Book {
             }
         }
         entry.end();
+        self.destroy_doomed();
         Ok(done)
     }
     /// One page of the grants that `wanted` picks, newest first.
@@ -428,20 +433,34 @@ impl Book {
         let of = self.grants.values().filter(|g| g.message == id && g.state == GrantState::Live);
         of.filter(|g| g.kind == GrantKind::Received).count() as u64
     }
-    fn doomed(&mut self, now: Option<TrustedTime>, max: usize) -> Vec<(QueueId, Locator)> {
+    fn doomed(&mut self, now: Option<TrustedTime>, max: usize) -> Doomed {
         let over = |grant: &Grant| now.is_some_and(|now| grant.expires <= now.get());
         for grant in self.grants.values_mut() {
             if grant.state == GrantState::Live && over(grant) {
                 grant.state = GrantState::Expired;
             }
         }
-        let messages = self.messages.iter();
-        messages
-            .filter(|(_, e)| e.row.body != Locator::Gone && e.row.done.is_some())
-            .filter(|(id, _)| self.live_grants(**id) == 0)
-            .map(|(id, e)| (*id, e.row.body.clone()))
-            .take(max)
-            .collect()
+        let destroyed = self.destroy_doomed();
+        let doomed = self.messages.iter().filter(|(_, e)| self.is_doomed(e));
+        let large = doomed.map(|(id, e)| (*id, e.row.body.clone())).take(max).collect();
+        Doomed { destroyed, large }
+    }
+    fn is_doomed(&self, entry: &Entry) -> bool {
+        let MessageRow { facts, body, done, .. } = &entry.row;
+        *body != Locator::Gone && done.is_some() && self.live_grants(facts.id) == 0
+    }
+    /// Destroys doomed messages with a small body; a large one is left for who deletes files.
+    fn destroy_doomed(&mut self) -> usize {
+        let small = |id| self.bodies.get(id).is_some_and(|body| body.len() <= SMALL);
+        let doomed = self.messages.iter().filter(|(id, e)| self.is_doomed(e) && small(id));
+        let doomed: Vec<QueueId> = doomed.map(|(id, _)| *id).collect();
+        for id in &doomed {
+            self.bodies.remove(id);
+            if let Some(entry) = self.messages.get_mut(id) {
+                entry.row.body = Locator::Gone;
+            }
+        }
+        doomed.len()
     }
     fn totals(&self) -> Totals {
         let mut t = Totals::default();
@@ -525,6 +544,7 @@ impl QueueStore for MemoryStore {
         book.writable()?;
         book.settle(settle)?;
         self.arrivals.notify_one();
+        self.endings.notify_one();
         Ok(())
     }
     async fn release(&self, token: u64) -> Result<(), StoreError> {
@@ -538,6 +558,7 @@ impl QueueStore for MemoryStore {
         book.writable()?;
         let done = book.order(order, now)?;
         self.arrivals.notify_one();
+        self.endings.notify_one();
         Ok(done)
     }
     async fn message(
@@ -567,27 +588,25 @@ impl QueueStore for MemoryStore {
     async fn totals(&self) -> Result<Totals, StoreError> {
         Ok(self.book().totals())
     }
-    async fn doomed(
-        &self,
-        now: Option<TrustedTime>,
-        max: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+    async fn doomed(&self, now: Option<TrustedTime>, max: usize) -> Result<Doomed, StoreError> {
         Ok(self.book().doomed(now, max))
-    }
-    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
-        let mut book = self.book();
-        let needed = book.live_grants(id) > 0;
-        let row = &mut book.messages.get_mut(&id).ok_or(StoreError::NotFound)?.row;
-        if row.key.is_some() && (needed || row.done.is_none()) {
-            return Err(StoreError::Fenced);
-        }
-        row.key = None;
-        Ok(())
     }
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
         let mut book = self.book();
-        book.messages.get_mut(&id).ok_or(StoreError::NotFound)?.row.body = Locator::Gone;
+        let entry = book.messages.get(&id).ok_or(StoreError::NotFound)?;
+        if entry.row.body != Locator::Gone && !book.is_doomed(entry) {
+            return Err(StoreError::Fenced);
+        }
+        if let Some(entry) = book.messages.get_mut(&id) {
+            entry.row.body = Locator::Gone;
+        }
         Ok(())
+    }
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn endings(&self) -> Arc<Notify> {
+        Arc::clone(&self.endings)
     }
     async fn purge(
         &self,
@@ -635,11 +654,12 @@ impl BodyStore for MemoryStore {
         &self,
         id: QueueId,
         _at: &Locator,
-        from: u64,
+        range: Range<u64>,
     ) -> Result<Box<dyn BodyReader>, StoreError> {
         let whole = self.book().bodies.get(&id).cloned().ok_or(StoreError::NotFound)?;
-        let from = usize::try_from(from).unwrap_or(usize::MAX).min(whole.len());
-        Ok(Box::new(MemoryReader { rest: whole.slice(from..) }))
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
+        let (from, to) = (within(range.start), within(range.end));
+        Ok(Box::new(MemoryReader { rest: whole.slice(from.min(to)..to) }))
     }
     async fn aside(&self, _id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
         self.book().takes_mail()?;

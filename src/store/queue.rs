@@ -3,7 +3,7 @@ use crate::{
     clock::TrustedTime,
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
     policy::{Dane, Dnssec, StsFacts, TlsFacts, Trouble, Why},
-    seal::{WrappedKey, header::MessageFacts},
+    seal::MessageFacts,
     store::{Health, Locator, Order, Ordered, StoreError, people::Grant},
 };
 use async_trait::async_trait;
@@ -25,8 +25,6 @@ pub struct NewMessage {
     pub recipients: Vec<Address>,
     /// Its sealed body.
     pub body: NewBody,
-    /// Wrapped data key.
-    pub key: WrappedKey,
     /// Content size in bytes (plaintext).
     pub size: u64,
     /// Length of the sealed header's plaintext, to find frames.
@@ -44,7 +42,8 @@ pub enum NewBody {
     /// Already durable.
     At(Locator),
 }
-/// A message in the queue or in the vault.
+/// A message in the queue or in the vault. It holds no key: a wrapped key is in the body's prelude
+/// and nowhere else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MessageRow {
     /// What is known of it.
@@ -55,8 +54,6 @@ pub struct MessageRow {
     pub header_len: u32,
     /// Where its sealed body is.
     pub body: Locator,
-    /// Wrapped data key; `None` once destroyed.
-    pub key: Option<WrappedKey>,
     /// When the last recipient came to an end.
     pub done: Option<Timestamp>,
 }
@@ -226,6 +223,14 @@ pub struct Outcome {
     /// The grant that [`RecipientState::Granted`] speaks of.
     pub grant: Option<Grant>,
 }
+/// What [`QueueStore::doomed`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doomed {
+    /// Messages with a small body that the call destroyed.
+    pub destroyed: usize,
+    /// Messages whose large body is to be deleted, and where it lies.
+    pub large: Vec<(QueueId, Locator)>,
+}
 /// A message of ours that comes into being with the outcome (notice, report), in the same commit.
 /// Always small.
 pub type Spawn = NewMessage;
@@ -283,7 +288,6 @@ impl MessageRow {
             size: message.size,
             header_len: message.header_len,
             body,
-            key: Some(message.key.clone()),
             done: None,
         }
     }
@@ -407,8 +411,8 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     /// Wakes whoever waits for new work.
     fn arrivals(&self) -> Arc<tokio::sync::Notify>;
     /// Writes outcomes, grants and spawned messages in one commit. A message whose recipients all
-    /// came to an end and that has no live grant becomes doomed. [`StoreError::Fenced`] if the
-    /// lease was lost.
+    /// came to an end and that has no live grant is destroyed: a small body in this commit, a large
+    /// one becomes doomed. [`StoreError::Fenced`] if the lease was lost.
     async fn settle(&self, settle: Settle) -> Result<(), StoreError>;
     /// Gives a claim back unchanged (shutdown).
     async fn release(&self, token: u64) -> Result<(), StoreError>;
@@ -432,19 +436,18 @@ pub trait QueueStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<(MessageRow, Vec<RecipientRow>)>, StoreError>;
     /// Counts.
     async fn totals(&self) -> Result<Totals, StoreError>;
-    /// At most `max` messages that are doomed: all recipients at an end, no live grant, body not yet
-    /// gone. Grants whose time is over at `now` are ended by this call; without a time that can be relied
-    /// on none is.
-    async fn doomed(
-        &self,
-        now: Option<TrustedTime>,
-        max: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError>;
-    /// Destroys the wrapped key of a doomed message (durable), before its body is deleted.
-    /// [`StoreError::Fenced`] if somebody still needs it.
-    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError>;
-    /// Its body is gone: locator becomes [`Locator::Gone`].
+    /// Ends grants that are expired at `now` (none without a time that can be relied on), and names at most `max` messages that are doomed: all
+    /// recipients at an end, no live grant, a large body that is still there. Small bodies are
+    /// destroyed by the call itself.
+    async fn doomed(&self, now: Option<TrustedTime>, max: usize) -> Result<Doomed, StoreError>;
+    /// Wakes whoever deletes large bodies: a message has become doomed.
+    fn endings(&self) -> Arc<tokio::sync::Notify>;
+    /// The body of a doomed message has been deleted: its locator becomes [`Locator::Gone`].
+    /// [`StoreError::Fenced`] if the message is still needed.
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError>;
+    /// Returns once nothing that the store keeps opens a message that was destroyed before the call:
+    /// what the write-ahead log held of it has been overwritten too.
+    async fn checkpoint(&self) -> Result<(), StoreError>;
     /// Drops records of up to `max` messages whose body is gone and that ended longer than `age` ago.
     async fn purge(
         &self,

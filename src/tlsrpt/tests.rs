@@ -142,7 +142,7 @@ impl House {
         let mut mails = Vec::new();
         for (row, _) in self.store.list(&Filter::default(), None, 100).await.unwrap() {
             assert_eq!((row.facts.class, &row.facts.sender), (Class::TlsReport, &None));
-            let mut content = self.vault.open_notice(&row).await.unwrap();
+            let mut content = self.vault.open_notice(&row, &[]).await.unwrap();
             let mut mail = Vec::new();
             while let Some(piece) = content.next().await.unwrap() {
                 mail.extend_from_slice(&piece);

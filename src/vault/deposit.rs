@@ -4,7 +4,7 @@ use super::{Vault, VaultError, dkim, random_secret};
 use crate::{
     mail::{Address, MailData, parts::PartIndex},
     seal::{
-        DataKey, MessageFacts, SealedHeader, Sealer, WrappedKey,
+        DataKey, MessageFacts, Purpose, SealedHeader, SealedIndex, Sealer,
         stream::{CHUNK, HEADER_MAX, INDEX_MAX},
     },
     store::{BodyWriter, NewMessage, queue::NewBody, queue::SMALL},
@@ -42,7 +42,6 @@ pub struct Finished {
 /// A begun sealing and what the row must know of it.
 struct Envelope {
     sealer: Sealer,
-    key: WrappedKey,
     header_len: u32,
 }
 
@@ -87,14 +86,15 @@ impl Vault {
         envelope.sealer.feed(&MailData::repaired(signatures.as_bytes()), &mut sealed);
         envelope.sealer.feed(message, &mut sealed);
         let size = envelope.sealer.size();
-        envelope.sealer.finish(&index_text(&PartIndex::default())?, &mut sealed);
+        let index = index_text(&header.facts, PartIndex::default())?;
+        envelope.sealer.finish(&index, &mut sealed);
         if sealed.len() > SMALL {
             return Err(VaultError::Refused("a message of our own must be small"));
         }
         let SealedHeader { facts, recipients } = header;
-        let Envelope { key, header_len, .. } = envelope;
         let (body, due) = (NewBody::Small(Bytes::from(sealed)), self.clock.now());
-        Ok(NewMessage { facts, recipients, body, key, size, header_len, due, copy: None })
+        let header_len = envelope.header_len;
+        Ok(NewMessage { facts, recipients, body, size, header_len, due, copy: None })
     }
 
     fn seal_header(
@@ -109,9 +109,9 @@ impl Vault {
             .ok_or(VaultError::Refused("the envelope is too large to be sealed"))?;
         let id = header.facts.id;
         let key = DataKey::from_random(random_secret());
-        let wrapped = self.ring.wrap(&key, id, rand::random());
-        let sealer = Sealer::new(key, id, &wrapped, &text, out);
-        Ok(Envelope { sealer, key: wrapped, header_len })
+        let wrapped = self.ring.wrap(&key, Purpose::Message, id, rand::random());
+        let sealer = Sealer::new(self.suite, &key, id, &wrapped, &text, out);
+        Ok(Envelope { sealer, header_len })
     }
 }
 
@@ -150,12 +150,18 @@ impl Deposit {
         self.envelope.sealer.size()
     }
 
+    /// What is known of the message. What its content told is entered here before
+    /// [`Deposit::finish`], which seals it behind the content.
+    pub const fn facts(&mut self) -> &mut MessageFacts {
+        &mut self.facts
+    }
+
     /// The content has ended: seals the index, makes a large body durable.
-    pub async fn finish(mut self, index: &PartIndex) -> Result<Finished, VaultError> {
+    pub async fn finish(mut self, parts: PartIndex) -> Result<Finished, VaultError> {
         self.check()?;
         let size = self.size();
-        let text = index_text(index)?;
-        let Envelope { sealer, key, header_len } = self.envelope;
+        let text = index_text(&self.facts, parts)?;
+        let Envelope { sealer, header_len } = self.envelope;
         sealer.finish(&text, &mut self.sealed);
         let mut writer = self.writer;
         if writer.is_none() && self.sealed.len() > SMALL {
@@ -169,8 +175,7 @@ impl Deposit {
             }
         };
         let (facts, recipients, due) = (self.facts, self.recipients, self.vault.clock.now());
-        let message =
-            NewMessage { facts, recipients, body, key, size, header_len, due, copy: None };
+        let message = NewMessage { facts, recipients, body, size, header_len, due, copy: None };
         Ok(Finished { message })
     }
 
@@ -197,13 +202,15 @@ impl Deposit {
 
 /// The index as it is sealed. One beyond all bounds shrinks to the message itself: it can still be
 /// read whole, and nothing is refused for it.
-fn index_text(index: &PartIndex) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let text = to_json(index)?;
+fn index_text(facts: &MessageFacts, parts: PartIndex) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let mut index = SealedIndex { facts: Some(facts.clone()), parts };
+    let text = to_json(&index)?;
     if text.len() <= INDEX_MAX {
         return Ok(text);
     }
-    let parts = index.parts.iter().take(1).cloned().collect();
-    to_json(&PartIndex { parts, truncated: true, pickup: index.pickup.clone() })
+    index.parts.parts.truncate(1);
+    index.parts.truncated = true;
+    to_json(&index)
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, VaultError> {

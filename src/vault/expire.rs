@@ -1,10 +1,10 @@
-//! Ending: what is over loses its key first, then its body, later its record.
+//! Ending: what is over loses its keys and its body, later its record.
 
 use super::{Vault, VaultError};
 use crate::{
     clock::TrustedTime,
     mail::QueueId,
-    store::{Locator, StoreError},
+    store::{Doomed, Locator, StoreError},
 };
 use futures_util::{StreamExt, stream};
 use jiff::SignedDuration;
@@ -26,20 +26,26 @@ impl Vault {
         if let Err(error) = self.keep_time().await {
             tracing::warn!("the time could not be kept: {error}");
         }
-        let ended = self.end_doomed(now).await;
+        let ended = self.destroy_doomed(now).await;
         if let Some(now) = now {
             while self.queue.purge(now, HISTORY, BATCH).await? >= BATCH {}
         }
         Ok(ended?)
     }
 
-    async fn end_doomed(&self, now: Option<TrustedTime>) -> Result<usize, StoreError> {
+    /// Destroys messages that nobody may open any more, whatever the time. Returns how many.
+    pub async fn destroy_ended(&self) -> Result<usize, StoreError> {
+        self.destroy_doomed(None).await
+    }
+
+    async fn destroy_doomed(&self, now: Option<TrustedTime>) -> Result<usize, StoreError> {
         let mut freed = 0;
         loop {
-            let doomed = self.queue.doomed(now, BATCH).await?;
-            let (found, mut trouble) = (doomed.len(), None);
+            let Doomed { destroyed, large } = self.queue.doomed(now, BATCH).await?;
+            freed += destroyed;
+            let (more, mut trouble) = (destroyed > 0 || large.len() == BATCH, None);
             // Several at once: a store that writes in groups does so for all of them.
-            let ends = stream::iter(doomed).map(|(id, at)| async move { self.end(id, &at).await });
+            let ends = stream::iter(large).map(|(id, at)| async move { self.end(id, &at).await });
             let mut ended = ends.buffer_unordered(AT_ONCE);
             while let Some(end) = ended.next().await {
                 match end {
@@ -50,15 +56,15 @@ impl Vault {
             // With trouble the same messages would be named again at once.
             match trouble {
                 Some(error) => return Err(error),
-                None if found < BATCH => return Ok(freed),
+                None if !more => return Ok(freed),
                 None => {}
             }
         }
     }
 
-    /// The key first: from then on the message can't be opened, even if the rest fails.
+    /// The body first, beginning with its keys: from then on the message can't be opened, even if the
+    /// rest fails.
     async fn end(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
-        self.queue.destroy_key(id).await?;
         self.bodies.delete(id, at).await?;
         self.queue.forget_body(id).await
     }

@@ -9,7 +9,7 @@ use crate::{
     },
     policy::Why,
     seal::{Class, LinkToken, MessageFacts, header::Needs},
-    store::{Grant, GrantKind, GrantState, MessageRow, NewMessage},
+    store::{Grant, GrantKind, GrantState, Locator, MessageRow, NewMessage},
 };
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -25,7 +25,7 @@ impl Vault {
         _why: &Why,
         channel: Channel,
     ) -> Result<(Grant, Vec<NewMessage>), VaultError> {
-        if message.key.is_none() {
+        if message.body == Locator::Gone {
             return Err(VaultError::Gone);
         }
         let now = self.clock.now();
@@ -92,7 +92,7 @@ impl Vault {
         let name = self.notices.note.as_deref()?;
         let header = async {
             let (mut scan, mut content) =
-                (HeaderScan::default(), self.open_whole(message, None).await?);
+                (HeaderScan::default(), self.open_whole(message, &[]).await?);
             while let Some(piece) = content.next().await? {
                 scan.feed(&piece);
                 if scan.is_over() {

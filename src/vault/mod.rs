@@ -45,8 +45,8 @@ use crate::{
         Domain, GrantId, QueueId,
         notice::{Letterhead, Templates},
     },
-    seal::{DataKey, KeyRing, RingError, SealError},
-    store::{BodyStore, Locator, MessageRow, NoteStore, PeopleStore, QueueStore, StoreError},
+    seal::{KeyRing, RingError, SealError, Suite},
+    store::{BodyStore, NoteStore, PeopleStore, QueueStore, StoreError},
     wire::Texts,
 };
 use jiff::SignedDuration;
@@ -77,7 +77,7 @@ pub struct NoticeSettings {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Vault {
-    /// Rows and wrapped keys.
+    /// Rows.
     pub queue: Arc<dyn QueueStore>,
     /// Sealed bodies.
     bodies: Arc<dyn BodyStore>,
@@ -89,6 +89,8 @@ pub struct Vault {
     doubts: Arc<Mutex<()>>,
     /// What wraps the data keys.
     ring: Arc<KeyRing>,
+    /// `vault.suite`
+    suite: Suite,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Whether the time can be relied on.
@@ -158,7 +160,7 @@ impl Vault {
     ) -> Self {
         let (ring, notices, dkim) = (Arc::new(ring), Arc::new(notices), Arc::new([]));
         let clock = Arc::clone(guard.clock());
-        let (doubts, replacing, phrases, insiders, texts) = Default::default();
+        let (suite, doubts, replacing, phrases, insiders, texts) = Default::default();
         Self {
             queue,
             bodies,
@@ -166,6 +168,7 @@ impl Vault {
             notes,
             doubts,
             ring,
+            suite,
             clock,
             guard,
             notices,
@@ -190,6 +193,12 @@ impl Vault {
         Self { texts, ..self }
     }
 
+    /// The same vault, which seals new bodies with this suite.
+    #[must_use]
+    pub fn sealing(self, suite: Suite) -> Self {
+        Self { suite, ..self }
+    }
+
     /// The same vault, which signs mail of our own with these keys.
     #[must_use]
     pub fn signing(self, keys: Vec<DkimKey>) -> Self {
@@ -199,15 +208,6 @@ impl Vault {
     /// True if mail of our own from that domain leaves signed.
     pub fn signs_for(&self, domain: &Domain) -> bool {
         self.dkim.iter().any(|key| key.domain() == domain)
-    }
-
-    /// The data key of a message, as long as there is one.
-    fn key_of(&self, message: &MessageRow) -> Result<DataKey, VaultError> {
-        let wrapped = message.key.as_ref().ok_or(VaultError::Gone)?;
-        if message.body == Locator::Gone {
-            return Err(VaultError::Gone);
-        }
-        Ok(self.ring.unwrap(wrapped, message.facts.id)?)
     }
 
     /// An id for a message that comes into being now.

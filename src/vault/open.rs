@@ -5,14 +5,12 @@ use super::{
     lease::{Lease, Reader},
 };
 use crate::{
-    mail::{GrantId, parts::PartIndex},
+    mail::{Address, GrantId, parts::PartIndex},
     policy::Clearance,
-    seal::{
-        Class, Event, Opener, SealError, SealedHeader,
-        stream::{index_offset, offset_of},
-    },
+    seal::{Class, DataKey, Event, Opener, Prelude, Purpose, RingError, SealError, SealedHeader},
     store::{
-        Account, Grant, GrantState, MessageRow, Need, SessionFacts, StoreError, body::BodyReader,
+        Account, Grant, GrantKind, GrantState, Locator, MessageRow, Need, RecipientRow,
+        SessionFacts, StoreError, body::BodyReader,
     },
     wire::Source,
 };
@@ -83,8 +81,41 @@ pub(super) struct Stream {
     seen: u64,
     /// The message's size as its row has it.
     size: u64,
-    /// It goes out over the open channel as this: the sealed header must say the same.
-    open_channel: Option<Class>,
+    /// What the sealed header must agree to before the first byte comes out.
+    claimed: Option<Claimed>,
+}
+
+/// What rows say of a message. They are not believed: a store that is not ours may add a recipient,
+/// or call a protected message a notice. The sealed header decides.
+struct Claimed {
+    class: Class,
+    recipients: Vec<Address>,
+}
+
+impl Claimed {
+    fn of(message: &MessageRow, recipients: &[RecipientRow]) -> Self {
+        let recipients = recipients.iter().map(|row| row.address.clone()).collect();
+        Self { class: message.facts.class, recipients }
+    }
+
+    fn check(&self, header: &SealedHeader) -> Result<(), VaultError> {
+        if header.facts.class != self.class {
+            // The class says over which TLS it may go.
+            return Err(VaultError::Refused("the row has another class than what was sealed"));
+        }
+        if !self.recipients.iter().all(|address| header.recipients.contains(address)) {
+            return Err(VaultError::Refused("a row names a recipient that was not sealed"));
+        }
+        Ok(())
+    }
+}
+
+/// A body whose key has been opened: its first bytes, and the reader behind them.
+struct Begun {
+    prelude: Prelude,
+    key: DataKey,
+    first: Bytes,
+    reader: Box<dyn BodyReader>,
 }
 
 impl fmt::Debug for Content {
@@ -95,41 +126,109 @@ impl fmt::Debug for Content {
 }
 
 impl Vault {
-    /// Content of a protected message for the wire. The clearance must be for `connection`.
+    /// Content of a protected message for the wire, to those of its recipients. The clearance must be
+    /// for `connection`.
     pub async fn open_cleared(
         &self,
         message: &MessageRow,
+        recipients: &[RecipientRow],
         clearance: &Clearance,
         connection: u64,
     ) -> Result<Content, VaultError> {
         if clearance.connection() != connection {
             return Err(VaultError::Refused("the clearance is for another connection"));
         }
-        self.open_whole(message, None).await
+        self.open_whole(message, recipients).await
     }
 
-    /// Content of a notice, code or report; refuses a protected message. The row's word for its
-    /// class is not enough: the sealed header must agree before the first byte comes out.
-    pub async fn open_notice(&self, message: &MessageRow) -> Result<Content, VaultError> {
-        check_class(message.facts.class)?;
-        self.open_whole(message, Some(message.facts.class)).await
+    /// Content of a notice, code or report; refuses a protected message. The row's word for class and
+    /// recipients is not enough: the sealed header must agree before the first byte comes out.
+    pub async fn open_notice(
+        &self,
+        message: &MessageRow,
+        recipients: &[RecipientRow],
+    ) -> Result<Content, VaultError> {
+        match message.facts.class {
+            Class::Protected => Err(VaultError::Refused("a protected message needs a clearance")),
+            Class::Notice | Class::Code | Class::Report | Class::TlsReport => {
+                self.open_whole(message, recipients).await
+            }
+        }
     }
 
     /// A message that is kept for pickup, for an operator who has the right to the data directory: as
     /// it came in. The control socket is the one door to it, and its use is logged.
     pub async fn export(&self, message: &MessageRow) -> Result<Content, VaultError> {
-        self.open_whole(message, None).await
+        self.open_whole(message, &[]).await
     }
 
     pub(super) async fn open_whole(
         &self,
         message: &MessageRow,
-        open_channel: Option<Class>,
+        recipients: &[RecipientRow],
     ) -> Result<Content, VaultError> {
-        let id = message.facts.id;
-        let opener = Opener::new(self.key_of(message)?, id);
-        let reader = self.bodies.open(id, &message.body, 0).await?;
-        Ok(Content::of(Stream { open_channel, ..Stream::whole(reader, opener, message.size) }))
+        let Begun { prelude, key, first, reader } = self.begin(message, u64::MAX).await?;
+        let mut opener = Opener::new(prelude.format, &key, message.facts.id);
+        opener.feed(&first);
+        let claimed = Some(Claimed::of(message, recipients));
+        Ok(Content::of(Stream { claimed, ..Stream::whole(reader, opener, message.size) }))
+    }
+
+    /// Begins to read a body up to that byte. Its key comes out of its prelude: it is nowhere else.
+    async fn begin(&self, row: &MessageRow, to: u64) -> Result<Begun, VaultError> {
+        if row.body == Locator::Gone {
+            return Err(VaultError::Gone);
+        }
+        let mut reader = self.bodies.open(row.facts.id, &row.body, 0..to).await?;
+        let mut first = reader.next().await?;
+        let prelude = loop {
+            match Prelude::parse(&first) {
+                Err(SealError::Truncated) => {
+                    let more = reader.next().await?;
+                    if more.is_empty() {
+                        return Err(SealError::Truncated.into());
+                    }
+                    first = [first, more].concat().into();
+                }
+                prelude => break prelude?,
+            }
+        };
+        if prelude.id != row.facts.id {
+            return Err(SealError::DoesNotOpen.into());
+        }
+        let key = self.key_of(&prelude)?;
+        Ok(Begun { prelude, key, first, reader })
+    }
+
+    /// The data key, by the first wrap of the prelude that opens.
+    fn key_of(&self, prelude: &Prelude) -> Result<DataKey, VaultError> {
+        let mut failed: Option<RingError> = None;
+        for wrapped in prelude.wrapped() {
+            match self.ring.unwrap(wrapped, Purpose::Message, prelude.id) {
+                Ok(key) => return Ok(key),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Err(failed.map_or(VaultError::Gone, VaultError::Ring))
+    }
+
+    /// The sealed header, and how the body is laid out and opened.
+    async fn header(
+        &self,
+        row: &MessageRow,
+    ) -> Result<(SealedHeader, Prelude, DataKey), VaultError> {
+        let head = Prelude::head_length(row.header_len);
+        let Begun { prelude, key, first, mut reader } = self.begin(row, head).await?;
+        let mut opener = Opener::new(prelude.format, &key, row.facts.id);
+        let mut sealed = first;
+        while !sealed.is_empty() {
+            opener.feed(&sealed);
+            if let Some(Event::Header(text)) = opener.poll()? {
+                return Ok((parse_header(&text)?, prelude, key));
+            }
+            sealed = reader.next().await?;
+        }
+        Err(SealError::Truncated.into())
     }
 
     /// Leave to read, or why not, in the portal's distinction.
@@ -182,16 +281,27 @@ impl Vault {
     /// The part index of a granted message. Reads the index alone, whatever the message's size.
     pub async fn index(&self, access: &Access) -> Result<(MessageRow, PartIndex), VaultError> {
         let row = self.row(access).await?;
+        let (header, prelude, key) = self.header(&row).await?;
+        check_reader(&header, &access.grant)?;
+        let index = self.index_behind(&row, &prelude, &key).await?;
         // What the sender asked for is no part of the message.
-        let index = PartIndex { pickup: None, ..self.index_of(&row).await? };
-        Ok((row, index))
+        Ok((row, PartIndex { pickup: None, ..index }))
     }
 
     pub(super) async fn index_of(&self, row: &MessageRow) -> Result<PartIndex, VaultError> {
-        let key = self.key_of(row)?;
-        let from = index_offset(row.header_len, row.size);
-        let mut reader = self.bodies.open(row.facts.id, &row.body, from).await?;
-        let mut opener = Opener::from_index(key, row.facts.id, row.size);
+        let Begun { prelude, key, .. } = self.begin(row, Prelude::MAX as u64).await?;
+        self.index_behind(row, &prelude, &key).await
+    }
+
+    async fn index_behind(
+        &self,
+        row: &MessageRow,
+        prelude: &Prelude,
+        key: &DataKey,
+    ) -> Result<PartIndex, VaultError> {
+        let from = prelude.index_offset(row.header_len, row.size);
+        let mut reader = self.bodies.open(row.facts.id, &row.body, from..u64::MAX).await?;
+        let mut opener = Opener::from_index(prelude.format, key, row.facts.id, row.size);
         loop {
             while let Some(event) = opener.poll()? {
                 if let Event::Index(text) = event {
@@ -213,17 +323,19 @@ impl Vault {
     /// [`VaultError::Ended`] soon after the right to read has ended.
     pub async fn read(&self, access: &Access, range: Range<u64>) -> Result<Content, VaultError> {
         let row = self.row(access).await?;
-        let (key, id, size) = (self.key_of(&row)?, row.facts.id, row.size);
+        let (header, prelude, key) = self.header(&row).await?;
+        check_reader(&header, &access.grant)?;
+        let (id, size) = (row.facts.id, row.size);
         let end = range.end.min(size);
         let want = range.start.min(end)..end;
         if want.is_empty() && size > 0 {
             return Ok(Content { stream: None, lease: None });
         }
-        let from = offset_of(row.header_len, want.start);
-        let reader = self.bodies.open(id, &row.body, from).await?;
-        let opener = Opener::from_content(key, id, want.start);
-        let (seen, open_channel) = (0, None);
-        let stream = Some(Stream { reader, opener, want, seen, size, open_channel });
+        let from = prelude.offset_of(row.header_len, want.start);
+        let reader = self.bodies.open(id, &row.body, from..u64::MAX).await?;
+        let opener = Opener::from_content(prelude.format, &key, id, want.start);
+        let (seen, claimed) = (0, None);
+        let stream = Some(Stream { reader, opener, want, seen, size, claimed });
         Ok(Content { stream, lease: Some(Arc::clone(&access.lease)) })
     }
 
@@ -266,7 +378,7 @@ impl Source for Content {
 impl Stream {
     /// From the first byte to the last.
     pub(super) fn whole(reader: Box<dyn BodyReader>, opener: Opener, size: u64) -> Self {
-        Self { reader, opener, want: 0..size, seen: 0, size, open_channel: None }
+        Self { reader, opener, want: 0..size, seen: 0, size, claimed: None }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, VaultError> {
@@ -288,20 +400,14 @@ impl Stream {
     }
 
     fn take(&mut self, event: Event) -> Result<Option<Bytes>, VaultError> {
-        match (event, self.open_channel) {
-            (Event::Header(text), Some(class)) => {
-                let header: SealedHeader = serde_json::from_slice(&text)
-                    .map_err(|_| StoreError::Corrupt("no sealed header".to_owned()))?;
-                check_class(header.facts.class)?;
-                if header.facts.class != class {
-                    // The class says over which TLS it may go.
-                    return Err(VaultError::Refused(
-                        "the row has another class than what was sealed",
-                    ));
+        match event {
+            Event::Header(text) => {
+                if let Some(claimed) = &self.claimed {
+                    claimed.check(&parse_header(&text)?)?;
                 }
                 Ok(None)
             }
-            (Event::Content(at, plain), _) => {
+            Event::Content(at, plain) => {
                 self.seen = at.saturating_add(plain.len() as u64);
                 let within = |offset: u64| {
                     let offset = offset.saturating_sub(at);
@@ -311,7 +417,7 @@ impl Stream {
                 let piece = Bytes::from_owner(plain).slice(cut);
                 Ok((!piece.is_empty()).then_some(piece))
             }
-            (Event::Header(_), None) | (Event::Index(_) | Event::End, _) => Ok(None),
+            Event::Index(_) | Event::End => Ok(None),
         }
     }
 
@@ -325,9 +431,20 @@ impl Stream {
     }
 }
 
-fn check_class(class: Class) -> Result<(), VaultError> {
-    match class {
-        Class::Protected => Err(VaultError::Refused("a protected message needs a clearance")),
-        Class::Notice | Class::Code | Class::Report | Class::TlsReport => Ok(()),
+fn parse_header(text: &[u8]) -> Result<SealedHeader, StoreError> {
+    serde_json::from_slice(text).map_err(|_| StoreError::Corrupt("no sealed header".to_owned()))
+}
+
+/// A grant opens a message for a mailbox that was sealed as a recipient's, or as its author's.
+fn check_reader(header: &SealedHeader, grant: &Grant) -> Result<(), VaultError> {
+    let of_grant = grant.recipient.mailbox();
+    let is_named = match grant.kind {
+        GrantKind::Received => header.recipients.iter().any(|named| named.mailbox() == of_grant),
+        GrantKind::Sent => header.facts.sender.as_ref().is_some_and(|s| s.mailbox() == of_grant),
+    };
+    if is_named {
+        Ok(())
+    } else {
+        Err(VaultError::Refused("a grant for a reader that was not sealed"))
     }
 }

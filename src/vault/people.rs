@@ -4,7 +4,7 @@ use super::{Vault, VaultError, random_secret};
 use crate::{
     language::Language,
     mail::{Address, MailData, QueueId, notice::CodeMail},
-    seal::{Class, DataKey, MessageFacts, WrappedKey, header::Needs},
+    seal::{Class, DataKey, MessageFacts, Purpose, WrappedKey, header::Needs},
     store::{NewMessage, StoreError},
 };
 use zeroize::Zeroizing;
@@ -15,7 +15,7 @@ impl Vault {
     /// What an identity's one-time passwords are made from: random, and sealed like a message's key.
     pub fn new_seed(&self, generation: [u8; 16]) -> WrappedKey {
         let key = DataKey::from_random(random_secret());
-        self.ring.wrap(&key, QueueId::from_bytes(generation), rand::random())
+        self.ring.wrap(&key, Purpose::Seed, QueueId::from_bytes(generation), rand::random())
     }
 
     /// The secret behind a seed: 160 bits, as RFC 4226 section 4 recommends.
@@ -24,7 +24,7 @@ impl Vault {
         seed: &WrappedKey,
         generation: [u8; 16],
     ) -> Result<Zeroizing<[u8; 20]>, VaultError> {
-        let key = self.ring.unwrap(seed, QueueId::from_bytes(generation))?;
+        let key = self.ring.unwrap(seed, Purpose::Seed, QueueId::from_bytes(generation))?;
         let mut secret = Zeroizing::new([0; 20]);
         for (to, from) in secret.iter_mut().zip(key.bytes()) {
             *to = *from;

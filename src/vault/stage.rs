@@ -5,7 +5,7 @@
 use super::{Content, Vault, VaultError, deposit::GATHER, open::Stream, random_secret};
 use crate::{
     mail::QueueId,
-    seal::{DataKey, Opener, Sealer, WrappedKey, stream::CHUNK},
+    seal::{DataKey, Format, Opener, Purpose, Sealer, WrappedKey, stream::CHUNK},
     store::body::Aside,
 };
 use bytes::Bytes;
@@ -46,9 +46,9 @@ impl Vault {
     /// Begins a file.
     pub async fn stage(&self) -> Result<Staging, VaultError> {
         let (id, key) = (self.new_id(), DataKey::from_random(random_secret()));
-        let wrapped = self.ring.wrap(&key, id, rand::random());
+        let wrapped = self.ring.wrap(&key, Purpose::Upload, id, rand::random());
         // Prelude and header are for those who read a body without its row; this one has neither.
-        let sealer = Sealer::new(key, id, &wrapped, &[], &mut Vec::new());
+        let sealer = Sealer::new(self.suite, &key, id, &wrapped, &[], &mut Vec::new());
         let aside = self.bodies.aside(id).await?;
         let lying = Lying { id, key: wrapped, aside };
         Ok(Staging { lying, sealer, sealed: Vec::new() })
@@ -57,7 +57,8 @@ impl Vault {
     /// The file again, from its first byte to its authenticated end.
     pub fn read_staged(&self, staged: &Staged) -> Result<Content, VaultError> {
         let Staged { lying: Lying { id, key, aside }, size } = staged;
-        let opener = Opener::from_content(self.ring.unwrap(key, *id)?, *id, 0);
+        let key = self.ring.unwrap(key, Purpose::Upload, *id)?;
+        let opener = Opener::from_content(Format::V2(self.suite), &key, *id, 0);
         Ok(Content::of(Stream::whole(aside.open(0)?, opener, *size)))
     }
 }

@@ -13,6 +13,7 @@ mod browser_uploads;
 mod clock;
 mod crash;
 mod demo;
+mod destroyed;
 mod dialogues;
 mod disk;
 mod dkim;

@@ -15,7 +15,7 @@ use restante::{
     clock::{Clock, SystemClock},
     mail::{QueueId, Wishes},
     policy::RuleVerdict,
-    seal::{Class, DataKey, KeyRing, MessageFacts, header::Needs},
+    seal::{Class, MessageFacts, header::Needs},
     store::{
         NewBody, NewMessage, QueueStore,
         sled::{Options, SledStore},
@@ -27,7 +27,6 @@ use std::{
     process::{Command, Output},
     time::Instant,
 };
-use zeroize::Zeroizing;
 
 const RECIPIENTS: usize = 1000;
 
@@ -141,11 +140,10 @@ fn many() -> usize {
 }
 
 /// A message to one recipient at one of a thousand domains, due in an hour.
-fn waiting(number: usize, ring: &KeyRing, now: Timestamp) -> NewMessage {
+fn waiting(number: usize, now: Timestamp) -> NewMessage {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&(number as u64).to_be_bytes());
     let id = QueueId::new(u64::try_from(now.as_millisecond()).expect("after 1970"), random);
-    let key = ring.wrap(&DataKey::from_random(Zeroizing::new([5; 32])), id, [3; 24]);
     let facts = MessageFacts {
         id,
         class: Class::Protected,
@@ -166,7 +164,6 @@ fn waiting(number: usize, ring: &KeyRing, now: Timestamp) -> NewMessage {
         facts,
         recipients: vec![recipient.parse().expect("an address")],
         body: NewBody::Small(Bytes::from_static(&[0; 200])),
-        key,
         size: 100,
         header_len: 50,
         due: now + SignedDuration::from_hours(1),
@@ -178,8 +175,7 @@ fn waiting(number: usize, ring: &KeyRing, now: Timestamp) -> NewMessage {
 fn fill(data: &Path, count: usize, now: Timestamp) {
     let store = SledStore::open(data, Options::default()).expect("opens");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let ring = KeyRing::generate(Zeroizing::new([7; 32]));
-    let accepts = stream::iter((0..count).map(|number| store.accept(waiting(number, &ring, now))));
+    let accepts = stream::iter((0..count).map(|number| store.accept(waiting(number, now))));
     let accepted = accepts.buffer_unordered(512).try_for_each(|()| async { Ok(()) });
     runtime.block_on(accepted).expect("accepted");
 }

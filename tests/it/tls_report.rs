@@ -179,7 +179,7 @@ fn receiver(dir: &Path, zone: &Zone, pki: &Pki) -> (Nginx, SocketAddr) {
 async fn mail_in(store: &MemoryStore, vault: &Vault) -> Vec<Vec<u8>> {
     let mut mails = Vec::new();
     for (row, _) in store.list(&Filter::default(), None, 10).await.expect("listed") {
-        let mut content = vault.open_notice(&row).await.expect("opens");
+        let mut content = vault.open_notice(&row, &[]).await.expect("opens");
         let mut mail = Vec::new();
         while let Some(piece) = content.next().await.expect("opens") {
             mail.extend_from_slice(&piece);

@@ -4,8 +4,7 @@ use data_encoding::HEXLOWER;
 use restante::{
     mail::QueueId,
     seal::{
-        Event, KeyRing, Opener, RingError, SealError, Sealer, WrappedKey,
-        stream::{Prelude, index_offset, offset_of},
+        DataKey, Event, Format, KeyRing, Opener, Prelude, Purpose, RingError, SealError, Sealer,
     },
 };
 use serde::Deserialize;
@@ -96,9 +95,14 @@ impl Case {
 /// Opens as a vault does: prelude, ring, stream. The error by its name.
 fn open(case: &Case, sealed: &[u8], portion: usize) -> Result<Texts<Vec<u8>>, &'static str> {
     let prelude = Prelude::parse(sealed).map_err(seal_error)?;
-    let wrapped = prelude.wrapped.ok_or("destroyed")?;
-    let key = case.ring().unwrap(&wrapped, prelude.id).map_err(ring_error)?;
-    gather(Opener::new(key, case.id()), sealed, portion)
+    let key = key(case, &prelude)?;
+    gather(Opener::new(prelude.format, &key, case.id()), sealed, portion)
+}
+
+/// The data key, by the first wrapped key that opens.
+fn key(case: &Case, prelude: &Prelude) -> Result<DataKey, &'static str> {
+    let opened = prelude.wrapped().map(|w| case.ring().unwrap(w, Purpose::Message, prelude.id));
+    opened.reduce(Result::or).ok_or("destroyed")?.map_err(ring_error)
 }
 
 fn gather(
@@ -166,20 +170,19 @@ fn check(name: &str) {
     }
 }
 
-fn wrapped(sealed: &[u8]) -> WrappedKey {
-    Prelude::parse(sealed).expect("a prelude").wrapped.expect("a wrapped key")
-}
-
 /// The sealer writes the frozen bytes, from the same key and nonce.
 fn check_sealer(case: &Case, texts: &Texts<Vec<u8>>, sealed: &[u8]) {
-    let (ring, id, slot) = (case.ring(), case.id(), wrapped(sealed));
-    let key = || ring.unwrap(&slot, id).expect("it opened before");
+    let prelude = Prelude::parse(sealed).expect("a prelude");
+    let Format::V2(suite) = prelude.format else { return };
+    let (ring, id, key) = (case.ring(), case.id(), key(case, &prelude).expect("it opened before"));
+    let slot = prelude.slots[0].clone().expect("a wrapped key");
     if slot.key() == ring.current() {
-        let nonce = slot.as_bytes()[4..28].try_into().expect("24 bytes");
-        assert!(ring.wrap(&key(), id, nonce) == slot, "{}: wrapping again", case.why);
+        let nonce = slot.to_bytes()[5..29].try_into().expect("24 bytes");
+        let again = ring.wrap(&key, Purpose::Message, id, nonce);
+        assert!(again == slot, "{}: wrapping again", case.why);
     }
     let mut again = Vec::new();
-    let mut sealer = Sealer::new(key(), id, &slot, &texts.header, &mut again);
+    let mut sealer = Sealer::new(suite, &key, id, &slot, &texts.header, &mut again);
     sealer.feed(&texts.content, &mut again);
     sealer.finish(&texts.index, &mut again);
     assert!(again == sealed, "{}: sealing again", case.why);
@@ -187,18 +190,19 @@ fn check_sealer(case: &Case, texts: &Texts<Vec<u8>>, sealed: &[u8]) {
 
 /// Content and index lie where the offsets say.
 fn check_places(case: &Case, texts: &Texts<Vec<u8>>, sealed: &[u8]) {
-    let (ring, id, slot) = (case.ring(), case.id(), wrapped(sealed));
-    let key = || ring.unwrap(&slot, id).expect("it opened before");
+    let prelude = Prelude::parse(sealed).expect("a prelude");
+    let (format, id) = (prelude.format, case.id());
+    let key = key(case, &prelude).expect("it opened before");
     let header = u32::try_from(texts.header.len()).expect("short");
     let size = texts.content.len() as u64;
     let last = size.saturating_sub(1);
-    let tail = &sealed[usize::try_from(offset_of(header, last)).expect("short")..];
-    let opened = gather(Opener::from_content(key(), id, last), tail, usize::MAX);
+    let tail = &sealed[usize::try_from(prelude.offset_of(header, last)).expect("short")..];
+    let opened = gather(Opener::from_content(format, &key, id, last), tail, usize::MAX);
     let opened = opened.expect("from the last content frame on");
     assert!(texts.content.ends_with(&opened.content) && opened.index == texts.index);
     assert_eq!(opened.content.is_empty(), size == 0);
-    let tail = &sealed[usize::try_from(index_offset(header, size)).expect("short")..];
-    let opened = gather(Opener::from_index(key(), id, size), tail, usize::MAX);
+    let tail = &sealed[usize::try_from(prelude.index_offset(header, size)).expect("short")..];
+    let opened = gather(Opener::from_index(format, &key, id, size), tail, usize::MAX);
     assert!(opened.expect("from the index on").index == texts.index);
 }
 

@@ -271,7 +271,7 @@ impl World {
             indexer.feed(piece);
             scan.feed(piece);
         }
-        let mut finished = deposit.finish(&indexer.finish()).await.unwrap();
+        let mut finished = deposit.finish(indexer.finish()).await.unwrap();
         let fields = scan.finish();
         finished.message.facts.message_id = fields.message_id();
         finished.message.facts.references = fields.references();
@@ -334,7 +334,7 @@ impl World {
         let own = |rows: &[RecipientRow]| rows.iter().any(|r| r.address == address(recipient));
         let codes = all.into_iter().filter(|(row, to)| row.facts.class == Class::Code && own(to));
         let (row, _) = codes.max_by_key(|(row, _)| row.facts.id)?;
-        let mut content = self.vault.open_notice(&row).await.unwrap();
+        let mut content = self.vault.open_notice(&row, &[]).await.unwrap();
         let mut text = String::new();
         while let Some(piece) = content.next().await.unwrap() {
             text.push_str(std::str::from_utf8(&piece).unwrap());
@@ -356,7 +356,7 @@ impl World {
         let mut all = self.store.list(&filter, None, 1000).await.unwrap();
         all.retain(|(row, _)| row.facts.class != Class::Protected);
         let (row, _) = all.into_iter().max_by_key(|(row, _)| row.facts.id).unwrap();
-        let mut content = self.vault.open_notice(&row).await.unwrap();
+        let mut content = self.vault.open_notice(&row, &[]).await.unwrap();
         let mut text = String::new();
         while let Some(piece) = content.next().await.unwrap() {
             text.push_str(std::str::from_utf8(&piece).unwrap());
@@ -380,7 +380,7 @@ impl World {
         all.sort_by_key(|(row, _)| row.facts.arrived);
         let mut texts = Vec::new();
         for (row, _) in all {
-            let mut content = self.vault.open_notice(&row).await.unwrap();
+            let mut content = self.vault.open_notice(&row, &[]).await.unwrap();
             let mut text = String::new();
             while let Some(piece) = content.next().await.unwrap() {
                 text.push_str(std::str::from_utf8(&piece).unwrap());

@@ -166,7 +166,6 @@ async fn ten_thousand_messages_to_a_dead_domain_hold_up_nobody() {
             facts: MessageFacts { id, ..row.facts.clone() },
             recipients: vec![address("eve@dead.example")],
             body: NewBody::Small(bytes::Bytes::from_static(b"sealed")),
-            key: row.key.clone().unwrap(),
             size: row.size,
             header_len: row.header_len,
             due: start(),

@@ -4,6 +4,7 @@
 
 use super::{
     book::{self, Rows},
+    journal::Carried,
     segments::Carriage,
     space::{Runway, Watch},
 };
@@ -31,6 +32,8 @@ pub(super) struct Load {
     pub(super) epoch: u64,
     pub(super) rows: Arc<Rows>,
     pub(super) bodies: Carriage,
+    /// The sheet itself, overwritten when all of it has been carried over.
+    pub(super) sheet: Carried,
 }
 
 /// The committer's end.
@@ -82,6 +85,8 @@ impl Carrier {
                     if answer.send(carried).is_err() {
                         return;
                     }
+                    // Somebody may wait for just this.
+                    remind();
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => remind(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -154,5 +159,6 @@ fn carry(db: &::sled::Db, load: &Load) -> Result<(), StoreError> {
     load.bodies.write()?;
     let failed = |e| StoreError::Fatal(format!("the book: {e}"));
     book::carry(db, &load.rows, Some(load.epoch)).map_err(failed)?;
-    load.bodies.bury()
+    load.bodies.bury()?;
+    load.sheet.overwrite()
 }

@@ -31,6 +31,8 @@ const SLACK: usize = 64 * 1024;
 /// The longest that a group waits for more, and about how long it sleeps between two looks.
 const PATIENCE: Duration = Duration::from_millis(2);
 const NAP: Duration = Duration::from_micros(100);
+/// What is destroyed stays readable in the log for that long, and as long as a flush takes.
+const DESTROYED_FOR: Duration = Duration::from_secs(1);
 /// Sealed bytes that wait, in KiB; more senders wait before they hand theirs over.
 const WAITING_KIB: u32 = 8 * 1024;
 
@@ -49,6 +51,8 @@ pub(super) struct State {
     pub(super) left: usize,
     /// Set by a request that brings earlier work than was known.
     pub(super) arrived: bool,
+    /// Something was destroyed since the log was last rotated.
+    pub(super) destroyed: bool,
     /// Held as long as the book is open.
     pub(super) _lock: File,
 }
@@ -71,6 +75,8 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 type Job = Box<dyn FnOnce(&mut State) -> Answer + Send>;
 enum Request {
     Work(Work),
+    /// To be answered once nothing on the disk opens what is destroyed by now.
+    Checkpoint(oneshot::Sender<()>),
     /// Nothing has been carried for a while.
     Idle,
 }
@@ -97,6 +103,7 @@ pub(super) enum Kind {
 #[derive(Default)]
 struct Group {
     works: Vec<Work>,
+    checkpoints: Vec<oneshot::Sender<()>>,
     weight: usize,
     accepts: usize,
     settles: usize,
@@ -138,7 +145,7 @@ impl Committer {
         journal: Journal,
         runway: Runway,
         watch: Arc<Watch>,
-        arrivals: Arc<Notify>,
+        [arrivals, endings]: [&Arc<Notify>; 2],
     ) -> std::io::Result<Self> {
         let (requests, waiting) = mpsc::channel(MOST);
         let room = Arc::new(Semaphore::new(WAITING_KIB as usize));
@@ -157,10 +164,12 @@ impl Committer {
             state,
             journal,
             carrier,
-            wipe: false,
+            checkpoints: Vec::new(),
+            destroyed: None,
             worked: false,
             watch: watched,
-            arrivals,
+            arrivals: Arc::clone(arrivals),
+            endings: Arc::clone(endings),
             announced: announced.clone(),
             patience: PATIENCE,
             waiting,
@@ -222,6 +231,24 @@ impl Committer {
         };
         self.run(weight, guarded).await
     }
+    /// As [`Committer::run`], for work that gives space back: it goes on where the index has no room, as
+    /// long as the log has.
+    pub(super) async fn free<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let guarded = move |state: &mut State| {
+            if state.takes_outcome(SLACK) { work(state) } else { Err(StoreError::Full) }
+        };
+        self.run(0, guarded).await
+    }
+    /// Returns once nothing on the disk opens what was destroyed before the call.
+    pub(super) async fn checkpoint(&self) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let Some(requests) = &self.requests else { return Err(self.ended()) };
+        requests.send(Request::Checkpoint(answer)).await.map_err(|_| self.ended())?;
+        answered.await.map_err(|_| self.ended())
+    }
     fn ended(&self) -> StoreError {
         let ended = || StoreError::Fatal("the store has been closed".to_owned());
         self.watch.broken().unwrap_or_else(ended)
@@ -242,12 +269,15 @@ struct Thread {
     carrier: Carrier,
     state: State,
     journal: Journal,
-    /// What is under way is the last there was: then its sheet is to be overwritten.
-    wipe: bool,
+    /// Who waits for a checkpoint, and the last epoch that must have been carried over for it.
+    checkpoints: Vec<(u64, oneshot::Sender<()>)>,
+    /// Since when something has been destroyed that is still readable in the log.
+    destroyed: Option<Instant>,
     /// There was work since the last reminder.
     worked: bool,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
+    endings: Arc<Notify>,
     announced: Announced,
     /// How long messages wait for others now.
     patience: Duration,
@@ -276,13 +306,15 @@ impl Thread {
         self.state.room = self.watch.room(self.carrier.is_starved());
         self.state.left = self.journal.left();
         let reminded = matches!(first, Request::Idle);
-        let group = self.gather(first);
-        let rests = reminded && group.is_empty();
+        let Group { works, checkpoints, .. } = self.gather(first);
+        let rests = reminded && works.is_empty();
         let idle = rests && !std::mem::replace(&mut self.worked, false);
         self.worked |= !rests;
-        if !group.is_empty() {
-            self.commit(group)?;
+        if !works.is_empty() {
+            self.commit(works)?;
         }
+        let last = self.journal.last_epoch();
+        self.checkpoints.extend(checkpoints.into_iter().map(|answer| (last, answer)));
         self.look(idle)
     }
     /// After a failure the store takes nothing more. sled panics on damage that it finds late.
@@ -300,7 +332,7 @@ impl Thread {
         reason = "woken by each request it would come to smaller groups (0.11 syncs a message at 50 \
                   sessions, not 0.08) and the waking would cost more than they do"
     )]
-    fn gather(&mut self, first: Request) -> Vec<Work> {
+    fn gather(&mut self, first: Request) -> Group {
         let (mut group, mut begun) = (Group::default(), None);
         let (mut next, mut requests) = (Some(first), 0);
         let heavy = HEAVY.min(self.journal.portion());
@@ -312,6 +344,7 @@ impl Thread {
                         job(&mut self.state)(Ok(()));
                     }
                     Request::Work(work) => group.add(work),
+                    Request::Checkpoint(answer) => group.checkpoints.push(answer),
                     Request::Idle => {}
                 }
                 requests += 1;
@@ -319,13 +352,13 @@ impl Thread {
                 next = if more { self.waiting.try_recv().ok() } else { None };
             }
             if group.works.is_empty() || requests >= MOST || group.weight >= heavy {
-                return group.works;
+                return group;
             }
             let waited = begun.get_or_insert_with(Instant::now).elapsed();
             if group.works.len() > before + 1 && waited < PATIENCE {
                 std::thread::yield_now();
             } else if self.is_enough(&group, waited) {
-                return group.works;
+                return group;
             } else {
                 std::thread::sleep(NAP);
             }
@@ -359,15 +392,22 @@ impl Thread {
             answers.push(job(&mut self.state));
             rooms.push(room);
         }
+        self.state.destroy_doomed();
         let done = self.write();
         if let Err(e) = &done {
             self.watch.break_down(&e.to_string());
+        }
+        if std::mem::take(&mut self.state.destroyed) {
+            self.destroyed.get_or_insert_with(Instant::now);
         }
         for answer in answers {
             answer(done.clone());
         }
         if std::mem::take(&mut self.state.arrived) {
             self.arrivals.notify_one();
+        }
+        if self.state.tally.has_doomed_files() {
+            self.endings.notify_one();
         }
         done
     }
@@ -383,20 +423,33 @@ impl Thread {
     fn look(&mut self, idle: bool) -> Result<(), StoreError> {
         self.note_arrival(false)?;
         let due = if idle { !self.journal.is_empty() } else { self.journal.is_half_full() };
-        if due && !self.carrier.is_busy() {
+        if (due || self.is_checkpoint_due()) && !self.carrier.is_busy() {
             self.turn()?;
-            self.wipe = idle;
         }
+        self.answer_checkpoints();
         Ok(())
+    }
+    /// True if what was destroyed is to become unreadable in the log now.
+    fn is_checkpoint_due(&self) -> bool {
+        let now = self.journal.epoch();
+        self.checkpoints.iter().any(|(epoch, _)| *epoch == now)
+            || self.destroyed.is_some_and(|since| since.elapsed() >= DESTROYED_FOR)
+    }
+    fn answer_checkpoints(&mut self) {
+        let carried = self.journal.carried();
+        for (_, answer) in self.checkpoints.extract_if(.., |(epoch, _)| *epoch <= carried) {
+            // A caller who has gone away needs no answer.
+            let _ = answer.send(());
+        }
     }
     /// Sends what the sheet holds on its way, and goes on with the other; that must have been carried
     /// over, which is waited for.
     fn turn(&mut self) -> Result<(), StoreError> {
         self.note_arrival(true)?;
         let (epoch, State { book, segments, .. }) = (self.journal.epoch(), &mut self.state);
-        let load = Load { epoch, rows: book.freeze(), bodies: segments.freeze() };
-        self.carrier.send(load)?;
-        self.journal.turn();
+        let (rows, bodies) = (book.freeze(), segments.freeze());
+        self.carrier.send(Load { epoch, rows, bodies, sheet: self.journal.turn() })?;
+        self.destroyed = None;
         Ok(())
     }
     fn note_arrival(&mut self, wait: bool) -> Result<(), StoreError> {
@@ -408,10 +461,7 @@ impl Thread {
     fn thaw(&mut self) {
         self.state.book.thaw();
         self.state.segments.thaw();
-        if std::mem::take(&mut self.wipe) {
-            // It holds nothing that is needed: what can't be overwritten now will be later.
-            drop(self.journal.wipe());
-        }
+        self.journal.carried_over();
     }
     /// Leaves an empty journal, if there is space; else the next start carries it over.
     fn close(&mut self) -> Result<(), StoreError> {
@@ -420,7 +470,6 @@ impl Thread {
         }
         if !self.journal.is_empty() {
             self.turn()?;
-            self.wipe = true;
         }
         self.spaced().map(drop)
     }

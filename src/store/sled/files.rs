@@ -20,6 +20,7 @@ use rustix::{buffer::spare_capacity, io::Errno};
 use std::{
     fs::{self, File},
     io::{self, Write},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -79,6 +80,7 @@ struct Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.placed {
+            let _ = overwrite_keys(&self.file);
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -214,7 +216,7 @@ impl FileReader {
         layout: &Layout,
         id: QueueId,
         at: &Locator,
-        from: u64,
+        range: Range<u64>,
     ) -> Result<Self, StoreError> {
         let (path, start, length) = match at {
             Locator::Segment { segment, offset, length } => {
@@ -226,8 +228,8 @@ impl FileReader {
                 return Err(StoreError::Corrupt("a locator of another store".to_owned()));
             }
         };
-        let end = start.saturating_add(length);
-        let at = start.saturating_add(from).min(end);
+        let end = start.saturating_add(length.min(range.end));
+        let at = start.saturating_add(range.start).min(end);
         // A small body is whole then.
         let opened = off(move || {
             let file = File::open(&path).map_err(|e| open_error(&path, &e))?;
@@ -254,9 +256,10 @@ impl BodyReader for FileReader {
 /// A body that is in no file yet.
 pub(super) struct MemoryReader(Bytes);
 impl MemoryReader {
-    pub(super) fn new(mut sealed: Bytes, from: u64) -> Self {
-        let from = usize::try_from(from).unwrap_or(usize::MAX).min(sealed.len());
-        Self(sealed.split_off(from))
+    pub(super) fn new(sealed: Bytes, range: Range<u64>) -> Self {
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(sealed.len());
+        let (from, to) = (within(range.start), within(range.end));
+        Self(sealed.slice(from.min(to)..to))
     }
 }
 #[async_trait]
@@ -266,14 +269,11 @@ impl BodyReader for MemoryReader {
     }
 }
 
-/// Zeroes the wrapped key in a body's prelude, then removes its file. Again: nothing happens.
+/// Overwrites the wrapped keys in a body's prelude, then removes its file. Again: nothing happens.
 pub(super) fn destroy(path: &Path) -> Result<(), StoreError> {
     let zeroed = || -> io::Result<()> {
         let file = private().create(false).open(path)?;
-        let end = file.metadata()?.len().min(Prelude::SLOT.end as u64);
-        let start = Prelude::SLOT.start as u64;
-        let zeros = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or(0)];
-        file.write_all_at(&zeros, start)?;
+        overwrite_keys(&file)?;
         file.sync_data()?;
         fs::remove_file(path)
     };
@@ -281,4 +281,14 @@ pub(super) fn destroy(path: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(body_error(path, &e)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+fn overwrite_keys(file: &File) -> io::Result<()> {
+    let zeros = keyed(file.metadata()?.len());
+    file.write_all_at(&vec![0; zeros.len()], Prelude::KEYED.start as u64)
+}
+/// Where wrapped keys may lie in a body of that length.
+pub(super) fn keyed(length: u64) -> Range<usize> {
+    let Range { start, end } = Prelude::KEYED;
+    start..usize::try_from(length).unwrap_or(usize::MAX).clamp(start, end)
 }

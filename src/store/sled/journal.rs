@@ -20,6 +20,7 @@ use std::{
     io::{self, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::PathBuf,
+    sync::Arc,
 };
 
 /// Length of a sheet where the disk is not small. It bounds what waits in memory for book and segments.
@@ -90,15 +91,30 @@ pub(super) struct Read {
 #[derive(Debug)]
 struct Sheet {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Blocks are reserved up to there.
     length: u64,
     /// Zeros are laid up to there.
     laid: u64,
     /// Where the next record goes.
     end: u64,
-    /// Up to there something has been written since it was last overwritten.
+}
+
+/// A sheet whose content is being carried over.
+#[derive(Debug)]
+pub(super) struct Carried {
+    path: PathBuf,
+    file: Arc<File>,
     used: u64,
+}
+
+impl Carried {
+    /// Overwrites it, so that nothing of what is destroyed outlasts it here. To be called when its
+    /// content is in segments and book, on the disk.
+    pub(super) fn overwrite(&self) -> Result<(), StoreError> {
+        let overwritten = zero(&self.file, 0, self.used).and_then(|()| self.file.sync_data());
+        overwritten.map_err(|e| StoreError::Fatal(format!("{}: {e}", self.path.display())))
+    }
 }
 
 /// The journal, open.
@@ -106,6 +122,8 @@ struct Sheet {
 pub(super) struct Journal {
     length: u64,
     epoch: u64,
+    /// The last epoch that was carried over and overwritten.
+    carried: u64,
     writing: Sheet,
     resting: Sheet,
     buffer: Vec<u8>,
@@ -137,15 +155,13 @@ impl Journal {
         let (writing, resting) = (Sheet::open(one, length)?, Sheet::open(other, length)?);
         sync_dir(&layout.journal())?;
         let epoch = last.saturating_add(1);
-        let mut journal = Self { length, epoch, writing, resting, buffer: Vec::new() };
         if used {
-            (journal.writing.used, journal.resting.used) =
-                (journal.writing.laid, journal.resting.laid);
-            journal.wipe()?;
-            journal.writing.file.sync_data()?;
-            journal.resting.file.sync_data()?;
+            for sheet in [&writing, &resting] {
+                zero(&sheet.file, 0, sheet.laid)?;
+                sheet.file.sync_data()?;
+            }
         }
-        Ok(journal)
+        Ok(Self { length, epoch, carried: last, writing, resting, buffer: Vec::new() })
     }
     /// Bytes that one group had better not exceed.
     pub(super) fn portion(&self) -> usize {
@@ -154,6 +170,14 @@ impl Journal {
     /// The epoch of what is written now.
     pub(super) const fn epoch(&self) -> u64 {
         self.epoch
+    }
+    /// The last epoch that holds something: that of now, or the one before.
+    pub(super) const fn last_epoch(&self) -> u64 {
+        if self.is_empty() { self.epoch.saturating_sub(1) } else { self.epoch }
+    }
+    /// The last epoch that has been carried over and overwritten.
+    pub(super) const fn carried(&self) -> u64 {
+        self.carried
     }
     /// True if it is time to carry the sheet over, before there is no room left on it.
     pub(super) const fn is_half_full(&self) -> bool {
@@ -194,18 +218,18 @@ impl Journal {
         self.buffer.shrink_to(256 * 1024);
         written.map_err(|e| StoreError::Fatal(format!("{}: {e}", sheet.path.display())))
     }
-    /// Turns to the other sheet, whose content has been carried over.
-    pub(super) fn turn(&mut self) {
+    /// Turns to the other sheet, which has been carried over; what was written is to be carried over
+    /// now.
+    pub(super) fn turn(&mut self) -> Carried {
         std::mem::swap(&mut self.writing, &mut self.resting);
         self.writing.end = 0;
         self.epoch = self.epoch.saturating_add(1);
+        let Sheet { path, file, end, .. } = &self.resting;
+        Carried { path: path.clone(), file: Arc::clone(file), used: *end }
     }
-    /// Overwrites what has been carried over: keys that have been destroyed since are not to outlast
-    /// their book.
-    pub(super) fn wipe(&mut self) -> io::Result<()> {
-        self.resting.end = 0;
-        self.resting.wipe()?;
-        self.writing.wipe()
+    /// All before the present epoch has been carried over and overwritten.
+    pub(super) const fn carried_over(&mut self) {
+        self.carried = self.epoch.saturating_sub(1);
     }
 }
 
@@ -221,31 +245,26 @@ impl Sheet {
         if laid < length && allocate(&file, FallocateFlags::KEEP_SIZE, 0, length).is_err() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(Self { path, file, length, laid, end: 0, used: 0 })
-    }
-    /// Overwrites what lies behind the last record.
-    fn wipe(&mut self) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.end))?;
-        write_zeros(&mut self.file, self.used.saturating_sub(self.end))?;
-        self.used = self.end;
-        Ok(())
+        Ok(Self { path, file: Arc::new(file), length, laid, end: 0 })
     }
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
         let end = self.end.saturating_add(record.len() as u64);
         if end > self.laid {
             let stride = self.laid.saturating_add(STRIDE).min(self.length);
             let goal = end.max(stride);
-            self.file.seek(SeekFrom::Start(self.laid))?;
-            write_zeros(&mut self.file, goal - self.laid)?;
+            zero(&self.file, self.laid, goal - self.laid)?;
             self.file.sync_all()?;
             self.laid = goal;
         }
         self.file.write_all_at(record, self.end)?;
         self.file.sync_data()?;
         self.end = end;
-        self.used = self.used.max(end);
         Ok(())
     }
+}
+fn zero(mut file: &File, from: u64, length: u64) -> io::Result<()> {
+    file.seek(SeekFrom::Start(from))?;
+    write_zeros(&mut file, length)
 }
 /// A record's place counts too: one that an earlier turn left at another is none.
 fn head(epoch: u64, offset: u64, body: &[u8]) -> Result<[u8; HEAD], StoreError> {
@@ -362,17 +381,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = journal(dir.path(), 0);
         ["a", "b", "c"].iter().for_each(|key| put(&mut journal, key));
-        journal.turn();
+        let first = journal.turn();
         assert_eq!(found(dir.path()), [(1, "a b c".to_owned())]);
         put(&mut journal, "d");
         assert_eq!(found(dir.path()), [(1, "a b c".to_owned()), (2, "d".to_owned())]);
+        assert_eq!((journal.last_epoch(), journal.carried()), (2, 0));
+        first.overwrite().unwrap();
+        journal.carried_over();
+        assert_eq!(found(dir.path()), [(2, "d".to_owned())]);
+        let bytes = std::fs::read(&paths(&Layout::new(dir.path()))[0]).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0), "nothing of it stays");
         journal.turn();
+        assert_eq!((journal.last_epoch(), journal.carried()), (2, 1));
         put(&mut journal, "e");
         assert_eq!(found(dir.path()), [(2, "d".to_owned()), (3, "e".to_owned())]);
-        journal.wipe().unwrap();
-        assert_eq!(found(dir.path()), [(3, "e".to_owned())], "what is being written stays");
-        let bytes = std::fs::read(&paths(&Layout::new(dir.path()))[0]).unwrap();
-        assert_eq!(bytes.windows(1).filter(|w| *w == b"c").count(), 0, "nothing behind it stays");
+        assert_eq!(journal.last_epoch(), 3);
     }
     #[test]
     fn a_wipe_that_a_crash_cut_short_is_known_by_what_it_left() {

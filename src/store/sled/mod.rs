@@ -30,9 +30,9 @@ use crate::{
     seal::TokenHash,
     store::{
         Account, AccountChange, AccountMove, Announced, Ask, Attempt, AuditChain, AuditEvent,
-        AuditRecord, AuditStore, BodyStore, BodyWriter, Claimed, Filter, Grant, Health, Locator,
-        MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered, PeopleStore,
-        ProofChange, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
+        AuditRecord, AuditStore, BodyStore, BodyWriter, Claimed, Doomed, Filter, Grant, Health,
+        Locator, MessageRow, Moved, NewBody, NewMessage, NoteKind, NoteStore, Order, Ordered,
+        PeopleStore, ProofChange, QueueStore, RecipientRow, Session, Settle, StoreError, Totals,
         body::{Aside, BodyReader},
     },
 };
@@ -50,6 +50,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs::File,
     io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -146,6 +147,7 @@ pub struct SledStore {
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
     orphan_age: Duration,
+    endings: Arc<Notify>,
 }
 impl SledStore {
     /// Opens the vault in `dir`, or makes it. Installs [`durability`]'s filter and refuses to open
@@ -165,14 +167,14 @@ impl SledStore {
         let journal = replay(&mut book, &layout, &watch)?;
         let state = load(&layout, &options, book, lock, &watch)?;
         watch.lay_reserve();
-        let arrivals = Arc::new(Notify::new());
+        let (arrivals, endings) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let fresh = state.segments.fresh();
         let runway = Runway::new(&layout, Arc::clone(&watch));
         let committer =
-            Committer::start(state, journal, runway, Arc::clone(&watch), Arc::clone(&arrivals));
+            Committer::start(state, journal, runway, Arc::clone(&watch), [&arrivals, &endings]);
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
         let orphan_age = options.orphan_age;
-        Ok(Self { committer, layout, fresh, watch, arrivals, orphan_age })
+        Ok(Self { committer, layout, fresh, watch, arrivals, endings, orphan_age })
     }
 }
 
@@ -319,7 +321,7 @@ fn load(
     let (mut tally, mut agenda) = (Tally::default(), Agenda::default());
     let (mut live, mut files) = (BTreeMap::<u32, HashSet<u64>>::new(), HashSet::new());
     book.each(book::MESSAGES, |_, row: MessageRow| {
-        tally.keep(row.facts.id, &row.body);
+        tally.keep(&row);
         match row.body {
             Locator::Segment { segment, offset, .. } => {
                 live.entry(segment).or_default().insert(offset);
@@ -340,6 +342,9 @@ fn load(
     })
     .map_err(damaged)?;
     book.each(book::GRANTS, |_, grant: Grant| tally.grant(&grant)).map_err(damaged)?;
+    for id in tally.stranded() {
+        tracing::error!(%id, "recipients of a message are missing in the index; it is left as it is");
+    }
     let segments = Segments::open(layout, options, live).and_then(|segments| {
         segments.sweep()?;
         tell_orphans(layout, &files)?;
@@ -356,6 +361,7 @@ fn load(
         room: watch.room(false),
         left: 0,
         arrived: false,
+        destroyed: false,
         _lock: lock,
     })
 }
@@ -401,6 +407,9 @@ impl QueueStore for SledStore {
     }
     fn arrivals(&self) -> Arc<Notify> {
         Arc::clone(&self.arrivals)
+    }
+    fn endings(&self) -> Arc<Notify> {
+        Arc::clone(&self.endings)
     }
     async fn settle(&self, settle: Settle) -> Result<(), StoreError> {
         let rows: usize = settle.outcomes.iter().map(|outcome| outcome.attempts.len() + 2).sum();
@@ -458,18 +467,14 @@ impl QueueStore for SledStore {
     async fn totals(&self) -> Result<Totals, StoreError> {
         self.committer.read(|s| s.totals()).await
     }
-    async fn doomed(
-        &self,
-        now: Option<TrustedTime>,
-        max: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
-        self.committer.write(0, move |s| s.doomed(now, max)).await
-    }
-    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
-        self.committer.write(0, move |s| s.destroy_key(id)).await
+    async fn doomed(&self, now: Option<TrustedTime>, max: usize) -> Result<Doomed, StoreError> {
+        self.committer.free(move |s| s.doomed(now, max)).await
     }
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
-        self.committer.write(0, move |s| s.forget_body(id)).await
+        self.committer.free(move |s| s.forget_body(id)).await
+    }
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.committer.checkpoint().await
     }
     async fn purge(
         &self,
@@ -521,14 +526,14 @@ impl BodyStore for SledStore {
         &self,
         id: QueueId,
         at: &Locator,
-        from: u64,
+        range: Range<u64>,
     ) -> Result<Box<dyn BodyReader>, StoreError> {
         if let Locator::Segment { segment, offset, .. } = at
             && let Some(sealed) = self.fresh.get(*segment, *offset)
         {
-            return Ok(Box::new(MemoryReader::new(sealed, from)));
+            return Ok(Box::new(MemoryReader::new(sealed, range)));
         }
-        Ok(Box::new(FileReader::open(&self.layout, id, at, from).await?))
+        Ok(Box::new(FileReader::open(&self.layout, id, at, range).await?))
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         match at.clone() {
@@ -576,7 +581,7 @@ impl PeopleStore for SledStore {
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let grant = grant.clone();
-        self.committer.write(0, move |s| s.update_grant(&grant)).await
+        self.committer.free(move |s| s.update_grant(&grant)).await
     }
     async fn mark_opened(&self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
         self.committer.write(0, move |s| s.mark_opened(id, at)).await

@@ -33,12 +33,15 @@ impl State {
         }
         let mut changes = Changes::default();
         after.iter().try_for_each(|row| changes.put(book::recipient(id, row.index), row))?;
-        self.end(id, &after, &mut changes)?;
+        let over = self.end(id, &after, &mut changes)?;
         let spawned = self.spawn(spawn, &mut changes)?;
         // From here on nothing fails.
         self.book.take(changes);
         for (before, after) in before.iter().zip(&after) {
             self.exchange(id, before, after);
+        }
+        if over {
+            self.tally.end(id);
         }
         for ready in &spawned {
             self.enter(ready);

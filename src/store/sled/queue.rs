@@ -12,8 +12,9 @@ use crate::{
     mail::{GrantId, QueueId},
     policy::DaneVerdict,
     store::{
-        Ask, Attempt, Claim, Claimed, Filter, Grant, GrantKind, GrantState, Locator, MessageRow,
-        NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle, StoreError, Totals,
+        Ask, Attempt, Claim, Claimed, Doomed, Filter, Grant, GrantKind, GrantState, Locator,
+        MessageRow, NewBody, NewMessage, Outcome, RecipientRow, RecipientState, Settle, StoreError,
+        Totals,
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
@@ -26,6 +27,8 @@ const SLICE: usize = 256;
 const SLICE_ROWS: usize = 2000;
 /// Grants ended by one round.
 const ENDED_AT_ONCE: usize = 1000;
+/// Messages destroyed with one group of requests.
+const DESTROYED_AT_ONCE: usize = 1000;
 /// Longest text kept of a peer's words.
 const TEXT: usize = 512;
 /// Certificate names kept of an attempt.
@@ -47,6 +50,9 @@ impl State {
             return Ok(());
         }
         if self.room != Room::Enough {
+            if let NewBody::At(at) = &message.body {
+                self.discard(message.facts.id, at)?;
+            }
             return Err(StoreError::Full);
         }
         let mut changes = Changes::default();
@@ -88,23 +94,28 @@ impl State {
             rows.try_for_each(|r| changes.put(book::recipient(id, r.index), r))
         };
         if let Err(e) = put() {
-            self.discard(&ready.row.body)?;
+            self.discard(id, &ready.row.body)?;
             return Err(e);
         }
         Ok(ready)
     }
-    /// Gives up the body of a message that will have no row.
-    fn discard(&mut self, body: &Locator) -> Result<(), StoreError> {
+    /// Gives up the body of a message that will have no row: what was refused is not kept.
+    fn discard(&mut self, id: QueueId, body: &Locator) -> Result<(), StoreError> {
+        self.destroyed = true;
         match body {
             Locator::Segment { segment, offset, length } => {
                 self.segments.erase(*segment, *offset, *length)
             }
-            Locator::File { .. } | Locator::Memory | Locator::Gone => Ok(()),
+            Locator::File { .. } => {
+                self.segments.discard_file(id);
+                Ok(())
+            }
+            Locator::Memory | Locator::Gone => Ok(()),
         }
     }
     pub(super) fn enter(&mut self, ready: &Ready) {
         let id = ready.row.facts.id;
-        self.tally.keep(id, &ready.row.body);
+        self.tally.keep(&ready.row);
         for row in &ready.recipients {
             self.enter_recipient(id, row);
         }
@@ -178,7 +189,7 @@ impl State {
                 grants.push(grant);
             }
         }
-        self.end(id, &after, &mut changes)?;
+        let over = self.end(id, &after, &mut changes)?;
         let brought: usize = spawn.iter().map(weight).sum();
         if !self.takes_outcome(changes.bytes().saturating_add(brought.saturating_mul(2))) {
             return Err(StoreError::Full);
@@ -195,6 +206,9 @@ impl State {
             self.exchange(id, before, after);
             // It waits again, or others of its unit have become due meanwhile.
             self.arrived |= self.agenda.has(before.address.domain(), id);
+        }
+        if over {
+            self.tally.end(id);
         }
         for ready in &spawned {
             self.enter(ready);
@@ -274,21 +288,22 @@ impl State {
         }
         Ok(row)
     }
-    /// Notes the time when these were the last recipients to come to an end.
+    /// Notes the time when these were the last recipients to come to an end; true if they were.
     pub(super) fn end(
         &self,
         id: QueueId,
         after: &[RecipientRow],
         changes: &mut Changes,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let ended: Vec<_> = after.iter().filter_map(|row| row.state.ended()).collect();
         if ended.is_empty() || self.tally.open(id) > ended.len() {
-            return Ok(());
+            return Ok(false);
         }
         let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
         let others: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
         row.done = others.iter().filter_map(|r| r.state.ended()).chain(ended).max();
-        changes.put(book::message(id), &row)
+        changes.put(book::message(id), &row)?;
+        Ok(true)
     }
     /// Readies spawned messages; if one cannot be, the bodies of those before it are given up.
     pub(super) fn spawn(
@@ -305,7 +320,9 @@ impl State {
             match self.ready(message, changes) {
                 Ok(one) => ready.push(one),
                 Err(e) => {
-                    ready.iter().try_for_each(|one| self.discard(&one.row.body))?;
+                    ready
+                        .iter()
+                        .try_for_each(|one| self.discard(one.row.facts.id, &one.row.body))?;
                     return Err(e);
                 }
             }
@@ -367,7 +384,7 @@ impl State {
         &mut self,
         now: Option<TrustedTime>,
         max: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+    ) -> Result<Doomed, StoreError> {
         let over = now.map(|now| self.tally.over(now.get(), ENDED_AT_ONCE));
         for id in over.unwrap_or_default() {
             let mut grant: Grant = self.book.get(&book::grant(id))?.ok_or(StoreError::NotFound)?;
@@ -377,35 +394,56 @@ impl State {
             changes.put(book::grant(id), &grant)?;
             self.book.take(changes);
         }
-        let mut doomed = Vec::new();
-        for id in self.tally.doomed(max) {
+        let mut doomed = Doomed { destroyed: self.destroy_doomed(), large: Vec::new() };
+        for id in self.tally.doomed_files(max) {
             let row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
-            doomed.push((id, row.body));
+            doomed.large.push((id, row.body));
         }
         Ok(doomed)
     }
-    pub(super) fn destroy_key(&mut self, id: QueueId) -> Result<(), StoreError> {
-        let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
-        if row.key.is_some() && !self.tally.is_doomed(id) {
-            return Err(StoreError::Fenced);
+    /// Destroys what is doomed and lies in a segment, in the commit of the change that doomed it. What
+    /// can't be destroyed now is tried again with the next group. Returns how many were.
+    pub(super) fn destroy_doomed(&mut self) -> usize {
+        let mut destroyed = 0;
+        for id in self.tally.doomed(DESTROYED_AT_ONCE) {
+            if let Err(error) = self.destroy(id) {
+                tracing::warn!(%id, %error, "a message at its end could not be destroyed yet");
+                break;
+            }
+            destroyed += 1;
         }
-        row.key = None;
-        let mut changes = Changes::default();
-        changes.put(book::message(id), &row)?;
+        destroyed
+    }
+    fn destroy(&mut self, id: QueueId) -> Result<(), StoreError> {
+        let (row, changes) = self.bodiless(id)?;
+        if let Locator::Segment { segment, offset, length } = row.body {
+            self.segments.erase(segment, offset, length)?;
+        }
         self.book.take(changes);
+        self.tally.forget(id);
+        self.destroyed = true;
         Ok(())
     }
+    /// A message's row, and what changes when its body is gone.
+    fn bodiless(&self, id: QueueId) -> Result<(MessageRow, Changes), StoreError> {
+        let row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        let granted = self.tally.was_granted(id);
+        let grants = if granted { self.grants_of(id)? } else { Vec::new() };
+        let end = grants.iter().map(|grant| grant.expires).chain(row.done).max();
+        let mut changes = Changes::default();
+        let gone = MessageRow { body: Locator::Gone, ..row.clone() };
+        changes.put(book::message(id), &gone)?;
+        changes.put_raw(book::ended(end.unwrap_or(row.facts.arrived), id), Vec::new())?;
+        Ok((row, changes))
+    }
     pub(super) fn forget_body(&mut self, id: QueueId) -> Result<(), StoreError> {
-        let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        let (row, changes) = self.bodiless(id)?;
         if row.body == Locator::Gone {
             return Ok(());
         }
-        row.body = Locator::Gone;
-        let grants = self.grants_of(id)?;
-        let end = grants.iter().map(|g| g.expires).chain(row.done).max();
-        let mut changes = Changes::default();
-        changes.put(book::message(id), &row)?;
-        changes.put_raw(book::ended(end.unwrap_or(row.facts.arrived), id), Vec::new())?;
+        if !self.tally.is_doomed_file(id) {
+            return Err(StoreError::Fenced);
+        }
         self.book.take(changes);
         self.tally.forget(id);
         Ok(())

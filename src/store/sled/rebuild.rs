@@ -11,8 +11,8 @@ use super::{
     open_book, segments,
 };
 use crate::{
-    mail::{QueueId, parts::PartIndex},
-    seal::{Class, Event, KeyRing, Opener, SealedHeader, WrappedKey, stream::Prelude},
+    mail::QueueId,
+    seal::{Class, DataKey, Event, KeyRing, Opener, Prelude, Purpose, SealedHeader, SealedIndex},
     store::{Locator, MessageRow, RecipientRow, StoreError},
 };
 use jiff::Timestamp;
@@ -129,17 +129,30 @@ fn place_bodies(layout: &Layout) -> io::Result<()> {
 fn try_ring(layout: &Layout, ring: &KeyRing) -> Result<(), RebuildError> {
     let (mut good, mut bad) = (0u64, 0u64);
     let tried = each_body(layout, &mut |found| {
-        let mut bytes = [0; Prelude::LEN];
-        if found.sealed.read_exact(&mut bytes).is_err() {
+        let mut bytes = Vec::new();
+        if (&mut *found.sealed).take(Prelude::MAX as u64).read_to_end(&mut bytes).is_err() {
             return Ok(());
         }
-        if let Ok(Prelude { id, wrapped: Some(wrapped) }) = Prelude::parse(&bytes) {
-            *(if ring.unwrap(&wrapped, id).is_ok() { &mut good } else { &mut bad }) += 1;
+        if let Ok(prelude) = Prelude::parse(&bytes)
+            && prelude.wrapped().count() > 0
+        {
+            *(if unwrap(ring, &prelude).is_ok() { &mut good } else { &mut bad }) += 1;
         }
         Ok(())
     });
     tried.map_err(|e| OpenError::io(layout.root(), e))?;
     if good == 0 && bad > 0 { Err(RebuildError::WrongRing(bad)) } else { Ok(()) }
+}
+/// The data key, by the first wrap that opens.
+fn unwrap(ring: &KeyRing, prelude: &Prelude) -> Result<DataKey, String> {
+    let mut why = "its key has been destroyed".to_owned();
+    for wrapped in prelude.wrapped() {
+        match ring.unwrap(wrapped, Purpose::Message, prelude.id) {
+            Ok(key) => return Ok(key),
+            Err(e) => why = e.to_string(),
+        }
+    }
+    Err(why)
 }
 /// Visits all bodies: segments first, then files.
 fn each_body(
@@ -200,30 +213,30 @@ impl Work<'_> {
         if self.report.messages.is_multiple_of(GROUP) { self.book.write_through() } else { Ok(()) }
     }
     fn judge(&self, found: &mut Found<'_>) -> Verdict {
-        let mut bytes = vec![0; Prelude::LEN];
-        if let Err(e) = found.sealed.read_exact(&mut bytes) {
+        let mut bytes = Vec::new();
+        if let Err(e) = (&mut *found.sealed).take(PIECE as u64).read_to_end(&mut bytes) {
             return Verdict::Unreadable(e.to_string());
         }
-        let (id, wrapped) = match Prelude::parse(&bytes) {
+        let prelude = match Prelude::parse(&bytes) {
             Err(e) => return Verdict::Unreadable(e.to_string()),
-            Ok(Prelude { wrapped: None, .. }) => return Verdict::Destroyed,
-            Ok(Prelude { id, wrapped: Some(wrapped) }) => (id, wrapped),
+            Ok(prelude) if prelude.wrapped().count() == 0 => return Verdict::Destroyed,
+            Ok(prelude) => prelude,
         };
-        if id != found.id {
-            return Verdict::Unreadable(format!("it says that it is {id}"));
+        if prelude.id != found.id {
+            return Verdict::Unreadable(format!("it says that it is {}", prelude.id));
         }
-        self.open(found, bytes, wrapped).unwrap_or_else(Verdict::Unreadable)
+        self.open(found, bytes, &prelude).unwrap_or_else(Verdict::Unreadable)
     }
     /// Opens the body to its end, so that nothing comes back that could not be delivered.
     fn open(
         &self,
         found: &mut Found<'_>,
         mut bytes: Vec<u8>,
-        wrapped: WrappedKey,
+        prelude: &Prelude,
     ) -> Result<Verdict, String> {
-        let key = self.ring.unwrap(&wrapped, found.id).map_err(|e| e.to_string())?;
-        let mut opener = Opener::new(key, found.id);
-        let (mut header, mut size, mut asked) = (None, 0, None);
+        let key = unwrap(self.ring, prelude)?;
+        let mut opener = Opener::new(prelude.format, &key, found.id);
+        let (mut header, mut size, mut index) = (None, 0, None);
         while !bytes.is_empty() {
             opener.feed(&bytes);
             while let Some(event) = opener.poll().map_err(|e| e.to_string())? {
@@ -235,12 +248,8 @@ impl Work<'_> {
                         header = Some((parsed, length));
                     }
                     Event::Content(offset, chunk) => size = offset + chunk.len() as u64,
-                    // What the sender asked of the reader is known behind the content only. An
-                    // index that does not read takes nothing from the message.
-                    Event::Index(text) => {
-                        let index = serde_json::from_slice::<PartIndex>(&text).ok();
-                        asked = index.and_then(|index| index.pickup.as_ref().map(|wish| wish.kind));
-                    }
+                    // An index that does not read takes nothing from the message.
+                    Event::Index(text) => index = serde_json::from_slice::<SealedIndex>(&text).ok(),
                     Event::End => {}
                 }
             }
@@ -249,17 +258,15 @@ impl Work<'_> {
             piece.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         }
         opener.finish().map_err(|e| e.to_string())?;
-        let (mut header, header_len) = header.ok_or("it has no envelope")?;
-        header.facts.rule.pickup = asked.unwrap_or_default();
-        let row = MessageRow {
-            facts: header.facts,
-            size,
-            header_len,
-            body: found.at.clone(),
-            key: Some(wrapped),
-            done: None,
-        };
-        Ok(self.verdict(found.id, row, header.recipients))
+        let (SealedHeader { mut facts, recipients }, header_len) =
+            header.ok_or("it has no envelope")?;
+        if let Some(SealedIndex { facts: complete, parts }) = index {
+            facts = complete.unwrap_or(facts);
+            facts.rule.pickup = parts.pickup.map(|wish| wish.kind).unwrap_or(facts.rule.pickup);
+        }
+        let body = found.at.clone();
+        let row = MessageRow { facts, size, header_len, body, done: None };
+        Ok(self.verdict(found.id, row, recipients))
     }
     fn verdict(
         &self,

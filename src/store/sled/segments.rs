@@ -7,7 +7,7 @@
 //! at the end of the last is never written over.
 
 use super::{
-    Options,
+    Options, files,
     journal::Entries,
     layout::{Layout, allocate, body_error, is_full, is_old, private, sync_dir, write_zeros},
 };
@@ -24,6 +24,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     io::{self, BufReader, Read, Seek, SeekFrom},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,12 +36,16 @@ pub(super) const HEAD: u64 = 4 + 4 + 16 + 4;
 /// A file is laid out in strides of this length where the disk is not small.
 pub(super) const STRIDE: u64 = 4 * 1024 * 1024;
 
+/// A range that is shorter may hold no whole block of the disk.
+const PUNCHED: u64 = 2 * 4096;
+
 /// Where a body begins: segment, offset.
 type Place = (u32, u64);
 
 /// All segments, and what is yet to be written to them.
 #[derive(Debug)]
 pub(super) struct Segments {
+    layout: Layout,
     dir: PathBuf,
     size: u64,
     stride: u64,
@@ -85,6 +90,8 @@ pub(super) struct Carriage {
     writes: Vec<Write>,
     /// Files to be removed once no row speaks of them any more.
     dead: Vec<PathBuf>,
+    /// Files of messages that were refused; no row has spoken of them.
+    refused: Vec<PathBuf>,
 }
 #[derive(Debug)]
 struct Write {
@@ -94,6 +101,8 @@ struct Write {
     /// A body's, before its bytes.
     head: Option<[u8; HEAD as usize]>,
     bytes: Bytes,
+    /// Bytes of the file that hold nothing any more: their blocks go back to the disk.
+    free: Range<u64>,
 }
 impl Carriage {
     /// Writes and syncs everything. After an error nothing may be relied on.
@@ -106,8 +115,10 @@ impl Carriage {
                 written.map_err(|e| fatal(&write.path, &e))?;
                 offset += part.len() as u64;
             }
+            punch(&write.file, &write.free).map_err(|e| fatal(&write.path, &e))?;
             touched.insert(&write.path, &write.file);
         }
+        self.refused.iter().try_for_each(|path| files::destroy(path))?;
         touched.iter().try_for_each(|(path, file)| file.sync_data().map_err(|e| fatal(path, &e)))
     }
     /// Removes dead segments.
@@ -141,6 +152,7 @@ impl Segments {
         let next = last.map_or(0, |n| n.saturating_add(1));
         let size = options.segment_size;
         Ok(Self {
+            layout: layout.clone(),
             dir,
             size,
             stride: STRIDE,
@@ -216,7 +228,8 @@ impl Segments {
         active.end = offset + length;
         self.entries.write(number, start, &[&head, sealed]);
         let path = path(&self.dir, number);
-        let write = Write { path, file, offset: start, head: Some(head), bytes: sealed.clone() };
+        let (head, bytes) = (Some(head), sealed.clone());
+        let write = Write { path, file, offset: start, head, bytes, free: 0..0 };
         self.unwritten.insert((number, offset), self.carriage.writes.len());
         self.carriage.writes.push(write);
         self.fresh.lock().insert((number, offset), sealed.clone());
@@ -250,7 +263,7 @@ impl Segments {
         self.next = number.checked_add(1).ok_or(StoreError::Full)?;
         Ok(Active { number, file, end: 0, laid: 0 })
     }
-    /// Zeroes the wrapped key in a body's prelude and counts the body out. Again: nothing happens.
+    /// Overwrites the wrapped keys in a body's prelude and counts the body out. Again: nothing happens.
     pub(super) fn erase(
         &mut self,
         number: u32,
@@ -260,9 +273,10 @@ impl Segments {
         if !self.live.get(&number).is_some_and(|live| live.contains(&offset)) {
             return Ok(());
         }
-        let slot = Prelude::SLOT.start as u64..(Prelude::SLOT.end as u64).min(length);
-        let bytes = vec![0; usize::try_from(slot.end.saturating_sub(slot.start)).unwrap_or(0)];
-        let offset_of_slot = offset + slot.start;
+        let keyed = files::keyed(length);
+        let bytes = vec![0; keyed.len()];
+        let keys_at = offset + keyed.start as u64;
+        let free = offset + keyed.end as u64..offset + length;
         let place = (number, offset);
         self.fresh.lock().remove(&place);
         if let Some(at) = self.unwritten.remove(&place) {
@@ -270,15 +284,17 @@ impl Segments {
             // that says that it was destroyed.
             if let Some(write) = self.carriage.writes.get_mut(at) {
                 write.bytes = destroyed(&write.bytes);
+                write.free = free;
             }
-            self.entries.write(number, offset_of_slot, &[&bytes]);
+            self.entries.write(number, keys_at, &[&bytes]);
         } else {
             // Before anything changes: who is refused here asks again.
             let Some(file) = self.handle(number)? else { return Ok(()) };
             let path = path(&self.dir, number);
-            self.entries.write(number, offset_of_slot, &[&bytes]);
-            let (head, offset) = (None, offset_of_slot);
-            self.carriage.writes.push(Write { path, file, offset, head, bytes: bytes.into() });
+            self.entries.write(number, keys_at, &[&bytes]);
+            let (head, offset) = (None, keys_at);
+            let bytes = bytes.into();
+            self.carriage.writes.push(Write { path, file, offset, head, bytes, free });
         }
         if let Some(live) = self.live.get_mut(&number) {
             live.remove(&offset);
@@ -302,6 +318,10 @@ impl Segments {
             Err(e) => Err(body_error(&path, &e)),
         }
     }
+    /// Removes the file of a large body that was refused, with the next flush.
+    pub(super) fn discard_file(&mut self, id: QueueId) {
+        self.carriage.refused.push(self.layout.message(id));
+    }
     /// Marks a segment for removal if nothing lives in it.
     fn bury(&mut self, number: u32) {
         let active = self.active.as_ref().is_some_and(|a| a.number == number);
@@ -311,11 +331,11 @@ impl Segments {
         }
     }
 }
-/// The prelude of a body, without its key.
+/// The prelude of a body, without its keys.
 fn destroyed(sealed: &[u8]) -> Bytes {
-    let mut prelude = sealed.get(..Prelude::LEN.min(sealed.len())).unwrap_or_default().to_vec();
-    let keyed = prelude.iter_mut().take(Prelude::SLOT.end).skip(Prelude::SLOT.start);
-    keyed.for_each(|byte| *byte = 0);
+    let keyed = files::keyed(sealed.len() as u64);
+    let mut prelude = sealed.get(..keyed.start.min(sealed.len())).unwrap_or_default().to_vec();
+    prelude.resize(keyed.end.min(sealed.len()), 0);
     prelude.into()
 }
 /// Brings a body, or the zeros over its key, from the journal into its segment after a crash. A
@@ -359,6 +379,17 @@ fn lay(mut file: &File, from: u64, to: u64) -> io::Result<()> {
     }
     file.seek(SeekFrom::Start(from))?;
     write_zeros(&mut file, to - from)
+}
+
+/// Gives the blocks of a range back to the disk. It reads as zeroes then. Where the file system can't,
+/// the range stays as it is.
+fn punch(file: &File, range: &Range<u64>) -> io::Result<()> {
+    let length = range.end.saturating_sub(range.start);
+    if length < PUNCHED {
+        return Ok(());
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    allocate(file, flags, range.start, length).map(drop)
 }
 
 /// A failed write or sync is the end: the kernel may have dropped what it could not write.
@@ -422,10 +453,10 @@ fn survey(path: &Path) -> io::Result<Survey> {
         let Some((_, length)) = parse_head(&bytes).filter(|(_, l)| end + HEAD + l <= size) else {
             break;
         };
-        let slot = Prelude::SLOT.start as u64..(Prelude::SLOT.end as u64).min(length);
-        let mut key = vec![0; usize::try_from(slot.end.saturating_sub(slot.start)).unwrap_or(0)];
-        file.read_exact_at(&mut key, end + HEAD + slot.start)?;
-        erased &= key.iter().all(|byte| *byte == 0);
+        let mut prelude = vec![0; files::keyed(length).end];
+        file.read_exact_at(&mut prelude, end + HEAD)?;
+        erased &= prelude.iter().skip(Prelude::KEYED.start).all(|byte| *byte == 0)
+            || Prelude::parse(&prelude).is_ok_and(|prelude| prelude.wrapped().count() == 0);
         end += HEAD + length;
     }
     // More than was laid out ahead is no such tail; it is left as it is.
@@ -532,10 +563,10 @@ mod tests {
         s.erase(at[0].0, at[0].1, at[0].2).unwrap();
         s.carry();
         assert!(path(&s.dir, 0).exists(), "the second still lives");
-        let mut slot = [9; Prelude::SLOT.end];
+        let mut slot = [9; Prelude::KEYED.end];
         File::open(path(&s.dir, 0)).unwrap().read_exact_at(&mut slot, HEAD).unwrap();
-        assert!(slot[Prelude::SLOT].iter().all(|b| *b == 0), "the key is gone");
-        assert!(slot[..Prelude::SLOT.start].iter().all(|b| *b == 1), "and nothing before it");
+        assert!(slot[Prelude::KEYED].iter().all(|b| *b == 0), "the key is gone");
+        assert!(slot[..Prelude::KEYED.start].iter().all(|b| *b == 1), "and nothing before it");
         for _ in 0..2 {
             s.erase(at[1].0, at[1].1, at[1].2).unwrap();
             s.erase(at[2].0, at[2].1, at[2].2).unwrap();
@@ -553,8 +584,8 @@ mod tests {
             (segment, offset, length)
         };
         let [a, b, c] =
-            [1, 2, 3].map(|n| place(s.append(id(n), &Bytes::from(vec![n; 200])).unwrap()));
-        assert_eq!(s.fresh().get(b.0, b.1).unwrap(), vec![2; 200], "read from memory");
+            [1, 2, 3].map(|n| place(s.append(id(n), &Bytes::from(vec![n; 600])).unwrap()));
+        assert_eq!(s.fresh().get(b.0, b.1).unwrap(), vec![2; 600], "read from memory");
         s.erase(b.0, b.1, b.2).unwrap();
         assert_eq!(s.fresh().get(b.0, b.1), None);
         let carriage = s.freeze();
@@ -566,11 +597,11 @@ mod tests {
         let of = |(_, offset, length): (u32, u64, u64)| {
             &bytes[usize::try_from(offset).unwrap()..][..usize::try_from(length).unwrap()]
         };
-        assert_eq!(of(a), [1; 200]);
-        assert!(of(b)[Prelude::SLOT].iter().all(|b| *b == 0), "erased before");
-        assert!(of(b)[Prelude::LEN..].iter().all(|b| *b == 0), "nothing else of it either");
-        assert!(of(b)[..Prelude::SLOT.start].iter().all(|b| *b == 2), "but what it was");
-        assert!(of(c)[Prelude::SLOT].iter().all(|b| *b == 0), "erased while it was under way");
+        assert_eq!(of(a), [1; 600]);
+        assert!(of(b)[Prelude::KEYED].iter().all(|b| *b == 0), "erased before");
+        assert!(of(b)[Prelude::KEYED.end..].iter().all(|b| *b == 0), "nothing else of it either");
+        assert!(of(b)[..Prelude::KEYED.start].iter().all(|b| *b == 2), "but what it was");
+        assert!(of(c)[Prelude::KEYED].iter().all(|b| *b == 0), "erased while it was under way");
         assert_eq!(walked(&s, 0).len(), 3, "a walk finds its way past the gap");
     }
     #[test]

@@ -3,7 +3,9 @@
 
 use crate::{
     mail::{GrantId, QueueId},
-    store::{Grant, GrantKind, GrantState, Locator, RecipientRow, RecipientState, Totals},
+    store::{
+        Grant, GrantKind, GrantState, Locator, MessageRow, RecipientRow, RecipientState, Totals,
+    },
 };
 use jiff::Timestamp;
 use std::{
@@ -16,8 +18,10 @@ use std::{
 pub(super) struct Tally {
     /// Messages whose body is still there.
     kept: HashMap<QueueId, Kept>,
-    /// Those of them without an open recipient and without a live grant.
+    /// Those of them that have ended and have no live grant, with their body in a segment.
     doomed: BTreeSet<QueueId>,
+    /// The same, with a file of their own.
+    doomed_files: BTreeSet<QueueId>,
     /// Recipients waiting, by message; ids begin with their time, so the first is the oldest.
     waiting: BTreeMap<QueueId, u32>,
     /// Recipients held, by message.
@@ -31,29 +35,48 @@ struct Kept {
     open: u32,
     grants: u32,
     bytes: u64,
+    /// It has a file of its own.
+    file: bool,
+    /// Its row says that its last recipient has come to an end.
+    done: bool,
+    /// It has, or had, a grant.
+    granted: bool,
 }
 
 impl Tally {
     /// A message whose body is there.
-    pub(super) fn keep(&mut self, id: QueueId, body: &Locator) {
-        let bytes = match body {
-            Locator::Segment { length, .. } | Locator::File { length } => *length,
-            Locator::Memory => 0,
+    pub(super) fn keep(&mut self, row: &MessageRow) {
+        let (bytes, file) = match row.body {
+            Locator::Segment { length, .. } => (length, false),
+            Locator::File { length } => (length, true),
+            Locator::Memory => (0, false),
             Locator::Gone => return,
         };
-        self.kept.insert(id, Kept { bytes, ..Kept::default() });
+        let (id, done) = (row.facts.id, row.done.is_some());
+        self.kept.insert(id, Kept { bytes, file, done, ..Kept::default() });
+        self.judge(id);
+    }
+    /// Its row says from now on that its last recipient has come to an end.
+    pub(super) fn end(&mut self, id: QueueId) {
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.done = true;
+        }
         self.judge(id);
     }
     /// Its body is gone.
     pub(super) fn forget(&mut self, id: QueueId) {
         self.kept.remove(&id);
-        self.doomed.remove(&id);
+        self.judge(id);
     }
     fn judge(&mut self, id: QueueId) {
-        if self.kept.get(&id).is_some_and(|kept| kept.open == 0 && kept.grants == 0) {
-            self.doomed.insert(id);
-        } else {
-            self.doomed.remove(&id);
+        let kept = self.kept.get(&id);
+        let doomed = kept.filter(|kept| kept.done && kept.open == 0 && kept.grants == 0);
+        for (set, file) in [(&mut self.doomed, false), (&mut self.doomed_files, true)] {
+            if doomed.is_some_and(|kept| kept.file == file) {
+                set.insert(id);
+            } else {
+                set.remove(&id);
+            }
         }
     }
     /// Counts a recipient in.
@@ -113,6 +136,9 @@ impl Tally {
     }
     /// Counts a grant in, if it is live. An author's own copy keeps the body, and waits for nobody.
     pub(super) fn grant(&mut self, grant: &Grant) {
+        if let Some(kept) = self.kept.get_mut(&grant.message) {
+            kept.granted = true;
+        }
         if grant.state != GrantState::Live || !self.expiry.insert((grant.expires, grant.id)) {
             return;
         }
@@ -150,17 +176,34 @@ impl Tally {
         let over = self.expiry.iter().take_while(|(expires, _)| *expires <= now);
         over.map(|(_, id)| *id).take(max).collect()
     }
-    /// At most `max` doomed messages.
+    /// At most `max` doomed messages with their body in a segment.
     pub(super) fn doomed(&self, max: usize) -> Vec<QueueId> {
         self.doomed.iter().copied().take(max).collect()
+    }
+    /// True if there is a doomed message with a file of its own.
+    pub(super) fn has_doomed_files(&self) -> bool {
+        !self.doomed_files.is_empty()
+    }
+    /// At most `max` doomed messages with a file of their own.
+    pub(super) fn doomed_files(&self, max: usize) -> Vec<QueueId> {
+        self.doomed_files.iter().copied().take(max).collect()
+    }
+    /// True if the message has, or had, a grant.
+    pub(super) fn was_granted(&self, id: QueueId) -> bool {
+        self.kept.get(&id).is_some_and(|kept| kept.granted)
+    }
+    /// Messages without an open recipient whose rows don't say that they have ended: rows are missing.
+    pub(super) fn stranded(&self) -> impl Iterator<Item = QueueId> {
+        let kept = self.kept.iter();
+        kept.filter(|(_, kept)| kept.open == 0 && !kept.done).map(|(id, _)| *id)
     }
     /// Recipients of a message that have not come to an end.
     pub(super) fn open(&self, id: QueueId) -> usize {
         self.kept.get(&id).map_or(0, |kept| kept.open as usize)
     }
-    /// True if the message is doomed.
-    pub(super) fn is_doomed(&self, id: QueueId) -> bool {
-        self.doomed.contains(&id)
+    /// True if the message is doomed and its file is to be deleted.
+    pub(super) fn is_doomed_file(&self, id: QueueId) -> bool {
+        self.doomed_files.contains(&id)
     }
     /// At most `max` messages after that one with a recipient that has not come to an end, in order.
     pub(super) fn open_after(&self, after: Option<QueueId>, max: usize) -> Vec<QueueId> {

@@ -61,7 +61,7 @@ async fn wished(house: &House, wish: Option<(Pickup, Option<&str>)>) -> MessageR
         wish.map(|(kind, secret)| PickupWish { kind, secret: secret.map(str::to_owned) });
     let mut deposit = house.vault.deposit(facts, vec![address("ann@stranger.example")]).unwrap();
     deposit.write(&mail(100)).await.unwrap();
-    house.accept(deposit.finish(&index).await.unwrap().message).await
+    house.accept(deposit.finish(index).await.unwrap().message).await
 }
 
 /// Grants it by that channel; the mail that goes out with the grant, opened.
@@ -95,7 +95,7 @@ async fn granted_by(house: &House, row: &MessageRow, channel: Channel) -> (Grant
 
 async fn text_of(house: &House, id: QueueId) -> String {
     let (row, to) = house.store.message(id).await.unwrap().unwrap();
-    let bytes = all(house.vault.open_notice(&row).await.unwrap()).await.unwrap();
+    let bytes = all(house.vault.open_notice(&row, &[]).await.unwrap()).await.unwrap();
     let text = String::from_utf8(bytes).unwrap().replace("=\r\n", "");
     format!("To {}: {:?} {text}", to[0].address, row.facts.class)
 }

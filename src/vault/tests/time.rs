@@ -9,7 +9,7 @@ impl House {
     /// True if the message can still be opened.
     async fn keeps(&self, row: &MessageRow) -> bool {
         let found = self.store.message(row.facts.id).await.unwrap();
-        found.is_some_and(|(row, _)| row.key.is_some())
+        found.is_some_and(|(row, _)| row.body != Locator::Gone)
             && self.store.sealed_bytes(row.facts.id).is_some()
     }
     /// Time passes with a sweep every half hour.

@@ -24,7 +24,7 @@ pub enum Op {
     Order,
     Message,
     Doomed,
-    DestroyKey,
+    Checkpoint,
     ForgetBody,
     Purge,
     Create,

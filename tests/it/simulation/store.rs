@@ -13,10 +13,10 @@ use restante::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
     store::{
-        Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Filter,
-        Grant, Health, Locator, MessageRow, Moved, NewMessage, NoteKind, NoteStore, Order, Ordered,
-        PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState, Session, Settle,
-        StoreError, Totals,
+        Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Doomed,
+        Filter, Grant, Health, Locator, MessageRow, Moved, NewMessage, NoteKind, NoteStore, Order,
+        Ordered, PeopleStore, ProofChange, QueueStore, RecipientRow, RecipientState, Session,
+        Settle, StoreError, Totals,
         body::{Aside, BodyReader},
         memory::MemoryStore,
     },
@@ -87,6 +87,9 @@ impl QueueStore for FaultyStore {
         };
         self.faults.through(Op::Claim, call).await
     }
+    fn endings(&self) -> Arc<Notify> {
+        self.memory.endings()
+    }
     fn arrivals(&self) -> Arc<Notify> {
         self.memory.arrivals()
     }
@@ -126,15 +129,11 @@ impl QueueStore for FaultyStore {
     async fn totals(&self) -> Result<Totals, StoreError> {
         self.memory.totals().await
     }
-    async fn doomed(
-        &self,
-        now: Option<TrustedTime>,
-        max: usize,
-    ) -> Result<Vec<(QueueId, Locator)>, StoreError> {
+    async fn doomed(&self, now: Option<TrustedTime>, max: usize) -> Result<Doomed, StoreError> {
         self.faults.through(Op::Doomed, self.memory.doomed(now, max)).await
     }
-    async fn destroy_key(&self, id: QueueId) -> Result<(), StoreError> {
-        self.faults.through(Op::DestroyKey, self.memory.destroy_key(id)).await
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.faults.through(Op::Checkpoint, self.memory.checkpoint()).await
     }
     async fn forget_body(&self, id: QueueId) -> Result<(), StoreError> {
         self.faults.through(Op::ForgetBody, self.memory.forget_body(id)).await
@@ -162,11 +161,11 @@ impl BodyStore for FaultyStore {
         &self,
         id: QueueId,
         at: &Locator,
-        from: u64,
+        range: std::ops::Range<u64>,
     ) -> Result<Box<dyn BodyReader>, StoreError> {
-        let reader = self.faults.through(Op::Open, self.memory.open(id, at, from)).await?;
+        let reader = self.faults.through(Op::Open, self.memory.open(id, at, range)).await?;
         let (tear, faults) = (self.faults.tear(), Arc::clone(&self.faults));
-        Ok(Box::new(TornReader { reader, tear, faults }))
+        Ok(Box::new(TornReader { reader, tear, held: None, faults }))
     }
     async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
         self.memory.aside(id).await
@@ -192,35 +191,38 @@ impl BodyWriter for FaultyWriter {
     }
 }
 
-/// Sealed bytes that are not as they were laid down.
+/// Sealed bytes that are not as they were laid down. What lies behind the beginning comes as a piece of
+/// its own: a reader that goes no further is not misled.
 struct TornReader {
     reader: Box<dyn BodyReader>,
     tear: Option<Tear>,
+    held: Option<Bytes>,
     faults: Arc<Faults>,
 }
 
 #[async_trait]
 impl BodyReader for TornReader {
     async fn next(&mut self) -> Result<Bytes, StoreError> {
-        let piece = self.reader.next().await?;
-        if piece.is_empty() {
-            return Ok(piece);
+        let held = self.held.take();
+        let begins = held.is_none();
+        let mut piece = match held {
+            Some(held) => held,
+            None => self.reader.next().await?,
+        };
+        let Some(tear) = self.tear.filter(|_| !piece.is_empty()) else { return Ok(piece) };
+        if begins && tear != Tear::Nothing {
+            let head = piece.split_to(piece.len() / 2);
+            self.held = Some(piece);
+            return Ok(head);
         }
-        if self.tear.is_some() {
-            self.faults.misled();
-        }
-        Ok(match self.tear {
-            None => piece,
-            Some(Tear::Short) => {
-                self.tear = Some(Tear::Nothing);
-                piece.slice(..piece.len() - 1)
-            }
-            Some(Tear::Nothing) => Bytes::new(),
-            Some(Tear::Flip) => {
-                self.tear = None;
+        self.faults.misled();
+        self.tear = Some(Tear::Nothing).filter(|_| tear != Tear::Flip);
+        Ok(match tear {
+            Tear::Short => piece.slice(..piece.len() - 1),
+            Tear::Nothing => Bytes::new(),
+            Tear::Flip => {
                 let mut bytes = piece.to_vec();
-                // Behind the header, where the content lies.
-                let at = bytes.len() - bytes.len() / 4;
+                let at = bytes.len() / 2;
                 bytes[at] ^= 1;
                 bytes.into()
             }

@@ -2,8 +2,8 @@
 //! nobody else.
 
 use super::{
-    Store, at, body, claim, claim_nothing, claim_one, delivered, finish, grant, granted, id,
-    is_fenced, message, next, open, outcome, passed, settle, state, trusted,
+    Store, at, body, claim, claim_nothing, claim_one, delivered, finish, gone, grant, granted, id,
+    is_fenced, message, next, open, outcome, settle, state, trusted,
 };
 use jiff::SignedDuration;
 use restante::store::{
@@ -35,7 +35,7 @@ pub(super) async fn what_is_held_rests_until_it_is_released(s: &impl Store) {
     assert_eq!(next(s).await, None);
     let t = s.totals().await.unwrap();
     assert_eq!((t.active, t.held, t.oldest), (0, 2, None));
-    assert!(s.doomed(passed(5000), 9).await.unwrap().is_empty(), "its body is needed");
+    assert!(gone(s, 5000).await.is_empty(), "its body is needed");
     assert_eq!(give(s, 1, Retry, &[0]).await, changed(&[]), "held mail is not tried");
     assert_eq!(give(s, 1, Release, &[1]).await, changed(&[1]));
     assert_eq!(give(s, 1, Release, &[1]).await, changed(&[]), "it is not held");
@@ -86,7 +86,7 @@ pub(super) async fn what_is_removed_ends_there(s: &impl Store) {
     s.accept(message(1, &["a@a.example", "b@b.example"])).await.unwrap();
     give(s, 1, Hold, &[1]).await;
     assert_eq!(give(s, 1, Remove, &[0]).await, changed(&[0]));
-    assert!(s.doomed(passed(30), 9).await.unwrap().is_empty(), "one is still held");
+    assert!(gone(s, 30).await.is_empty(), "one is still held");
     assert_eq!(give(s, 1, Remove, &[0, 1]).await, changed(&[1]), "nobody ends twice");
     for index in 0..2 {
         assert_eq!(state(s, 1, index).await, RecipientState::Removed { at: at(20) });
@@ -98,11 +98,7 @@ pub(super) async fn what_is_removed_ends_there(s: &impl Store) {
     let (row, _) = s.message(id(1)).await.unwrap().unwrap();
     assert_eq!(row.done, Some(at(20)));
     assert_eq!(s.totals().await.unwrap(), restante::store::Totals::default());
-    let doomed = s.doomed(passed(30), 9).await.unwrap();
-    assert_eq!(doomed.len(), 1, "nobody needs the body");
-    s.destroy_key(id(1)).await.unwrap();
-    s.delete(id(1), &doomed[0].1).await.unwrap();
-    s.forget_body(id(1)).await.unwrap();
+    assert_eq!(gone(s, 30).await, [1], "nobody needs the body");
     assert_eq!(s.purge(trusted(21), SignedDuration::ZERO, 9).await.unwrap(), 1);
     let gone = s.order(order(1, Remove, &[0]), at(20)).await;
     assert!(matches!(gone, Err(StoreError::NotFound)), "{gone:?}");
@@ -123,7 +119,7 @@ pub(super) async fn an_order_leaves_alone_who_is_being_delivered(s: &impl Store)
     let late = settle(of(1), vec![outcome(1, delivered())]);
     assert!(is_fenced(s.settle(late).await), "it was given back before");
     assert_eq!(state(s, 1, 1).await, RecipientState::Removed { at: at(20) });
-    assert_eq!(s.doomed(passed(30), 9).await.unwrap().len(), 1);
+    assert_eq!(gone(s, 30).await, [1]);
 }
 
 pub(super) async fn a_removal_with_a_report_is_whole_or_not_at_all(s: &impl Store) {
@@ -148,7 +144,7 @@ pub(super) async fn a_removal_with_a_report_is_whole_or_not_at_all(s: &impl Stor
 pub(super) async fn a_grant_is_none_of_the_queues_business(s: &impl Store) {
     finish(s, 1, "a@a.example", granted(0, grant(9, 1, "a@a.example"))).await;
     assert_eq!(give(s, 1, Remove, &[0]).await, changed(&[]));
-    assert!(s.doomed(passed(30), 9).await.unwrap().is_empty(), "the grant lives");
+    assert!(gone(s, 30).await.is_empty(), "the grant lives");
     s.accept(message(2, &["a@a.example", "b@b.example"])).await.unwrap();
     for c in claim(s, 1).await {
         match c.recipients[0].index {
@@ -160,7 +156,7 @@ pub(super) async fn a_grant_is_none_of_the_queues_business(s: &impl Store) {
         }
     }
     assert_eq!(give(s, 2, Remove, &[0, 1]).await, changed(&[1]));
-    assert!(s.doomed(passed(30), 9).await.unwrap().is_empty(), "the other's grant needs the body");
+    assert!(gone(s, 30).await.is_empty(), "the other's grant needs the body");
 }
 
 #[tokio::test]
