@@ -47,6 +47,11 @@ pub trait BodyStore: Send + Sync + std::fmt::Debug {
     ) -> Result<Box<dyn BodyReader>, StoreError>;
     /// Begins a body that nothing tells of.
     async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError>;
+    /// Gives back to the disk what bodies that are gone have left between others. Returns the bytes of
+    /// live bodies that were moved for it.
+    async fn compact(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
     /// Overwrites the wrapped keys in the prelude and syncs, then frees the bytes. Idempotent.
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError>;
 }

@@ -30,6 +30,10 @@ impl Vault {
         if let Some(now) = now {
             while self.queue.purge(now, HISTORY, BATCH).await? >= BATCH {}
         }
+        let moved = self.bodies.compact().await?;
+        if moved > 0 {
+            tracing::info!("compacted: {moved} bytes of sealed mail were moved together");
+        }
         Ok(ended?)
     }
 

@@ -5,7 +5,7 @@ use super::{
     lease::{Lease, Reader},
 };
 use crate::{
-    mail::{Address, GrantId, parts::PartIndex},
+    mail::{Address, GrantId, QueueId, parts::PartIndex},
     policy::Clearance,
     seal::{Class, DataKey, Event, Opener, Prelude, Purpose, RingError, SealError, SealedHeader},
     store::{
@@ -110,10 +110,17 @@ impl Claimed {
     }
 }
 
-/// A body whose key has been opened: its first bytes, and the reader behind them.
-struct Begun {
+/// A body whose key has been opened.
+struct Unsealed {
+    /// Where it lies now: it may have been moved since its row was read.
+    at: Locator,
     prelude: Prelude,
     key: DataKey,
+}
+
+/// Its first bytes, and the reader behind them.
+struct Begun {
+    body: Unsealed,
     first: Bytes,
     reader: Box<dyn BodyReader>,
 }
@@ -167,19 +174,35 @@ impl Vault {
         message: &MessageRow,
         recipients: &[RecipientRow],
     ) -> Result<Content, VaultError> {
-        let Begun { prelude, key, first, reader } = self.begin(message, u64::MAX).await?;
-        let mut opener = Opener::new(prelude.format, &key, message.facts.id);
+        let Begun { body, first, reader } = self.begin(message, u64::MAX).await?;
+        let mut opener = Opener::new(body.prelude.format, &body.key, message.facts.id);
         opener.feed(&first);
         let claimed = Some(Claimed::of(message, recipients));
         Ok(Content::of(Stream { claimed, ..Stream::whole(reader, opener, message.size) }))
     }
 
-    /// Begins to read a body up to that byte. Its key comes out of its prelude: it is nowhere else.
+    /// Begins to read a body up to that byte. Where it has been moved since its row was read, the row is
+    /// read again.
     async fn begin(&self, row: &MessageRow, to: u64) -> Result<Begun, VaultError> {
-        if row.body == Locator::Gone {
+        let begun = self.begin_at(row.facts.id, &row.body, to).await;
+        let (Err(VaultError::Gone | VaultError::Store(StoreError::NotFound)), true) =
+            (&begun, row.body != Locator::Gone)
+        else {
+            return begun;
+        };
+        let now = self.queue.message(row.facts.id).await?.map(|(row, _)| row.body);
+        match now.filter(|now| *now != row.body) {
+            Some(now) => self.begin_at(row.facts.id, &now, to).await,
+            None => begun,
+        }
+    }
+
+    /// The key comes out of the prelude: it is nowhere else.
+    async fn begin_at(&self, id: QueueId, at: &Locator, to: u64) -> Result<Begun, VaultError> {
+        if *at == Locator::Gone {
             return Err(VaultError::Gone);
         }
-        let mut reader = self.bodies.open(row.facts.id, &row.body, 0..to).await?;
+        let mut reader = self.bodies.open(id, at, 0..to).await?;
         let mut first = reader.next().await?;
         let prelude = loop {
             match Prelude::parse(&first) {
@@ -193,11 +216,11 @@ impl Vault {
                 prelude => break prelude?,
             }
         };
-        if prelude.id != row.facts.id {
+        if prelude.id != id {
             return Err(SealError::DoesNotOpen.into());
         }
         let key = self.key_of(&prelude)?;
-        Ok(Begun { prelude, key, first, reader })
+        Ok(Begun { body: Unsealed { at: at.clone(), prelude, key }, first, reader })
     }
 
     /// The data key, by the first wrap of the prelude that opens.
@@ -212,19 +235,16 @@ impl Vault {
         Err(failed.map_or(VaultError::Gone, VaultError::Ring))
     }
 
-    /// The sealed header, and how the body is laid out and opened.
-    async fn header(
-        &self,
-        row: &MessageRow,
-    ) -> Result<(SealedHeader, Prelude, DataKey), VaultError> {
+    /// The sealed header, and what opens the rest of the body.
+    async fn header(&self, row: &MessageRow) -> Result<(SealedHeader, Unsealed), VaultError> {
         let head = Prelude::head_length(row.header_len);
-        let Begun { prelude, key, first, mut reader } = self.begin(row, head).await?;
-        let mut opener = Opener::new(prelude.format, &key, row.facts.id);
+        let Begun { body, first, mut reader } = self.begin(row, head).await?;
+        let mut opener = Opener::new(body.prelude.format, &body.key, row.facts.id);
         let mut sealed = first;
         while !sealed.is_empty() {
             opener.feed(&sealed);
             if let Some(Event::Header(text)) = opener.poll()? {
-                return Ok((parse_header(&text)?, prelude, key));
+                return Ok((parse_header(&text)?, body));
             }
             sealed = reader.next().await?;
         }
@@ -281,26 +301,25 @@ impl Vault {
     /// The part index of a granted message. Reads the index alone, whatever the message's size.
     pub async fn index(&self, access: &Access) -> Result<(MessageRow, PartIndex), VaultError> {
         let row = self.row(access).await?;
-        let (header, prelude, key) = self.header(&row).await?;
+        let (header, body) = self.header(&row).await?;
         check_reader(&header, &access.grant)?;
-        let index = self.index_behind(&row, &prelude, &key).await?;
+        let index = self.index_behind(&row, &body).await?;
         // What the sender asked for is no part of the message.
         Ok((row, PartIndex { pickup: None, ..index }))
     }
 
     pub(super) async fn index_of(&self, row: &MessageRow) -> Result<PartIndex, VaultError> {
-        let Begun { prelude, key, .. } = self.begin(row, Prelude::MAX as u64).await?;
-        self.index_behind(row, &prelude, &key).await
+        let Begun { body, .. } = self.begin(row, Prelude::MAX as u64).await?;
+        self.index_behind(row, &body).await
     }
 
     async fn index_behind(
         &self,
         row: &MessageRow,
-        prelude: &Prelude,
-        key: &DataKey,
+        Unsealed { at, prelude, key }: &Unsealed,
     ) -> Result<PartIndex, VaultError> {
         let from = prelude.index_offset(row.header_len, row.size);
-        let mut reader = self.bodies.open(row.facts.id, &row.body, from..u64::MAX).await?;
+        let mut reader = self.bodies.open(row.facts.id, at, from..u64::MAX).await?;
         let mut opener = Opener::from_index(prelude.format, key, row.facts.id, row.size);
         loop {
             while let Some(event) = opener.poll()? {
@@ -323,7 +342,7 @@ impl Vault {
     /// [`VaultError::Ended`] soon after the right to read has ended.
     pub async fn read(&self, access: &Access, range: Range<u64>) -> Result<Content, VaultError> {
         let row = self.row(access).await?;
-        let (header, prelude, key) = self.header(&row).await?;
+        let (header, Unsealed { at, prelude, key }) = self.header(&row).await?;
         check_reader(&header, &access.grant)?;
         let (id, size) = (row.facts.id, row.size);
         let end = range.end.min(size);
@@ -332,7 +351,7 @@ impl Vault {
             return Ok(Content { stream: None, lease: None });
         }
         let from = prelude.offset_of(row.header_len, want.start);
-        let reader = self.bodies.open(id, &row.body, from..u64::MAX).await?;
+        let reader = self.bodies.open(id, &at, from..u64::MAX).await?;
         let opener = Opener::from_content(prelude.format, &key, id, want.start);
         let (seen, claimed) = (0, None);
         let stream = Some(Stream { reader, opener, want, seen, size, claimed });

@@ -9,6 +9,7 @@ mod audit;
 mod book;
 mod carrier;
 mod committer;
+mod compaction;
 pub mod durability;
 mod files;
 mod journal;
@@ -44,7 +45,7 @@ use files::{FileReader, FileWriter, MemoryReader};
 use jiff::{SignedDuration, Timestamp};
 use journal::{Entry, Journal, Read};
 use layout::Layout;
-use segments::{Fresh, Segments};
+use segments::{Fresh, Live, Segments};
 use space::{Room, Runway, Watch};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -319,12 +320,12 @@ fn load(
     watch: &Watch,
 ) -> Result<State, OpenError> {
     let (mut tally, mut agenda) = (Tally::default(), Agenda::default());
-    let (mut live, mut files) = (BTreeMap::<u32, HashSet<u64>>::new(), HashSet::new());
+    let (mut live, mut files) = (BTreeMap::<u32, Live>::new(), HashSet::new());
     book.each(book::MESSAGES, |_, row: MessageRow| {
         tally.keep(&row);
         match row.body {
-            Locator::Segment { segment, offset, .. } => {
-                live.entry(segment).or_default().insert(offset);
+            Locator::Segment { segment, offset, length } => {
+                live.entry(segment).or_default().add(offset, length);
             }
             Locator::File { .. } => {
                 files.insert(row.facts.id);
@@ -534,6 +535,9 @@ impl BodyStore for SledStore {
             return Ok(Box::new(MemoryReader::new(sealed, range)));
         }
         Ok(Box::new(FileReader::open(&self.layout, id, at, range).await?))
+    }
+    async fn compact(&self) -> Result<u64, StoreError> {
+        compaction::run(&self.committer, &self.layout).await
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         match at.clone() {

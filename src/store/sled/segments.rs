@@ -25,7 +25,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, Read, Seek, SeekFrom},
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -36,6 +36,8 @@ pub(super) const HEAD: u64 = 4 + 4 + 16 + 4;
 /// A file is laid out in strides of this length where the disk is not small.
 pub(super) const STRIDE: u64 = 4 * 1024 * 1024;
 
+/// Segments may waste a fifth of what lives in them, and half a segment.
+const WASTE: u64 = 5;
 /// A range that is shorter may hold no whole block of the disk.
 const PUNCHED: u64 = 2 * 4096;
 
@@ -49,8 +51,10 @@ pub(super) struct Segments {
     dir: PathBuf,
     size: u64,
     stride: u64,
-    /// Offsets of bodies that a row still speaks of.
-    live: BTreeMap<u32, HashSet<u64>>,
+    /// Bodies that a row still speaks of.
+    live: BTreeMap<u32, Live>,
+    /// Bytes that each segment takes of the disk, about: its records without what was given back.
+    taken: BTreeMap<u32, u64>,
     next: u32,
     active: Option<Active>,
     /// What the current group is about to write to the journal.
@@ -64,6 +68,30 @@ pub(super) struct Segments {
     /// Bodies in the carriage that is under way.
     frozen: Vec<Place>,
     fresh: Fresh,
+}
+/// The bodies of a segment that rows speak of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Live {
+    offsets: HashSet<u64>,
+    bytes: u64,
+}
+impl Live {
+    pub(super) fn add(&mut self, offset: u64, length: u64) {
+        if self.offsets.insert(offset) {
+            self.bytes += HEAD + length;
+        }
+    }
+    fn remove(&mut self, offset: u64, length: u64) {
+        if self.offsets.remove(&offset) {
+            self.bytes = self.bytes.saturating_sub(HEAD + length);
+        }
+    }
+}
+/// What segments take of the disk, and how much of that live bodies need; in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) taken: u64,
+    pub(super) live: u64,
 }
 /// Bodies that are in no file yet, for readers.
 #[derive(Debug, Clone, Default)]
@@ -145,10 +173,16 @@ impl Segments {
     pub(super) fn open(
         layout: &Layout,
         options: &Options,
-        live: BTreeMap<u32, HashSet<u64>>,
+        live: BTreeMap<u32, Live>,
     ) -> io::Result<Self> {
         let dir = layout.segments();
-        let last = numbers(&dir)?.last().copied().max(live.last_key_value().map(|(n, _)| *n));
+        let mut taken = BTreeMap::new();
+        for number in numbers(&dir)? {
+            let blocks = fs::metadata(path(&dir, number))?.blocks();
+            taken.insert(number, blocks.saturating_mul(512));
+        }
+        let last = taken.last_key_value().map(|(n, _)| *n);
+        let last = last.max(live.last_key_value().map(|(n, _)| *n));
         let next = last.map_or(0, |n| n.saturating_add(1));
         let size = options.segment_size;
         Ok(Self {
@@ -157,6 +191,7 @@ impl Segments {
             size,
             stride: STRIDE,
             live,
+            taken,
             next,
             active: None,
             entries: Entries::default(),
@@ -233,7 +268,8 @@ impl Segments {
         self.unwritten.insert((number, offset), self.carriage.writes.len());
         self.carriage.writes.push(write);
         self.fresh.lock().insert((number, offset), sealed.clone());
-        self.live.entry(number).or_default().insert(offset);
+        self.live.entry(number).or_default().add(offset, length);
+        *self.taken.entry(number).or_default() += HEAD + length;
         Ok(Locator::Segment { segment: number, offset, length })
     }
     /// The active segment, with that much room laid out.
@@ -270,13 +306,36 @@ impl Segments {
         offset: u64,
         length: u64,
     ) -> Result<(), StoreError> {
-        if !self.live.get(&number).is_some_and(|live| live.contains(&offset)) {
+        if !self.is_live(number, offset) {
             return Ok(());
         }
+        let free = offset + files::keyed(length).end as u64..offset + length;
+        self.overwrite(number, (offset, length), free)
+    }
+    /// As [`Segments::erase`], for a body that has been copied to another place: who reads it here reads
+    /// on, as long as the file is there.
+    pub(super) fn leave(
+        &mut self,
+        number: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), StoreError> {
+        self.overwrite(number, (offset, length), 0..0)
+    }
+    fn is_live(&self, number: u32, offset: u64) -> bool {
+        self.live.get(&number).is_some_and(|live| live.offsets.contains(&offset))
+    }
+    /// Overwrites the keys of a body, gives back `free` and counts the body out.
+    fn overwrite(
+        &mut self,
+        number: u32,
+        (offset, length): (u64, u64),
+        free: Range<u64>,
+    ) -> Result<(), StoreError> {
         let keyed = files::keyed(length);
         let bytes = vec![0; keyed.len()];
         let keys_at = offset + keyed.start as u64;
-        let free = offset + keyed.end as u64..offset + length;
+        let given_back = free.end.saturating_sub(free.start);
         let place = (number, offset);
         self.fresh.lock().remove(&place);
         if let Some(at) = self.unwritten.remove(&place) {
@@ -297,7 +356,10 @@ impl Segments {
             self.carriage.writes.push(Write { path, file, offset, head, bytes, free });
         }
         if let Some(live) = self.live.get_mut(&number) {
-            live.remove(&offset);
+            live.remove(offset, length);
+        }
+        if let Some(taken) = self.taken.get_mut(&number).filter(|_| given_back >= PUNCHED) {
+            *taken = taken.saturating_sub(given_back);
         }
         self.bury(number);
         Ok(())
@@ -318,6 +380,27 @@ impl Segments {
             Err(e) => Err(body_error(&path, &e)),
         }
     }
+    /// What all segments take.
+    pub(super) fn usage(&self) -> Usage {
+        let live = self.live.values().map(|live| live.bytes).sum();
+        Usage { taken: self.taken.values().sum(), live }
+    }
+    /// The segment that wastes most, with the places of its live bodies; `None` while all of them together
+    /// waste little. The one that is being written is left alone.
+    pub(super) fn wasteful(&self) -> Option<(u32, HashSet<u64>)> {
+        let Usage { taken, live } = self.usage();
+        if taken <= live + live / WASTE + self.size / 2 {
+            return None;
+        }
+        let active = self.active.as_ref().map(|active| active.number);
+        let waste = |number: &u32, live: &Live| {
+            let taken = self.taken.get(number).copied().unwrap_or_default();
+            taken.saturating_sub(live.bytes)
+        };
+        let others = self.live.iter().filter(|(number, _)| Some(**number) != active);
+        let (number, live) = others.max_by_key(|(number, live)| waste(number, live))?;
+        (waste(number, live) >= live.bytes / WASTE).then(|| (*number, live.offsets.clone()))
+    }
     /// Removes the file of a large body that was refused, with the next flush.
     pub(super) fn discard_file(&mut self, id: QueueId) {
         self.carriage.refused.push(self.layout.message(id));
@@ -325,8 +408,9 @@ impl Segments {
     /// Marks a segment for removal if nothing lives in it.
     fn bury(&mut self, number: u32) {
         let active = self.active.as_ref().is_some_and(|a| a.number == number);
-        if !active && self.live.get(&number).is_none_or(HashSet::is_empty) {
+        if !active && self.live.get(&number).is_none_or(|live| live.offsets.is_empty()) {
             self.live.remove(&number);
+            self.taken.remove(&number);
             self.carriage.dead.push(path(&self.dir, number));
         }
     }
@@ -468,6 +552,37 @@ fn survey(path: &Path) -> io::Result<Survey> {
     }
     let zeros = !tail.is_empty() && tail.iter().all(|byte| *byte == 0);
     Ok(Survey { end, zeros, erased: erased && (zeros || end == size) })
+}
+/// The records at those places, from the head at `from` on, and where the next begins; `None` at the
+/// end. No more once they hold `most` bytes.
+pub(super) fn records(
+    dir: &Path,
+    segment: u32,
+    offsets: &HashSet<u64>,
+    (from, most): (u64, usize),
+) -> io::Result<(Vec<Record>, Option<u64>)> {
+    let file = File::open(path(dir, segment))?;
+    let size = file.metadata()?.len();
+    let (mut records, mut held, mut at) = (Vec::new(), 0, from);
+    while at + HEAD <= size {
+        if held >= most {
+            return Ok((records, Some(at)));
+        }
+        let mut bytes = [0; HEAD as usize];
+        file.read_exact_at(&mut bytes, at)?;
+        let offset = at + HEAD;
+        let Some((id, length)) = parse_head(&bytes).filter(|(_, l)| offset + l <= size) else {
+            break;
+        };
+        if offsets.contains(&offset) {
+            let mut sealed = vec![0; usize::try_from(length).unwrap_or(0)];
+            file.read_exact_at(&mut sealed, offset)?;
+            held += sealed.len();
+            records.push(Record { id, at: Locator::Segment { segment, offset, length }, sealed });
+        }
+        at = offset + length;
+    }
+    Ok((records, None))
 }
 /// Goes through the records of a segment up to its end or to where it is torn.
 pub(super) fn walk(
@@ -624,7 +739,7 @@ mod tests {
             s.erase(segment, offset, length).unwrap();
         }
         s.carry();
-        let live = BTreeMap::from([(0, HashSet::from([HEAD]))]);
+        let live = BTreeMap::from([(0, Live { offsets: HashSet::from([HEAD]), bytes: 400 })]);
         let options = Options { segment_size: 1 << 20, ..Options::default() };
         Segments::open(&layout, &options, live).unwrap().sweep().unwrap();
         assert!(length().is_some(), "a row speaks of it");
