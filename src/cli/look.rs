@@ -237,7 +237,10 @@ fn status_text(view: &StatusView) {
         "vault     {} messages, {} grants, {} bytes",
         v.messages, v.grants, v.bytes
     ));
-    out::line(format_args!("store     {}", view.store));
+    out::line(format_args!(
+        "store     {}; segments take {} bytes, {} of them live",
+        view.store, v.segments.taken, v.segments.live
+    ));
     out::line(format_args!("clock     {}", view.clock.text));
     out::line(format_args!(
         "policies  {} loaded {}",

@@ -8,7 +8,7 @@ use crate::{
     seal::{Class, MessageFacts},
     store::{
         Account, Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState,
-        Session, Totals,
+        SegmentBytes, Session, Totals,
     },
     vault::Doubt,
 };
@@ -88,6 +88,8 @@ pub struct VaultCounts {
     pub grants: u64,
     /// Sealed bytes kept for them.
     pub bytes: u64,
+    /// What small sealed bodies of all mail take of the disk.
+    pub segments: SegmentBytes,
 }
 
 /// Policies in force.
@@ -170,6 +172,7 @@ impl StatusView {
             messages: totals.vault_messages,
             grants: totals.grants,
             bytes: totals.vault_bytes,
+            segments: totals.segments,
         };
         (queue, vault)
     }

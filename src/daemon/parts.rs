@@ -135,14 +135,10 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     );
     let web: Arc<dyn Web> = Arc::new(web.map_err(|e| settled(&e))?);
     let texts = texts_service(config, &anchors, &resolver, &clock)?;
-    let insiders = Insiders {
-        domains: config.organization.domains.clone(),
-        postmaster: config.organization.postmaster.clone(),
-    };
     let vault = Vault::new(queue, bodies, people, Arc::clone(&notes), ring, guard, notices)
         .sealing(config.vault.suite)
         .signing(dkim)
-        .telling(insiders)
+        .telling(insiders(config))
         .texting(texts);
     let portal = portal_settings(config, languages, pages, &providers)?;
     let door = Door::new(vault.clone(), Arc::clone(&vault.queue), Arc::clone(&policies) as _);
@@ -164,6 +160,11 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
         portal,
         providers,
     })
+}
+
+fn insiders(config: &Config) -> Insiders {
+    let config::Organization { domains, postmaster, .. } = &config.organization;
+    Insiders { domains: domains.clone(), postmaster: postmaster.clone() }
 }
 
 /// The guard of the clock, by the time that the store keeps. Where the clock can be relied on, bodies

@@ -100,6 +100,10 @@ impl Metrics {
         gauge(&mut registry, "vault_grants", help, whole(vault.grants));
         let help = "Sealed bytes kept for pickup";
         gauge(&mut registry, "vault_bytes", help, whole(vault.bytes));
+        let help = "Disk that segments of small sealed bodies take";
+        gauge(&mut registry, "segment_bytes", help, whole(vault.segments.taken));
+        let help = "Bytes in segments that messages still need";
+        gauge(&mut registry, "segment_live_bytes", help, whole(vault.segments.live));
         let ok = self.queue.health() == Health::Ok;
         gauge(&mut registry, "store_ok", "The store takes new mail", ok.into());
         let relied = self.guard.check().is_ok();
@@ -267,6 +271,8 @@ mod tests {
         for line in [
             "restante_queue_recipients{state=\"active\"} 0",
             "restante_vault_bytes 0",
+            "restante_segment_bytes 0",
+            "restante_segment_live_bytes 0",
             "restante_store_ok 1",
             "restante_clock_ok 1",
             "restante_policy_version_info{version=\"0123456789abcdef\"} 1",

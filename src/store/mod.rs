@@ -26,7 +26,8 @@ pub use people::{
 pub use proof::{Need, Proof, Proved, SessionFacts, SignedBy, Texted};
 pub use queue::{
     Announced, Ask, Attempt, Claim, Claimed, DnsRecord, Doomed, Filter, MessageRow, NewBody,
-    NewMessage, Outcome, QueueStore, RecipientRow, RecipientState, Room, Settle, Spawn, Totals,
+    NewMessage, Outcome, QueueStore, RecipientRow, RecipientState, Room, SegmentBytes, Settle,
+    Spawn, Totals,
 };
 
 /// What a store can answer instead of doing it. SMTP codes are mapped in one place

@@ -279,6 +279,17 @@ pub struct Totals {
     pub grants: u64,
     /// Sealed bytes kept for them.
     pub vault_bytes: u64,
+    /// What small bodies take of the disk.
+    pub segments: SegmentBytes,
+}
+/// What segments of small bodies take of the disk, and how much of it live bodies need. What they
+/// waste is bounded by compaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentBytes {
+    /// Bytes of the disk.
+    pub taken: u64,
+    /// Bytes of bodies that messages still have.
+    pub live: u64,
 }
 impl MessageRow {
     /// The row of a message that has just been accepted and whose body lies at `body`.

@@ -372,7 +372,7 @@ impl State {
         Ok(pairs.iter().filter_map(|(key, _)| book::message_of(key)).collect())
     }
     pub(super) fn totals(&self) -> Result<Totals, StoreError> {
-        let mut totals = self.tally.totals();
+        let mut totals = Totals { segments: self.segments.bytes(), ..self.tally.totals() };
         if let Some(id) = self.tally.oldest() {
             let row: Option<MessageRow> = self.book.get(&book::message(id))?;
             totals.oldest = row.map(|row| row.facts.arrived);

@@ -15,7 +15,7 @@ use crate::{
     clock::TrustedTime,
     mail::QueueId,
     seal::stream::Prelude,
-    store::{Locator, StoreError},
+    store::{Locator, SegmentBytes, StoreError},
 };
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
@@ -86,12 +86,6 @@ impl Live {
             self.bytes = self.bytes.saturating_sub(HEAD + length);
         }
     }
-}
-/// What segments take of the disk, and how much of that live bodies need; in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Usage {
-    pub(super) taken: u64,
-    pub(super) live: u64,
 }
 /// Bodies that are in no file yet, for readers.
 #[derive(Debug, Clone, Default)]
@@ -381,14 +375,14 @@ impl Segments {
         }
     }
     /// What all segments take.
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn bytes(&self) -> SegmentBytes {
         let live = self.live.values().map(|live| live.bytes).sum();
-        Usage { taken: self.taken.values().sum(), live }
+        SegmentBytes { taken: self.taken.values().sum(), live }
     }
     /// The segment that wastes most, with the places of its live bodies; `None` while all of them together
     /// waste little. The one that is being written is left alone.
     pub(super) fn wasteful(&self) -> Option<(u32, HashSet<u64>)> {
-        let Usage { taken, live } = self.usage();
+        let SegmentBytes { taken, live } = self.bytes();
         if taken <= live + live / WASTE + self.size / 2 {
             return None;
         }
