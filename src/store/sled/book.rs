@@ -24,11 +24,12 @@
 //! | `z` address without case, NUL, number | nothing: an account's audit records |
 //! | `c` | [`AuditChain`](crate::store::AuditChain) |
 //! | `j` | the last epoch of the journal that is in here whole |
+//! | `l` | which journal belongs to this book |
 //!
 //! A mailbox is an address without the case of its letters ([`Address::mailbox`]).
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
 
-use super::journal::Entries;
+use super::journal::{Entries, LogId};
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
@@ -228,6 +229,18 @@ impl Book {
         let value = self.raw(EPOCH)?;
         Ok(value.and_then(|v| v.try_into().ok()).map_or(0, u64::from_be_bytes))
     }
+    /// The journal that belongs to this book; `None` before there is one.
+    pub(super) fn log(&self) -> Result<Option<LogId>, StoreError> {
+        let unread = |_| StoreError::Corrupt("the id of the journal".to_owned());
+        self.raw(LOG)?.map(|id| id.try_into().map_err(unread)).transpose()
+    }
+    /// This journal belongs to the book from now on.
+    pub(super) fn put_log(&mut self, id: LogId) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
+        changes.put_raw(LOG.to_vec(), id.to_vec())?;
+        self.take(changes);
+        self.write_through()
+    }
     /// Writes everything pending past the journal, while there is none.
     pub(super) fn write_through(&mut self) -> Result<(), StoreError> {
         self.write_through_as(None)
@@ -307,6 +320,7 @@ fn key(kind: u8, parts: &[&[u8]]) -> Key {
 /// without a head is none.
 pub(super) const HEAD: &[u8] = b"h";
 const EPOCH: &[u8] = b"j";
+const LOG: &[u8] = b"l";
 /// What the head says: the version of the rows.
 pub(super) const VERSION: u32 = 2;
 pub(super) const MESSAGES: u8 = b'm';

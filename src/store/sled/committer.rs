@@ -446,9 +446,10 @@ impl Thread {
     /// over, which is waited for.
     fn turn(&mut self) -> Result<(), StoreError> {
         self.note_arrival(true)?;
-        let (epoch, State { book, segments, .. }) = (self.journal.epoch(), &mut self.state);
+        let (epoch, sheet) = (self.journal.last_epoch(), self.journal.turn()?);
+        let State { book, segments, .. } = &mut self.state;
         let (rows, bodies) = (book.freeze(), segments.freeze());
-        self.carrier.send(Load { epoch, rows, bodies, sheet: self.journal.turn() })?;
+        self.carrier.send(Load { epoch, rows, bodies, sheet })?;
         self.destroyed = None;
         Ok(())
     }

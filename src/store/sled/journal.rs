@@ -3,9 +3,11 @@
 //! it has changed again by then.
 //!
 //! Two sheets take turns. A sheet is laid out with zeros, so that a sync has no metadata to write, and
-//! is written from its beginning each time. A record is a head (magic, length, epoch, check), then
-//! its entries; the epoch grows with every turn, so that what an earlier turn left behind it is told
-//! from what belongs to this one. The book knows the last epoch that is in it whole.
+//! is written from its beginning each time. A record is a head (magic, length, epoch, log, check),
+//! then its entries; the epoch grows with every turn, so that what an earlier turn left behind it is
+//! told from what belongs to this one. A record without entries is the mark of an epoch that has been
+//! carried over: a sheet always begins with a head, so that one that was lost is told from an empty
+//! one. The book knows the last epoch that is in it whole, and which log is its own.
 
 use super::{
     book::Key,
@@ -27,12 +29,17 @@ use std::{
 pub(super) const SHEET: u64 = 8 * 1024 * 1024;
 /// A sheet is laid out in strides of this length.
 const STRIDE: u64 = 4 * 1024 * 1024;
-const MAGIC: [u8; 4] = *b"RSJ1";
-/// Magic, length, epoch, check.
-const HEAD: usize = 4 + 4 + 8 + 16;
+const MAGIC: [u8; 4] = *b"RSJ2";
+/// Of a log without marks, from before the first release.
+const OLD_MAGIC: [u8; 4] = *b"RSJ1";
+/// Magic, length, epoch, log, check.
+const HEAD: usize = 4 + 4 + 8 + 8 + 16;
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 const WRITE: u8 = 3;
+
+/// Tells a log from that of another vault.
+pub(super) type LogId = [u8; 8];
 
 /// Entries on their way to the journal.
 #[derive(Debug, Default)]
@@ -80,11 +87,38 @@ pub(super) enum Entry {
 /// What a sheet holds.
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    /// 0: nothing.
+    pub(super) path: PathBuf,
+    /// Its first head; `None` if there is none.
+    first: Option<First>,
+    /// It was written before there were marks.
+    pub(super) old: bool,
+    /// Of its records; 0: there is none.
     pub(super) epoch: u64,
-    /// Something is on the sheet, if only what a wipe that was cut short has left.
+    /// Something lies behind the first head.
     pub(super) used: bool,
     /// In the order in which they came.
+    pub(super) entries: Vec<Entry>,
+    /// Where something lies that is no record.
+    torn: Option<usize>,
+    /// The last record ends with the file.
+    cut: bool,
+    /// Records behind that place.
+    pub(super) behind: Behind,
+}
+/// What a sheet begins with, whether it checks or not: a head is one sector of the disk.
+#[derive(Debug, Clone, Copy)]
+struct First {
+    log: LogId,
+    epoch: u64,
+    /// The epoch has been carried over.
+    mark: bool,
+}
+/// Records behind one that is damaged.
+#[derive(Debug, Default)]
+pub(super) struct Behind {
+    /// The last epoch among them.
+    epoch: u64,
+    records: usize,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -106,13 +140,14 @@ pub(super) struct Carried {
     path: PathBuf,
     file: Arc<File>,
     used: u64,
+    mark: [u8; HEAD],
 }
 
 impl Carried {
-    /// Overwrites it, so that nothing of what is destroyed outlasts it here. To be called when its
-    /// content is in segments and book, on the disk.
+    /// Overwrites it with its mark and zeros, so that nothing of what is destroyed outlasts it here. To
+    /// be called when its content is in segments and book, on the disk.
     pub(super) fn overwrite(&self) -> Result<(), StoreError> {
-        let overwritten = zero(&self.file, 0, self.used).and_then(|()| self.file.sync_data());
+        let overwritten = overwrite(&self.file, &self.mark, self.used);
         overwritten.map_err(|e| StoreError::Fatal(format!("{}: {e}", self.path.display())))
     }
 }
@@ -120,6 +155,7 @@ impl Carried {
 /// The journal, open.
 #[derive(Debug)]
 pub(super) struct Journal {
+    log: LogId,
     length: u64,
     epoch: u64,
     /// The last epoch that was carried over and overwritten.
@@ -133,14 +169,101 @@ pub(super) struct Journal {
 pub(super) fn read(layout: &Layout) -> io::Result<Vec<Read>> {
     let mut sheets = Vec::new();
     for path in paths(layout) {
-        match std::fs::read(&path) {
-            Ok(bytes) => sheets.push(parse(&bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        sheets.push(Read { path, ..parse(&bytes) });
     }
     sheets.sort_by_key(|sheet| sheet.epoch);
     Ok(sheets)
+}
+/// Says why these are not the sheets of the log `log`, of which the index holds everything up to the
+/// epoch `carried`; names a torn end in the program's log.
+pub(super) fn check(sheets: &[Read], carried: u64, log: Option<LogId>) -> Result<(), String> {
+    let Some(log) = log else { return sheets.iter().try_for_each(|s| s.check_alone(carried)) };
+    for sheet in sheets {
+        sheet.check(carried, log)?;
+    }
+    let epochs = || sheets.iter().filter_map(|s| Some((s.first?.epoch, s.path.display())));
+    let (last, path) = epochs().max_by_key(|(epoch, _)| *epoch).ok_or("there is no log")?;
+    if last < carried {
+        return Err(format!("{path} ends with epoch {last}, {}", other_day(carried)));
+    }
+    if let Some((epoch, path)) = epochs().find(|(epoch, _)| epoch.saturating_add(1) < carried) {
+        return Err(format!("{path} holds epoch {epoch}, {}", other_day(carried)));
+    }
+    let mut next = carried.saturating_add(1);
+    let mut newer: Vec<_> = epochs().filter(|(epoch, _)| *epoch > carried).collect();
+    newer.sort_by_key(|(epoch, _)| *epoch);
+    for (epoch, path) in newer {
+        if epoch != next {
+            return Err(format!(
+                "{path} holds epoch {epoch}, and epoch {next} is missing, {}",
+                other_day(carried)
+            ));
+        }
+        next = next.saturating_add(1);
+    }
+    Ok(())
+}
+fn other_day(carried: u64) -> String {
+    format!("while the index ends with epoch {carried}: index or log seems to be of another day")
+}
+impl Read {
+    /// A sheet beside an index that knows of no log yet.
+    fn check_alone(&self, carried: u64) -> Result<(), String> {
+        match self.first {
+            Some(First { epoch, mark, .. }) if !mark || epoch != carried => Err(format!(
+                "{} holds epoch {epoch}, and the index knows of no log: it is not the one that \
+                 belongs to it",
+                self.path.display()
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+    fn check(&self, carried: u64, log: LogId) -> Result<(), String> {
+        let path = self.path.display();
+        if let (Some(at), Behind { epoch, records, .. }) = (self.torn, &self.behind)
+            && *epoch > carried
+        {
+            return Err(format!(
+                "{path} is damaged in the middle: the record at byte {at} does not check, and \
+                 {records} behind it do"
+            ));
+        }
+        let Some(first) = self.first else {
+            return Err(format!(
+                "{path} does not begin as a log does: it was removed, cut or overwritten"
+            ));
+        };
+        if first.log != log {
+            return Err(format!("{path} is of another vault"));
+        }
+        if first.mark && first.epoch > carried {
+            let epoch = first.epoch;
+            return Err(format!(
+                "{path} says that epoch {epoch} was carried over, {}",
+                other_day(carried)
+            ));
+        }
+        if first.epoch > carried
+            && let Some(at) = self.torn
+        {
+            tracing::warn!(
+                file = %path, at,
+                "the log ends in a record that is not whole, which is left out: a crash came before \
+                 it was answered for, or it is damaged"
+            );
+        }
+        if first.epoch > carried && self.cut {
+            tracing::warn!(
+                file = %path,
+                "the log ends with its file: if that was cut, what lay behind is missing"
+            );
+        }
+        Ok(())
+    }
 }
 fn paths(layout: &Layout) -> [PathBuf; 2] {
     ["0", "1"].map(|name| layout.journal().join(name))
@@ -149,19 +272,24 @@ fn paths(layout: &Layout) -> [PathBuf; 2] {
 impl Journal {
     /// Begins anew after the last epoch that has been read; nothing of that is needed any more, and
     /// it is overwritten if anything was there.
-    pub(super) fn open(layout: &Layout, length: u64, last: u64, used: bool) -> io::Result<Self> {
+    pub(super) fn open(
+        layout: &Layout,
+        log: LogId,
+        length: u64,
+        last: u64,
+        used: bool,
+    ) -> io::Result<Self> {
         make_dir(&layout.journal())?;
         let [one, other] = paths(layout);
-        let (writing, resting) = (Sheet::open(one, length)?, Sheet::open(other, length)?);
-        sync_dir(&layout.journal())?;
+        let (mut writing, mut resting) = (Sheet::open(one, length)?, Sheet::open(other, length)?);
         let epoch = last.saturating_add(1);
-        if used {
-            for sheet in [&writing, &resting] {
-                zero(&sheet.file, 0, sheet.laid)?;
-                sheet.file.sync_data()?;
-            }
+        let mark = head(log, last, 0, &[]).map_err(io::Error::other)?;
+        for sheet in [&mut resting, &mut writing] {
+            overwrite(&sheet.file, &mark, if used { sheet.laid } else { 0 })?;
+            sheet.laid = sheet.laid.max(HEAD as u64);
         }
-        Ok(Self { length, epoch, carried: last, writing, resting, buffer: Vec::new() })
+        sync_dir(&layout.journal())?;
+        Ok(Self { log, length, epoch, carried: last, writing, resting, buffer: Vec::new() })
     }
     /// Bytes that one group had better not exceed.
     pub(super) fn portion(&self) -> usize {
@@ -212,20 +340,21 @@ impl Journal {
         }
         let sheet = &mut self.writing;
         let body = self.buffer.get(HEAD..).unwrap_or_default();
-        let head = head(self.epoch, sheet.end, body)?;
+        let head = head(self.log, self.epoch, sheet.end, body)?;
         self.buffer.iter_mut().zip(head).for_each(|(to, from)| *to = from);
         let written = sheet.append(&self.buffer);
         self.buffer.shrink_to(256 * 1024);
         written.map_err(|e| StoreError::Fatal(format!("{}: {e}", sheet.path.display())))
     }
     /// Turns to the other sheet, which has been carried over; what was written is to be carried over
-    /// now.
-    pub(super) fn turn(&mut self) -> Carried {
+    /// now. Where nothing was written the epoch stays.
+    pub(super) fn turn(&mut self) -> Result<Carried, StoreError> {
+        let mark = head(self.log, self.last_epoch(), 0, &[])?;
+        self.epoch = self.last_epoch().saturating_add(1);
         std::mem::swap(&mut self.writing, &mut self.resting);
         self.writing.end = 0;
-        self.epoch = self.epoch.saturating_add(1);
         let Sheet { path, file, end, .. } = &self.resting;
-        Carried { path: path.clone(), file: Arc::clone(file), used: *end }
+        Ok(Carried { path: path.clone(), file: Arc::clone(file), used: *end, mark })
     }
     /// All before the present epoch has been carried over and overwritten.
     pub(super) const fn carried_over(&mut self) {
@@ -266,25 +395,39 @@ fn zero(mut file: &File, from: u64, length: u64) -> io::Result<()> {
     file.seek(SeekFrom::Start(from))?;
     write_zeros(&mut file, length)
 }
+/// Overwrites a sheet up to there with a mark and zeros, and syncs it. Its first sector holds a head all
+/// the time.
+fn overwrite(file: &File, mark: &[u8; HEAD], used: u64) -> io::Result<()> {
+    file.write_all_at(mark, 0)?;
+    zero(file, HEAD as u64, used.saturating_sub(HEAD as u64))?;
+    file.sync_all()
+}
 /// A record's place counts too: one that an earlier turn left at another is none.
-fn head(epoch: u64, offset: u64, body: &[u8]) -> Result<[u8; HEAD], StoreError> {
+fn head(log: LogId, epoch: u64, offset: u64, body: &[u8]) -> Result<[u8; HEAD], StoreError> {
     let length = u32::try_from(body.len())
         .map_err(|_| StoreError::Corrupt("too much for one record of the journal".to_owned()))?;
     let check = Sha256::new()
+        .chain_update(log)
         .chain_update(epoch.to_be_bytes())
         .chain_update(offset.to_be_bytes())
         .chain_update(body)
         .finalize();
     let mut head = [0; HEAD];
-    let parts: [&[u8]; 4] = [&MAGIC, &length.to_be_bytes(), &epoch.to_be_bytes(), &check];
+    let parts: [&[u8]; 5] = [&MAGIC, &length.to_be_bytes(), &epoch.to_be_bytes(), &log, &check];
     head.iter_mut().zip(parts.concat()).for_each(|(to, from)| *to = from);
     Ok(head)
 }
 
-/// Reads records until one is none, or of another turn: the end, or where a crash tore the last.
+/// Reads records until one is none, or of another turn: the end, or where a crash tore the last, or
+/// damage. Records behind that are looked for.
 fn parse(sheet: &[u8]) -> Read {
-    let used = sheet.iter().any(|byte| *byte != 0);
-    let mut found = Read { used, ..Read::default() };
+    let used = sheet.iter().skip(HEAD).any(|byte| *byte != 0);
+    let first = first(sheet);
+    let mut found = Read { used, first, old: sheet.starts_with(&OLD_MAGIC), ..Read::default() };
+    // What lies behind a mark is what an overwriting that was cut short has left.
+    if record(sheet, 0).is_some_and(|(_, body, _)| body.is_empty()) {
+        return found;
+    }
     let mut rest = sheet;
     while let Some((epoch, body, after)) = record(rest, sheet.len() - rest.len()) {
         let begun = found.epoch == 0;
@@ -296,14 +439,48 @@ fn parse(sheet: &[u8]) -> Read {
         found.entries.extend(entries);
         rest = after;
     }
+    found.cut = rest.is_empty() && found.epoch > 0;
+    if rest.iter().any(|byte| *byte != 0) {
+        let at = sheet.len() - rest.len();
+        found.torn = Some(at);
+        found.behind = behind(sheet, at);
+    }
     found
+}
+/// The records behind that place, wherever they begin.
+fn behind(sheet: &[u8], torn: usize) -> Behind {
+    let (mut found, mut from) = (Behind::default(), torn.saturating_add(1));
+    while let Some(rest) = sheet.get(from..)
+        && let Some(at) = rest.windows(MAGIC.len()).position(|bytes| bytes == MAGIC)
+    {
+        let at = from.saturating_add(at);
+        from = at.saturating_add(1);
+        let Some((epoch, body, after)) = sheet.get(at..).and_then(|rest| record(rest, at)) else {
+            continue;
+        };
+        if let Some(entries) = entries(body) {
+            found.epoch = found.epoch.max(epoch);
+            found.records += 1;
+            found.entries.extend(entries);
+            from = sheet.len() - after.len();
+        }
+    }
+    found
+}
+fn first(bytes: &[u8]) -> Option<First> {
+    let found = bytes.get(..HEAD).filter(|head| head.starts_with(&MAGIC))?;
+    let epoch = u64::from_be_bytes(found.get(8..16)?.try_into().ok()?);
+    let log = found.get(16..24)?.try_into().ok()?;
+    let mark = record(bytes, 0).is_some_and(|(_, body, _)| body.is_empty());
+    Some(First { log, epoch, mark })
 }
 fn record(bytes: &[u8], offset: usize) -> Option<(u64, &[u8], &[u8])> {
     let (found, rest) = bytes.split_at_checked(HEAD)?;
     let length = u32::from_be_bytes(found.get(4..8)?.try_into().ok()?);
     let epoch = u64::from_be_bytes(found.get(8..16)?.try_into().ok()?);
+    let log = found.get(16..24)?.try_into().ok()?;
     let (body, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    (head(epoch, offset as u64, body).ok()? == *found).then_some((epoch, body, after))
+    (head(log, epoch, offset as u64, body).ok()? == *found).then_some((epoch, body, after))
 }
 fn entries(mut bytes: &[u8]) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
@@ -334,8 +511,10 @@ fn sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
+    const LOG: LogId = *b"this log";
+
     fn journal(dir: &std::path::Path, last: u64) -> Journal {
-        Journal::open(&Layout::new(dir), SHEET, last, false).unwrap()
+        Journal::open(&Layout::new(dir), LOG, SHEET, last, false).unwrap()
     }
     fn put(journal: &mut Journal, key: &str) {
         let (mut one, mut other) = (Entries::default(), Entries::default());
@@ -381,7 +560,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = journal(dir.path(), 0);
         ["a", "b", "c"].iter().for_each(|key| put(&mut journal, key));
-        let first = journal.turn();
+        let first = journal.turn().unwrap();
         assert_eq!(found(dir.path()), [(1, "a b c".to_owned())]);
         put(&mut journal, "d");
         assert_eq!(found(dir.path()), [(1, "a b c".to_owned()), (2, "d".to_owned())]);
@@ -390,8 +569,9 @@ mod tests {
         journal.carried_over();
         assert_eq!(found(dir.path()), [(2, "d".to_owned())]);
         let bytes = std::fs::read(&paths(&Layout::new(dir.path()))[0]).unwrap();
-        assert!(bytes.iter().all(|byte| *byte == 0), "nothing of it stays");
-        journal.turn();
+        assert_eq!(bytes[..HEAD], head(LOG, 1, 0, &[]).unwrap(), "its mark");
+        assert!(bytes[HEAD..].iter().all(|byte| *byte == 0), "nothing of it stays");
+        journal.turn().unwrap();
         assert_eq!((journal.last_epoch(), journal.carried()), (2, 1));
         put(&mut journal, "e");
         assert_eq!(found(dir.path()), [(2, "d".to_owned()), (3, "e".to_owned())]);
@@ -408,11 +588,117 @@ mod tests {
         assert_eq!(used(), [(0, false), (0, false)], "new");
         ["a", "b"].iter().for_each(|key| put(&mut journal, key));
         assert_eq!(used(), [(0, false), (1, true)]);
-        // The first record is gone, and with it the epoch; the second is still there to be read.
-        journal.writing.file.write_all_at(&[0; HEAD], 0).unwrap();
+        // The mark is there, and not all zeros are; the second record is still there to be read.
+        journal.writing.file.write_all_at(&head(LOG, 1, 0, &[]).unwrap(), 0).unwrap();
         assert_eq!(used(), [(0, true), (0, false)]);
-        drop(Journal::open(&Layout::new(dir.path()), SHEET, 1, true).unwrap());
+        assert_eq!(doubts(dir.path(), 1), "", "the epoch is in the index");
+        drop(Journal::open(&Layout::new(dir.path()), LOG, SHEET, 1, true).unwrap());
         assert_eq!(used(), [(0, false), (0, false)]);
+    }
+    /// Why the sheets are not those of the log, where the index ends with that epoch.
+    fn doubts(dir: &std::path::Path, carried: u64) -> String {
+        let sheets = read(&Layout::new(dir)).unwrap();
+        let doubt = check(&sheets, carried, Some(LOG)).err().unwrap_or_default();
+        doubt.replace(&dir.display().to_string(), "")
+    }
+    #[test]
+    fn a_gap_between_the_index_and_the_log_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 4);
+        let of_day = |end: u64| {
+            format!(
+                "while the index ends with epoch {end}: index or log seems to be of another day"
+            )
+        };
+        assert_eq!(doubts(dir.path(), 4), "");
+        put(&mut journal, "a");
+        let first = journal.turn().unwrap();
+        put(&mut journal, "b");
+        for carried in [4, 5, 6] {
+            assert_eq!(doubts(dir.path(), carried), "", "{carried}");
+        }
+        let missing = "/journal/0 holds epoch 5, and epoch 4 is missing, ";
+        assert_eq!(doubts(dir.path(), 3), format!("{missing}{}", of_day(3)));
+        assert_eq!(doubts(dir.path(), 7), format!("/journal/1 ends with epoch 6, {}", of_day(7)));
+        first.overwrite().unwrap();
+        assert_eq!(doubts(dir.path(), 5), "");
+        let carried = "/journal/0 says that epoch 5 was carried over, ";
+        assert_eq!(doubts(dir.path(), 4), format!("{carried}{}", of_day(4)));
+        let earlier = std::fs::read(&paths(&Layout::new(dir.path()))[0]).unwrap();
+        journal.carried_over();
+        for _ in 0..3 {
+            put(&mut journal, "c");
+            journal.turn().unwrap().overwrite().unwrap();
+            journal.carried_over();
+        }
+        assert_eq!(doubts(dir.path(), 8), "");
+        std::fs::write(&paths(&Layout::new(dir.path()))[0], earlier).unwrap();
+        assert_eq!(doubts(dir.path(), 8), format!("/journal/0 holds epoch 5, {}", of_day(8)));
+    }
+    #[test]
+    fn a_turn_without_records_leaves_no_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 4);
+        journal.turn().unwrap().overwrite().unwrap();
+        assert_eq!((journal.epoch(), doubts(dir.path(), 4).as_str()), (5, ""));
+        put(&mut journal, "a");
+        assert_eq!(found(dir.path()), [(5, "a".to_owned())]);
+        assert_eq!(doubts(dir.path(), 4), "");
+    }
+    #[test]
+    fn a_sheet_that_was_lost_or_is_of_another_vault_is_named() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut journal = journal(dir.path(), 4);
+        put(&mut journal, "a");
+        drop(Journal::open(&Layout::new(other.path()), *b"another.", SHEET, 4, false).unwrap());
+        let lost = "does not begin as a log does: it was removed, cut or overwritten";
+        for (n, path) in paths(&Layout::new(dir.path())).into_iter().enumerate() {
+            let whole = std::fs::read(&path).unwrap();
+            for left in [vec![0; whole.len()], Vec::new(), whole[..HEAD - 1].to_vec()] {
+                std::fs::write(&path, left).unwrap();
+                assert_eq!(doubts(dir.path(), 4), format!("/journal/{n} {lost}"));
+            }
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(doubts(dir.path(), 4), format!("/journal/{n} {lost}"));
+            std::fs::copy(&paths(&Layout::new(other.path()))[n], &path).unwrap();
+            assert_eq!(doubts(dir.path(), 4), format!("/journal/{n} is of another vault"));
+            std::fs::write(&path, whole).unwrap();
+        }
+        let sheets = read(&Layout::new(dir.path())).unwrap();
+        assert!(check(&sheets, 4, None).unwrap_err().contains("the index knows of no log"));
+    }
+    #[test]
+    fn damage_in_the_middle_is_told_from_a_torn_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = journal(dir.path(), 0);
+        let mut ends = vec![0];
+        for key in ["a", "b", "c"] {
+            put(&mut journal, key);
+            ends.push(usize::try_from(journal.writing.end).unwrap());
+        }
+        let path = &paths(&Layout::new(dir.path()))[0];
+        let whole = std::fs::read(path).unwrap();
+        for (at, bad, behind) in [(0, 0, 2), (30, 0, 2), (HEAD, 0, 2), (ends[1] + 5, 1, 1)] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(path, &damaged).unwrap();
+            let want = format!(
+                "/journal/0 is damaged in the middle: the record at byte {} does not check, and \
+                 {behind} behind it do",
+                ends[bad]
+            );
+            assert_eq!(doubts(dir.path(), 0), want, "byte {at}");
+            assert_eq!(std::fs::read(path).unwrap(), damaged, "untouched");
+            let read = read(&Layout::new(dir.path())).unwrap();
+            let rows: usize = read.iter().map(|s| s.entries.len() + s.behind.entries.len()).sum();
+            assert_eq!(rows, 2 * 3, "the others are read");
+            let carried = doubts(dir.path(), 1);
+            assert!(!carried.contains("in the middle"), "what is in the index is needed no more");
+        }
+        let mut torn = whole;
+        torn[ends[2] + 5] ^= 1;
+        std::fs::write(path, &torn).unwrap();
+        assert_eq!(doubts(dir.path(), 0), "");
     }
     #[test]
     fn reading_ends_where_a_crash_tore_the_last_record() {

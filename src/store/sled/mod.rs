@@ -43,7 +43,7 @@ use book::{Book, Changes};
 use committer::{Committer, Kind, State};
 use files::{FileReader, FileWriter, MemoryReader};
 use jiff::{SignedDuration, Timestamp};
-use journal::{Entry, Journal, Read};
+use journal::{Entry, Journal, LogId, Read};
 use layout::Layout;
 use segments::{Fresh, Live, Segments};
 use space::{Room, Runway, Watch};
@@ -108,10 +108,11 @@ pub enum OpenError {
          {0}; run on a kernel with seccomp and let no sandbox forbid seccomp(2) or prctl(2)"
     )]
     NotDurable(String),
-    /// The book cannot be read.
+    /// Index or log cannot be read, or do not belong together. Nothing was changed.
     #[error(
-        "the vault's book is damaged or lost ({0}); the sealed messages are not: stop the server \
-         and run `restante vault rebuild`"
+        "the vault's index or log is damaged or lost ({0}); nothing was changed. If a file is of \
+         another day, put back the one that belongs here; else run `restante vault rebuild`, with \
+         the server stopped: the sealed messages are there"
     )]
     Damaged(String),
     /// Not a vault, or one of another version.
@@ -220,8 +221,17 @@ fn check_head(book: &mut Book, layout: &Layout) -> Result<(), OpenError> {
 fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journal, OpenError> {
     let io = |e| OpenError::io(&layout.journal(), e);
     let carried = book.epoch().map_err(damaged)?;
+    let log = book.log().map_err(damaged)?;
+    let sheets = journal::read(layout).map_err(io)?;
+    if let Some(sheet) = sheets.iter().find(|sheet| sheet.old && sheet.used) {
+        return Err(OpenError::Format(format!(
+            "{} was written by an earlier version: start and stop that one once more, then this one",
+            sheet.path.display()
+        )));
+    }
+    journal::check(&sheets, carried, log).map_err(OpenError::Damaged)?;
     let (mut last, mut used) = (carried, false);
-    for Read { epoch, used: marked, entries } in journal::read(layout).map_err(io)? {
+    for Read { epoch, used: marked, entries, .. } in sheets {
         used |= marked;
         if epoch <= carried {
             continue;
@@ -245,7 +255,20 @@ fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journa
         }
         book.write_through_as(Some(last)).map_err(damaged)?;
     }
-    Journal::open(layout, watch.portion(journal::SHEET), last, used).map_err(io)
+    let length = watch.portion(journal::SHEET);
+    if let Some(log) = log {
+        return Journal::open(layout, log, length, last, used).map_err(io);
+    }
+    let log = random().map_err(io)?;
+    let journal = Journal::open(layout, log, length, last, used).map_err(io)?;
+    // From now on a sheet that is missing is a lost one.
+    book.put_log(log).map_err(damaged)?;
+    Ok(journal)
+}
+fn random() -> io::Result<LogId> {
+    let mut id = LogId::default();
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
+    Ok(id)
 }
 /// Opens sled. A full disk gets one more try without the reserve.
 fn open_book(layout: &Layout, options: &Options) -> Result<::sled::Db, OpenError> {

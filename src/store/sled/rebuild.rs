@@ -116,7 +116,8 @@ pub fn rebuild(
 /// and are set aside with it.
 fn place_bodies(layout: &Layout) -> io::Result<()> {
     for sheet in journal::read(layout)? {
-        for entry in sheet.entries {
+        // Damage in the log takes no body that still reads.
+        for entry in sheet.entries.into_iter().chain(sheet.behind.entries) {
             if let Entry::Write(segment, offset, bytes) = entry {
                 segments::replay(layout, segment, offset, &bytes)?;
             }
