@@ -241,6 +241,10 @@ fn status_text(view: &StatusView) {
         "store     {}; segments take {} bytes, {} of them live",
         view.store, v.segments.taken, v.segments.live
     ));
+    if view.unreadable > 0 {
+        let what = "rows can't be read and are left as they are: the log names them";
+        out::line(format_args!("          {} {what}", view.unreadable));
+    }
     out::line(format_args!("clock     {}", view.clock.text));
     out::line(format_args!(
         "policies  {} loaded {}",

@@ -186,6 +186,7 @@ impl Control {
                 Health::Full => "full".to_owned(),
                 Health::Broken(why) => why,
             },
+            unreadable: totals.unreadable,
             failures: failures(&waiting),
             watch: self.watch.warnings(),
             sign_in: self.providers.iter().map(|provider| provider_view(provider)).collect(),

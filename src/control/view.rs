@@ -35,6 +35,9 @@ pub struct StatusView {
     pub clock: ClockStatus,
     /// How the store is: `ok`, `full`, or what broke.
     pub store: String,
+    /// Rows of the store that can't be read; the log names them.
+    #[serde(default)]
+    pub unreadable: u64,
     /// The last failure of each domain that mail waits for.
     pub failures: Vec<Failure>,
     /// What the watch warns of.

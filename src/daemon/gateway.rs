@@ -9,7 +9,7 @@ use super::{
     probe::prober,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, ClockGuard},
     config::{self, Config},
     control::{server::Control, view::Listeners},
     intake::{Counts, Intake, IntakeSettings},
@@ -24,6 +24,7 @@ use crate::{
     portal::Portal,
     probe::watch::{Board, Pace, Watch},
     relay::{Relay, RelayPorts, RelaySettings, Sweeper},
+    store::sled::SledStore,
     sts::{Sts, StsPorts},
     tlsrpt::{ReportPorts, ReportSettings, TlsReports},
     wire::TlsAccept,
@@ -46,6 +47,7 @@ use std::{
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +61,8 @@ const DRAIN: Duration = Duration::from_secs(25);
 const IDENTITY_SWEEP: Duration = Duration::from_secs(600);
 /// How often the vault ends what has expired.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often the store looks for bodies that no message owns.
+const ORPHAN_SWEEP: Duration = Duration::from_secs(60 * 60);
 /// Over how long the first look at all partners is spread.
 const FIRST_LOOK: Duration = Duration::from_secs(5 * 60);
 
@@ -91,6 +95,18 @@ pub struct Gateway {
     portal_threads: PortalThreads,
     tasks: JoinSet<Ended>,
     socket: PathBuf,
+}
+
+/// Sets bodies that no message owns aside, at the start and each hour, where the clock can be relied on.
+async fn sweep_orphans(store: Arc<SledStore>, guard: Arc<ClockGuard>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(ORPHAN_SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Ok(now) = guard.check() else { continue };
+        if let Err(error) = store.set_orphans_aside(now).await {
+            tracing::warn!(%error, "bodies that no message owns were not looked for");
+        }
+    }
 }
 
 /// How a task of the gateway ended.
@@ -209,6 +225,15 @@ impl Gateway {
         let (sweeper, stop) = (Sweeper::new(parts.vault.clone(), SWEEP), self.stop.clone());
         self.tasks.spawn(async move {
             sweeper.run(stop).await;
+            Ended::Asked
+        });
+        let orphans = sweep_orphans(
+            Arc::clone(&parts.store),
+            Arc::clone(&parts.vault.guard),
+            self.stop.clone(),
+        );
+        self.tasks.spawn(async move {
+            orphans.await;
             Ended::Asked
         });
         let (audit, stop) = (parts.audit.clone(), self.stop.clone());

@@ -42,6 +42,7 @@ const SIGN_IN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What start-up has read and opened before anything runs.
 pub(super) struct Parts {
+    pub(super) store: Arc<SledStore>,
     pub(super) vault: Vault,
     pub(super) identity: Identity,
     pub(super) audit: Audit,
@@ -110,13 +111,9 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let resolver = Arc::new(resolver(config)?);
     let anchors = TrustAnchors::load(config.delivery.trust_anchors.as_deref());
     let anchors = anchors.map_err(|e| settled(&e))?;
-    let smtp_tls = match &config.smtp.tls {
-        Some(pair) => {
-            let tls = TlsServer::load(&pair.certificate, &pair.key).map_err(|e| settled(&e))?;
-            Some(Arc::new(tls))
-        }
-        None => None,
-    };
+    let smtp_tls = config.smtp.tls.as_ref();
+    let smtp_tls = smtp_tls.map(|pair| TlsServer::load(&pair.certificate, &pair.key));
+    let smtp_tls = smtp_tls.transpose().map_err(|e| settled(&e))?.map(Arc::new);
     let dkim: Result<Vec<_>, _> = config.notification.dkim.iter().map(dkim_key).collect();
     let dkim = dkim?;
     let providers = providers(config, &anchors, &resolver, &clock)?;
@@ -127,7 +124,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let notes: Arc<dyn NoteStore> = Arc::clone(&store) as _;
     let guard = guard(&clock, &store).await?;
     let audit = Audit::new(Arc::clone(&store) as _, Arc::clone(&clock), HISTORY);
-    let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), store);
+    let (queue, bodies, people) = (Arc::clone(&store), Arc::clone(&store), Arc::clone(&store));
     let web = HttpsClient::new(
         HttpsSettings::new(anchors.clone(), config.delivery.refuse_networks.clone()),
         Arc::clone(&resolver) as _,
@@ -147,6 +144,7 @@ pub(super) async fn gather(config: &Config, clock: Arc<dyn Clock>) -> Result<Par
     let portal = Portal::new(portal, vault.clone(), identity.clone(), door.clone(), audit.clone());
     let portal = portal.map_err(|e| settled(&e))?;
     Ok(Parts {
+        store,
         vault,
         audit,
         identity,
@@ -167,15 +165,10 @@ fn insiders(config: &Config) -> Insiders {
     Insiders { domains: domains.clone(), postmaster: postmaster.clone() }
 }
 
-/// The guard of the clock, by the time that the store keeps. Where the clock can be relied on, bodies
-/// that nobody owns end.
+/// The guard of the clock, by the time that the store keeps.
 async fn guard(clock: &Arc<dyn Clock>, store: &SledStore) -> Result<Arc<ClockGuard>, StartError> {
     let failed = |e: StoreError| StartError::TryAgain(e.to_string());
-    let guard = clock_guard(Arc::clone(clock), store).await.map_err(failed)?;
-    if let Ok(now) = guard.check() {
-        store.remove_orphans(now).await.map_err(failed)?;
-    }
-    Ok(Arc::new(guard))
+    Ok(Arc::new(clock_guard(Arc::clone(clock), store).await.map_err(failed)?))
 }
 
 fn portal_settings(

@@ -106,6 +106,8 @@ impl Metrics {
         gauge(&mut registry, "segment_live_bytes", help, whole(vault.segments.live));
         let ok = self.queue.health() == Health::Ok;
         gauge(&mut registry, "store_ok", "The store takes new mail", ok.into());
+        let help = "Rows of the store that can't be read; the log names them";
+        gauge(&mut registry, "store_unreadable_rows", help, whole(totals.unreadable));
         let relied = self.guard.check().is_ok();
         let help = "The clock is where it should be; otherwise nothing expires";
         gauge(&mut registry, "clock_ok", help, relied.into());
@@ -274,6 +276,7 @@ mod tests {
             "restante_segment_bytes 0",
             "restante_segment_live_bytes 0",
             "restante_store_ok 1",
+            "restante_store_unreadable_rows 0",
             "restante_clock_ok 1",
             "restante_policy_version_info{version=\"0123456789abcdef\"} 1",
             "restante_policy_reload_error 0",

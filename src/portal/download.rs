@@ -75,7 +75,7 @@ pub(super) async fn attachment(
         let body = desk.stored(&access, &file, turn, (&method, &headers)).await?;
         return Ok(saved(body, &name, kind));
     }
-    let content = desk.vault.read(&access, part.body.clone()).await?;
+    let content = desk.vault.read(&access, part.body.clone()).await?.begun().await?;
     let body = Body::from_stream(decoded(content, Some(Decoder::new(part.encoding)), turn));
     Ok(download(body, &name, kind))
 }
@@ -124,6 +124,9 @@ pub(super) async fn zip(
     };
     let detail = Some(AuditDetail::AllAttachments);
     desk.was_read((&visitor, &method), &access, AuditKind::Downloaded, detail).await?;
+    if let Some((_, part)) = waiting.front() {
+        desk.vault.read(&access, part.body.clone()).await?.begun().await?;
+    }
     let packer = Packer::new(desk.vault.clone(), access, waiting, turn);
     Ok(download(Body::from_stream(packed(packer)), "attachments.zip", "application/zip"))
 }
@@ -178,6 +181,8 @@ impl Desk {
         };
         let within = |offset: u64| start.saturating_add(offset);
         let content = self.vault.read(access, within(part.start)..within(part.end)).await?;
+        // Damage at its beginning gets a page; later it can only cut the answer off.
+        let content = content.begun().await?;
         let mut response = Body::from_stream(decoded(content, None, turn)).into_response();
         *response.status_mut() = status;
         let fields = response.headers_mut();

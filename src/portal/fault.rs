@@ -49,8 +49,38 @@ impl From<IdentityError> for Fault {
     }
 }
 
+/// On an answer: the sealed message that was asked for is damaged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Damaged;
+
 impl Fault {
+    /// True if the sealed message does not open, or is not there.
+    pub(super) const fn is_damage(&self) -> bool {
+        match self {
+            Self::Vault(error) => match error {
+                VaultError::Seal(_)
+                | VaultError::Ring(_)
+                | VaultError::Store(StoreError::NotFound | StoreError::Corrupt(_)) => true,
+                VaultError::Store(StoreError::Full | StoreError::Busy)
+                | VaultError::Store(StoreError::Fenced | StoreError::Fatal(_))
+                | VaultError::Gone
+                | VaultError::Ended
+                | VaultError::Template(_)
+                | VaultError::Busy
+                | VaultError::Refused(_) => false,
+            },
+            Self::Status(_)
+            | Self::Unproved(..)
+            | Self::Store(_)
+            | Self::Page(_)
+            | Self::Template(_)
+            | Self::Work(_) => false,
+        }
+    }
     fn status(&self) -> StatusCode {
+        if self.is_damage() {
+            return StatusCode::INTERNAL_SERVER_ERROR;
+        }
         match self {
             Self::Status(status) => *status,
             Self::Unproved(..) => StatusCode::SEE_OTHER,
@@ -89,6 +119,10 @@ impl IntoResponse for Fault {
         if status.is_server_error() {
             tracing::error!(error = %self, "portal: a request failed");
         }
-        status.into_response()
+        let mut response = status.into_response();
+        if self.is_damage() {
+            response.extensions_mut().insert(Damaged);
+        }
+        response
     }
 }

@@ -2,6 +2,7 @@
 use super::{
     Desk, Fault,
     client::ClientAddress,
+    fault::Damaged,
     routes::{self, Access, Brings},
     session::Visitor,
     tongue::Wish,
@@ -186,7 +187,10 @@ fn explain(desk: &Desk, wish: &Wish, mut response: Response) -> Response {
     }
     let known = response.extensions().get::<Visitor>().cloned();
     let visitor = known.unwrap_or_else(|| Visitor::stranger(wish.clone()));
-    let Ok(page) = desk.pages.problem(status, &visitor) else { return response };
+    let damaged = response.extensions().get::<Damaged>().is_some();
+    let page =
+        if damaged { desk.pages.damage(&visitor) } else { desk.pages.problem(status, &visitor) };
+    let Ok(page) = page else { return response };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(super::pages::HTML));
     response.headers_mut().remove("content-length");
     *response.body_mut() = Body::from(page);

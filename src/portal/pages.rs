@@ -181,6 +181,15 @@ impl Pages {
         let (title, text) = words(status);
         self.plain(title, text, visitor)
     }
+    /// The page of a sealed message that does not open.
+    pub(super) fn damage(&self, visitor: &Visitor) -> Result<String, minijinja::Error> {
+        let text = say!(
+            "The message lies here, but its stored copy is damaged and can’t be opened. It will not \
+             help to try again. Please write to {desk}, or ask the sender to send it again.",
+            desk = self.support.clone()
+        );
+        self.plain(say!("This message can’t be opened"), text, visitor)
+    }
     /// Renders each template with every branch that values open.
     fn try_all(&self) -> Result<(), TemplateError> {
         for (name, title, values) in samples() {

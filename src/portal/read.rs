@@ -92,10 +92,18 @@ impl Desk {
     /// One line of the inbox. What is gone shows that it was there, and no more.
     async fn row(&self, visitor: &Visitor, grant: &Grant) -> Result<Value, Fault> {
         let (live, subject, from) = match self.leave(visitor, &grant.id.to_string()).await {
-            Ok(access) => {
-                let heading = self.origin(access).await?.heading();
-                (true, heading.shown(), heading.from)
-            }
+            Ok(access) => match self.origin(access).await {
+                Ok(origin) => {
+                    let heading = origin.heading();
+                    (true, heading.shown(), heading.from)
+                }
+                // One damaged message does not hide the others.
+                Err(fault) if fault.is_damage() => {
+                    tracing::error!(grant = %grant.id, error = %fault, "a message can't be opened");
+                    (true, say!("This message can’t be opened"), String::new())
+                }
+                Err(other) => return Err(other),
+            },
             Err(Fault::Unproved(..)) => {
                 (true, say!("A message that asks for one more proof"), String::new())
             }

@@ -281,6 +281,8 @@ pub struct Totals {
     pub vault_bytes: u64,
     /// What small bodies take of the disk.
     pub segments: SegmentBytes,
+    /// Rows that can't be read, and messages whose other rows are missing. They are left as they are.
+    pub unreadable: u64,
 }
 /// What segments of small bodies take of the disk, and how much of it live bodies need. What they
 /// waste is bounded by compaction.

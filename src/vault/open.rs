@@ -68,6 +68,8 @@ pub enum AccessAnswer {
 pub struct Content {
     /// `None`: nothing (more) to yield.
     stream: Option<Stream>,
+    /// The first piece, if it has been opened before it was asked for.
+    first: Option<Bytes>,
     /// What is read by a recipient's leave ends with it.
     lease: Option<Arc<Lease>>,
 }
@@ -348,14 +350,14 @@ impl Vault {
         let end = range.end.min(size);
         let want = range.start.min(end)..end;
         if want.is_empty() && size > 0 {
-            return Ok(Content { stream: None, lease: None });
+            return Ok(Content { stream: None, first: None, lease: None });
         }
         let from = prelude.offset_of(row.header_len, want.start);
         let reader = self.bodies.open(id, &at, from..u64::MAX).await?;
         let opener = Opener::from_content(prelude.format, &key, id, want.start);
         let (seen, claimed) = (0, None);
         let stream = Some(Stream { reader, opener, want, seen, size, claimed });
-        Ok(Content { stream, lease: Some(Arc::clone(&access.lease)) })
+        Ok(Content { stream, first: None, lease: Some(Arc::clone(&access.lease)) })
     }
 
     async fn row(&self, access: &Access) -> Result<MessageRow, VaultError> {
@@ -366,11 +368,23 @@ impl Vault {
 
 impl Content {
     pub(super) const fn of(stream: Stream) -> Self {
-        Self { stream: Some(stream), lease: None }
+        Self { stream: Some(stream), first: None, lease: None }
+    }
+
+    /// Opens the first piece now, so that damage there is known before anything is answered.
+    ///
+    /// # Errors
+    /// [`VaultError`] if it does not open.
+    pub async fn begun(mut self) -> Result<Self, VaultError> {
+        self.first = self.next().await?;
+        Ok(self)
     }
 
     /// The next piece; `None` at the authenticated end (or the end of the range).
     pub async fn next(&mut self) -> Result<Option<Bytes>, VaultError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
         let Some(stream) = &mut self.stream else { return Ok(None) };
         let piece = stream.next().await?;
         let Some(piece) = piece else {

@@ -3,7 +3,10 @@ use super::{
     assert_whole_page,
     world::{Browser, Kept, World},
 };
-use crate::policy::RuleVerdict;
+use crate::{
+    policy::RuleVerdict,
+    store::{BodyStore, QueueStore},
+};
 use data_encoding::BASE64;
 use scraper::{Html, Selector};
 use std::io::{Cursor, Read};
@@ -212,5 +215,59 @@ async fn the_tag_that_a_rule_takes_out_is_shown_nowhere() {
     for path in ["/inbox".to_owned(), kept.page()] {
         let page = browser.get(&path).await.text();
         assert!(page.contains("Results") && !page.contains("[secure]"), "{path}: {page}");
+    }
+}
+
+/// Changes the sealed body of a message where it lies; an empty one is missing.
+async fn damage(world: &World, kept: &Kept, change: impl Fn(&mut Vec<u8>)) {
+    let id = world.grant_row(kept).await.message;
+    let (row, _) = world.store.message(id).await.unwrap().unwrap();
+    let mut reader = world.store.open(id, &row.body, 0..u64::MAX).await.unwrap();
+    let mut sealed = Vec::new();
+    while let piece = reader.next().await.unwrap()
+        && !piece.is_empty()
+    {
+        sealed.extend_from_slice(&piece);
+    }
+    change(&mut sealed);
+    world.store.delete(id, &row.body).await.unwrap();
+    if !sealed.is_empty() {
+        let mut writer = world.store.create(id).await.unwrap();
+        writer.write(sealed.into()).await.unwrap();
+        writer.seal().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_message_has_a_page_that_says_so_and_the_others_are_shown() {
+    let world = World::new();
+    let message = with_files(&[("a.bin", &[7; 200_000])]);
+    let (mut browser, _good) =
+        opened(&world, b"From: a@example.org\r\nSubject: Good\r\n\r\nx\r\n").await;
+    type Change = fn(&mut Vec<u8>);
+    let cases: [(&str, Change); 4] = [
+        ("a bit flipped in the content", |sealed| sealed[1000] ^= 1),
+        ("a bit flipped at the beginning", |sealed| sealed[60] ^= 1),
+        ("cut", |sealed| sealed.truncate(sealed.len() / 2)),
+        ("missing", Vec::clear),
+    ];
+    for (what, change) in cases {
+        let kept = world.keep(ANN, message.as_bytes()).await;
+        browser.post("/login", &[("email", ANN), ("password", super::world::PASSWORD)]).await;
+        damage(&world, &kept, change).await;
+        for path in ["", "/original.eml", "/attachments.zip"] {
+            let path = format!("{}{path}", kept.page());
+            let answer = browser.get(&path).await;
+            let in_front = answer.text();
+            assert_eq!(answer.status, 500, "{what}: {path}");
+            assert_whole_page(&in_front, true);
+            for words in ["This message can’t be opened", "helpdesk@example.org"] {
+                assert!(in_front.contains(words), "{what}: {path}: {in_front}");
+            }
+        }
+        let inbox = browser.get("/inbox").await;
+        assert_eq!(inbox.status, 200, "{what}");
+        let page = inbox.text();
+        assert!(page.contains("Good") && page.contains("This message can’t be opened"), "{page}");
     }
 }

@@ -137,7 +137,14 @@ impl Desk {
     async fn origin_of(&self, visitor: &Visitor, grant: &Grant) -> Result<Option<Origin>, Fault> {
         let facts = visitor.session_facts();
         match self.vault.access(grant.id, visitor.signed_in()?, &facts).await? {
-            AccessAnswer::Granted(access) => self.origin(access).await.map(Some),
+            AccessAnswer::Granted(access) => match self.origin(access).await {
+                // One damaged message does not hide the others.
+                Err(fault) if fault.is_damage() => {
+                    tracing::error!(grant = %grant.id, error = %fault, "a message can't be opened");
+                    Ok(None)
+                }
+                found => found.map(Some),
+            },
             AccessAnswer::Unproved(_) | AccessAnswer::Over | AccessAnswer::NotYours => Ok(None),
         }
     }

@@ -24,7 +24,7 @@
 //! | `z` address without case, NUL, number | nothing: an account's audit records |
 //! | `c` | [`AuditChain`](crate::store::AuditChain) |
 //! | `j` | the last epoch of the journal that is in here whole |
-//! | `l` | which journal belongs to this book |
+//! | `l` | ids that the journal of this book may bear: one, but for a moment at a start |
 //!
 //! A mailbox is an address without the case of its letters ([`Address::mailbox`]).
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
@@ -202,20 +202,37 @@ impl Book {
         let pairs = self.page(under(prefix), false, usize::MAX)?;
         pairs.iter().map(|(_, value)| decode(value)).collect()
     }
-    /// Goes through all rows of a kind, once, at start.
+    /// Goes through all rows of a kind, once, at start. Gives the keys of those that can't be read; the
+    /// log names them, and they stay as they are.
     pub(super) fn each<T: DeserializeOwned>(
         &self,
         kind: u8,
         mut visit: impl FnMut(&[u8], T),
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Key>, StoreError> {
+        let mut unread = Vec::new();
         for row in self.db.scan_prefix([kind]) {
             let (key, value) = row.map_err(|e| self.fail(&e))?;
-            let row = decode(&value).map_err(|e| {
-                StoreError::Corrupt(format!("row {}: {e}", data_encoding::HEXLOWER.encode(&key)))
-            })?;
-            visit(&key, row);
+            match decode(&value) {
+                Ok(row) => visit(&key, row),
+                Err(error) => {
+                    let row = name(&key);
+                    tracing::error!(%row, %error, "a row can't be read; it is left as it is");
+                    unread.push(key.to_vec());
+                }
+            }
         }
-        Ok(())
+        Ok(unread)
+    }
+    /// Messages with one of these grants.
+    pub(super) fn messages_of(&self, grants: &[GrantId]) -> Result<Vec<QueueId>, StoreError> {
+        let mut found = Vec::new();
+        for row in self.db.scan_prefix(b"q") {
+            let (key, _) = row.map_err(|e| self.fail(&e))?;
+            if grant_at(&key).is_some_and(|grant| grants.contains(&grant)) {
+                found.extend(message_of(&key));
+            }
+        }
+        Ok(found)
     }
     /// Makes an empty store a book.
     pub(super) fn put_head(&mut self) -> Result<(), StoreError> {
@@ -229,15 +246,16 @@ impl Book {
         let value = self.raw(EPOCH)?;
         Ok(value.and_then(|v| v.try_into().ok()).map_or(0, u64::from_be_bytes))
     }
-    /// The journal that belongs to this book; `None` before there is one.
-    pub(super) fn log(&self) -> Result<Option<LogId>, StoreError> {
-        let unread = |_| StoreError::Corrupt("the id of the journal".to_owned());
-        self.raw(LOG)?.map(|id| id.try_into().map_err(unread)).transpose()
+    /// The journal that belongs to this book: while a start gives it a new id, each that it may bear.
+    /// None before there is one.
+    pub(super) fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        let ids = self.raw(LOG)?.unwrap_or_default();
+        Ok(ids.as_chunks().0.to_vec())
     }
-    /// This journal belongs to the book from now on.
-    pub(super) fn put_log(&mut self, id: LogId) -> Result<(), StoreError> {
+    /// The journal that belongs to the book bears one of these from now on.
+    pub(super) fn put_logs(&mut self, ids: &[LogId]) -> Result<(), StoreError> {
         let mut changes = Changes::default();
-        changes.put_raw(LOG.to_vec(), id.to_vec())?;
+        changes.put_raw(LOG.to_vec(), ids.concat())?;
         self.take(changes);
         self.write_through()
     }
@@ -280,6 +298,16 @@ pub(super) fn carry(db: &::sled::Db, rows: &Rows, epoch: Option<u64>) -> ::sled:
     db.flush().map(drop)
 }
 
+/// What a key speaks of, for the log.
+pub(super) fn name(key: &[u8]) -> String {
+    match key.first() {
+        Some(&MESSAGES) => message_of(key).map(|id| format!("message {id}")),
+        Some(&RECIPIENTS) => message_of(key).map(|id| format!("a recipient of message {id}")),
+        Some(&GRANTS) => grant_at(key).map(|id| format!("grant {id}")),
+        Some(_) | None => None,
+    }
+    .unwrap_or_else(|| data_encoding::HEXLOWER.encode(key))
+}
 /// Reads a row.
 pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, StoreError> {
     match value.split_first() {

@@ -6,7 +6,7 @@
 
 use super::{
     agenda::Agenda,
-    book::Book,
+    book::{Book, Key},
     carrier::{Carrier, Load},
     journal::Journal,
     segments::Segments,
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::store::{AuditChain, StoreError, queue::Announced};
 use std::{
+    collections::BTreeSet,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -42,6 +43,8 @@ pub(super) struct State {
     pub(super) book: Book,
     pub(super) agenda: Agenda,
     pub(super) tally: Tally,
+    /// Keys of rows that can't be read, and of messages whose other rows are missing.
+    pub(super) unread: BTreeSet<Key>,
     pub(super) segments: Segments,
     /// Where the audit trail begins and ends.
     pub(super) audit: AuditChain,

@@ -38,7 +38,7 @@ const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 const WRITE: u8 = 3;
 
-/// Tells a log from that of another vault.
+/// Tells a log from that of another vault, and from that of an earlier run: each start takes a new one.
 pub(super) type LogId = [u8; 8];
 
 /// Entries on their way to the journal.
@@ -178,12 +178,14 @@ pub(super) fn read(layout: &Layout) -> io::Result<Vec<Read>> {
     sheets.sort_by_key(|sheet| sheet.epoch);
     Ok(sheets)
 }
-/// Says why these are not the sheets of the log `log`, of which the index holds everything up to the
-/// epoch `carried`; names a torn end in the program's log.
-pub(super) fn check(sheets: &[Read], carried: u64, log: Option<LogId>) -> Result<(), String> {
-    let Some(log) = log else { return sheets.iter().try_for_each(|s| s.check_alone(carried)) };
+/// Says why these are not the sheets of the log, of which the index holds everything up to the epoch
+/// `carried`; names a torn end in the program's log. `logs` are the ids that the index knows.
+pub(super) fn check(sheets: &[Read], carried: u64, logs: &[LogId]) -> Result<(), String> {
+    if logs.is_empty() {
+        return sheets.iter().try_for_each(|sheet| sheet.check_alone(carried));
+    }
     for sheet in sheets {
-        sheet.check(carried, log)?;
+        sheet.check(carried, logs)?;
     }
     let epochs = || sheets.iter().filter_map(|s| Some((s.first?.epoch, s.path.display())));
     let (last, path) = epochs().max_by_key(|(epoch, _)| *epoch).ok_or("there is no log")?;
@@ -222,7 +224,11 @@ impl Read {
             Some(_) | None => Ok(()),
         }
     }
-    fn check(&self, carried: u64, log: LogId) -> Result<(), String> {
+    /// The log of its first record.
+    pub(super) fn log(&self) -> Option<LogId> {
+        self.first.map(|first| first.log)
+    }
+    fn check(&self, carried: u64, logs: &[LogId]) -> Result<(), String> {
         let path = self.path.display();
         if let (Some(at), Behind { epoch, records, .. }) = (self.torn, &self.behind)
             && *epoch > carried
@@ -237,8 +243,8 @@ impl Read {
                 "{path} does not begin as a log does: it was removed, cut or overwritten"
             ));
         };
-        if first.log != log {
-            return Err(format!("{path} is of another vault"));
+        if !logs.contains(&first.log) {
+            return Err(format!("{path} is of another vault or of an earlier run"));
         }
         if first.mark && first.epoch > carried {
             let epoch = first.epoch;
@@ -598,7 +604,7 @@ mod tests {
     /// Why the sheets are not those of the log, where the index ends with that epoch.
     fn doubts(dir: &std::path::Path, carried: u64) -> String {
         let sheets = read(&Layout::new(dir)).unwrap();
-        let doubt = check(&sheets, carried, Some(LOG)).err().unwrap_or_default();
+        let doubt = check(&sheets, carried, &[LOG]).err().unwrap_or_default();
         doubt.replace(&dir.display().to_string(), "")
     }
     #[test]
@@ -661,11 +667,14 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
             assert_eq!(doubts(dir.path(), 4), format!("/journal/{n} {lost}"));
             std::fs::copy(&paths(&Layout::new(other.path()))[n], &path).unwrap();
-            assert_eq!(doubts(dir.path(), 4), format!("/journal/{n} is of another vault"));
+            assert_eq!(
+                doubts(dir.path(), 4),
+                format!("/journal/{n} is of another vault or of an earlier run")
+            );
             std::fs::write(&path, whole).unwrap();
         }
         let sheets = read(&Layout::new(dir.path())).unwrap();
-        assert!(check(&sheets, 4, None).unwrap_err().contains("the index knows of no log"));
+        assert!(check(&sheets, 4, &[]).unwrap_err().contains("the index knows of no log"));
     }
     #[test]
     fn damage_in_the_middle_is_told_from_a_torn_end() {

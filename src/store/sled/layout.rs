@@ -7,6 +7,7 @@
 //! body/seg/   segments of small sealed bodies   body/msg/ab/ID  a file for each larger one
 //! body/tmp/   bodies being written; emptied at start
 //! journal/    what has been answered for and is not in book and segments yet
+//! aside/      sealed bodies that no message owns; a name begins with the second when it was set aside
 //! ```
 
 use super::OpenError;
@@ -60,6 +61,41 @@ impl Layout {
     }
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("body/tmp")
+    }
+    fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+    /// Moves a file to where what no message owns lies, under this name.
+    pub(super) fn set_aside(
+        &self,
+        path: &Path,
+        name: &str,
+        now: TrustedTime,
+    ) -> io::Result<PathBuf> {
+        let to = self.aside().join(format!("{}-{name}", now.get().as_second()));
+        make_dir(&self.aside())?;
+        if to.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(path, &to)?;
+        sync_dir(&self.aside())?;
+        path.parent().map_or(Ok(()), sync_dir)?;
+        Ok(to)
+    }
+    /// What lies there, and the second since when.
+    pub(super) fn lying_aside(&self) -> io::Result<Vec<(PathBuf, i64)>> {
+        let files = match fs::read_dir(self.aside()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files?,
+        };
+        let mut found = Vec::new();
+        for file in files {
+            let path = file?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let since = name.and_then(|name| name.split_once('-')?.0.parse().ok());
+            found.extend(since.map(|since| (path, since)));
+        }
+        Ok(found)
     }
     pub(super) fn reserve(&self) -> PathBuf {
         self.root.join("reserve")

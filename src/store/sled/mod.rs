@@ -16,6 +16,7 @@ mod journal;
 mod layout;
 mod notes;
 mod orders;
+mod orphans;
 mod people;
 mod queue;
 pub mod rebuild;
@@ -45,10 +46,11 @@ use files::{FileReader, FileWriter, MemoryReader};
 use jiff::{SignedDuration, Timestamp};
 use journal::{Entry, Journal, LogId, Read};
 use layout::Layout;
+use orphans::Ages;
 use segments::{Fresh, Live, Segments};
 use space::{Room, Runway, Watch};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs::File,
     io,
     ops::Range,
@@ -76,8 +78,10 @@ pub struct Options {
     pub min_free_percent: u8,
     /// but a small disk need never have more free than that many hundredths.
     pub min_free_most_percent: u8,
-    /// [`SledStore::remove_orphans`] removes bodies without a row that are older than this.
+    /// [`SledStore::set_orphans_aside`] sets bodies without a row aside that are older than this,
     pub orphan_age: Duration,
+    /// and removes what was set aside so long ago.
+    pub aside_age: Duration,
     /// sled's cache in bytes.
     pub cache: u64,
 }
@@ -89,7 +93,8 @@ impl Default for Options {
             min_free: 1 << 30,
             min_free_percent: 5,
             min_free_most_percent: 20,
-            orphan_age: Duration::from_hours(7 * 24),
+            orphan_age: Duration::from_hours(1),
+            aside_age: Duration::from_hours(30 * 24),
             // A target, not a bound: sled takes up to twice as much. More made nothing faster in a book
             // of a million rows.
             cache: 16 << 20,
@@ -148,7 +153,7 @@ pub struct SledStore {
     fresh: Fresh,
     watch: Arc<Watch>,
     arrivals: Arc<Notify>,
-    orphan_age: Duration,
+    ages: Ages,
     endings: Arc<Notify>,
 }
 impl SledStore {
@@ -175,26 +180,8 @@ impl SledStore {
         let committer =
             Committer::start(state, journal, runway, Arc::clone(&watch), [&arrivals, &endings]);
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
-        let orphan_age = options.orphan_age;
-        Ok(Self { committer, layout, fresh, watch, arrivals, endings, orphan_age })
-    }
-}
-
-impl SledStore {
-    /// Removes bodies without a row that are older than [`Options::orphan_age`]. What can't be removed
-    /// stays.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store does not answer.
-    pub async fn remove_orphans(&self, now: TrustedTime) -> Result<(), StoreError> {
-        let (layout, age) = (self.layout.clone(), self.orphan_age);
-        let remove = move |state: &mut State| {
-            if let Err(error) = state.remove_orphans(&layout, now, age) {
-                tracing::warn!(%error, "old sealed bodies that no message owns stay");
-            }
-            Ok(())
-        };
-        self.committer.read(remove).await
+        let ages = Ages { orphan: options.orphan_age, aside: options.aside_age };
+        Ok(Self { committer, layout, fresh, watch, arrivals, endings, ages })
     }
 }
 
@@ -221,7 +208,7 @@ fn check_head(book: &mut Book, layout: &Layout) -> Result<(), OpenError> {
 fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journal, OpenError> {
     let io = |e| OpenError::io(&layout.journal(), e);
     let carried = book.epoch().map_err(damaged)?;
-    let log = book.log().map_err(damaged)?;
+    let logs = book.logs().map_err(damaged)?;
     let sheets = journal::read(layout).map_err(io)?;
     if let Some(sheet) = sheets.iter().find(|sheet| sheet.old && sheet.used) {
         return Err(OpenError::Format(format!(
@@ -229,7 +216,8 @@ fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journa
             sheet.path.display()
         )));
     }
-    journal::check(&sheets, carried, log).map_err(OpenError::Damaged)?;
+    journal::check(&sheets, carried, &logs).map_err(OpenError::Damaged)?;
+    let borne: Vec<LogId> = sheets.iter().filter_map(Read::log).collect();
     let (mut last, mut used) = (carried, false);
     for Read { epoch, used: marked, entries, .. } in sheets {
         used |= marked;
@@ -255,14 +243,15 @@ fn replay(book: &mut Book, layout: &Layout, watch: &Arc<Watch>) -> Result<Journa
         }
         book.write_through_as(Some(last)).map_err(damaged)?;
     }
-    let length = watch.portion(journal::SHEET);
-    if let Some(log) = log {
-        return Journal::open(layout, log, length, last, used).map_err(io);
-    }
     let log = random().map_err(io)?;
+    if !logs.is_empty() {
+        // Until both sheets bear the new one.
+        book.put_logs(&[borne, vec![log]].concat()).map_err(damaged)?;
+    }
+    let length = watch.portion(journal::SHEET);
     let journal = Journal::open(layout, log, length, last, used).map_err(io)?;
-    // From now on a sheet that is missing is a lost one.
-    book.put_log(log).map_err(damaged)?;
+    // From now on a sheet that is missing, or of an earlier run, is noticed.
+    book.put_logs(&[log]).map_err(damaged)?;
     Ok(journal)
 }
 fn random() -> io::Result<LogId> {
@@ -334,7 +323,60 @@ fn sync_new_book(layout: &Layout) -> io::Result<()> {
     }
     layout::sync_dir(layout.root())
 }
-/// Reads the book once: what is due, what counts, which bodies live.
+/// What the book tells at the start: what is due, what counts, which bodies live.
+#[derive(Default)]
+struct Found {
+    tally: Tally,
+    agenda: Agenda,
+    live: BTreeMap<u32, Live>,
+    files: HashSet<QueueId>,
+    /// Rows that can't be read, and messages whose other rows are missing.
+    unread: BTreeSet<book::Key>,
+    /// Messages whose rows can't be read.
+    unknown: HashSet<QueueId>,
+}
+impl Found {
+    /// Reads the book once.
+    fn read(book: &Book) -> Result<Self, StoreError> {
+        let mut found = Self::default();
+        let Self { tally, agenda, live, files, unread, unknown } = &mut found;
+        unread.extend(book.each(book::MESSAGES, |_, row: MessageRow| {
+            tally.keep(&row);
+            match row.body {
+                Locator::Segment { segment, offset, length } => {
+                    live.entry(segment).or_default().add(offset, length);
+                }
+                Locator::File { .. } => {
+                    files.insert(row.facts.id);
+                }
+                Locator::Memory | Locator::Gone => {}
+            }
+        })?);
+        unknown.extend(unread.iter().filter_map(|key| book::message_of(key)));
+        unread.extend(book.each(book::RECIPIENTS, |key, row: RecipientRow| {
+            let Some(id) = book::message_of(key) else { return };
+            tally.add(id, &row);
+            if let Some(next) = row.state.due() {
+                agenda.wait(id, row.address.domain(), row.index, next);
+            }
+        })?);
+        let grants = book.each(book::GRANTS, |_, grant: Grant| tally.grant(&grant))?;
+        if !grants.is_empty() {
+            let ids: Vec<GrantId> = grants.iter().filter_map(|key| book::grant_at(key)).collect();
+            book.messages_of(&ids)?.into_iter().for_each(|id| tally.doubt(id));
+            unread.extend(grants);
+        }
+        for id in tally.stranded() {
+            let known = unread.range(book::under(book::recipients(id))).next().is_some();
+            if !known {
+                let what = "recipients of a message are missing in the index; it is left as it is";
+                tracing::error!(%id, what);
+                unread.insert(book::message(id));
+            }
+        }
+        Ok(found)
+    }
+}
 fn load(
     layout: &Layout,
     options: &Options,
@@ -342,36 +384,16 @@ fn load(
     lock: File,
     watch: &Watch,
 ) -> Result<State, OpenError> {
-    let (mut tally, mut agenda) = (Tally::default(), Agenda::default());
-    let (mut live, mut files) = (BTreeMap::<u32, Live>::new(), HashSet::new());
-    book.each(book::MESSAGES, |_, row: MessageRow| {
-        tally.keep(&row);
-        match row.body {
-            Locator::Segment { segment, offset, length } => {
-                live.entry(segment).or_default().add(offset, length);
-            }
-            Locator::File { .. } => {
-                files.insert(row.facts.id);
-            }
-            Locator::Memory | Locator::Gone => {}
+    let found = Found::read(&book).map_err(damaged)?;
+    let Found { tally, agenda, live, mut files, unread, unknown } = found;
+    // Whether they have a file is not known; one that is there is theirs.
+    files.extend(unknown.iter().filter(|id| layout.message(**id).exists()));
+    let segments = Segments::open(layout, options, live).and_then(|mut segments| {
+        if !unknown.is_empty() {
+            segments = segments.keeping();
         }
-    })
-    .map_err(damaged)?;
-    book.each(book::RECIPIENTS, |key, row: RecipientRow| {
-        let Some(id) = book::message_of(key) else { return };
-        tally.add(id, &row);
-        if let Some(next) = row.state.due() {
-            agenda.wait(id, row.address.domain(), row.index, next);
-        }
-    })
-    .map_err(damaged)?;
-    book.each(book::GRANTS, |_, grant: Grant| tally.grant(&grant)).map_err(damaged)?;
-    for id in tally.stranded() {
-        tracing::error!(%id, "recipients of a message are missing in the index; it is left as it is");
-    }
-    let segments = Segments::open(layout, options, live).and_then(|segments| {
         segments.sweep()?;
-        tell_orphans(layout, &files)?;
+        tell_orphans(layout, files, &segments)?;
         Ok(segments.laid_by(watch.portion(segments::STRIDE)))
     });
     let segments = segments.map_err(|e| OpenError::io(layout.root(), e))?;
@@ -381,6 +403,7 @@ fn load(
         book,
         agenda,
         tally,
+        unread,
         segments,
         room: watch.room(false),
         left: 0,
@@ -389,29 +412,26 @@ fn load(
         _lock: lock,
     })
 }
-/// Names bodies that got no row.
-fn tell_orphans(layout: &Layout, known: &HashSet<QueueId>) -> io::Result<()> {
-    let files = layout.message_files()?;
-    for (id, _) in files.iter().filter(|(id, _)| !known.contains(id)) {
-        let what = "a sealed body has no message: a crash came before 250, or the book lost rows";
-        tracing::warn!(%id, what);
-    }
-    Ok(())
-}
-impl State {
-    /// Removes old bodies that got no row: their senders were never answered with 250.
-    fn remove_orphans(&self, layout: &Layout, now: TrustedTime, age: Duration) -> io::Result<()> {
-        self.segments.remove_old(now, age)?;
-        for (id, path) in layout.message_files()? {
-            let row = self.book.get(&book::message(id)).map_err(io::Error::other)?;
-            let owned = row.is_some_and(|row: MessageRow| matches!(row.body, Locator::File { .. }));
-            if !owned && layout::is_old(&path, now, age)? {
-                tracing::warn!(%id, "removing an old sealed body that no message owns");
-                std::fs::remove_file(path)?;
-            }
+/// Names bodies that got no row, and messages that have lost their body.
+fn tell_orphans(
+    layout: &Layout,
+    mut known: HashSet<QueueId>,
+    segments: &Segments,
+) -> io::Result<()> {
+    for (id, path) in layout.message_files()? {
+        if !known.remove(&id) {
+            let what =
+                "a sealed body has no message: a crash came before 250, or the index lost rows";
+            tracing::warn!(%id, what);
+        } else if path.metadata()?.len() == 0 {
+            tracing::error!(%id, file = %path.display(), "the sealed body of a message is empty");
         }
-        Ok(())
     }
+    for id in known {
+        let file = layout.message(id);
+        tracing::error!(%id, file = %file.display(), "the sealed body of a message is missing");
+    }
+    segments.tell_missing()
 }
 
 #[async_trait]

@@ -18,7 +18,7 @@ use crate::{
         queue::{ATTEMPTS_KEPT, SMALL},
     },
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeSet, HashSet};
 
 /// Messages looked at by one request of a listing, so that a long one does not hold up commits.
@@ -29,6 +29,8 @@ const SLICE_ROWS: usize = 2000;
 const ENDED_AT_ONCE: usize = 1000;
 /// Messages destroyed with one group of requests.
 const DESTROYED_AT_ONCE: usize = 1000;
+/// A message that can't be read is tried again after that.
+const UNREAD_PAUSE: SignedDuration = SignedDuration::from_mins(15);
 /// Longest text kept of a peer's words.
 const TEXT: usize = 512;
 /// Certificate names kept of an attempt.
@@ -76,6 +78,10 @@ impl State {
                 return Err(StoreError::Corrupt("a small body that is not small".to_owned()));
             }
             NewBody::Small(sealed) => self.segments.append(id, sealed)?,
+            // It may have been set aside meanwhile.
+            NewBody::At(Locator::File { .. }) if !self.segments.has_file(id) => {
+                return Err(StoreError::NotFound);
+            }
             NewBody::At(at) => at.clone(),
         };
         let row = MessageRow::accepted(&message, body);
@@ -143,20 +149,24 @@ impl State {
             // What went out now could not be written down, and would go out again.
             return Ok(Claimed { claims: Vec::new(), next: Some(ask.now) });
         }
+        let later = ask.now.checked_add(UNREAD_PAUSE).unwrap_or(Timestamp::MAX);
         let (leased, next) = self.agenda.claim(ask);
         for leased in leased {
             let id = leased.id;
             match self.unit(id, &leased.indexes) {
                 Ok((message, recipients)) => {
+                    self.unread.remove(&book::message(id));
                     let (token, domain) = (leased.token, leased.domain);
                     claims.push(Claim { token, message, domain, recipients });
                 }
                 Err(StoreError::Fatal(why)) => return Err(StoreError::Fatal(why)),
                 Err(e) => {
-                    // One bad row must not hold up all others; the next start reads it again.
-                    tracing::error!(%id, error = %e, "a message cannot be read and is left out");
+                    // One bad row must not hold up all others.
+                    if self.unread.insert(book::message(id)) {
+                        tracing::error!(%id, error = %e, "a message can't be read; it is tried again");
+                    }
                     for index in &leased.indexes {
-                        self.agenda.leave(id, &leased.domain, *index);
+                        self.agenda.wait(id, &leased.domain, *index, later);
                     }
                     self.agenda.release(leased.token);
                 }
@@ -300,7 +310,11 @@ impl State {
             return Ok(false);
         }
         let mut row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
-        let others: Vec<RecipientRow> = self.book.rows(book::recipients(id))?;
+        // A recipient whose row can't be read may not have ended.
+        let others: Vec<RecipientRow> = match self.book.rows(book::recipients(id)) {
+            Err(StoreError::Corrupt(_)) => return Ok(false),
+            rows => rows?,
+        };
         row.done = others.iter().filter_map(|r| r.state.ended()).chain(ended).max();
         changes.put(book::message(id), &row)?;
         Ok(true)
@@ -346,7 +360,12 @@ impl State {
         let whole = ids.len() < SLICE;
         let last = ids.last().copied();
         for id in ids {
-            let Some((row, recipients)) = self.message(id)? else { continue };
+            let (row, recipients) = match self.message(id) {
+                // The log has named it.
+                Ok(None) | Err(StoreError::Corrupt(_)) => continue,
+                Ok(Some(found)) => found,
+                Err(e) => return Err(e),
+            };
             rows += recipients.len();
             if filter.matches(&row, &recipients) {
                 found.push((row, recipients));
@@ -372,10 +391,14 @@ impl State {
         Ok(pairs.iter().filter_map(|(key, _)| book::message_of(key)).collect())
     }
     pub(super) fn totals(&self) -> Result<Totals, StoreError> {
-        let mut totals = Totals { segments: self.segments.bytes(), ..self.tally.totals() };
+        let mut totals = Totals {
+            segments: self.segments.bytes(),
+            unreadable: self.unread.len() as u64,
+            ..self.tally.totals()
+        };
         if let Some(id) = self.tally.oldest() {
-            let row: Option<MessageRow> = self.book.get(&book::message(id))?;
-            totals.oldest = row.map(|row| row.facts.arrived);
+            let row = self.book.get(&book::message(id));
+            totals.oldest = row.ok().flatten().map(|row: MessageRow| row.facts.arrived);
         }
         Ok(totals)
     }

@@ -9,10 +9,9 @@
 use super::{
     Options, files,
     journal::Entries,
-    layout::{Layout, allocate, body_error, is_full, is_old, private, sync_dir, write_zeros},
+    layout::{Layout, allocate, body_error, is_full, private, sync_dir, write_zeros},
 };
 use crate::{
-    clock::TrustedTime,
     mail::QueueId,
     seal::stream::Prelude,
     store::{Locator, SegmentBytes, StoreError},
@@ -55,6 +54,10 @@ pub(super) struct Segments {
     live: BTreeMap<u32, Live>,
     /// Bytes that each segment takes of the disk, about: its records without what was given back.
     taken: BTreeMap<u32, u64>,
+    /// Found at the start: files in which nothing lives and some key is left.
+    pub(super) stray: Vec<u32>,
+    /// Files below this number stay, whatever is known of them.
+    kept_below: u32,
     next: u32,
     active: Option<Active>,
     /// What the current group is about to write to the journal.
@@ -186,6 +189,8 @@ impl Segments {
             stride: STRIDE,
             live,
             taken,
+            stray: Vec::new(),
+            kept_below: 0,
             next,
             active: None,
             entries: Entries::default(),
@@ -199,6 +204,12 @@ impl Segments {
     /// Files are laid out in strides of that length.
     pub(super) const fn laid_by(mut self, stride: u64) -> Self {
         self.stride = stride;
+        self
+    }
+    /// No file that is there is removed while a key in it is left: a row that can't be read may speak of
+    /// it.
+    pub(super) const fn keeping(mut self) -> Self {
+        self.kept_below = self.next;
         self
     }
     /// Bodies that are in no file yet.
@@ -219,9 +230,10 @@ impl Segments {
             fresh.remove(&place);
         }
     }
-    /// Removes files in which nothing lives any more once every key in them is destroyed. What remains loses the zeros laid out behind its end: else a
-    /// server that starts and dies, again and again, would fill the disk with them.
-    pub(super) fn sweep(&self) -> io::Result<()> {
+    /// Removes files in which nothing lives any more once every key in them is destroyed. What remains
+    /// loses the zeros laid out behind its end: else a server that starts and dies, again and again,
+    /// would fill the disk with them.
+    pub(super) fn sweep(&mut self) -> io::Result<()> {
         for number in numbers(&self.dir)? {
             let (path, lives) = (path(&self.dir, number), self.live.contains_key(&number));
             if lives && !ends_in_zeros(&path)? {
@@ -230,19 +242,30 @@ impl Segments {
             let rest = survey(&path)?;
             if rest.erased && !lives {
                 fs::remove_file(&path)?;
-            } else if rest.zeros {
+                continue;
+            }
+            if !lives {
+                tracing::warn!(file = %path.display(), "no message owns what lies in a segment");
+                self.stray.push(number);
+            }
+            if rest.zeros {
                 private().open(&path)?.set_len(rest.end)?;
             }
         }
         Ok(())
     }
-    /// Removes files in which nothing lives and nothing has been written for that long.
-    pub(super) fn remove_old(&self, now: TrustedTime, age: std::time::Duration) -> io::Result<()> {
-        let active = self.active.as_ref().map(|active| active.number);
-        for number in numbers(&self.dir)? {
-            let (path, lives) = (path(&self.dir, number), self.live.contains_key(&number));
-            if !lives && active != Some(number) && is_old(&path, now, age)? {
-                fs::remove_file(&path)?;
+    /// Names segments that are missing, or too short for what lies in them.
+    pub(super) fn tell_missing(&self) -> io::Result<()> {
+        for (number, live) in &self.live {
+            let path = path(&self.dir, *number);
+            let length = match fs::metadata(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+                found => found?.len(),
+            };
+            let messages = live.offsets.iter().filter(|offset| **offset >= length).count();
+            if messages > 0 {
+                let what = "a segment is missing or cut, with the bodies of messages";
+                tracing::error!(file = %path.display(), messages, what);
             }
         }
         Ok(())
@@ -395,6 +418,10 @@ impl Segments {
         let (number, live) = others.max_by_key(|(number, live)| waste(number, live))?;
         (waste(number, live) >= live.bytes / WASTE).then(|| (*number, live.offsets.clone()))
     }
+    /// True if the file of a large body is in its place.
+    pub(super) fn has_file(&self, id: QueueId) -> bool {
+        self.layout.message(id).is_file()
+    }
     /// Removes the file of a large body that was refused, with the next flush.
     pub(super) fn discard_file(&mut self, id: QueueId) {
         self.carriage.refused.push(self.layout.message(id));
@@ -405,7 +432,9 @@ impl Segments {
         if !active && self.live.get(&number).is_none_or(|live| live.offsets.is_empty()) {
             self.live.remove(&number);
             self.taken.remove(&number);
-            self.carriage.dead.push(path(&self.dir, number));
+            if number >= self.kept_below {
+                self.carriage.dead.push(path(&self.dir, number));
+            }
         }
     }
 }

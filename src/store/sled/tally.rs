@@ -41,6 +41,8 @@ struct Kept {
     done: bool,
     /// It has, or had, a grant.
     granted: bool,
+    /// A grant of it can't be read: it may be live.
+    doubtful: bool,
 }
 
 impl Tally {
@@ -63,6 +65,13 @@ impl Tally {
         }
         self.judge(id);
     }
+    /// It has a grant that can't be read, which may be live.
+    pub(super) fn doubt(&mut self, id: QueueId) {
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.doubtful = true;
+        }
+        self.judge(id);
+    }
     /// Its body is gone.
     pub(super) fn forget(&mut self, id: QueueId) {
         self.kept.remove(&id);
@@ -70,7 +79,8 @@ impl Tally {
     }
     fn judge(&mut self, id: QueueId) {
         let kept = self.kept.get(&id);
-        let doomed = kept.filter(|kept| kept.done && kept.open == 0 && kept.grants == 0);
+        let ended = |kept: &&Kept| kept.done && kept.open == 0 && kept.grants == 0;
+        let doomed = kept.filter(ended).filter(|kept| !kept.doubtful);
         for (set, file) in [(&mut self.doomed, false), (&mut self.doomed_files, true)] {
             if doomed.is_some_and(|kept| kept.file == file) {
                 set.insert(id);
