@@ -1749,7 +1749,6 @@ mod sled_alone {
         let files: usize = folders.map(|f| fs::read_dir(f.unwrap().path()).unwrap().count()).sum();
         assert_eq!(files, 0);
     }
-    #[tokio::test]
     fn short_of_space() -> Options {
         Options { min_free: u64::MAX, min_free_most_percent: 100, ..options() }
     }
