@@ -1,8 +1,9 @@
-//! The audit trail in the book. Runs on the committer's thread, where the chain grows in order.
+//! The audit trail in the book. Changes run on the committer's thread, where the chain grows in order.
 
 use super::{
     book::{self, Book, Changes},
     committer::State,
+    snapshot::Snapshot,
 };
 use crate::{
     clock::TrustedTime,
@@ -35,6 +36,48 @@ fn readable(pairs: &[book::Pair]) -> Vec<AuditRecord> {
     pairs.iter().filter_map(|(_, value)| book::decode(value).ok()).collect()
 }
 
+impl Snapshot {
+    pub(super) fn audit_events(
+        &self,
+        of: Option<&Address>,
+        before: Option<u64>,
+        max: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let mut range = book::under(of.map_or_else(|| vec![book::AUDIT], book::audit_of));
+        if let Some(seq) = before {
+            let end = of.map_or_else(|| book::audit(seq), |of| book::audit_at(of, seq));
+            range.end = range.end.min(end);
+        }
+        let pairs = self.page(range, true, max)?;
+        if of.is_none() {
+            return Ok(readable(&pairs));
+        }
+        let mut records = Vec::with_capacity(pairs.len());
+        for (key, _) in pairs {
+            let value = book::audit_seq(&key).map(|seq| self.raw(&book::audit(seq)));
+            let value = value.transpose()?.flatten();
+            records.extend(value.and_then(|value| book::decode(&value).ok()));
+        }
+        Ok(records)
+    }
+    pub(super) fn audit_records(
+        &self,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let mut range = book::under(vec![book::AUDIT]);
+        range.start = book::audit(after.saturating_add(1));
+        let mut records = Vec::new();
+        // A page that holds nothing readable is no end.
+        while records.is_empty() {
+            let pairs = self.page(range.clone(), false, max)?;
+            let Some((last, _)) = pairs.last() else { break };
+            range.start = book::after(last.clone());
+            records = readable(&pairs);
+        }
+        Ok(records)
+    }
+}
 impl State {
     /// Gathers the records of events beside whatever else a job changes, so that all of it is one
     /// commit. The answer becomes [`State::audit`] once the job takes its changes.
@@ -63,46 +106,6 @@ impl State {
         self.book.take(changes);
         self.audit = chain;
         Ok(())
-    }
-    pub(super) fn audit_events(
-        &self,
-        of: Option<&Address>,
-        before: Option<u64>,
-        max: usize,
-    ) -> Result<Vec<AuditRecord>, StoreError> {
-        let mut range = book::under(of.map_or_else(|| vec![book::AUDIT], book::audit_of));
-        if let Some(seq) = before {
-            let end = of.map_or_else(|| book::audit(seq), |of| book::audit_at(of, seq));
-            range.end = range.end.min(end);
-        }
-        let pairs = self.book.page(range, true, max)?;
-        if of.is_none() {
-            return Ok(readable(&pairs));
-        }
-        let mut records = Vec::with_capacity(pairs.len());
-        for (key, _) in pairs {
-            let value = book::audit_seq(&key).map(|seq| self.book.raw(&book::audit(seq)));
-            let value = value.transpose()?.flatten();
-            records.extend(value.and_then(|value| book::decode(&value).ok()));
-        }
-        Ok(records)
-    }
-    pub(super) fn audit_records(
-        &self,
-        after: u64,
-        max: usize,
-    ) -> Result<Vec<AuditRecord>, StoreError> {
-        let mut range = book::under(vec![book::AUDIT]);
-        range.start = book::audit(after.saturating_add(1));
-        let mut records = Vec::new();
-        // A page that holds nothing readable is no end.
-        while records.is_empty() {
-            let pairs = self.book.page(range.clone(), false, max)?;
-            let Some((last, _)) = pairs.last() else { break };
-            range.start = book::after(last.clone());
-            records = readable(&pairs);
-        }
-        Ok(records)
     }
     pub(super) fn purge_audit(
         &mut self,

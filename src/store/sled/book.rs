@@ -29,7 +29,10 @@
 //! A mailbox is an address without the case of its letters ([`Address::mailbox`]).
 //! Numbers and times are big-endian, ids begin with their time: a queue works at few leaves.
 
-use super::journal::{Entries, LogId};
+use super::{
+    journal::{Entries, LogId},
+    snapshot::{Latest, Memtable, Published, Snapshot},
+};
 use crate::{
     mail::{Address, GrantId, QueueId},
     seal::TokenHash,
@@ -37,7 +40,10 @@ use crate::{
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{cell::OnceCell, collections::BTreeMap, ops::Bound, ops::Range, sync::Arc};
+use std::{
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 /// Largest value. A leaf of sled's holds up to 17 of them and must stay below a quarter of its
 /// segment (2 MiB), or it becomes a blob, which sled never syncs.
@@ -50,22 +56,15 @@ const JSON: u8 = 1;
 pub(super) type Key = Vec<u8>;
 pub(super) type Pair = (Key, Vec<u8>);
 
-/// Rows to write or, where there is no value, to remove.
-pub(super) type Rows = BTreeMap<Key, Option<Vec<u8>>>;
 /// Rows written to sled at once.
 const BATCH: usize = 256;
 
-/// Rows, with those laid over them that only the journal holds so far.
+/// The committer's rows: the latest snapshot, and what is on its way into the journal.
 #[derive(Debug)]
 pub(super) struct Book {
-    db: ::sled::Db,
-    /// Since the last turn of the journal.
-    pending: Rows,
-    /// Those before that, on their way into sled.
-    frozen: Arc<Rows>,
+    latest: Latest,
     /// What the current group is about to write to the journal.
     pub(super) entries: Entries,
-    failed: OnceCell<String>,
 }
 /// Rows to write or remove together. Nothing of it counts before [`Book::take`].
 #[derive(Debug, Default)]
@@ -103,104 +102,52 @@ impl Changes {
     pub(super) fn again(&mut self, key: Key, value: Option<Vec<u8>>) {
         self.rows.push((key, value));
     }
+    pub(super) fn into_rows(self) -> Vec<(Key, Option<Vec<u8>>)> {
+        self.rows
+    }
 }
 
+impl Deref for Book {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        self.latest.rows()
+    }
+}
 impl Book {
     pub(super) fn new(db: ::sled::Db) -> Self {
-        let (pending, frozen, entries) = (Rows::new(), Arc::default(), Entries::default());
-        Self { db, pending, frozen, entries, failed: OnceCell::new() }
+        Self { latest: Latest::new(db), entries: Entries::default() }
     }
-    /// A handle for whoever carries rows over.
+    /// A handle for the flusher.
     pub(super) fn db(&self) -> ::sled::Db {
-        self.db.clone()
+        self.latest.db().clone()
     }
-    fn fail(&self, e: &::sled::Error) -> StoreError {
-        let why = self.failed.get_or_init(|| format!("the book: {e}"));
-        StoreError::Fatal(why.clone())
+    /// What readers beside the committer see.
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.latest.published()
     }
     /// Lays changes over the rows, and readies them for the journal.
     pub(super) fn take(&mut self, changes: Changes) {
-        for (key, value) in changes.rows {
-            self.entries.row(&key, value.as_deref());
-            self.pending.insert(key, value);
+        for (key, value) in &changes.rows {
+            self.entries.row(key, value.as_deref());
         }
+        self.latest.insert(changes);
     }
-    /// The rows laid over since the last turn: who gets them carries them over. Until
-    /// [`Book::thaw`] they are read from here.
-    pub(super) fn freeze(&mut self) -> Arc<Rows> {
-        self.frozen = Arc::new(std::mem::take(&mut self.pending));
-        Arc::clone(&self.frozen)
+    /// What was taken is on the disk: readers see it from now on.
+    pub(super) fn commit(&mut self) {
+        self.latest.commit();
+    }
+    /// The rows laid over since the last turn: who gets them carries them over, once all of them are
+    /// committed. Until [`Book::thaw`] they are read from here.
+    pub(super) fn freeze(&mut self) -> Arc<Memtable> {
+        self.latest.rotate()
     }
     /// Bytes of rows that are in no sled yet.
     pub(super) fn pending_bytes(&self) -> u64 {
-        bytes(&self.pending)
+        self.latest.memtable().bytes()
     }
     /// What was frozen is in sled.
     pub(super) fn thaw(&mut self) {
-        self.frozen = Arc::default();
-    }
-    fn laid_over(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
-        self.pending.get(key).or_else(|| self.frozen.get(key))
-    }
-    pub(super) fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(value) = self.laid_over(key) {
-            return Ok(value.clone());
-        }
-        let value = self.db.get(key).map_err(|e| self.fail(&e))?;
-        Ok(value.map(|v| v.to_vec()))
-    }
-    pub(super) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
-        Ok(self.raw(key)?.is_some())
-    }
-    pub(super) fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        self.raw(key)?.map(|value| decode(&value)).transpose()
-    }
-    /// The first `max` pairs of a range; its last ones, last first, if `backwards`.
-    pub(super) fn page(
-        &self,
-        range: Range<Key>,
-        backwards: bool,
-        max: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        if range.start >= range.end {
-            return Ok(Vec::new());
-        }
-        let mut pairs = Vec::new();
-        let mut rows = self.db.range(range.clone());
-        while pairs.len() < max {
-            let Some(row) = (if backwards { rows.next_back() } else { rows.next() }) else { break };
-            let (key, value) = row.map_err(|e| self.fail(&e))?;
-            if self.laid_over(&key).is_none() {
-                pairs.push((key.to_vec(), value.to_vec()));
-            }
-        }
-        let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
-        let of = |rows: &Rows, covered: &Rows| {
-            let open =
-                rows.range::<Key, _>(bounds.clone()).filter(|(k, _)| !covered.contains_key(*k));
-            let mut live = open.filter_map(|(k, v)| v.as_ref().map(|v| (k.clone(), v.clone())));
-            let mut found = Vec::new();
-            while found.len() < max {
-                let Some(pair) = (if backwards { live.next_back() } else { live.next() }) else {
-                    break;
-                };
-                found.push(pair);
-            }
-            found
-        };
-        pairs.extend(of(&self.pending, &Rows::new()));
-        pairs.extend(of(&self.frozen, &self.pending));
-        pairs.sort();
-        if backwards {
-            pairs.reverse();
-        }
-        pairs.truncate(max);
-        Ok(pairs)
-    }
-    /// All rows under a prefix, of which there are few.
-    pub(super) fn rows<T: DeserializeOwned>(&self, prefix: Key) -> Result<Vec<T>, StoreError> {
-        let pairs = self.page(under(prefix), false, usize::MAX)?;
-        pairs.iter().map(|(_, value)| decode(value)).collect()
+        self.latest.flushed();
     }
     /// Goes through all rows of a kind, once, at start. Gives the keys of those that can't be read; the
     /// log names them, and they stay as they are.
@@ -210,8 +157,8 @@ impl Book {
         mut visit: impl FnMut(&[u8], T),
     ) -> Result<Vec<Key>, StoreError> {
         let mut unread = Vec::new();
-        for row in self.db.scan_prefix([kind]) {
-            let (key, value) = row.map_err(|e| self.fail(&e))?;
+        for row in self.latest.db().scan_prefix([kind]) {
+            let (key, value) = row.map_err(|e| failed(&e))?;
             match decode(&value) {
                 Ok(row) => visit(&key, row),
                 Err(error) => {
@@ -226,8 +173,8 @@ impl Book {
     /// Messages with one of these grants.
     pub(super) fn messages_of(&self, grants: &[GrantId]) -> Result<Vec<QueueId>, StoreError> {
         let mut found = Vec::new();
-        for row in self.db.scan_prefix(b"q") {
-            let (key, _) = row.map_err(|e| self.fail(&e))?;
+        for row in self.latest.db().scan_prefix(b"q") {
+            let (key, _) = row.map_err(|e| failed(&e))?;
             if grant_at(&key).is_some_and(|grant| grants.contains(&grant)) {
                 found.extend(message_of(&key));
             }
@@ -266,31 +213,31 @@ impl Book {
     /// The same; the journal is in the book whole then, up to that epoch.
     pub(super) fn write_through_as(&mut self, epoch: Option<u64>) -> Result<(), StoreError> {
         self.entries = Entries::default();
-        if let Some(why) = self.failed.get() {
-            return Err(StoreError::Fatal(why.clone()));
-        }
-        carry(&self.db, &std::mem::take(&mut self.pending), epoch).map_err(|e| self.fail(&e))
+        let rows = self.latest.rotate();
+        carry(self.latest.db(), &rows, epoch).map_err(|e| failed(&e))?;
+        self.latest.flushed();
+        Ok(())
     }
 }
 
-/// Bytes of keys and values.
-pub(super) fn bytes(rows: &Rows) -> u64 {
-    let rows = rows.iter();
-    rows.map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum()
+pub(super) fn failed(e: &::sled::Error) -> StoreError {
+    StoreError::Fatal(format!("the book: {e}"))
 }
 /// Writes rows into sled and waits until they are on the disk; with them, that `epoch` is in here
 /// whole.
-pub(super) fn carry(db: &::sled::Db, rows: &Rows, epoch: Option<u64>) -> ::sled::Result<()> {
-    let mut batch = ::sled::Batch::default();
-    for (n, (key, value)) in rows.iter().enumerate() {
+pub(super) fn carry(db: &::sled::Db, rows: &Memtable, epoch: Option<u64>) -> ::sled::Result<()> {
+    let (mut batch, mut length) = (::sled::Batch::default(), 0);
+    rows.each(|key, value| {
         match value {
-            Some(value) => batch.insert(key.as_slice(), value.as_slice()),
-            None => batch.remove(key.as_slice()),
+            Some(value) => batch.insert(key, value),
+            None => batch.remove(key),
         }
-        if n % BATCH == BATCH - 1 {
+        length += 1;
+        if length % BATCH == 0 {
             db.apply_batch(std::mem::take(&mut batch))?;
         }
-    }
+        Ok::<_, ::sled::Error>(())
+    })?;
     if let Some(epoch) = epoch {
         batch.insert(EPOCH, epoch.to_be_bytes().as_slice());
     }
@@ -556,7 +503,7 @@ mod tests {
         };
         for step in ["frozen", "carried", "thawed", "written"] {
             match step {
-                "carried" => carry(&book.db, &frozen, Some(7)).unwrap(),
+                "carried" => carry(&book.db(), &frozen, Some(7)).unwrap(),
                 "thawed" => book.thaw(),
                 "written" => book.write_through().unwrap(),
                 _ => {}

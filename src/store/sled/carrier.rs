@@ -3,9 +3,10 @@
 //! idle.
 
 use super::{
-    book::{self, Rows},
+    book,
     journal::Carried,
     segments::Carriage,
+    snapshot::{Memtable, Published},
     space::{Runway, Watch},
 };
 use crate::store::StoreError;
@@ -30,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Load {
     pub(super) epoch: u64,
-    pub(super) rows: Arc<Rows>,
+    pub(super) rows: Arc<Memtable>,
     pub(super) bodies: Carriage,
     /// The sheet itself, overwritten when all of it has been carried over.
     pub(super) sheet: Carried,
@@ -50,7 +51,7 @@ pub(super) struct Carrier {
 impl Carrier {
     /// `remind` is called while there is nothing to carry.
     pub(super) fn start(
-        db: ::sled::Db,
+        (db, published): (::sled::Db, Arc<Published>),
         runway: Runway,
         watch: Arc<Watch>,
         remind: impl Fn() + Send + 'static,
@@ -62,7 +63,7 @@ impl Carrier {
         let work = move || loop {
             match waiting.recv_timeout(IDLE) {
                 Ok(load) => {
-                    let bytes = book::bytes(&load.rows);
+                    let bytes = load.rows.bytes();
                     while !runway.covers(bytes) {
                         hungry.store(true, Ordering::Release);
                         // Nothing else comes while a load is under way.
@@ -75,7 +76,7 @@ impl Carrier {
                     }
                     hungry.store(false, Ordering::Release);
                     // sled panics on damage that it finds late.
-                    let carried = catch_unwind(AssertUnwindSafe(|| carry(&db, &load)));
+                    let carried = catch_unwind(AssertUnwindSafe(|| carry(&db, &published, &load)));
                     let panicked =
                         || StoreError::Fatal("the book panicked; it may be damaged".to_owned());
                     let carried = carried.unwrap_or_else(|_| Err(panicked()));
@@ -155,10 +156,10 @@ impl Drop for Carrier {
 }
 
 /// Bodies first: a row of the book never speaks of a body that is in no file.
-fn carry(db: &::sled::Db, load: &Load) -> Result<(), StoreError> {
+fn carry(db: &::sled::Db, published: &Published, load: &Load) -> Result<(), StoreError> {
     load.bodies.write()?;
-    let failed = |e| StoreError::Fatal(format!("the book: {e}"));
-    book::carry(db, &load.rows, Some(load.epoch)).map_err(failed)?;
+    published.wait_for_readers();
+    book::carry(db, &load.rows, Some(load.epoch)).map_err(|e| book::failed(&e))?;
     load.bodies.bury()?;
     load.sheet.overwrite()
 }

@@ -10,6 +10,7 @@ use super::{
     carrier::{Carrier, Load},
     journal::Journal,
     segments::Segments,
+    snapshot::{Published, Readers},
     space::{Room, Runway, Watch},
     tally::Tally,
 };
@@ -87,7 +88,8 @@ struct Work {
     job: Job,
     weight: usize,
     kind: Kind,
-    room: OwnedSemaphorePermit,
+    /// None for what brings nothing.
+    room: Option<OwnedSemaphorePermit>,
 }
 /// What is asked for, which says whom it may wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +142,7 @@ pub(super) struct Committer {
     room: Arc<Semaphore>,
     announced: Announced,
     watch: Arc<Watch>,
+    published: Arc<Published>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 impl Committer {
@@ -161,7 +164,9 @@ impl Committer {
                 let _ = committer.try_send(Request::Idle);
             }
         };
-        let carrier = Carrier::start(state.book.db(), runway, Arc::clone(&watch), remind)?;
+        let published = state.book.published();
+        let sled = (state.book.db(), Arc::clone(&published));
+        let carrier = Carrier::start(sled, runway, Arc::clone(&watch), remind)?;
         let watched = Arc::clone(&watch);
         let thread = Thread {
             state,
@@ -179,7 +184,12 @@ impl Committer {
         };
         let thread =
             std::thread::Builder::new().name("committer".to_owned()).spawn(move || thread.run())?;
-        Ok(Self { requests: Some(requests), room, announced, watch, thread: Some(thread) })
+        let (requests, thread) = (Some(requests), Some(thread));
+        Ok(Self { requests, room, announced, watch, published, thread })
+    }
+    /// Reads beside the thread.
+    pub(super) fn readers(&self) -> Readers {
+        Readers::new(Arc::clone(&self.published), Arc::clone(&self.watch))
     }
     /// A message is on its way, for as long as the answer is held.
     pub(super) fn announce(&self) -> Announced {
@@ -193,7 +203,8 @@ impl Committer {
     ) -> Result<T, StoreError> {
         self.ask(Kind::Change, weight, work).await
     }
-    /// Has the thread run `work`, which changes nothing that is kept.
+    /// Has the thread run `work`, which changes nothing that is kept, between two groups. What needs rows
+    /// alone is read by [`Readers`].
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
@@ -207,8 +218,14 @@ impl Committer {
         weight: usize,
         work: impl FnOnce(&mut State) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let kib = u32::try_from(weight / 1024).unwrap_or(u32::MAX).saturating_add(1);
-        let room = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB)).await;
+        let room = match kind {
+            Kind::Read => None,
+            Kind::Accept | Kind::Settle | Kind::Change => {
+                let kib = u32::try_from(weight / 1024).unwrap_or(u32::MAX).saturating_add(1);
+                let room = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB)).await;
+                Some(room.map_err(|_| self.ended())?)
+            }
+        };
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |state| {
             let result = work(state);
@@ -217,7 +234,7 @@ impl Committer {
                 let _ = answer.send(commit.and(result));
             })
         });
-        let (Some(requests), Ok(room)) = (&self.requests, room) else { return Err(self.ended()) };
+        let Some(requests) = &self.requests else { return Err(self.ended()) };
         let work = Work { job, weight, kind, room };
         requests.send(Request::Work(work)).await.map_err(|_| self.ended())?;
         answered.await.map_err(|_| self.ended())?
@@ -261,6 +278,8 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         self.requests = None;
+        // Before the lock: readers have the book open too.
+        self.published.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -414,13 +433,20 @@ impl Thread {
         }
         done
     }
+    /// Writes the group to the log, and then lets readers see it. Where the log segment has no room for
+    /// it, the group's rows leave with those before them, once the next one holds them: what is
+    /// flushed is committed.
     fn write(&mut self) -> Result<(), StoreError> {
+        let State { book, segments, .. } = &self.state;
+        let load = if self.journal.is_full(&[&segments.entries, &book.entries]) {
+            Some(self.rotate()?)
+        } else {
+            None
+        };
         let State { book, segments, .. } = &mut self.state;
-        if self.journal.is_full(&[&segments.entries, &book.entries]) {
-            self.turn()?;
-        }
-        let State { book, segments, .. } = &mut self.state;
-        self.journal.append(&mut [&mut segments.entries, &mut book.entries])
+        self.journal.append(&mut [&mut segments.entries, &mut book.entries])?;
+        book.commit();
+        load.map_or(Ok(()), |load| self.carrier.send(load))
     }
     /// Between groups: takes note of what has been carried over, and sends more on its way.
     fn look(&mut self, idle: bool) -> Result<(), StoreError> {
@@ -445,16 +471,20 @@ impl Thread {
             let _ = answer.send(());
         }
     }
-    /// Sends what the sheet holds on its way, and goes on with the other; that must have been carried
-    /// over, which is waited for.
+    /// Sends what the sheet holds on its way, between groups.
     fn turn(&mut self) -> Result<(), StoreError> {
+        let load = self.rotate()?;
+        self.state.book.commit();
+        self.carrier.send(load)
+    }
+    /// Goes on with the other sheet, which must have been carried over: that is waited for.
+    fn rotate(&mut self) -> Result<Load, StoreError> {
         self.note_arrival(true)?;
         let (epoch, sheet) = (self.journal.last_epoch(), self.journal.turn()?);
         let State { book, segments, .. } = &mut self.state;
         let (rows, bodies) = (book.freeze(), segments.freeze());
-        self.carrier.send(Load { epoch, rows, bodies, sheet })?;
         self.destroyed = None;
-        Ok(())
+        Ok(Load { epoch, rows, bodies, sheet })
     }
     fn note_arrival(&mut self, wait: bool) -> Result<(), StoreError> {
         if self.carrier.arrived(wait)? {
@@ -520,7 +550,7 @@ mod tests {
                     's' => Kind::Settle,
                     _ => Kind::Change,
                 };
-                let room = Arc::clone(&room).try_acquire_owned().unwrap();
+                let room = Some(Arc::clone(&room).try_acquire_owned().unwrap());
                 let job: Job = Box::new(|_| Box::new(drop));
                 group.add(Work { job, weight: 1, kind, room });
             }

@@ -1,8 +1,8 @@
 //! The embedded default: a book of rows in sled, sealed bodies as files beside it.
 //!
 //! sled holds only what is small: it would keep large values in memory, and does not sync values
-//! that become blobs. One thread reads it (`committer`) and one writes it (`carrier`); the cure for
-//! its `flush()` is in [`durability`].
+//! that become blobs. One thread changes rows (`committer`), one writes them into sled (`carrier`), and
+//! who only reads waits for neither (`snapshot`). The cure for sled's `flush()` is in [`durability`].
 
 mod agenda;
 mod audit;
@@ -21,6 +21,7 @@ mod people;
 mod queue;
 pub mod rebuild;
 mod segments;
+mod snapshot;
 mod space;
 mod tally;
 
@@ -48,6 +49,7 @@ use journal::{Entry, Journal, LogId, Read};
 use layout::Layout;
 use orphans::Ages;
 use segments::{Fresh, Live, Segments};
+use snapshot::Readers;
 use space::{Room, Runway, Watch};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -149,6 +151,7 @@ impl OpenError {
 #[derive(Debug)]
 pub struct SledStore {
     committer: Committer,
+    readers: Readers,
     layout: Layout,
     fresh: Fresh,
     watch: Arc<Watch>,
@@ -181,7 +184,8 @@ impl SledStore {
             Committer::start(state, journal, runway, Arc::clone(&watch), [&arrivals, &endings]);
         let committer = committer.map_err(|e| OpenError::io(dir, e))?;
         let ages = Ages { orphan: options.orphan_age, aside: options.aside_age };
-        Ok(Self { committer, layout, fresh, watch, arrivals, endings, ages })
+        let readers = committer.readers();
+        Ok(Self { committer, readers, layout, fresh, watch, arrivals, endings, ages })
     }
 }
 
@@ -482,10 +486,10 @@ impl QueueStore for SledStore {
         &self,
         id: QueueId,
     ) -> Result<Option<(MessageRow, Vec<RecipientRow>)>, StoreError> {
-        self.committer.read(move |s| s.message(id)).await
+        self.readers.read(move |s| s.message(id)).await
     }
     async fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
-        self.committer.read(move |s| s.attempts(id, index)).await
+        self.readers.read(move |s| s.attempts(id, index)).await
     }
     async fn list(
         &self,
@@ -497,7 +501,12 @@ impl QueueStore for SledStore {
         let mut rows = 0;
         while found.len() < max && rows < LISTED {
             let (filter, left) = (filter.clone(), max - found.len());
-            let slice = self.committer.read(move |s| s.list(&filter, after, left));
+            let open = if filter.open {
+                Some(self.committer.read(move |s| Ok(s.open_after(after))).await?)
+            } else {
+                None
+            };
+            let slice = self.readers.read(move |s| s.list(&filter, after, left, open));
             let (more, next) = slice.await?;
             rows += more.iter().map(|(_, recipients)| recipients.len()).sum::<usize>();
             found.extend(more);
@@ -600,13 +609,13 @@ impl BodyStore for SledStore {
 impl PeopleStore for SledStore {
     async fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
         let token = *token;
-        self.committer.read(move |s| s.grant_by_token(&token)).await
+        self.readers.read(move |s| s.grant_by_token(&token)).await
     }
     async fn grants_by_hash(&self, start: [u8; 6], max: usize) -> Result<Vec<Grant>, StoreError> {
-        self.committer.read(move |s| s.grants_by_hash(start, max)).await
+        self.readers.read(move |s| s.grants_by_hash(start, max)).await
     }
     async fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
-        self.committer.read(move |s| s.grant(id)).await
+        self.readers.read(move |s| s.grant(id)).await
     }
     async fn grants(
         &self,
@@ -615,7 +624,7 @@ impl PeopleStore for SledStore {
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
         let recipient = recipient.cloned();
-        self.committer.read(move |s| s.grants(recipient.as_ref(), after, max)).await
+        self.readers.read(move |s| s.grants(recipient.as_ref(), after, max)).await
     }
     async fn sent(
         &self,
@@ -624,7 +633,7 @@ impl PeopleStore for SledStore {
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
         let author = author.clone();
-        self.committer.read(move |s| s.sent(&author, after, max)).await
+        self.readers.read(move |s| s.sent(&author, after, max)).await
     }
     async fn update_grant(&self, grant: &Grant) -> Result<(), StoreError> {
         let grant = grant.clone();
@@ -640,10 +649,10 @@ impl PeopleStore for SledStore {
     }
     async fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
         let address = address.clone();
-        self.committer.read(move |s| s.account(&address)).await
+        self.readers.read(move |s| s.account(&address)).await
     }
     async fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
-        self.committer.read(move |s| s.account_of(generation)).await
+        self.readers.read(move |s| s.account_of(generation)).await
     }
     async fn change_account(&self, change: AccountChange) -> Result<bool, StoreError> {
         let weight = change.mail.iter().map(weight).sum();
@@ -663,7 +672,7 @@ impl PeopleStore for SledStore {
     }
     async fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
         let address = address.clone();
-        self.committer.read(move |s| s.vacated(&address)).await
+        self.readers.read(move |s| s.vacated(&address)).await
     }
     async fn accounts(
         &self,
@@ -671,15 +680,15 @@ impl PeopleStore for SledStore {
         max: usize,
     ) -> Result<Vec<Account>, StoreError> {
         let after = after.cloned();
-        self.committer.read(move |s| s.accounts(after.as_ref(), max)).await
+        self.readers.read(move |s| s.accounts(after.as_ref(), max)).await
     }
     async fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
         let id = *id;
-        self.committer.read(move |s| s.session(&id)).await
+        self.readers.read(move |s| s.session(&id)).await
     }
     async fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
         let account = account.clone();
-        self.committer.read(move |s| s.sessions(&account)).await
+        self.readers.read(move |s| s.sessions(&account)).await
     }
     async fn put_session(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
@@ -722,7 +731,7 @@ impl NoteStore for SledStore {
     }
     async fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key.to_owned();
-        self.committer.read(move |s| s.note(kind, &key)).await
+        self.readers.read(move |s| s.note(kind, &key)).await
     }
     async fn notes(
         &self,
@@ -731,7 +740,7 @@ impl NoteStore for SledStore {
         max: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let after = after.map(str::to_owned);
-        self.committer.read(move |s| s.notes(kind, after.as_deref(), max)).await
+        self.readers.read(move |s| s.notes(kind, after.as_deref(), max)).await
     }
     async fn remove_note(&self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         let key = key.to_owned();
@@ -752,13 +761,13 @@ impl AuditStore for SledStore {
         max: usize,
     ) -> Result<Vec<AuditRecord>, StoreError> {
         let of = of.cloned();
-        self.committer.read(move |s| s.audit_events(of.as_ref(), before, max)).await
+        self.readers.read(move |s| s.audit_events(of.as_ref(), before, max)).await
     }
     async fn chain(&self) -> Result<AuditChain, StoreError> {
         self.committer.read(|s| Ok(s.audit)).await
     }
     async fn records(&self, after: u64, max: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        self.committer.read(move |s| s.audit_records(after, max)).await
+        self.readers.read(move |s| s.audit_records(after, max)).await
     }
     async fn purge_events(
         &self,

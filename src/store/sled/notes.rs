@@ -1,9 +1,10 @@
 //! Notes in the book. A value may be larger than a row can be, so a note is a run of rows, a piece
-//! each, written and removed together. Runs on the committer's thread.
+//! each, written and removed together. Changes run on the committer's thread.
 
 use super::{
     book::{self, Changes},
     committer::State,
+    snapshot::Snapshot,
 };
 use crate::store::{
     NoteKind, StoreError,
@@ -15,6 +16,36 @@ const PIECE: usize = 24 * 1024;
 /// Rows of the largest note.
 const PIECES: usize = LARGEST_NOTE.div_ceil(PIECE);
 
+impl Snapshot {
+    pub(super) fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let pieces = self.page(book::under(book::note(kind, key)), false, PIECES)?;
+        let whole = pieces.iter().flat_map(|(_, piece)| piece).copied().collect();
+        Ok((!pieces.is_empty()).then_some(whole))
+    }
+    pub(super) fn notes(
+        &self,
+        kind: NoteKind,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut range = book::under(book::notes(kind));
+        if let Some(key) = after {
+            range.start = book::under(book::note(kind, key)).end;
+        }
+        let mut notes: Vec<(String, Vec<u8>)> = Vec::new();
+        // As many rows hold the first `max` notes whole.
+        for (key, piece) in self.page(range, false, max.saturating_mul(PIECES))? {
+            let name = book::note_at(&key);
+            let full = notes.len() == max;
+            match notes.last_mut() {
+                Some((last, value)) if *last == name => value.extend(piece),
+                Some(_) | None if full => break,
+                Some(_) | None => notes.push((name, piece)),
+            }
+        }
+        Ok(notes)
+    }
+}
 impl State {
     pub(super) fn put_note(
         &mut self,
@@ -32,34 +63,6 @@ impl State {
         }
         self.book.take(changes);
         Ok(())
-    }
-    pub(super) fn note(&self, kind: NoteKind, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let pieces = self.book.page(book::under(book::note(kind, key)), false, PIECES)?;
-        let whole = pieces.iter().flat_map(|(_, piece)| piece).copied().collect();
-        Ok((!pieces.is_empty()).then_some(whole))
-    }
-    pub(super) fn notes(
-        &self,
-        kind: NoteKind,
-        after: Option<&str>,
-        max: usize,
-    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let mut range = book::under(book::notes(kind));
-        if let Some(key) = after {
-            range.start = book::under(book::note(kind, key)).end;
-        }
-        let mut notes: Vec<(String, Vec<u8>)> = Vec::new();
-        // As many rows hold the first `max` notes whole.
-        for (key, piece) in self.book.page(range, false, max.saturating_mul(PIECES))? {
-            let name = book::note_at(&key);
-            let full = notes.len() == max;
-            match notes.last_mut() {
-                Some((last, value)) if *last == name => value.extend(piece),
-                Some(_) | None if full => break,
-                Some(_) | None => notes.push((name, piece)),
-            }
-        }
-        Ok(notes)
     }
     pub(super) fn remove_note(&mut self, kind: NoteKind, key: &str) -> Result<(), StoreError> {
         let mut changes = Changes::default();

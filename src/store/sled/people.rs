@@ -1,9 +1,10 @@
-//! Grants, accounts and sessions in the book. Runs on the committer's thread.
+//! Grants, accounts and sessions in the book. Changes run on the committer's thread.
 
 use super::{
     book::{self, Changes},
     committer::State,
     queue::{put_grant, remove_grant},
+    snapshot::Snapshot,
 };
 use crate::{
     mail::{Address, GrantId},
@@ -16,9 +17,9 @@ use crate::{
 use jiff::Timestamp;
 use std::ops::Range;
 
-impl State {
+impl Snapshot {
     pub(super) fn grant_by_token(&self, token: &TokenHash) -> Result<Option<Grant>, StoreError> {
-        let id = self.book.raw(&book::token(token))?.and_then(|id| book::grant_at(&id));
+        let id = self.raw(&book::token(token))?.and_then(|id| book::grant_at(&id));
         id.map_or(Ok(None), |id| self.grant(id))
     }
     pub(super) fn grants_by_hash(
@@ -26,12 +27,12 @@ impl State {
         start: [u8; 6],
         max: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let found = self.book.page(book::under(book::tokens(start)), false, max)?;
+        let found = self.page(book::under(book::tokens(start)), false, max)?;
         let ids = found.iter().filter_map(|(_, id)| book::grant_at(id));
         ids.filter_map(|id| self.grant(id).transpose()).collect()
     }
     pub(super) fn grant(&self, id: GrantId) -> Result<Option<Grant>, StoreError> {
-        self.book.get(&book::grant(id))
+        self.get(&book::grant(id))
     }
     pub(super) fn grants(
         &self,
@@ -66,12 +67,44 @@ impl State {
     }
     /// The last grants of an index, last first.
     fn grants_in(&self, range: Range<book::Key>, max: usize) -> Result<Vec<Grant>, StoreError> {
-        let keys = self.book.page(range, true, max)?;
+        let keys = self.page(range, true, max)?;
         let ids = keys.iter().filter_map(|(key, _)| book::grant_at(key));
         ids.filter_map(|id| self.grant(id).transpose()).collect()
     }
+    pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+        self.get(&book::account(address))
+    }
+    pub(super) fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
+        let Some(mailbox) = self.raw(&book::identity(generation))? else { return Ok(None) };
+        let account: Option<Account> = self.get(&book::account_named(&mailbox))?;
+        Ok(account.filter(|account| account.generation == generation))
+    }
+    pub(super) fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
+        self.get(&book::vacated(address))
+    }
+    pub(super) fn accounts(
+        &self,
+        after: Option<&Address>,
+        max: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let mut range = book::under(vec![book::ACCOUNTS]);
+        if let Some(address) = after {
+            range.start = book::after(book::account(address));
+        }
+        self.page(range, false, max)?.iter().map(|(_, value)| book::decode(value)).collect()
+    }
+    pub(super) fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
+        self.get(&book::session(id))
+    }
+    pub(super) fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
+        let keys = self.page(book::under(book::sessions_of(account)), false, usize::MAX)?;
+        let sessions = keys.iter().filter_map(|(key, _)| book::session_at(key));
+        sessions.filter_map(|id| self.session(&id).transpose()).collect()
+    }
+}
+impl State {
     pub(super) fn update_grant(&mut self, new: &Grant) -> Result<(), StoreError> {
-        let old = self.grant(new.id)?.ok_or(StoreError::NotFound)?;
+        let old = self.book.grant(new.id)?.ok_or(StoreError::NotFound)?;
         let mut grant = old.clone();
         grant.update(new);
         let mut changes = Changes::default();
@@ -94,7 +127,7 @@ impl State {
             let keys =
                 self.book.page(book::under(book::copies_of(origin.id)), false, usize::MAX)?;
             for id in keys.iter().filter_map(|(key, _)| book::grant_at(key)) {
-                let Some(old) = self.grant(id)? else { continue };
+                let Some(old) = self.book.grant(id)? else { continue };
                 let mut copy = old.clone();
                 if copy.bound_by(Some(&origin)) {
                     changes.put(book::grant(id), &copy)?;
@@ -113,7 +146,7 @@ impl State {
         }
     }
     pub(super) fn mark_opened(&mut self, id: GrantId, at: Timestamp) -> Result<bool, StoreError> {
-        let grant = self.grant(id)?.ok_or(StoreError::NotFound)?;
+        let grant = self.book.grant(id)?.ok_or(StoreError::NotFound)?;
         let first = grant.can_be_recalled();
         if first {
             self.update_grant(&Grant { opened: Some(at), ..grant })?;
@@ -122,7 +155,7 @@ impl State {
     }
     pub(super) fn change_proof(&mut self, change: ProofChange) -> Result<bool, StoreError> {
         let ProofChange { grant, old, new, mail, events } = change;
-        let mut grant = self.grant(grant)?.ok_or(StoreError::NotFound)?;
+        let mut grant = self.book.grant(grant)?.ok_or(StoreError::NotFound)?;
         if grant.proof != old {
             return Ok(false);
         }
@@ -148,17 +181,9 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
-        self.book.get(&book::account(address))
-    }
-    pub(super) fn account_of(&self, generation: [u8; 16]) -> Result<Option<Account>, StoreError> {
-        let Some(mailbox) = self.book.raw(&book::identity(generation))? else { return Ok(None) };
-        let account: Option<Account> = self.book.get(&book::account_named(&mailbox))?;
-        Ok(account.filter(|account| account.generation == generation))
-    }
     pub(super) fn change_account(&mut self, change: AccountChange) -> Result<bool, StoreError> {
         let AccountChange { old, new, session, ends, mail, events } = change;
-        if self.account(&new.address)? != old {
+        if self.book.account(&new.address)? != old {
             return Ok(false);
         }
         let mut changes = Changes::default();
@@ -177,15 +202,15 @@ impl State {
     }
     pub(super) fn move_account(&mut self, change: AccountMove) -> Result<Moved, StoreError> {
         let old = &change.account;
-        if self.account(&old.address)?.as_ref() != Some(old) {
+        if self.book.account(&old.address)?.as_ref() != Some(old) {
             return Ok(Moved::Changed);
         }
-        if self.account(&change.to)?.is_some() {
+        if self.book.account(&change.to)?.is_some() {
             return Ok(Moved::Taken);
         }
         let mut grants = Vec::new();
         for index in [book::grants_for(&old.address), book::sent_by(&old.address)] {
-            let found = self.grants_in(book::under(index), AccountMove::GRANTS + 1)?;
+            let found = self.book.grants_in(book::under(index), AccountMove::GRANTS + 1)?;
             if found.len() > AccountMove::GRANTS {
                 return Ok(Moved::TooMany);
             }
@@ -198,8 +223,8 @@ impl State {
             put_grant(&Grant { moved, ..grant.clone() }, &mut changes)?;
         }
         leave_address(old, change.at, &mut changes)?;
-        put_account(None, &change.moved(self.vacated(&change.to)?), &mut changes)?;
-        let ended = self.sessions(&old.address)?;
+        put_account(None, &change.moved(self.book.vacated(&change.to)?), &mut changes)?;
+        let ended = self.book.sessions(&old.address)?;
         ended.iter().for_each(|session| forget(&mut changes, session));
         self.commit_with(changes, change.mail, change.events)?;
         Ok(Moved::Done { grants: grants.len(), sessions: ended.len() })
@@ -209,38 +234,16 @@ impl State {
         address: &Address,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let Some(account) = self.account(address)? else { return Ok(false) };
+        let Some(account) = self.book.account(address)? else { return Ok(false) };
         let mut changes = Changes::default();
-        for session in self.sessions(address)? {
+        for session in self.book.sessions(address)? {
             forget(&mut changes, &session);
         }
         leave_address(&account, at, &mut changes)?;
         self.book.take(changes);
         Ok(true)
     }
-    pub(super) fn vacated(&self, address: &Address) -> Result<Option<Timestamp>, StoreError> {
-        self.book.get(&book::vacated(address))
-    }
-    pub(super) fn accounts(
-        &self,
-        after: Option<&Address>,
-        max: usize,
-    ) -> Result<Vec<Account>, StoreError> {
-        let mut range = book::under(vec![book::ACCOUNTS]);
-        if let Some(address) = after {
-            range.start = book::after(book::account(address));
-        }
-        self.book.page(range, false, max)?.iter().map(|(_, value)| book::decode(value)).collect()
-    }
 
-    pub(super) fn session(&self, id: &TokenHash) -> Result<Option<Session>, StoreError> {
-        self.book.get(&book::session(id))
-    }
-    pub(super) fn sessions(&self, account: &Address) -> Result<Vec<Session>, StoreError> {
-        let keys = self.book.page(book::under(book::sessions_of(account)), false, usize::MAX)?;
-        let sessions = keys.iter().filter_map(|(key, _)| book::session_at(key));
-        sessions.filter_map(|id| self.session(&id).transpose()).collect()
-    }
     pub(super) fn put_session(&mut self, session: &Session) -> Result<(), StoreError> {
         let mut changes = Changes::default();
         self.gather_session(session, &mut changes)?;
@@ -252,7 +255,7 @@ impl State {
         old: &Session,
         new: &Session,
     ) -> Result<bool, StoreError> {
-        let same = self.session(&old.id)?.as_ref() == Some(old);
+        let same = self.book.session(&old.id)?.as_ref() == Some(old);
         if same {
             self.put_session(new)?;
         }
@@ -263,7 +266,7 @@ impl State {
         id: &TokenHash,
         seen: Timestamp,
     ) -> Result<(), StoreError> {
-        match self.session(id)? {
+        match self.book.session(id)? {
             Some(session) if session.seen < seen => self.put_session(&Session { seen, ..session }),
             Some(_) | None => Ok(()),
         }
@@ -306,21 +309,21 @@ impl State {
         if known {
             return Ok(());
         }
-        let mut others = self.sessions(&named.address)?;
+        let mut others = self.book.sessions(&named.address)?;
         others.sort_by_key(|other| other.created);
         let surplus = (others.len() + 1).saturating_sub(Account::SESSIONS);
         others.iter().take(surplus).for_each(|oldest| forget(changes, oldest));
         Ok(())
     }
     fn end_session(&self, id: &TokenHash, changes: &mut Changes) -> Result<(), StoreError> {
-        if let Some(session) = self.session(id)? {
+        if let Some(session) = self.book.session(id)? {
             forget(changes, &session);
         }
         Ok(())
     }
     /// Gathers the end of all sessions that are not of the account's present epoch.
     fn end_sessions(&self, account: &Account, changes: &mut Changes) -> Result<(), StoreError> {
-        for session in self.sessions(&account.address)? {
+        for session in self.book.sessions(&account.address)? {
             if !session.account.as_ref().is_some_and(|named| account.is(named)) {
                 forget(changes, &session);
             }

@@ -1,9 +1,10 @@
 //! The queue's intents as changes to book, agenda and tally. Each first gathers everything that
-//! could fail, and only then takes effect. Runs on the committer's thread.
+//! could fail, and only then takes effect. Changes run on the committer's thread.
 
 use super::{
     book::{self, Changes, LARGEST},
     committer::State,
+    snapshot::Snapshot,
     space::Room,
     weight,
 };
@@ -46,7 +47,74 @@ pub(super) struct Ready {
     copy: Option<Grant>,
 }
 
+impl Snapshot {
+    pub(super) fn message(&self, id: QueueId) -> Result<Option<Listed>, StoreError> {
+        let Some(row) = self.get(&book::message(id))? else { return Ok(None) };
+        Ok(Some((row, self.rows(book::recipients(id))?)))
+    }
+    pub(super) fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
+        self.rows(book::attempts(id, index))
+    }
+    fn grants_of(&self, id: QueueId) -> Result<Vec<Grant>, StoreError> {
+        let keys = self.page(book::under(book::grants_of(id)), false, usize::MAX)?;
+        let ids: Vec<GrantId> = keys.iter().filter_map(|(key, _)| book::grant_at(key)).collect();
+        let grants = ids.iter().filter_map(|id| self.get(&book::grant(*id)).transpose());
+        grants.collect()
+    }
+    fn recipient(&self, id: QueueId, index: u16) -> Result<RecipientRow, StoreError> {
+        self.get(&book::recipient(id, index))?.ok_or(StoreError::NotFound)
+    }
+    fn unit(&self, id: QueueId, indexes: &[u16]) -> Result<Listed, StoreError> {
+        let message = self.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
+        let rows = indexes.iter().map(|index| self.recipient(id, *index));
+        Ok((message, rows.collect::<Result<_, _>>()?))
+    }
+    /// One slice of a listing, of these messages or of all: what matched, and where to go on, if there
+    /// is more.
+    pub(super) fn list(
+        &self,
+        filter: &Filter,
+        after: Option<QueueId>,
+        max: usize,
+        ids: Option<Vec<QueueId>>,
+    ) -> Result<(Vec<Listed>, Option<QueueId>), StoreError> {
+        let (mut found, mut rows) = (Vec::new(), 0);
+        let ids = ids.map_or_else(|| self.slice(after), Ok)?;
+        let whole = ids.len() < SLICE;
+        let last = ids.last().copied();
+        for id in ids {
+            let (row, recipients) = match self.message(id) {
+                // The log has named it.
+                Ok(None) | Err(StoreError::Corrupt(_)) => continue,
+                Ok(Some(found)) => found,
+                Err(e) => return Err(e),
+            };
+            rows += recipients.len();
+            if filter.matches(&row, &recipients) {
+                found.push((row, recipients));
+                if found.len() == max {
+                    return Ok((found, None));
+                }
+            }
+            if rows >= SLICE_ROWS {
+                return Ok((found, Some(id)));
+            }
+        }
+        Ok((found, last.filter(|_| !whole)))
+    }
+    /// The next messages that a listing of all looks at.
+    fn slice(&self, after: Option<QueueId>) -> Result<Vec<QueueId>, StoreError> {
+        let all = book::under(vec![book::MESSAGES]);
+        let start = after.map_or(all.start, |id| book::after(book::message(id)));
+        let pairs = self.page(start..all.end, false, SLICE)?;
+        Ok(pairs.iter().filter_map(|(key, _)| book::message_of(key)).collect())
+    }
+}
 impl State {
+    /// The next messages of which some recipient is open, known without a look at the history.
+    pub(super) fn open_after(&self, after: Option<QueueId>) -> Vec<QueueId> {
+        self.tally.open_after(after, SLICE)
+    }
     pub(super) fn accept(&mut self, message: NewMessage) -> Result<(), StoreError> {
         if self.book.has(&book::message(message.facts.id))? {
             return Ok(());
@@ -90,7 +158,7 @@ impl State {
             && let Some(origin) = copy.origin
         {
             // It may have ended while the copy was written.
-            copy.bound_by(self.grant(origin)?.as_ref());
+            copy.bound_by(self.book.grant(origin)?.as_ref());
         }
         let ready = Ready { recipients: waiting(message), row, copy };
         let mut put = || {
@@ -153,7 +221,7 @@ impl State {
         let (leased, next) = self.agenda.claim(ask);
         for leased in leased {
             let id = leased.id;
-            match self.unit(id, &leased.indexes) {
+            match self.book.unit(id, &leased.indexes) {
                 Ok((message, recipients)) => {
                     self.unread.remove(&book::message(id));
                     let (token, domain) = (leased.token, leased.domain);
@@ -173,14 +241,6 @@ impl State {
             }
         }
         Ok(Claimed { claims, next })
-    }
-    fn unit(&self, id: QueueId, indexes: &[u16]) -> Result<Listed, StoreError> {
-        let message = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
-        let rows = indexes.iter().map(|index| self.recipient(id, *index));
-        Ok((message, rows.collect::<Result<_, _>>()?))
-    }
-    fn recipient(&self, id: QueueId, index: u16) -> Result<RecipientRow, StoreError> {
-        self.book.get(&book::recipient(id, index))?.ok_or(StoreError::NotFound)
     }
 
     pub(super) fn settle(&mut self, settle: Settle) -> Result<(), StoreError> {
@@ -233,7 +293,7 @@ impl State {
         changes: &mut Changes,
     ) -> Result<Vec<(Grant, Grant)>, StoreError> {
         let Some(id) = id else { return Ok(Vec::new()) };
-        let grant = self.grant(id)?.filter(Grant::can_be_recalled);
+        let grant = self.book.grant(id)?.filter(Grant::can_be_recalled);
         let Some(grant) = grant else { return Ok(Vec::new()) };
         let recalled = Grant { state: GrantState::Recalled, ..grant.clone() };
         changes.put(book::grant(id), &recalled)?;
@@ -250,7 +310,7 @@ impl State {
             if !ours.contains(&outcome.index) || !seen.insert(outcome.index) {
                 return Err(StoreError::Fenced);
             }
-            let row = self.recipient(settle.id, outcome.index)?;
+            let row = self.book.recipient(settle.id, outcome.index)?;
             if row.state.due().is_none() {
                 return Err(StoreError::Fenced);
             }
@@ -344,52 +404,6 @@ impl State {
         Ok(ready)
     }
 
-    pub(super) fn message(&self, id: QueueId) -> Result<Option<Listed>, StoreError> {
-        let Some(row) = self.book.get(&book::message(id))? else { return Ok(None) };
-        Ok(Some((row, self.book.rows(book::recipients(id))?)))
-    }
-    /// One slice of a listing: what matched, and where to go on, if there is more.
-    pub(super) fn list(
-        &self,
-        filter: &Filter,
-        after: Option<QueueId>,
-        max: usize,
-    ) -> Result<(Vec<Listed>, Option<QueueId>), StoreError> {
-        let (mut found, mut rows) = (Vec::new(), 0);
-        let ids = self.slice(filter, after)?;
-        let whole = ids.len() < SLICE;
-        let last = ids.last().copied();
-        for id in ids {
-            let (row, recipients) = match self.message(id) {
-                // The log has named it.
-                Ok(None) | Err(StoreError::Corrupt(_)) => continue,
-                Ok(Some(found)) => found,
-                Err(e) => return Err(e),
-            };
-            rows += recipients.len();
-            if filter.matches(&row, &recipients) {
-                found.push((row, recipients));
-                if found.len() == max {
-                    return Ok((found, None));
-                }
-            }
-            if rows >= SLICE_ROWS {
-                return Ok((found, Some(id)));
-            }
-        }
-        Ok((found, last.filter(|_| !whole)))
-    }
-    /// The next messages that a listing looks at. Those of whom some recipient is open are known
-    /// without a look at the history.
-    fn slice(&self, filter: &Filter, after: Option<QueueId>) -> Result<Vec<QueueId>, StoreError> {
-        if filter.open {
-            return Ok(self.tally.open_after(after, SLICE));
-        }
-        let all = book::under(vec![book::MESSAGES]);
-        let start = after.map_or(all.start, |id| book::after(book::message(id)));
-        let pairs = self.book.page(start..all.end, false, SLICE)?;
-        Ok(pairs.iter().filter_map(|(key, _)| book::message_of(key)).collect())
-    }
     pub(super) fn totals(&self) -> Result<Totals, StoreError> {
         let mut totals = Totals {
             segments: self.segments.bytes(),
@@ -451,7 +465,7 @@ impl State {
     fn bodiless(&self, id: QueueId) -> Result<(MessageRow, Changes), StoreError> {
         let row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
         let granted = self.tally.was_granted(id);
-        let grants = if granted { self.grants_of(id)? } else { Vec::new() };
+        let grants = if granted { self.book.grants_of(id)? } else { Vec::new() };
         let end = grants.iter().map(|grant| grant.expires).chain(row.done).max();
         let mut changes = Changes::default();
         let gone = MessageRow { body: Locator::Gone, ..row.clone() };
@@ -471,12 +485,6 @@ impl State {
         self.tally.forget(id);
         Ok(())
     }
-    fn grants_of(&self, id: QueueId) -> Result<Vec<Grant>, StoreError> {
-        let keys = self.book.page(book::under(book::grants_of(id)), false, usize::MAX)?;
-        let ids: Vec<GrantId> = keys.iter().filter_map(|(key, _)| book::grant_at(key)).collect();
-        let grants = ids.iter().filter_map(|id| self.book.get(&book::grant(*id)).transpose());
-        grants.collect()
-    }
     pub(super) fn purge(
         &mut self,
         now: TrustedTime,
@@ -492,7 +500,7 @@ impl State {
                     let rows = self.book.page(book::under(prefix), false, usize::MAX)?;
                     rows.into_iter().for_each(|(key, _)| changes.remove(key));
                 }
-                for grant in self.grants_of(id)? {
+                for grant in self.book.grants_of(id)? {
                     remove_grant(&grant, &mut changes);
                 }
                 changes.remove(book::message(id));
@@ -501,9 +509,6 @@ impl State {
         }
         self.book.take(changes);
         Ok(ended.len())
-    }
-    pub(super) fn attempts(&self, id: QueueId, index: u16) -> Result<Vec<Attempt>, StoreError> {
-        self.book.rows(book::attempts(id, index))
     }
 }
 
