@@ -5,7 +5,7 @@ use restante::{
     cli::{self, Cli, Command, Exit, args, out},
     clock::SystemClock,
     config::{Config, Dnssec},
-    control::accounts::AccountOrder,
+    control::{Request, accounts::AccountOrder},
     daemon,
     store::OrderKind,
 };
@@ -38,6 +38,7 @@ fn run(cli: Cli) -> Exit {
         Command::Clock(args::Clock::Confirm { json }) => {
             with(config, |c| cli::look::clock_confirm(&socket(&c), json))
         }
+        Command::Keys(keys) => with(config, |c| run_keys(&socket(&c), &keys)),
         Command::Status { json } => with(config, |c| cli::look::status(&socket(&c), json)),
         Command::Queue(queue) => with(config, |c| run_queue(&socket(&c), queue)),
         Command::Trace { query, json } => {
@@ -96,6 +97,15 @@ fn run_vault(config: &Config, command: args::Vault) -> Exit {
         args::Vault::Trust { domain, json } => cli::vault::trust(&socket, domain, json),
         args::Vault::Rebuild { json } => daemon::rebuild(config, json),
     }
+}
+
+fn run_keys(socket: &Path, command: &args::Keys) -> Exit {
+    let (request, json) = match command {
+        args::Keys::List { json } => (Request::Keys, json),
+        args::Keys::Rotate { json } => (Request::KeysRotate, json),
+        args::Keys::Reload { json } => (Request::KeysReload, json),
+    };
+    cli::look::keys(socket, &request, *json)
 }
 
 fn run_account(socket: &Path, command: args::Account) -> Exit {

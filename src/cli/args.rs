@@ -41,7 +41,7 @@ pub enum Command {
     /// Run the gateway in the foreground
     ///
     /// Prints `ready smtp=ADDR portal=ADDR` once every listener is bound. SIGTERM or SIGINT drains
-    /// and exits 0; SIGHUP reloads policies and certificates.
+    /// and exits 0; SIGHUP reloads policies, certificates and key ring.
     Serve,
     /// Show the whole way of a message, on loopback, with nothing set up
     ///
@@ -81,6 +81,9 @@ pub enum Command {
     /// The clock that expiry goes by
     #[command(subcommand)]
     Clock(Clock),
+    /// The key ring that every message is sealed under
+    #[command(subcommand)]
+    Keys(Keys),
     /// How TLS went with each domain, by day: what reports to them say (RFC 8460)
     #[command(name = "tls-report")]
     TlsReport {
@@ -346,6 +349,38 @@ pub enum Clock {
     /// shows both times. If the clock is wrong, set it instead: it is relied on again at once. What is
     /// over by a clock that is confirmed is destroyed.
     Confirm {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `restante keys`
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Numbers of the keys, which one is current, and how far a rotation is
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a key that wraps what is new, and retire the older ones
+    ///
+    /// What older keys wrapped is wrapped again in the background, also after a restart; `status` shows
+    /// how far it is. Then the older keys leave the key ring, and a copy of the data directory from
+    /// before does not open with the new one. Back the key ring up as soon as this command has answered.
+    /// Where `vault.keys` names a credential or a command, add the key there, with the next number, and
+    /// use `reload`.
+    Rotate {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the key ring again from where it is kept
+    ///
+    /// A key that was added there wraps what is new from then on, and the older ones retire. SIGHUP
+    /// does the same.
+    Reload {
         /// Print JSON
         #[arg(long)]
         json: bool,

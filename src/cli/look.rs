@@ -12,6 +12,7 @@ use crate::{
     },
     policy::{DaneVerdict, Dnssec},
     store::DnsRecord,
+    vault::KeyProgress,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -23,6 +24,28 @@ const PAGE: usize = 500;
 /// `restante status`
 pub fn status(socket: &Path, json: bool) -> Exit {
     show(socket, &Request::Status, json, |view: &StatusView| status_text(view))
+}
+
+/// `restante keys list|rotate|reload`
+pub fn keys(socket: &Path, request: &Request, json: bool) -> Exit {
+    show(socket, request, json, |keys: &KeyProgress| out::line(keys_text(keys)))
+}
+
+fn keys_text(keys: &KeyProgress) -> String {
+    let KeyProgress { current, keys, rewrapped, remaining, unreadable } = keys;
+    let older: Vec<_> =
+        keys.iter().filter(|key| *key != current).map(|k| k.0.to_string()).collect();
+    let mut text = format!("{} current", current.0);
+    if !older.is_empty() {
+        text.push_str(&format!(
+            ", {} being retired: {rewrapped} wrapped again, {remaining} to look at",
+            older.join(" ")
+        ));
+    }
+    if *unreadable > 0 {
+        text.push_str(&format!(", {unreadable} do not open"));
+    }
+    text
 }
 
 /// `restante clock confirm`
@@ -246,6 +269,7 @@ fn status_text(view: &StatusView) {
         out::line(format_args!("          {} {what}", view.unreadable));
     }
     out::line(format_args!("clock     {}", view.clock.text));
+    out::line(format_args!("keys      {}", keys_text(&view.keys)));
     out::line(format_args!(
         "policies  {} loaded {}",
         view.policy.version,

@@ -261,10 +261,29 @@ pub struct Oidc {
 /// `[vault]`
 #[derive(Debug, Clone)]
 pub struct Vault {
-    /// The key-ring file.
-    pub keys: PathBuf,
+    /// Where the key ring comes from.
+    pub keys: KeySource,
     /// What new bodies are sealed with.
     pub suite: Suite,
+}
+/// `vault.keys`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file.
+    File(PathBuf),
+    /// `credential:NAME`: a file of that name in systemd's `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// `command:/PATH ARGUMENT…`: what that program prints.
+    Command(Vec<String>),
+}
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Credential(name) => write!(f, "credential:{name}"),
+            Self::Command(words) => write!(f, "command:{}", words.join(" ")),
+        }
+    }
 }
 /// `[metrics]`
 #[derive(Debug, Clone)]
@@ -386,7 +405,7 @@ mod tests {
         let config = Config::find(None, &usual).unwrap();
         assert_eq!(config.file, Some(first));
         assert_eq!(config.data_dir, folder.path().join("d"));
-        assert_eq!(config.vault.keys, folder.path().join("k/ring"));
+        assert_eq!(config.vault.keys, KeySource::File(folder.path().join("k/ring")));
         let error = Config::find(Some(second.clone()), &usual).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}:1:1: error: unknown key `zzz`", second.display())));
     }

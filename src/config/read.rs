@@ -2,8 +2,8 @@
 //! they are wrong.
 
 use super::{
-    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, Log, Metrics, Notification, Oidc,
-    Organization, Portal, Smtp, Vault,
+    Config, Delivery, Dkim, Dns, Dnssec, Inside, KeyPair, KeySource, Log, Metrics, Notification,
+    Oidc, Organization, Portal, Smtp, Vault,
 };
 use crate::{
     identity::SecondFactorRule,
@@ -442,9 +442,17 @@ impl<'d, 't> Reading<'d, 't> {
         }
         let suite = get(&keys, "suite").and_then(|e| e.parse(|t| choice(t, &SUITES)));
         Vault {
-            keys: self.path(&keys, "keys").unwrap_or_else(|| data_dir.join("keys")),
+            keys: self.key_source(&keys).unwrap_or_else(|| KeySource::File(data_dir.join("keys"))),
             suite: suite.unwrap_or_default(),
         }
+    }
+
+    fn key_source(&self, keys: &Keys<'d, 't>) -> Option<KeySource> {
+        let entry = get(keys, "keys")?;
+        if entry.line()?.is_empty() {
+            return None;
+        }
+        entry.parse(|text| key_source(text, self.base))
     }
 
     fn log(&self, top: &Keys<'d, 't>) -> Log {
@@ -848,6 +856,24 @@ fn own_name() -> Option<Domain> {
     let system = rustix::system::uname();
     let name = system.nodename().to_str().ok().and_then(|name| host_name(name).ok());
     name.or_else(|| host_name("localhost.localdomain").ok())
+}
+
+/// A file, or where else the key ring comes from.
+fn key_source(text: &str, base: &Path) -> Result<KeySource, String> {
+    if let Some(name) = text.strip_prefix("credential:") {
+        let sound = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
+        let wrong = || "a credential's name, as in \"credential:keys\", has no slash".to_owned();
+        return sound.then(|| KeySource::Credential(name.to_owned())).ok_or_else(wrong);
+    }
+    let Some(command) = text.strip_prefix("command:") else {
+        return Ok(KeySource::File(base.join(text)));
+    };
+    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    if words.first().is_some_and(|program| program.starts_with('/')) {
+        return Ok(KeySource::Command(words));
+    }
+    Err("a command begins with a whole path: write \"command:/usr/bin/PROGRAM ARGUMENT\""
+        .to_owned())
 }
 
 #[cfg(test)]

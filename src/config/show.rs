@@ -74,7 +74,7 @@ fn sections(config: &Config) -> Vec<Shown> {
             vec![
                 ("store", text("sled")),
                 ("objects", text("")),
-                ("keys", path(&config.vault.keys)),
+                ("keys", text(&config.vault.keys)),
                 ("suite", text(suite(config.vault.suite))),
             ],
         ),

@@ -132,6 +132,12 @@ pub enum Request {
     AuditVerify,
     /// `restante clock confirm`
     ClockConfirm,
+    /// `restante keys list`
+    Keys,
+    /// `restante keys rotate`
+    KeysRotate,
+    /// `restante keys reload`
+    KeysReload,
     /// `restante tls-report`: a page of reports.
     TlsReport {
         /// Of this day (UTC).

@@ -21,8 +21,9 @@ use crate::{
         RecipientState, StoreError,
     },
     tlsrpt::TlsReports,
-    vault::Vault,
+    vault::{KeyProgress, Vault},
 };
+use async_trait::async_trait;
 use jiff::{Timestamp, civil::Date};
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -58,6 +59,21 @@ pub trait DnsReport: Send + Sync + std::fmt::Debug {
     fn report(&self) -> DnsStatus;
 }
 
+/// Changes of the key ring; the root knows where it is kept.
+#[async_trait]
+pub trait KeyOrders: Send + Sync + std::fmt::Debug {
+    /// Adds a key, which wraps what is new.
+    ///
+    /// # Errors
+    /// A sentence that says why not; the ring stays as it was then.
+    async fn rotate(&self) -> Result<KeyProgress, String>;
+    /// Reads the ring again from where it is kept.
+    ///
+    /// # Errors
+    /// As [`KeyOrders::rotate`].
+    async fn reload(&self) -> Result<KeyProgress, String>;
+}
+
 /// Answers questions about one running server.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -87,6 +103,8 @@ pub struct Control {
     pub listeners: Listeners,
     /// Where readers may sign in elsewhere.
     pub providers: Vec<Arc<Provider>>,
+    /// The key ring.
+    pub keys: Arc<dyn KeyOrders>,
 }
 
 fn provider_view(provider: &Provider) -> ProviderView {
@@ -161,6 +179,9 @@ impl Control {
             }
             Request::AuditVerify => self.audit_verify().await,
             Request::ClockConfirm => self.clock_confirm().await,
+            Request::Keys => ok(&self.vault.key_progress()),
+            Request::KeysRotate => key_answer(self.keys.rotate().await),
+            Request::KeysReload => key_answer(self.keys.reload().await),
             Request::TlsReport { day, domain, after, max } => {
                 self.tls_report(day, domain, after, max).await
             }
@@ -181,6 +202,7 @@ impl Control {
             policy: self.policies.report(),
             dns: self.dns.report(),
             clock: ClockStatus::of(&self.vault.guard),
+            keys: self.vault.key_progress(),
             store: match self.queue.health() {
                 Health::Ok => "ok".to_owned(),
                 Health::Full => "full".to_owned(),
@@ -331,6 +353,10 @@ impl Control {
         let next = reports.last().filter(|_| reports.len() == max).map(|(key, _)| key.clone());
         page(reports.into_iter().map(|(_, report)| report), next)
     }
+}
+
+fn key_answer(done: Result<KeyProgress, String>) -> Result<Answer, Answer> {
+    ok(&done.map_err(|text| no(Refusal::NotFound, text))?)
 }
 
 /// The ways in which a query may name messages: an address as sender or recipient, or a Message-ID

@@ -10,7 +10,7 @@ use crate::{
         Account, Attempt, DnsRecord, Grant, GrantState, MessageRow, RecipientRow, RecipientState,
         SegmentBytes, Session, Totals,
     },
-    vault::Doubt,
+    vault::{Doubt, KeyProgress},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub struct StatusView {
     pub dns: DnsStatus,
     /// Whether the clock can be relied on.
     pub clock: ClockStatus,
+    /// The key ring, and how far its rotation is.
+    pub keys: KeyProgress,
     /// How the store is: `ok`, `full`, or what broke.
     pub store: String,
     /// Rows of the store that can't be read; the log names them.

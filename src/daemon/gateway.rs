@@ -7,11 +7,15 @@ use super::{
     policies::LivePolicies,
     portal_threads::PortalThreads,
     probe::prober,
+    rotation::Rotation,
 };
 use crate::{
     clock::{Clock, ClockGuard},
     config::{self, Config},
-    control::{server::Control, view::Listeners},
+    control::{
+        server::{Control, KeyOrders},
+        view::Listeners,
+    },
     intake::{Counts, Intake, IntakeSettings},
     net::{
         connect::{Dialer, DialerSettings, Timeouts},
@@ -95,6 +99,7 @@ pub struct Gateway {
     portal_threads: PortalThreads,
     tasks: JoinSet<Ended>,
     socket: PathBuf,
+    rotation: Rotation,
 }
 
 /// Sets bodies that no message owns aside, at the start and each hour, where the clock can be relied on.
@@ -152,6 +157,7 @@ impl Gateway {
                 .map_err(|error| StartError::Unavailable(format!("threads: {error}")))?,
             tasks: JoinSet::new(),
             socket: config.data_dir.join("control.sock"),
+            rotation: Rotation::new(config, &parts),
         };
         let border = Border::new(border_settings(config), Arc::clone(&parts.vault.clock));
         gateway.start_portal(&parts.portal, border.clone(), portal_listener)?;
@@ -242,6 +248,11 @@ impl Gateway {
             audit.run(&guard, SWEEP, stop).await;
             Ended::Asked
         });
+        let (rotation, stop) = (self.rotation.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(rotation.run()).await;
+            Ended::Asked
+        });
         let (resolver, stop) = (Arc::clone(&parts.resolver), self.stop.clone());
         self.tasks.spawn(async move {
             resolver.watch(stop).await;
@@ -313,6 +324,7 @@ impl Gateway {
             reports: self.reports.clone(),
             listeners: self.listeners.clone(),
             providers: parts.providers.clone(),
+            keys: Arc::new(self.rotation.clone()),
         };
         let listener = bind_socket(&self.socket).map_err(|error| {
             StartError::NotPermitted(format!("{}: {error}", self.socket.display()))
@@ -394,10 +406,13 @@ impl Gateway {
         Ok(())
     }
 
-    /// Reads policies and certificates again (SIGHUP). What is wrong stays as it was, and is said
-    /// in the log.
+    /// Reads policies, certificates and key ring again (SIGHUP). What is wrong stays as it was, and is
+    /// said in the log.
     pub async fn reload(&self) {
         self.policies.reload();
+        if let Err(error) = self.rotation.reload().await {
+            tracing::error!(%error, "the key ring was not reloaded; the old one stays");
+        }
         if let Some(tls) = &self.smtp_tls
             && let Err(error) = tls.reload()
         {

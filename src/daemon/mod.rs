@@ -10,6 +10,7 @@ mod policies;
 mod portal_threads;
 mod probe;
 mod rebuild;
+mod rotation;
 mod serve;
 
 pub use error::StartError;

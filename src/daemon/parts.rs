@@ -1,6 +1,6 @@
 //! What start-up reads and opens before anything runs: what can be wrong is found here.
 
-use super::{StartError, keys, policies::LivePolicies};
+use super::{StartError, keys::RingKeeper, policies::LivePolicies};
 use crate::{
     audit::Audit,
     clock::{Clock, ClockGuard},
@@ -292,12 +292,15 @@ fn dkim_key(entry: &config::Dkim) -> Result<DkimKey, StartError> {
 }
 
 async fn open_store(config: &Config) -> Result<(Arc<SledStore>, KeyRing), StartError> {
-    let (dir, keys) = (config.data_dir.clone(), config.vault.keys.clone());
+    let (dir, keys) = (config.data_dir.clone(), RingKeeper::new(config));
     let opened = tokio::task::spawn_blocking(move || {
         make_private(&dir)
             .map_err(|e| StartError::NotPermitted(format!("{}: {e}", dir.display())))?;
-        let ring = keys::load(&keys, &dir)?;
+        keys.load()?;
         let store = SledStore::open(&dir, Options::default())?;
+        // Again, now that no other server can change it.
+        let ring = keys.load_existing()?;
+        keys.mark(&ring)?;
         Ok::<_, StartError>((Arc::new(store), ring))
     });
     opened.await.map_err(|error| StartError::Damaged(error.to_string()))?

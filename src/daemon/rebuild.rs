@@ -1,6 +1,6 @@
 //! `restante vault rebuild`: the book anew from the sealed bodies.
 
-use super::{StartError, keys};
+use super::{StartError, keys::RingKeeper};
 use crate::{
     cli::{Exit, out},
     clock::{Clock, SystemClock},
@@ -29,7 +29,7 @@ pub fn rebuild(config: &Config, json: bool) -> Exit {
 }
 
 fn run(config: &Config) -> Result<RebuildReport, StartError> {
-    let ring = keys::load_existing(&config.vault.keys, &config.data_dir)?;
+    let ring = RingKeeper::new(config).load_existing()?;
     let mut seen = 0_u64;
     let mut progress = |report: &RebuildReport| {
         seen = seen.saturating_add(1);

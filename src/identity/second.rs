@@ -161,7 +161,7 @@ impl Identity {
         let Some(account) = browser.account.as_ref().filter(|_| self.proved(browser)) else {
             return Ok(false);
         };
-        let seed = self.inner.vault.new_seed(account.generation);
+        let (seed, _ring) = self.inner.vault.new_seed(account.generation);
         let set = |account: &mut Account| {
             let begun = SecondFactor { seed: seed.clone(), on: false, step: 0, recovery: vec![] };
             let free = account.second_factor().is_none();

@@ -354,7 +354,7 @@ async fn a_request_that_began_before_a_change_of_credentials_changes_none_after_
 async fn factors_from_before_a_mailbox_was_proved_end_with_its_first_reset() {
     let house = house();
     let account = house.account().await;
-    let seed = house.vault.new_seed(account.generation);
+    let (seed, _ring) = house.vault.new_seed(account.generation);
     let planted = |account: &mut Account| {
         account.assurance = Assurance::Doubted;
         account.second =

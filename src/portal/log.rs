@@ -110,6 +110,8 @@ fn words(event: &AuditEvent) -> Text {
         AuditKind::MessageRecalled => say!("A message was taken back."),
         AuditKind::MessageExported => say!("Our helpdesk saved a message to a file."),
         AuditKind::ClockConfirmed => say!("Our helpdesk confirmed the clock."),
+        AuditKind::KeyAdded => say!("The key ring got a new key."),
+        AuditKind::KeysRetired => say!("Older keys left the key ring."),
     }
 }
 fn signed_in(by: Option<&AuditDetail>) -> Text {

@@ -369,5 +369,6 @@ fn copy_message(message: &NewMessage) -> NewMessage {
         header_len: message.header_len,
         due: message.due,
         copy: message.copy.clone(),
+        ring: message.ring.clone(),
     }
 }

@@ -29,8 +29,6 @@ pub enum Purpose {
     Message = 1,
     /// The secret of an account's one-time passwords.
     Seed = 2,
-    /// A file that was uploaded ahead of its letter.
-    Upload = 3,
 }
 
 /// A data key wrapped by a ring key: purpose (1 byte), key number (4, big-endian), nonce (24),
@@ -45,11 +43,13 @@ pub struct WrappedKey {
 }
 
 /// All keys by number; the highest is current.
+#[derive(Clone)]
 pub struct KeyRing {
     newest: RingKey,
     older: Vec<RingKey>,
 }
 
+#[derive(Clone)]
 struct RingKey {
     id: KeyId,
     key: Zeroizing<[u8; 32]>,
@@ -73,6 +73,9 @@ pub enum RingError {
     /// Wrong key or damaged: it does not open.
     #[error("the wrapped key does not open: not the key ring that sealed it, or damaged")]
     DoesNotOpen,
+    /// No key can be added.
+    #[error("the key ring is full: {MAX_KEYS} keys, or no higher number")]
+    Full,
 }
 
 impl DataKey {
@@ -91,7 +94,6 @@ impl Purpose {
         match byte {
             1 => Some(Self::Message),
             2 => Some(Self::Seed),
-            3 => Some(Self::Upload),
             _ => None,
         }
     }
@@ -209,19 +211,54 @@ impl KeyRing {
         self.newest.id
     }
 
-    /// A value that names this ring without revealing it (to tell "wrong ring" at start): a hash
-    /// over the hash of each key.
-    pub fn fingerprint(&self) -> [u8; 32] {
+    /// The other keys, in order.
+    pub fn older(&self) -> Vec<KeyId> {
+        self.older.iter().map(|key| key.id).collect()
+    }
+
+    /// The same ring with one key more, of 32 random bytes and the next number; it is current.
+    ///
+    /// # Errors
+    /// [`RingError::Full`]
+    pub fn with_key(&self, random: Zeroizing<[u8; 32]>) -> Result<Self, RingError> {
+        let id = self.newest.id.0.checked_add(1).map(KeyId).ok_or(RingError::Full)?;
+        if self.older.len() + 1 >= MAX_KEYS {
+            return Err(RingError::Full);
+        }
+        let older = self.keys().cloned().collect();
+        Ok(Self { newest: RingKey { id, key: random }, older })
+    }
+
+    /// The same ring without those of its older keys.
+    #[must_use]
+    pub fn without(&self, retired: &[KeyId]) -> Self {
+        let stays = |key: &&RingKey| !retired.contains(&key.id);
+        let older = self.older.iter().filter(stays).cloned().collect();
+        Self { newest: self.newest.clone(), older }
+    }
+
+    /// A hash of each key, with its number: it names the key without revealing it.
+    pub fn hashes(&self) -> Vec<(KeyId, [u8; 32])> {
+        let hash = |RingKey { id, key }: &RingKey| {
+            let hash = Sha256::new_with_prefix(b"restante ring key")
+                .chain_update(id.0.to_be_bytes())
+                .chain_update(key.as_slice());
+            (*id, hash.finalize().into())
+        };
+        self.keys().map(hash).collect()
+    }
+
+    /// True if one hash over all keys up to some number is that: how earlier versions named a ring.
+    pub fn began_as(&self, fingerprint: &[u8; 32]) -> bool {
         let mut all = Sha256::new_with_prefix(b"restante key ring");
-        for RingKey { id, key } in self.keys() {
+        self.keys().any(|RingKey { id, key }| {
             all.update(id.0.to_be_bytes());
             all.update(Sha256::digest(key.as_slice()));
-        }
-        all.finalize().into()
+            all.clone().finalize().as_slice() == fingerprint
+        })
     }
 
     /// Wraps a data key for that purpose. `id` is the message's, or the owner's of a seed.
-    #[expect(clippy::expect_used, reason = "32 bytes lie far below the cipher's limit")]
     pub fn wrap(
         &self,
         key: &DataKey,
@@ -229,7 +266,33 @@ impl KeyRing {
         id: QueueId,
         nonce: [u8; 24],
     ) -> WrappedKey {
-        let (number, purpose) = (self.newest.id, Some(purpose));
+        self.wrap_as(key, Some(purpose), id, nonce)
+    }
+
+    /// Wraps again, by the current key and in the same format, what serves that purpose.
+    ///
+    /// # Errors
+    /// As [`KeyRing::unwrap`].
+    pub fn rewrap(
+        &self,
+        wrapped: &WrappedKey,
+        purpose: Purpose,
+        id: QueueId,
+        nonce: [u8; 24],
+    ) -> Result<WrappedKey, RingError> {
+        let key = self.unwrap(wrapped, purpose, id)?;
+        Ok(self.wrap_as(&key, wrapped.purpose, id, nonce))
+    }
+
+    #[expect(clippy::expect_used, reason = "32 bytes lie far below the cipher's limit")]
+    fn wrap_as(
+        &self,
+        key: &DataKey,
+        purpose: Option<Purpose>,
+        id: QueueId,
+        nonce: [u8; 24],
+    ) -> WrappedKey {
+        let number = self.newest.id;
         let mut wrapped = key.0.clone();
         let tag = XChaCha20Poly1305::new((&*self.newest.key).into())
             .encrypt_inout_detached(
@@ -354,7 +417,7 @@ mod tests {
             let ring = KeyRing::parse(&text).expect(why);
             assert_eq!(ring.current(), KeyId(current), "{why}");
             let again = KeyRing::parse(&ring.to_text()).expect(why);
-            assert_eq!(again.fingerprint(), ring.fingerprint(), "{why}");
+            assert_eq!(again.hashes(), ring.hashes(), "{why}");
         }
     }
 
@@ -431,12 +494,10 @@ mod tests {
         assert!(two().unwrap(&wrapped, Purpose::Seed, ID).is_ok());
         let refused = two().unwrap(&wrapped, Purpose::Message, ID);
         assert!(matches!(refused, Err(RingError::DoesNotOpen)));
-        for relabelled in [Purpose::Message, Purpose::Upload] {
-            let mut bytes = wrapped.to_bytes();
-            bytes[0] = relabelled as u8;
-            let moved = WrappedKey::from_bytes(&bytes).unwrap();
-            assert!(two().unwrap(&moved, relabelled, ID).is_err(), "{relabelled:?}");
-        }
+        let mut bytes = wrapped.to_bytes();
+        bytes[0] = Purpose::Message as u8;
+        let moved = WrappedKey::from_bytes(&bytes).unwrap();
+        assert!(two().unwrap(&moved, Purpose::Message, ID).is_err(), "relabelled");
         let stripped = WrappedKey::from_bytes(&wrapped.to_bytes()[1..]).unwrap();
         assert!(stripped.is_format_1());
         assert!(two().unwrap(&stripped, Purpose::Seed, ID).is_err(), "as if of format 1");
@@ -458,7 +519,7 @@ mod tests {
             (vec![], "empty"),
             (vec![1; WrappedKey::LEN_1 - 1], "short"),
             (vec![1; WrappedKey::LEN + 1], "long"),
-            (vec![4; WrappedKey::LEN], "an unknown purpose"),
+            (vec![3; WrappedKey::LEN], "an unknown purpose"),
             (vec![0; WrappedKey::LEN], "destroyed"),
             (vec![0; WrappedKey::LEN_1], "destroyed, of format 1"),
         ] {
@@ -472,12 +533,54 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_differ_and_reveal_nothing() {
+    fn hashes_differ_by_key_and_number_and_reveal_nothing() {
         let one = KeyRing::parse(&format!("{TITLE}\n1 {K1}\n")).unwrap();
         let renumbered = KeyRing::parse(&format!("{TITLE}\n2 {K1}\n")).unwrap();
-        assert_ne!(one.fingerprint(), two().fingerprint());
-        assert_ne!(one.fingerprint(), renumbered.fingerprint());
-        assert_ne!(one.fingerprint(), [0x11; 32]);
+        let (hash, both) = (one.hashes()[0], two().hashes());
+        assert_eq!((hash, both.len()), (both[0], 2));
+        assert_ne!(hash.1, both[1].1);
+        assert_ne!(hash.1, renumbered.hashes()[0].1);
+        assert_ne!(hash.1, [0x11; 32]);
+    }
+
+    #[test]
+    fn a_ring_is_known_by_the_fingerprint_of_what_it_was() {
+        let one = KeyRing::parse(&format!("{TITLE}\n1 {K1}\n")).unwrap();
+        // As the version that wrote it hashed key 1.
+        let mut was = Sha256::new_with_prefix(b"restante key ring");
+        was.update(1_u32.to_be_bytes());
+        was.update(Sha256::digest([0x11; 32]));
+        let was = was.finalize().into();
+        assert!(one.began_as(&was) && two().began_as(&was));
+        assert!(!KeyRing::parse(&format!("{TITLE}\n1 {K2}\n")).unwrap().began_as(&was));
+        assert!(!two().without(&[KeyId(1)]).began_as(&was));
+    }
+
+    #[test]
+    fn a_key_is_added_and_taken_away() {
+        let ring = two().with_key(Zeroizing::new([3; 32])).unwrap();
+        assert_eq!((ring.current(), ring.older()), (KeyId(8), vec![KeyId(1), KeyId(7)]));
+        let old = two().wrap(&data_key(), Purpose::Message, ID, [9; 24]);
+        let moved = ring.rewrap(&old, Purpose::Message, ID, [8; 24]).unwrap();
+        let ring = ring.without(&[KeyId(1), KeyId(7), KeyId(8)]);
+        assert_eq!((ring.current(), ring.older()), (KeyId(8), vec![]), "the current one stays");
+        assert_eq!(ring.unwrap(&moved, Purpose::Message, ID).unwrap().bytes(), &[0xd5; 32]);
+        assert!(matches!(
+            ring.unwrap(&old, Purpose::Message, ID),
+            Err(RingError::NoSuchKey(KeyId(7)))
+        ));
+        let last = KeyRing::parse(&format!("{TITLE}\n4294967295 {K1}\n")).unwrap();
+        assert!(matches!(last.with_key(Zeroizing::new([3; 32])), Err(RingError::Full)));
+    }
+
+    #[test]
+    fn what_is_wrapped_again_keeps_its_format() {
+        let mut old = two().wrap_as(&data_key(), None, ID, [9; 24]);
+        let ring = two().with_key(Zeroizing::new([3; 32])).unwrap();
+        old = ring.rewrap(&old, Purpose::Message, ID, [8; 24]).unwrap();
+        assert!(old.is_format_1());
+        assert_eq!(old.key(), KeyId(8));
+        assert_eq!(ring.unwrap(&old, Purpose::Message, ID).unwrap().bytes(), &[0xd5; 32]);
     }
 
     #[test]

@@ -253,6 +253,12 @@ impl Sealer {
         Self { frames, pending: Plain::default(), size: 0 }
     }
 
+    /// Seals content that nothing finds but those who hold its key: without prelude and header.
+    pub fn bare(suite: Suite, key: &DataKey, id: QueueId) -> Self {
+        let frames = Frames::new(Format::V2(suite), key, id, 1);
+        Self { frames, pending: Plain::default(), size: 0 }
+    }
+
     /// Seals content; appends each frame that became full.
     pub fn feed(&mut self, content: &[u8], out: &mut Vec<u8>) {
         let mut rest = content;
@@ -422,6 +428,21 @@ impl Prelude {
             Format::V1 => Self::COMMON,
             Format::V2(_) => Self::FIRST + slot * WrappedKey::LEN,
         }
+    }
+
+    /// The bytes of all slots, from [`Prelude::slot_at`] of the first on, where that one alone holds a
+    /// key. `None` without such a slot, or where the key is wrapped in another format.
+    pub fn keyed_by(&self, slot: usize, key: &WrappedKey) -> Option<Vec<u8>> {
+        let (key, first) = (key.to_bytes(), self.slot_at(0));
+        let mut bytes = vec![0; self.length().checked_sub(first)?];
+        let at = self.slot_at(slot).checked_sub(first)?;
+        let place = bytes.get_mut(at..)?.get_mut(..key.len())?;
+        let fits = match self.format {
+            Format::V1 => slot == 0 && key.len() == WrappedKey::LEN_1,
+            Format::V2(_) => key.len() == WrappedKey::LEN,
+        };
+        place.copy_from_slice(&key);
+        fits.then_some(bytes)
     }
 
     /// Its length in bytes, in a body that has not been destroyed.

@@ -132,6 +132,10 @@ kinds! {
     MessageExported, "message-exported", Operator, None;
     /// An operator said that the clock is right, so that what has expired ends.
     ClockConfirmed, "clock-confirmed", Operator, None;
+    /// The key ring got another key, which wraps what is new.
+    KeyAdded, "key-added", Operator, None;
+    /// Older keys left the key ring: nothing is wrapped by them any more.
+    KeysRetired, "keys-retired", Operator, None;
 }
 impl Serialize for AuditKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

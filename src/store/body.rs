@@ -1,5 +1,5 @@
 //! Sealed bodies too large for the queue's own commit: write-once, opaque.
-use crate::{mail::QueueId, store::StoreError};
+use crate::{mail::QueueId, seal::WrappedKey, store::StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -48,10 +48,24 @@ pub trait BodyStore: Send + Sync + std::fmt::Debug {
     /// Begins a body that nothing tells of.
     async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError>;
     /// Gives back to the disk what bodies that are gone have left between others. Returns the bytes of
-    /// live bodies that were moved for it.
+    /// live bodies that were moved for it. Not to be called while keys are wrapped again: a moved body
+    /// would take its old wrap along.
     async fn compact(&self) -> Result<u64, StoreError> {
         Ok(0)
     }
+    /// Writes a wrapped key into that slot of the prelude (from 0) and empties all other slots. The new
+    /// wrap is durable before another is emptied, and one that takes the place of the only wrap does so
+    /// whole or not at all. False if the message has been destroyed: nothing is written then.
+    /// [`StoreError::Corrupt`] if the prelude does not read, has no such slot or one of another format.
+    /// What was there is nowhere on the disk after a
+    /// [`QueueStore::checkpoint`](crate::store::QueueStore::checkpoint).
+    async fn rewrap(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        slot: usize,
+        key: &WrappedKey,
+    ) -> Result<bool, StoreError>;
     /// Overwrites the wrapped keys in the prelude and syncs, then frees the bytes. Idempotent.
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError>;
 }

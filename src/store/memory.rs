@@ -4,7 +4,7 @@
 use crate::{
     clock::TrustedTime,
     mail::{Address, Domain, GrantId, QueueId},
-    seal::TokenHash,
+    seal::{Prelude, TokenHash, WrappedKey},
     store::{
         Account, AccountChange, AccountMove, Ask, Attempt, AuditChain, AuditEvent, AuditRecord,
         AuditStore, BodyStore, BodyWriter, Claim, Claimed, Doomed, Filter, Grant, GrantKind,
@@ -664,6 +664,23 @@ impl BodyStore for MemoryStore {
     async fn aside(&self, _id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
         self.book().takes_mail()?;
         Ok(Box::new(MemoryAside { book: Arc::clone(&self.book), sealed: Vec::new() }))
+    }
+    async fn rewrap(
+        &self,
+        id: QueueId,
+        _at: &Locator,
+        slot: usize,
+        key: &WrappedKey,
+    ) -> Result<bool, StoreError> {
+        let mut book = self.book();
+        let Some(body) = book.bodies.get_mut(&id) else { return Ok(false) };
+        let corrupt = |what: &str| StoreError::Corrupt(format!("{id}: {what}"));
+        let prelude = Prelude::parse(body).map_err(|e| corrupt(&e.to_string()))?;
+        let slots = prelude.keyed_by(slot, key).ok_or_else(|| corrupt("no slot for that key"))?;
+        let (before, rest) = body.split_at(prelude.slot_at(0));
+        let behind = rest.get(slots.len()..).unwrap_or_default();
+        *body = [before, &slots, behind].concat().into();
+        Ok(true)
     }
     async fn delete(&self, id: QueueId, _at: &Locator) -> Result<(), StoreError> {
         self.book().bodies.remove(&id);

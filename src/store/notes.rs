@@ -23,6 +23,8 @@ pub enum NoteKind {
     Doubt,
     /// The last time seen.
     Clock,
+    /// How far a rotation of the key ring is.
+    Keys,
 }
 
 /// Notes by kind and key.

@@ -3,7 +3,7 @@ use crate::{
     clock::TrustedTime,
     mail::{Address, Domain, EnhancedStatus, GrantId, QueueId},
     policy::{Dane, Dnssec, StsFacts, TlsFacts, Trouble, Why},
-    seal::MessageFacts,
+    seal::{KeyRing, MessageFacts},
     store::{Health, Locator, Order, Ordered, StoreError, people::Grant},
 };
 use async_trait::async_trait;
@@ -33,6 +33,9 @@ pub struct NewMessage {
     pub due: Timestamp,
     /// Its author's own copy ([`GrantKind::Sent`](crate::store::GrantKind)), in the same commit.
     pub copy: Option<Grant>,
+    /// The ring that wrapped its key: none of the ring's keys is retired until the message is in the
+    /// store.
+    pub ring: Option<Arc<KeyRing>>,
 }
 /// Where the sealed body is.
 #[derive(Debug)]

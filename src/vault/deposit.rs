@@ -4,14 +4,14 @@ use super::{Vault, VaultError, dkim, random_secret};
 use crate::{
     mail::{Address, MailData, parts::PartIndex},
     seal::{
-        DataKey, MessageFacts, Purpose, SealedHeader, SealedIndex, Sealer,
+        DataKey, KeyRing, MessageFacts, Purpose, SealedHeader, SealedIndex, Sealer,
         stream::{CHUNK, HEADER_MAX, INDEX_MAX},
     },
     store::{BodyWriter, NewMessage, queue::NewBody, queue::SMALL},
 };
 use bytes::Bytes;
 use serde::Serialize;
-use std::{fmt, mem};
+use std::{fmt, mem, sync::Arc};
 use zeroize::Zeroizing;
 
 /// Sealed bytes gathered for one write of a large body.
@@ -43,6 +43,8 @@ pub struct Finished {
 struct Envelope {
     sealer: Sealer,
     header_len: u32,
+    /// What wrapped its key.
+    ring: Arc<KeyRing>,
 }
 
 impl fmt::Debug for Deposit {
@@ -93,8 +95,8 @@ impl Vault {
         }
         let SealedHeader { facts, recipients } = header;
         let (body, due) = (NewBody::Small(Bytes::from(sealed)), self.clock.now());
-        let header_len = envelope.header_len;
-        Ok(NewMessage { facts, recipients, body, size, header_len, due, copy: None })
+        let (header_len, ring) = (envelope.header_len, Some(envelope.ring));
+        Ok(NewMessage { facts, recipients, body, size, header_len, due, copy: None, ring })
     }
 
     fn seal_header(
@@ -109,9 +111,10 @@ impl Vault {
             .ok_or(VaultError::Refused("the envelope is too large to be sealed"))?;
         let id = header.facts.id;
         let key = DataKey::from_random(random_secret());
-        let wrapped = self.ring.wrap(&key, Purpose::Message, id, rand::random());
+        let ring = self.keys.ring();
+        let wrapped = ring.wrap(&key, Purpose::Message, id, rand::random());
         let sealer = Sealer::new(self.suite, &key, id, &wrapped, &text, out);
-        Ok(Envelope { sealer, header_len })
+        Ok(Envelope { sealer, header_len, ring })
     }
 }
 
@@ -161,7 +164,7 @@ impl Deposit {
         self.check()?;
         let size = self.size();
         let text = index_text(&self.facts, parts)?;
-        let Envelope { sealer, header_len } = self.envelope;
+        let Envelope { sealer, header_len, ring } = self.envelope;
         sealer.finish(&text, &mut self.sealed);
         let mut writer = self.writer;
         if writer.is_none() && self.sealed.len() > SMALL {
@@ -175,7 +178,8 @@ impl Deposit {
             }
         };
         let (facts, recipients, due) = (self.facts, self.recipients, self.vault.clock.now());
-        let message = NewMessage { facts, recipients, body, size, header_len, due, copy: None };
+        let (copy, ring) = (None, Some(ring));
+        let message = NewMessage { facts, recipients, body, size, header_len, due, copy, ring };
         Ok(Finished { message })
     }
 

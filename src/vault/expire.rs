@@ -30,11 +30,18 @@ impl Vault {
         if let Some(now) = now {
             while self.queue.purge(now, HISTORY, BATCH).await? >= BATCH {}
         }
+        self.compact().await?;
+        Ok(ended?)
+    }
+
+    /// Gives back what segments waste. While keys are wrapped again, it waits for the next round.
+    async fn compact(&self) -> Result<(), StoreError> {
+        let Ok(_turn) = self.moving.try_lock() else { return Ok(()) };
         let moved = self.bodies.compact().await?;
         if moved > 0 {
             tracing::info!("compacted: {moved} bytes of sealed mail were moved together");
         }
-        Ok(ended?)
+        Ok(())
     }
 
     /// Destroys messages that nobody may open any more, whatever the time. Returns how many.

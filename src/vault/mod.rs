@@ -20,6 +20,7 @@ mod mailbox;
 mod open;
 mod people;
 mod prove;
+mod rewrap;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -34,10 +35,12 @@ pub use lease::Reader;
 pub use open::{Access, AccessAnswer, Content};
 pub use people::CODE_MINUTES;
 pub use prove::{Texting, Tried};
+pub use rewrap::{KeyProgress, KeyRound};
 pub use stage::{Staged, Staging};
 pub use time::clock_guard;
 
 use argon::{HashError, Hasher};
+use rewrap::Keys;
 
 use crate::{
     clock::{Clock, ClockGuard},
@@ -73,7 +76,7 @@ pub struct NoticeSettings {
 /// together but by its doors.
 ///
 /// ```compile_fail,E0616
-/// fn take(vault: &restante::vault::Vault) { let _ring = &vault.ring; }
+/// fn take(vault: &restante::vault::Vault) { let _keys = &vault.keys; }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Vault {
@@ -88,7 +91,7 @@ pub struct Vault {
     /// Notes on lines in doubt are changed one at a time.
     doubts: Arc<Mutex<()>>,
     /// What wraps the data keys.
-    ring: Arc<KeyRing>,
+    keys: Arc<Keys>,
     /// `vault.suite`
     suite: Suite,
     /// Time.
@@ -101,6 +104,8 @@ pub struct Vault {
     dkim: Arc<[DkimKey]>,
     /// Phrases take the place of text messages one at a time.
     replacing: Arc<Mutex<()>>,
+    /// Bodies are moved by compaction, or their keys wrapped again: one of both at a time.
+    moving: Arc<Mutex<()>>,
     /// Hashes phrases.
     phrases: Hasher,
     /// Grants whose phrase may be hashed or wait for it.
@@ -158,22 +163,23 @@ impl Vault {
         guard: Arc<ClockGuard>,
         notices: NoticeSettings,
     ) -> Self {
-        let (ring, notices, dkim) = (Arc::new(ring), Arc::new(notices), Arc::new([]));
+        let (keys, notices, dkim) = (Arc::new(Keys::new(ring)), Arc::new(notices), Arc::new([]));
         let clock = Arc::clone(guard.clock());
-        let (suite, doubts, replacing, phrases, insiders, texts) = Default::default();
+        let (suite, doubts, replacing, moving, phrases, insiders, texts) = Default::default();
         Self {
             queue,
             bodies,
             people,
             notes,
             doubts,
-            ring,
+            keys,
             suite,
             clock,
             guard,
             notices,
             dkim,
             replacing,
+            moving,
             phrases,
             hashing: Arc::new(Semaphore::new(channel::PHRASES)),
             insiders,

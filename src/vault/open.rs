@@ -201,6 +201,18 @@ impl Vault {
 
     /// The key comes out of the prelude: it is nowhere else.
     async fn begin_at(&self, id: QueueId, at: &Locator, to: u64) -> Result<Begun, VaultError> {
+        let (prelude, first, reader) = self.prelude(id, at, to).await?;
+        let key = self.key_of(&prelude)?;
+        Ok(Begun { body: Unsealed { at: at.clone(), prelude, key }, first, reader })
+    }
+
+    /// The prelude of a body, read up to that byte; the bytes that were read with it, and the rest.
+    pub(super) async fn prelude(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        to: u64,
+    ) -> Result<(Prelude, Bytes, Box<dyn BodyReader>), VaultError> {
         if *at == Locator::Gone {
             return Err(VaultError::Gone);
         }
@@ -221,15 +233,14 @@ impl Vault {
         if prelude.id != id {
             return Err(SealError::DoesNotOpen.into());
         }
-        let key = self.key_of(&prelude)?;
-        Ok(Begun { body: Unsealed { at: at.clone(), prelude, key }, first, reader })
+        Ok((prelude, first, reader))
     }
 
     /// The data key, by the first wrap of the prelude that opens.
     fn key_of(&self, prelude: &Prelude) -> Result<DataKey, VaultError> {
-        let mut failed: Option<RingError> = None;
+        let (ring, mut failed) = (self.keys.ring(), None::<RingError>);
         for wrapped in prelude.wrapped() {
-            match self.ring.unwrap(wrapped, Purpose::Message, prelude.id) {
+            match ring.unwrap(wrapped, Purpose::Message, prelude.id) {
                 Ok(key) => return Ok(key),
                 Err(error) => failed = failed.or(Some(error)),
             }

@@ -4,18 +4,22 @@ use super::{Vault, VaultError, random_secret};
 use crate::{
     language::Language,
     mail::{Address, MailData, QueueId, notice::CodeMail},
-    seal::{Class, DataKey, MessageFacts, Purpose, WrappedKey, header::Needs},
+    seal::{Class, DataKey, KeyRing, MessageFacts, Purpose, WrappedKey, header::Needs},
     store::{NewMessage, StoreError},
 };
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Minutes for which a mailed code is good.
 pub const CODE_MINUTES: u32 = 15;
 impl Vault {
     /// What an identity's one-time passwords are made from: random, and sealed like a message's key.
-    pub fn new_seed(&self, generation: [u8; 16]) -> WrappedKey {
-        let key = DataKey::from_random(random_secret());
-        self.ring.wrap(&key, Purpose::Seed, QueueId::from_bytes(generation), rand::random())
+    /// With the ring that sealed it, to be held until the seed is in the store: no key of it is retired
+    /// before.
+    pub fn new_seed(&self, generation: [u8; 16]) -> (WrappedKey, Arc<KeyRing>) {
+        let (key, ring) = (DataKey::from_random(random_secret()), self.keys.ring());
+        let owner = QueueId::from_bytes(generation);
+        (ring.wrap(&key, Purpose::Seed, owner, rand::random()), ring)
     }
 
     /// The secret behind a seed: 160 bits, as RFC 4226 section 4 recommends.
@@ -24,7 +28,8 @@ impl Vault {
         seed: &WrappedKey,
         generation: [u8; 16],
     ) -> Result<Zeroizing<[u8; 20]>, VaultError> {
-        let key = self.ring.unwrap(seed, Purpose::Seed, QueueId::from_bytes(generation))?;
+        let owner = QueueId::from_bytes(generation);
+        let key = self.keys.ring().unwrap(seed, Purpose::Seed, owner)?;
         let mut secret = Zeroizing::new([0; 20]);
         for (to, from) in secret.iter_mut().zip(key.bytes()) {
             *to = *from;

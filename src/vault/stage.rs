@@ -5,7 +5,7 @@
 use super::{Content, Vault, VaultError, deposit::GATHER, open::Stream, random_secret};
 use crate::{
     mail::QueueId,
-    seal::{DataKey, Format, Opener, Purpose, Sealer, WrappedKey, stream::CHUNK},
+    seal::{DataKey, Format, Opener, Sealer, stream::CHUNK},
     store::body::Aside,
 };
 use bytes::Bytes;
@@ -26,7 +26,7 @@ pub struct Staged {
 }
 struct Lying {
     id: QueueId,
-    key: WrappedKey,
+    key: DataKey,
     aside: Box<dyn Aside>,
 }
 
@@ -46,19 +46,16 @@ impl Vault {
     /// Begins a file.
     pub async fn stage(&self) -> Result<Staging, VaultError> {
         let (id, key) = (self.new_id(), DataKey::from_random(random_secret()));
-        let wrapped = self.ring.wrap(&key, Purpose::Upload, id, rand::random());
-        // Prelude and header are for those who read a body without its row; this one has neither.
-        let sealer = Sealer::new(self.suite, &key, id, &wrapped, &[], &mut Vec::new());
+        let sealer = Sealer::bare(self.suite, &key, id);
         let aside = self.bodies.aside(id).await?;
-        let lying = Lying { id, key: wrapped, aside };
+        let lying = Lying { id, key, aside };
         Ok(Staging { lying, sealer, sealed: Vec::new() })
     }
 
     /// The file again, from its first byte to its authenticated end.
     pub fn read_staged(&self, staged: &Staged) -> Result<Content, VaultError> {
         let Staged { lying: Lying { id, key, aside }, size } = staged;
-        let key = self.ring.unwrap(key, Purpose::Upload, *id)?;
-        let opener = Opener::from_content(Format::V2(self.suite), &key, *id, 0);
+        let opener = Opener::from_content(Format::V2(self.suite), key, *id, 0);
         Ok(Content::of(Stream::whole(aside.open(0)?, opener, *size)))
     }
 }

@@ -1,6 +1,7 @@
 //! The vault over the store in memory: what goes in comes out by the right door, and only there.
 
 mod channel;
+mod rewrap;
 mod time;
 
 use super::{deposit::GATHER, *};
@@ -15,7 +16,7 @@ use crate::{
         RuleVerdict, SourceFile, StartTls, Why, decide,
     },
     seal::{
-        Class, LinkToken, MessageFacts,
+        Class, DataKey, LinkToken, MessageFacts, Purpose, WrappedKey,
         header::Needs,
         stream::{CHUNK, HEADER_MAX},
     },
@@ -342,6 +343,15 @@ impl BodyStore for Counting {
     async fn aside(&self, _: QueueId) -> Result<Box<dyn Aside>, StoreError> {
         Err(StoreError::Busy)
     }
+    async fn rewrap(
+        &self,
+        _: QueueId,
+        _: &Locator,
+        _: usize,
+        _: &WrappedKey,
+    ) -> Result<bool, StoreError> {
+        Err(StoreError::Busy)
+    }
     async fn delete(&self, _: QueueId, _: &Locator) -> Result<(), StoreError> {
         Err(StoreError::Busy)
     }
@@ -507,6 +517,15 @@ impl BodyStore for Cut {
     }
     async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
         self.0.aside(id).await
+    }
+    async fn rewrap(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        slot: usize,
+        key: &WrappedKey,
+    ) -> Result<bool, StoreError> {
+        self.0.rewrap(id, at, slot, key).await
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         self.0.delete(id, at).await

@@ -23,6 +23,7 @@ mod drain;
 mod dsn;
 mod fault_points;
 mod key_exchange;
+mod key_rotation;
 mod large;
 mod life;
 mod limits;

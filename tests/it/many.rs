@@ -168,6 +168,7 @@ fn waiting(number: usize, now: Timestamp) -> NewMessage {
         header_len: 50,
         due: now + SignedDuration::from_hours(1),
         copy: None,
+        ring: None,
     }
 }
 

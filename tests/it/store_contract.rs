@@ -3,6 +3,7 @@
 mod audit;
 mod damage;
 mod orders;
+mod rewrap;
 
 use audit::{
     audit_records_are_listed_newest_first_and_by_mailbox, audit_records_end_from_the_oldest_on,
@@ -39,6 +40,10 @@ use restante::{
         queue::{ATTEMPTS_KEPT, SMALL},
         sled::{OpenError, Options, RebuildError, SledStore, rebuild},
     },
+};
+use rewrap::{
+    a_key_is_wrapped_again_in_place_and_nothing_else_changes,
+    a_key_never_comes_back_whoever_is_first, what_is_destroyed_gets_no_key_again,
 };
 use std::{
     path::Path,
@@ -125,6 +130,9 @@ contract! {
     audit_records_are_listed_newest_first_and_by_mailbox,
     audit_records_end_from_the_oldest_on,
     the_audit_trail_is_one_chain_whoever_appends,
+    a_key_is_wrapped_again_in_place_and_nothing_else_changes,
+    what_is_destroyed_gets_no_key_again,
+    a_key_never_comes_back_whoever_is_first,
 }
 
 fn options() -> Options {
@@ -201,6 +209,7 @@ fn message(n: u8, recipients: &[&str]) -> NewMessage {
         header_len: 45,
         due: at(0),
         copy: None,
+        ring: None,
     }
 }
 fn outcome(index: u16, state: RecipientState) -> Outcome {

@@ -149,6 +149,7 @@ fn ring_error(error: RingError) -> &'static str {
         RingError::Syntax { .. } => "syntax",
         RingError::NoSuchKey(_) => "no-such-key",
         RingError::DoesNotOpen => "key-does-not-open",
+        RingError::Full => "full",
     }
 }
 

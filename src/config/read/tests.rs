@@ -100,7 +100,7 @@ fn without_a_word_everything_has_a_value() {
     assert_eq!(config.organization.support, format!("postmaster@{host}"));
     assert_eq!(config.notification.from.to_string(), format!("secure@{host}"));
     assert_eq!(config.data_dir, Path::new("/etc/restante/data"));
-    assert_eq!(config.vault.keys, Path::new("/etc/restante/data/keys"));
+    assert_eq!(config.vault.keys, KeySource::File("/etc/restante/data/keys".into()));
     assert_eq!(config.inside.host.to_string(), "[127.0.0.1]:25");
     assert_eq!(config.smtp.listen, ["127.0.0.1:2525".parse().unwrap()]);
     assert_eq!(config.portal.url, "http://127.0.0.1:8080");
@@ -149,7 +149,7 @@ format = "json"
 "#;
     let config = parse(text).unwrap();
     let file = |name: &str| Path::new("/etc/restante").join(name);
-    assert_eq!(config.vault.keys, Path::new("/srv/mail/keys"));
+    assert_eq!(config.vault.keys, KeySource::File("/srv/mail/keys".into()));
     assert_eq!(
         config.smtp.clients,
         [network("10.1.2.3/32").unwrap(), network("2001:db8::/32").unwrap()]
@@ -356,6 +356,9 @@ const WRONG: &[(&str, &str)] = &[
     ("[portal]\nrefuse_files = [\"a/b\"]", "no file name pattern"),
     ("[vault]\nstore = \"postgres://h/db\"", "not yet"),
     ("[vault]\nstore = \"sqlite\"", "not a store"),
+    ("[vault]\nkeys = \"credential:a/b\"", "has no slash"),
+    ("[vault]\nkeys = \"credential:\"", "credential:keys"),
+    ("[vault]\nkeys = \"command:kms get\"", "whole path"),
     ("[vault]\nobjects = \"s3://b/p\"", "not yet"),
     ("[metrics]\nlisten = \"9090\"", "r.toml:2:10: error: key `listen`"),
     ("[metrics]\nlisten = \"9091\"", "write \"127.0.0.1:9091\" or \"[::1]:9091\""),
@@ -415,4 +418,14 @@ fn loopback_may_do_without_https() {
         let config = parse(&format!("[portal]\nurl = \"{url}\"\n")).unwrap();
         assert_eq!(config.portal.url, url.trim_end_matches('/'));
     }
+}
+
+#[test]
+fn the_key_ring_is_a_file_a_credential_or_a_command() {
+    let keys = |text: &str| parse(&format!("[vault]\nkeys = \"{text}\"")).unwrap().vault.keys;
+    assert_eq!(keys("ring"), KeySource::File("/etc/restante/ring".into()));
+    assert_eq!(keys("credential:ring"), KeySource::Credential("ring".to_owned()));
+    let command = KeySource::Command(vec!["/bin/kms".to_owned(), "get".to_owned()]);
+    assert_eq!(keys("command:/bin/kms  get"), command);
+    assert_eq!(keys(&command.to_string()), command, "config show shows what may be written");
 }

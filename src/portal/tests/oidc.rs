@@ -156,7 +156,7 @@ async fn the_second_factor_and_a_lock_hold() {
     let kept = world.keep(ANN, MAIL).await;
     world.registered(ANN, &kept).await;
     let mut account = world.store.account(&address(ANN)).await.unwrap().unwrap();
-    let seed = world.vault.new_seed(account.generation);
+    let (seed, _ring) = world.vault.new_seed(account.generation);
     account.second = Some(SecondFactor { seed, on: true, step: 0, recovery: vec![] });
     world.put_account(account.clone()).await;
     let mut browser = world.browser();

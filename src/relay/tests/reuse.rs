@@ -170,6 +170,7 @@ async fn ten_thousand_messages_to_a_dead_domain_hold_up_nobody() {
             header_len: row.header_len,
             due: start(),
             copy: None,
+            ring: None,
         };
         house.store.accept(message).await.unwrap();
     }

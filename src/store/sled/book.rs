@@ -445,6 +445,7 @@ pub(super) fn notes(kind: NoteKind) -> Key {
         NoteKind::WrongCodes => b'c',
         NoteKind::Doubt => b'd',
         NoteKind::Clock => b'k',
+        NoteKind::Keys => b'r',
     };
     vec![NOTES, kind]
 }

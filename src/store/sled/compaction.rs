@@ -16,13 +16,16 @@ use std::{collections::HashSet, io, sync::Arc};
 /// Sealed bytes that are copied with one request.
 const BATCH: usize = 1024 * 1024;
 
-/// Compacts segments while they waste more than they may. Returns the bytes that were copied.
+/// Compacts segments while they waste more than they may. Returns the bytes that were copied. Preludes
+/// must not be written meanwhile.
 ///
 /// # Errors
 /// [`StoreError`] if a segment can't be read or the store takes no more; what was copied stays copied.
 pub(super) async fn run(committer: &Committer, layout: &Layout) -> Result<u64, StoreError> {
     let mut copied = 0;
     while let Some((segment, offsets)) = committer.read(|s| Ok(s.segments.wasteful())).await? {
+        // What was written into preludes is in the files then, and every body too.
+        committer.checkpoint().await?;
         let (before, offsets) = (copied, Arc::new(offsets));
         let mut next = Some(0);
         while let Some(from) = next {
@@ -32,7 +35,7 @@ pub(super) async fn run(committer: &Committer, layout: &Layout) -> Result<u64, S
             next = then;
         }
         if copied == before {
-            // What lives there is not in the file yet, or damaged: this is no way to get rid of it.
+            // What lives there is damaged: this is no way to get rid of it.
             break;
         }
     }

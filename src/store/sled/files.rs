@@ -1,5 +1,6 @@
 //! Large sealed bodies: a file each, written as it comes in, in place only when it is whole and on
-//! the disk.
+//! the disk. A file is locked while its keys are wrapped again and while it is destroyed: what is
+//! destroyed gets no key any more.
 
 use super::{
     layout::{Layout, body_error, is_full, make_dir, private, sync_dir},
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::{
     mail::QueueId,
-    seal::stream::Prelude,
+    seal::{WrappedKey, stream::Prelude},
     store::{
         BodyWriter, Health, Locator, StoreError,
         body::{Aside, BodyReader},
@@ -21,7 +22,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -232,9 +233,15 @@ impl FileReader {
         let at = start.saturating_add(range.start).min(end);
         // A small body is whole then.
         let opened = off(move || {
-            let file = File::open(&path).map_err(|e| open_error(&path, &e))?;
-            let first = read(&file, &path, at, end)?;
-            Ok(Self { file: Arc::new(file), path, at: at + first.len() as u64, end, first })
+            loop {
+                let file = File::open(&path).map_err(|e| open_error(&path, &e))?;
+                let first = read(&file, &path, at, end)?;
+                // One that another took the place of may have lost its keys before they were read.
+                if file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
+                    let at = at + first.len() as u64;
+                    return Ok(Self { file: Arc::new(file), path, at, end, first });
+                }
+            }
         });
         opened.await
     }
@@ -272,7 +279,7 @@ impl BodyReader for MemoryReader {
 /// Overwrites the wrapped keys in a body's prelude, then removes its file. Again: nothing happens.
 pub(super) fn destroy(path: &Path) -> Result<(), StoreError> {
     let zeroed = || -> io::Result<()> {
-        let file = private().create(false).open(path)?;
+        let file = locked(path)?;
         overwrite_keys(&file)?;
         file.sync_data()?;
         fs::remove_file(path)
@@ -281,6 +288,81 @@ pub(super) fn destroy(path: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(body_error(path, &e)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Opens and locks the file that has that name.
+fn locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = private().create(false).open(path)?;
+        file.lock()?;
+        // While the lock was waited for, it may have been removed or replaced.
+        if file.metadata()?.nlink() > 0 {
+            return Ok(file);
+        }
+    }
+}
+
+/// Leaves this wrapped key in that slot of a body's prelude, and none in the others. False if the body
+/// is gone.
+pub(super) fn rewrap(
+    layout: &Layout,
+    id: QueueId,
+    slot: usize,
+    key: &WrappedKey,
+) -> Result<bool, StoreError> {
+    let path = layout.message(id);
+    let failed = |e: io::Error| body_error(&path, &e);
+    let file = match locked(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file.map_err(failed)?,
+    };
+    let length = file.metadata().map_err(failed)?.len();
+    let head = read(&file, &path, 0, length.min(Prelude::MAX as u64))?;
+    let Some((prelude, slots)) = rekeyed(&path, &head, slot, key)? else { return Ok(false) };
+    let first = prelude.slot_at(0);
+    if prelude.slots.len() == 1 {
+        replace(layout, id, &file, (first, &slots)).map_err(failed)?;
+        return Ok(true);
+    }
+    let written = file
+        .write_all_at(&key.to_bytes(), prelude.slot_at(slot) as u64)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| file.write_all_at(&slots, first as u64))
+        .and_then(|()| file.sync_data());
+    written.map_err(failed)?;
+    Ok(true)
+}
+/// The prelude that begins these bytes, and the bytes of its slots where that one alone holds the key.
+/// `None` if it has been destroyed.
+pub(super) fn rekeyed(
+    path: &Path,
+    head: &[u8],
+    slot: usize,
+    key: &WrappedKey,
+) -> Result<Option<(Prelude, Vec<u8>)>, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("{}: {what}", path.display()));
+    let prelude = Prelude::parse(head).map_err(|e| corrupt(&e.to_string()))?;
+    if prelude.wrapped().next().is_none() {
+        return Ok(None);
+    }
+    let slots =
+        prelude.keyed_by(slot, key).ok_or_else(|| corrupt("it has no slot for that key"))?;
+    Ok(Some((prelude, slots)))
+}
+/// Puts a copy with these bytes in its prelude in the place of a body, then overwrites the old keys.
+fn replace(
+    layout: &Layout,
+    id: QueueId,
+    old: &File,
+    (at, slots): (usize, &[u8]),
+) -> io::Result<()> {
+    let to = layout.message(id);
+    let mut copy = Unfinished::begin(layout.tmp().join(format!("{id}.rewrap")))?;
+    io::copy(&mut &*old, &mut copy.file)?;
+    copy.file.write_all_at(slots, at as u64)?;
+    copy.place(&to)?;
+    overwrite_keys(old)?;
+    old.sync_data()
 }
 
 fn overwrite_keys(file: &File) -> io::Result<()> {

@@ -30,7 +30,7 @@ pub use rebuild::{RebuildError, RebuildReport, rebuild};
 use crate::{
     clock::TrustedTime,
     mail::{Address, GrantId, QueueId},
-    seal::TokenHash,
+    seal::{Prelude, TokenHash, WrappedKey},
     store::{
         Account, AccountChange, AccountMove, Announced, Ask, Attempt, AuditChain, AuditEvent,
         AuditRecord, AuditStore, BodyStore, BodyWriter, Claimed, Doomed, Filter, Grant, Health,
@@ -590,6 +590,30 @@ impl BodyStore for SledStore {
     }
     async fn compact(&self) -> Result<u64, StoreError> {
         compaction::run(&self.committer, &self.layout).await
+    }
+    async fn rewrap(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        slot: usize,
+        key: &WrappedKey,
+    ) -> Result<bool, StoreError> {
+        match at.clone() {
+            Locator::Segment { segment, offset, .. } => {
+                let mut head = self.open(id, at, 0..Prelude::MAX as u64).await?;
+                let path = segments::path(&self.layout.segments(), segment);
+                let rekeyed = files::rekeyed(&path, &head.next().await?, slot, key)?;
+                let Some((prelude, slots)) = rekeyed else { return Ok(false) };
+                let (first, slots) = (prelude.slot_at(0), slots.into());
+                let patch = move |s: &mut State| s.segments.patch(segment, offset, (first, &slots));
+                self.committer.write(ROW, patch).await
+            }
+            Locator::File { .. } => {
+                let (layout, key) = (self.layout.clone(), key.clone());
+                files::off(move || files::rewrap(&layout, id, slot, &key)).await
+            }
+            Locator::Memory | Locator::Gone => Ok(false),
+        }
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         match at.clone() {

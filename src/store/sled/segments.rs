@@ -381,6 +381,39 @@ impl Segments {
         self.bury(number);
         Ok(())
     }
+    /// Writes these bytes into the prelude of a body, at that offset in it. False if it has been erased.
+    pub(super) fn patch(
+        &mut self,
+        number: u32,
+        offset: u64,
+        (at, bytes): (usize, &Bytes),
+    ) -> Result<bool, StoreError> {
+        if !self.is_live(number, offset) {
+            return Ok(false);
+        }
+        let (place, start) = ((number, offset), offset + at as u64);
+        if let Some(write) = self.unwritten.get(&place) {
+            if let Some(write) = self.carriage.writes.get_mut(*write) {
+                write.bytes = patched(&write.bytes, at, bytes);
+            }
+        } else {
+            let Some(file) = self.handle(number)? else { return Ok(false) };
+            let (path, bytes) = (path(&self.dir, number), bytes.clone());
+            self.carriage.writes.push(Write {
+                path,
+                file,
+                offset: start,
+                head: None,
+                bytes,
+                free: 0..0,
+            });
+        }
+        self.entries.write(number, start, &[bytes]);
+        if let Some(sealed) = self.fresh.lock().get_mut(&place) {
+            *sealed = patched(sealed, at, bytes);
+        }
+        Ok(true)
+    }
     /// An open segment: one handle for all that is erased in it between two turns. `None`: it is gone.
     fn handle(&mut self, number: u32) -> Result<Option<Arc<File>>, StoreError> {
         if let Some(file) = self.handles.get(&number) {
@@ -437,6 +470,12 @@ impl Segments {
             }
         }
     }
+}
+/// The same bytes with others in their place from there on.
+pub(super) fn patched(whole: &[u8], at: usize, bytes: &[u8]) -> Bytes {
+    let mut patched = whole.to_vec();
+    patched.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
+    patched.into()
 }
 /// The prelude of a body, without its keys.
 fn destroyed(sealed: &[u8]) -> Bytes {

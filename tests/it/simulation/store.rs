@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use restante::{
     clock::TrustedTime,
     mail::{Address, GrantId, QueueId},
-    seal::TokenHash,
+    seal::{TokenHash, WrappedKey},
     store::{
         Account, AccountChange, AccountMove, Ask, Attempt, BodyStore, BodyWriter, Claimed, Doomed,
         Filter, Grant, Health, Locator, MessageRow, Moved, NewMessage, NoteKind, NoteStore, Order,
@@ -169,6 +169,15 @@ impl BodyStore for FaultyStore {
     }
     async fn aside(&self, id: QueueId) -> Result<Box<dyn Aside>, StoreError> {
         self.memory.aside(id).await
+    }
+    async fn rewrap(
+        &self,
+        id: QueueId,
+        at: &Locator,
+        slot: usize,
+        key: &WrappedKey,
+    ) -> Result<bool, StoreError> {
+        self.memory.rewrap(id, at, slot, key).await
     }
     async fn delete(&self, id: QueueId, at: &Locator) -> Result<(), StoreError> {
         self.faults.through(Op::Delete, self.memory.delete(id, at)).await

@@ -18,6 +18,7 @@ pub mod postfix;
 pub mod signed;
 pub mod sink;
 pub mod smtp;
+pub mod wraps;
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
