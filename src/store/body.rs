@@ -56,7 +56,8 @@ pub trait BodyStore: Send + Sync + std::fmt::Debug {
     /// Writes a wrapped key into that slot of the prelude (from 0) and empties all other slots. The new
     /// wrap is durable before another is emptied, and one that takes the place of the only wrap does so
     /// whole or not at all. False if the message has been destroyed: nothing is written then.
-    /// [`StoreError::Corrupt`] if the prelude does not read, has no such slot or one of another format.
+    /// [`StoreError::Corrupt`] if the prelude does not read, which it also does not while it is
+    /// destroyed, has no such slot or one of another format.
     /// What was there is nowhere on the disk after a
     /// [`QueueStore::checkpoint`](crate::store::QueueStore::checkpoint).
     async fn rewrap(

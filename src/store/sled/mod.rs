@@ -600,6 +600,10 @@ impl BodyStore for SledStore {
     ) -> Result<bool, StoreError> {
         match at.clone() {
             Locator::Segment { segment, offset, .. } => {
+                // What was destroyed before it came into its segment has no prelude there.
+                if !self.committer.read(move |s| Ok(s.segments.lives(segment, offset))).await? {
+                    return Ok(false);
+                }
                 let mut head = self.open(id, at, 0..Prelude::MAX as u64).await?;
                 let path = segments::path(&self.layout.segments(), segment);
                 let rekeyed = files::rekeyed(&path, &head.next().await?, slot, key)?;

@@ -323,7 +323,7 @@ impl Segments {
         offset: u64,
         length: u64,
     ) -> Result<(), StoreError> {
-        if !self.is_live(number, offset) {
+        if !self.lives(number, offset) {
             return Ok(());
         }
         let free = offset + files::keyed(length).end as u64..offset + length;
@@ -338,9 +338,6 @@ impl Segments {
         length: u64,
     ) -> Result<(), StoreError> {
         self.overwrite(number, (offset, length), 0..0)
-    }
-    fn is_live(&self, number: u32, offset: u64) -> bool {
-        self.live.get(&number).is_some_and(|live| live.offsets.contains(&offset))
     }
     /// Overwrites the keys of a body, gives back `free` and counts the body out.
     fn overwrite(
@@ -381,6 +378,10 @@ impl Segments {
         self.bury(number);
         Ok(())
     }
+    /// False if a body has been erased.
+    pub(super) fn lives(&self, number: u32, offset: u64) -> bool {
+        self.live.get(&number).is_some_and(|live| live.offsets.contains(&offset))
+    }
     /// Writes these bytes into the prelude of a body, at that offset in it. False if it has been erased.
     pub(super) fn patch(
         &mut self,
@@ -388,7 +389,7 @@ impl Segments {
         offset: u64,
         (at, bytes): (usize, &Bytes),
     ) -> Result<bool, StoreError> {
-        if !self.is_live(number, offset) {
+        if !self.lives(number, offset) {
             return Ok(false);
         }
         let (place, start) = ((number, offset), offset + at as u64);

@@ -108,7 +108,10 @@ pub(super) async fn a_key_never_comes_back_whoever_is_first(s: &impl Store) {
             let (delete, rewrap) =
                 tokio::join!(s.delete(id(n), &at), s.rewrap(id(n), &at, 0, &again));
             delete.unwrap();
-            assert!(matches!(rewrap, Ok(_) | Err(StoreError::NotFound)), "{rewrap:?}");
+            // One that is destroyed while its prelude is read may read as damaged.
+            let known = |e: &StoreError| matches!(e, StoreError::NotFound | StoreError::Corrupt(_));
+            assert!(rewrap.as_ref().err().is_none_or(known), "{rewrap:?}");
+            s.checkpoint().await.unwrap();
             if let Ok(now) = body(s, n, 0).await {
                 assert_eq!(Prelude::parse(&now).unwrap().wrapped().count(), 0, "{n}");
             }
