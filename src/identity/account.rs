@@ -17,12 +17,12 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 use zeroize::Zeroizing;
 
 /// Grants looked at for one that waits.
 const LOOKED_AT: usize = 100;
-/// Grants ended in one piece.
+/// Grants ended, and accounts looked at, in one piece.
 const PIECE: usize = 500;
 
 /// Whose a grant is.
@@ -287,22 +287,50 @@ impl Identity {
     /// Deletes an account at its owner's wish: what is kept for it ends with it, and the mailbox is
     /// told. The mail goes first, since afterwards there is no account to tell of.
     pub async fn delete(&self, browser: &Browser) -> Result<bool, IdentityError> {
-        let Some(account) = &browser.account else { return Ok(false) };
-        let change = Change::ending(browser, Event::Deleted);
-        let told = self.change_credentials(account, change, |account| {
-            account.locked = true;
-            true
-        });
-        if told.await?.is_none() {
-            return Ok(false);
-        }
         // A task of its own: a client that hangs up leaves no half of it.
-        let (identity, account) = (self.clone(), account.clone());
-        let rest = tokio::spawn(async move {
-            identity.end_grants(&account).await?;
-            Ok(identity.people().remove_account(&account.address, identity.now()).await?)
+        let (identity, browser) = (self.clone(), browser.clone());
+        let task = tokio::spawn(async move {
+            let Some(account) = &browser.account else { return Ok(false) };
+            let change = Change::ending(&browser, Event::Deleted);
+            let told = identity.change_credentials(account, change, |account| {
+                (account.locked, account.deleted) = (true, true);
+                true
+            });
+            match told.await? {
+                Some(account) => identity.remove(&account).await,
+                None => Ok(false),
+            }
         });
-        rest.await.map_err(|_| IdentityError::Work("an account could not be deleted"))?
+        task.await.map_err(|_| IdentityError::Work("an account could not be deleted"))?
+    }
+    /// Removes an account that its owner has deleted. What fails is left for [`Identity::sweep`].
+    async fn remove(&self, account: &Account) -> Result<bool, IdentityError> {
+        let removed = async {
+            self.end_grants(account).await?;
+            Ok(self.people().remove_account(&account.address, self.now()).await?)
+        };
+        removed.await.inspect_err(|_| self.inner.deleting.store(true, Ordering::Release))
+    }
+    /// Removes accounts that their owners have deleted, where a crash or an error came between. They are
+    /// looked for at the first sweep of a process, and after an error.
+    pub(super) async fn finish_deletions(&self) -> Result<(), IdentityError> {
+        if !self.inner.deleting.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let found = self.deleted_accounts().await;
+        for account in found.inspect_err(|_| self.inner.deleting.store(true, Ordering::Release))? {
+            self.remove(&account).await?;
+        }
+        Ok(())
+    }
+    async fn deleted_accounts(&self) -> Result<Vec<Account>, StoreError> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let accounts = self.people().accounts(after.as_ref(), PIECE).await?;
+            let Some(last) = accounts.last() else { return Ok(found) };
+            after = Some(last.address.clone());
+            found.extend(accounts.into_iter().filter(|account| account.deleted));
+        }
     }
     /// A phrase or a code by text message was typed in a session that is signed in so: the account's
     /// credentials belong to that reader, if they had signed it in, and so does its passkey.

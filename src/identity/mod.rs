@@ -42,7 +42,10 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use limits::Limits;
 use passkey::{Challenges, Party};
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 use tokio::sync::Semaphore;
 
 /// Mails that are being written while their askers have their answer already.
@@ -89,6 +92,8 @@ struct Inner {
     party: Party,
     mailing: Arc<Semaphore>,
     audit: Audit,
+    /// There may be accounts whose deletion is not at its end.
+    deleting: AtomicBool,
 }
 
 /// The browser that makes a request, as far as it is known.
@@ -158,6 +163,7 @@ impl Identity {
             challenges: Challenges::default(),
             party,
             mailing: Arc::new(Semaphore::new(MAILS_AT_ONCE)),
+            deleting: AtomicBool::new(true),
             audit,
         };
         Self { inner: Arc::new(inner) }

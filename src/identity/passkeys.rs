@@ -7,7 +7,7 @@ use super::{
     limits::{Kind, Standing, Wait},
     passkey::{self, Purpose},
 };
-use crate::store::{Account, Assurance, AuditKind, Passkey, SignedBy};
+use crate::store::{Account, Assurance, AuditDetail, AuditKind, Passkey, SignedBy};
 use data_encoding::BASE64URL_NOPAD;
 use jiff::Timestamp;
 
@@ -115,7 +115,11 @@ impl Identity {
         let brake = self.inner.limits.begin(Kind::Proof, None, Standing::Stranger, browser.client);
         let attempt = match brake {
             Ok(attempt) => attempt,
-            Err(Wait(wait)) => return Ok(SignIn::Wait(wait)),
+            Err(Wait(wait)) => {
+                let detail = Some(AuditDetail::Passkey);
+                self.failed(AuditKind::SignInLocked, (browser, None), detail).await;
+                return Ok(SignIn::Wait(wait));
+            }
         };
         match self.owner_of_passkey(said).await? {
             Ok((account, signed)) => {

@@ -356,7 +356,8 @@ impl Identity {
             }
         }
     }
-    /// One round of forgetting: sessions long ended, budgets that are whole again.
+    /// One round of forgetting: sessions long ended, deletions that were cut off, budgets that are whole
+    /// again.
     pub async fn sweep(&self) -> Result<(), StoreError> {
         let now = self.now();
         if let Ok(before) = now.checked_sub(KEPT) {
@@ -367,6 +368,9 @@ impl Identity {
                     break;
                 }
             }
+        }
+        if let Err(error) = self.finish_deletions().await {
+            tracing::error!(%error, "an account that its owner deleted could not be removed yet");
         }
         self.inner.wrong.sweep(now).await
     }

@@ -834,6 +834,35 @@ async fn the_owner_deletes_the_account_with_all_that_is_kept() {
     assert!(!house.identity.delete(&owner).await.unwrap(), "once");
 }
 
+#[tokio::test]
+async fn a_deletion_that_is_cut_off_is_finished() {
+    for polls in 0..3 {
+        let house = house();
+        house.account().await;
+        let owner = house.signed_in("192.0.2.1").await;
+        let mut deletion = Box::pin(house.identity.delete(&owner));
+        for _ in 0..polls {
+            let _ = futures_util::poll!(&mut deletion);
+        }
+        // The client hangs up.
+        drop(deletion);
+        while house.store.account(&address(ANN)).await.unwrap().is_some() && polls > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(house.told("The account was deleted").await, polls > 0, "{polls}");
+    }
+    // Killed after the commit that told the owner.
+    let house = house();
+    let account = house.account().await;
+    let deleted = |account: &mut Account| {
+        (account.locked, account.deleted) = (true, true);
+        true
+    };
+    house.identity.update(&account, deleted).await.unwrap();
+    house.identity.sweep().await.unwrap();
+    assert!(house.store.account(&address(ANN)).await.unwrap().is_none());
+}
+
 #[test]
 fn budgets_are_charged_by_failures_alone_and_narrow_ones_first() {
     let clock = Arc::new(Hands(

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -451,8 +451,11 @@ impl Book {
     }
     /// Destroys doomed messages with a small body; a large one is left for who deletes files.
     fn destroy_doomed(&mut self) -> usize {
+        let live = self.grants.values().filter(|grant| grant.state == GrantState::Live);
+        let needed: HashSet<QueueId> = live.map(|grant| grant.message).collect();
         let small = |id| self.bodies.get(id).is_some_and(|body| body.len() <= SMALL);
-        let doomed = self.messages.iter().filter(|(id, e)| self.is_doomed(e) && small(id));
+        let over = self.messages.iter().filter(|(_, e)| e.row.done.is_some());
+        let doomed = over.filter(|(id, _)| small(*id) && !needed.contains(id));
         let doomed: Vec<QueueId> = doomed.map(|(id, _)| *id).collect();
         for id in &doomed {
             self.bodies.remove(id);

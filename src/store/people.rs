@@ -106,6 +106,10 @@ pub struct Account {
     pub created: Timestamp,
     /// Locked by the help desk.
     pub locked: bool,
+    /// Its owner has deleted it, and knows: what is kept for it and the account itself are still to be
+    /// removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
     /// The mailbox had another identity until then: what was sealed for it up to that time is not
     /// this one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,6 +277,7 @@ impl Account {
             epoch_since: None,
             rooted: None,
             assurance: Assurance::Mailbox,
+            deleted: false,
             devices: Vec::new(),
             first_name: String::new(),
             last_name: String::new(),
