@@ -443,7 +443,7 @@ impl Book {
         let destroyed = self.destroy_doomed();
         let doomed = self.messages.iter().filter(|(_, e)| self.is_doomed(e));
         let large = doomed.map(|(id, e)| (*id, e.row.body.clone())).take(max).collect();
-        Doomed { destroyed, large }
+        Doomed { destroyed, left: 0, large }
     }
     fn is_doomed(&self, entry: &Entry) -> bool {
         let MessageRow { facts, body, done, .. } = &entry.row;

@@ -231,6 +231,8 @@ pub struct Outcome {
 pub struct Doomed {
     /// Messages with a small body that the call destroyed.
     pub destroyed: usize,
+    /// Messages with a small body that could not be destroyed now.
+    pub left: usize,
     /// Messages whose large body is to be deleted, and where it lies.
     pub large: Vec<(QueueId, Locator)>,
 }

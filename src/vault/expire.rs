@@ -52,9 +52,10 @@ impl Vault {
     async fn destroy_doomed(&self, now: Option<TrustedTime>) -> Result<usize, StoreError> {
         let mut freed = 0;
         loop {
-            let Doomed { destroyed, large } = self.queue.doomed(now, BATCH).await?;
+            let Doomed { destroyed, left, large } = self.queue.doomed(now, BATCH).await?;
             freed += destroyed;
-            let (more, mut trouble) = (destroyed > 0 || large.len() == BATCH, None);
+            let more = destroyed > 0 || large.len() == BATCH;
+            let mut trouble = (left > 0 && destroyed == 0).then_some(StoreError::Busy);
             // Several at once: a store that writes in groups does so for all of them.
             let ends = stream::iter(large).map(|(id, at)| async move { self.end(id, &at).await });
             let mut ended = ends.buffer_unordered(AT_ONCE);

@@ -77,10 +77,12 @@ impl State {
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Prepares changes, on the committer's thread.
 type Job = Box<dyn FnOnce(&mut State) -> Answer + Send>;
+/// Tells a caller that a checkpoint is done, or why there is none.
+type Waiter = oneshot::Sender<Result<(), StoreError>>;
 enum Request {
     Work(Work),
     /// To be answered once nothing on the disk opens what is destroyed by now.
-    Checkpoint(oneshot::Sender<()>),
+    Checkpoint(Waiter),
     /// Nothing has been carried for a while.
     Idle,
 }
@@ -108,7 +110,7 @@ pub(super) enum Kind {
 #[derive(Default)]
 struct Group {
     works: Vec<Work>,
-    checkpoints: Vec<oneshot::Sender<()>>,
+    checkpoints: Vec<Waiter>,
     weight: usize,
     accepts: usize,
     settles: usize,
@@ -267,7 +269,7 @@ impl Committer {
         let (answer, answered) = oneshot::channel();
         let Some(requests) = &self.requests else { return Err(self.ended()) };
         requests.send(Request::Checkpoint(answer)).await.map_err(|_| self.ended())?;
-        answered.await.map_err(|_| self.ended())
+        answered.await.map_err(|_| self.ended())?
     }
     fn ended(&self) -> StoreError {
         let ended = || StoreError::Fatal("the store has been closed".to_owned());
@@ -292,7 +294,7 @@ struct Thread {
     state: State,
     journal: Journal,
     /// Who waits for a checkpoint, and the last epoch that must have been carried over for it.
-    checkpoints: Vec<(u64, oneshot::Sender<()>)>,
+    checkpoints: Vec<(u64, Waiter)>,
     /// Since when something has been destroyed that is still readable in the log.
     destroyed: Option<Instant>,
     /// There was work since the last reminder.
@@ -314,8 +316,10 @@ impl Thread {
             }
             self.guarded(|thread| thread.round(first));
             if self.watch.broken().is_some() {
-                // The worker that waits for work is to hear of it now.
+                // The worker that waits for work is to hear of it now, and so are those who wait for a
+                // checkpoint: they are answered by `Committer::ended`.
                 self.arrivals.notify_one();
+                self.checkpoints.clear();
             }
             self.watch.lay_reserve();
         }
@@ -468,7 +472,13 @@ impl Thread {
         let carried = self.journal.carried();
         for (_, answer) in self.checkpoints.extract_if(.., |(epoch, _)| *epoch <= carried) {
             // A caller who has gone away needs no answer.
-            let _ = answer.send(());
+            let _ = answer.send(Ok(()));
+        }
+        // Space may come from just those who wait.
+        if self.carrier.is_starved() {
+            for (_, answer) in self.checkpoints.drain(..) {
+                let _ = answer.send(Err(StoreError::Full));
+            }
         }
     }
     /// Sends what the sheet holds on its way, between groups.

@@ -66,9 +66,14 @@ impl State {
             let row: Option<MessageRow> = self.book.get(&book::message(id))?;
             let Some(mut row) = row.filter(|row| row.body == at) else { continue };
             let Locator::Segment { segment, offset, length } = at else { continue };
+            // From here on nothing fails: no second copy stays behind.
+            self.segments.reach(segment)?;
             row.body = self.segments.append(id, &Bytes::from(sealed))?;
             let mut changes = Changes::default();
-            changes.put(book::message(id), &row)?;
+            if let Err(e) = changes.put(book::message(id), &row) {
+                self.discard(id, &row.body)?;
+                return Err(e);
+            }
             self.segments.leave(segment, offset, length)?;
             self.book.take(changes);
             copied += length;

@@ -175,7 +175,7 @@ pub(super) fn read(layout: &Layout) -> io::Result<Vec<Read>> {
         };
         sheets.push(Read { path, ..parse(&bytes) });
     }
-    sheets.sort_by_key(|sheet| sheet.epoch);
+    sheets.sort_by_key(Read::newest);
     Ok(sheets)
 }
 /// Says why these are not the sheets of the log, of which the index holds everything up to the epoch
@@ -194,6 +194,16 @@ pub(super) fn check(sheets: &[Read], carried: u64, logs: &[LogId]) -> Result<(),
     }
     if let Some((epoch, path)) = epochs().find(|(epoch, _)| epoch.saturating_add(1) < carried) {
         return Err(format!("{path} holds epoch {epoch}, {}", other_day(carried)));
+    }
+    let torn = sheets.iter().filter_map(|s| Some((s.first?.epoch, s.torn?, s.path.display())));
+    for (epoch, at, path) in torn {
+        // A later epoch begins only when all of this one is on the disk.
+        if epoch > carried && epoch < last {
+            return Err(format!(
+                "{path} is damaged: the record at byte {at} of epoch {epoch} does not check, and epoch \
+                 {last} came after it"
+            ));
+        }
     }
     let mut next = carried.saturating_add(1);
     let mut newer: Vec<_> = epochs().filter(|(epoch, _)| *epoch > carried).collect();
@@ -223,6 +233,10 @@ impl Read {
             )),
             Some(_) | None => Ok(()),
         }
+    }
+    /// The latest epoch of which something reads here.
+    fn newest(&self) -> u64 {
+        self.epoch.max(self.first.map_or(0, |first| first.epoch)).max(self.behind.epoch)
     }
     /// The log of its first record.
     pub(super) fn log(&self) -> Option<LogId> {
@@ -373,6 +387,9 @@ impl Sheet {
         let file = private().truncate(false).open(&path)?;
         let mut laid = file.metadata()?.len();
         if laid > length {
+            // What is cut off may hold keys of messages that are destroyed later.
+            zero(&file, length, laid - length)?;
+            file.sync_data()?;
             file.set_len(length)?;
             laid = length;
         }

@@ -10,7 +10,7 @@
 //! aside/      sealed bodies that no message owns; a name begins with the second when it was set aside
 //! ```
 
-use super::OpenError;
+use super::{OpenError, files};
 use crate::{clock::TrustedTime, mail::QueueId, store::StoreError};
 use jiff::Timestamp;
 use rustix::{fs::FallocateFlags, io::Errno};
@@ -189,10 +189,10 @@ impl Layout {
         }
         Ok(false)
     }
-    /// Bodies that nobody finished writing.
+    /// Removes bodies that nobody finished writing, with their keys.
     pub(super) fn empty_tmp(&self) -> io::Result<()> {
         for file in fs::read_dir(self.tmp())? {
-            fs::remove_file(file?.path())?;
+            files::destroy(&file?.path()).map_err(io::Error::other)?;
         }
         Ok(())
     }

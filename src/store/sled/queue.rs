@@ -28,6 +28,8 @@ const SLICE: usize = 256;
 const SLICE_ROWS: usize = 2000;
 /// Grants ended by one round.
 const ENDED_AT_ONCE: usize = 1000;
+/// What the end of a grant or a message takes in the log, about.
+const ENDED: usize = 4 * 1024;
 /// Messages destroyed with one group of requests.
 const DESTROYED_AT_ONCE: usize = 1000;
 /// A message that can't be read is tried again after that.
@@ -174,7 +176,7 @@ impl State {
         Ok(ready)
     }
     /// Gives up the body of a message that will have no row: what was refused is not kept.
-    fn discard(&mut self, id: QueueId, body: &Locator) -> Result<(), StoreError> {
+    pub(super) fn discard(&mut self, id: QueueId, body: &Locator) -> Result<(), StoreError> {
         self.destroyed = true;
         match body {
             Locator::Segment { segment, offset, length } => {
@@ -424,6 +426,9 @@ impl State {
     ) -> Result<Doomed, StoreError> {
         let over = now.map(|now| self.tally.over(now.get(), ENDED_AT_ONCE));
         for id in over.unwrap_or_default() {
+            if !self.takes_outcome(ENDED) {
+                break;
+            }
             let mut grant: Grant = self.book.get(&book::grant(id))?.ok_or(StoreError::NotFound)?;
             self.tally.ungrant(&grant);
             grant.state = GrantState::Expired;
@@ -431,7 +436,8 @@ impl State {
             changes.put(book::grant(id), &grant)?;
             self.book.take(changes);
         }
-        let mut doomed = Doomed { destroyed: self.destroy_doomed(), large: Vec::new() };
+        let (destroyed, left) = self.destroy_doomed();
+        let mut doomed = Doomed { destroyed, left, large: Vec::new() };
         for id in self.tally.doomed_files(max) {
             let row: MessageRow = self.book.get(&book::message(id))?.ok_or(StoreError::NotFound)?;
             doomed.large.push((id, row.body));
@@ -439,17 +445,23 @@ impl State {
         Ok(doomed)
     }
     /// Destroys what is doomed and lies in a segment, in the commit of the change that doomed it. What
-    /// can't be destroyed now is tried again with the next group. Returns how many were.
-    pub(super) fn destroy_doomed(&mut self) -> usize {
-        let mut destroyed = 0;
-        for id in self.tally.doomed(DESTROYED_AT_ONCE) {
-            if let Err(error) = self.destroy(id) {
-                tracing::warn!(%id, %error, "a message at its end could not be destroyed yet");
+    /// can't be destroyed now, for which the log has no room or whose segment does not open, is tried
+    /// again with the next group. Returns how many were destroyed, and how many were not.
+    pub(super) fn destroy_doomed(&mut self) -> (usize, usize) {
+        let doomed = self.tally.doomed(DESTROYED_AT_ONCE);
+        let (mut destroyed, all) = (0, doomed.len());
+        for id in doomed {
+            if !self.takes_outcome(ENDED) {
                 break;
             }
-            destroyed += 1;
+            match self.destroy(id) {
+                Ok(()) => destroyed += 1,
+                Err(error) => {
+                    tracing::warn!(%id, %error, "a message at its end could not be destroyed yet");
+                }
+            }
         }
-        destroyed
+        (destroyed, all - destroyed)
     }
     fn destroy(&mut self, id: QueueId) -> Result<(), StoreError> {
         let (row, changes) = self.bodiless(id)?;

@@ -415,6 +415,10 @@ impl Segments {
         }
         Ok(true)
     }
+    /// Opens a segment, so that what is written into it next does not fail for want of a handle.
+    pub(super) fn reach(&mut self, number: u32) -> Result<(), StoreError> {
+        self.handle(number).map(drop)
+    }
     /// An open segment: one handle for all that is erased in it between two turns. `None`: it is gone.
     fn handle(&mut self, number: u32) -> Result<Option<Arc<File>>, StoreError> {
         if let Some(file) = self.handles.get(&number) {
