@@ -3,7 +3,7 @@
 
 use super::{
     Browser, Change, Event, Identity, IdentityError, SignIn, Way,
-    limits::{Kind, Wait},
+    limits::{Attempt, Kind, Standing, Wait},
 };
 use crate::{
     seal::TokenHash,
@@ -119,13 +119,18 @@ impl Identity {
         let way = Way { told, ..Way::new(SignedBy::SecondFactor, wants) };
         let shown = |account: &mut Account| second_shown(account, by_app, &typed);
         let Some(begun) = self.sign_in_as(browser, &account, way, shown).await? else {
-            let whose = (browser, Some(&account.address));
-            self.failed(AuditKind::WrongSecondFactor, whose, None).await;
-            if let Some(attempt) = attempt {
-                attempt.fail();
-                self.tell_of_guesses(&account, (standing, browser)).await?;
-            }
-            return Ok(SignIn::Wrong);
+            // A task of its own: a client that hangs up keeps the owner from no word of it.
+            let (identity, browser) = (self.clone(), browser.clone());
+            let charged = attempt.map(Attempt::fail).is_some();
+            let told = tokio::spawn(async move {
+                let whose = (&browser, Some(&account.address));
+                identity.failed(AuditKind::WrongSecondFactor, whose, None).await;
+                if charged {
+                    identity.tell_of_guesses(&account, (standing, &browser)).await?;
+                }
+                Ok(SignIn::Wrong)
+            });
+            return told.await.map_err(|_| IdentityError::Work("a wrong try could not be told"))?;
         };
         if let Some(attempt) = attempt {
             attempt.succeed();
@@ -136,7 +141,7 @@ impl Identity {
     async fn tell_of_guesses(
         &self,
         account: &Account,
-        (standing, browser): (super::limits::Standing, &Browser),
+        (standing, browser): (Standing, &Browser),
     ) -> Result<(), IdentityError> {
         let mailbox = account.address.mailbox();
         let next = self.inner.limits.begin(Kind::SecondFactor, Some(&mailbox), standing, None);

@@ -613,7 +613,7 @@ mod tests {
         assert_eq!(used(), [(0, false), (1, true)]);
         // The mark is there, and not all zeros are; the second record is still there to be read.
         journal.writing.file.write_all_at(&head(LOG, 1, 0, &[]).unwrap(), 0).unwrap();
-        assert_eq!(used(), [(0, true), (0, false)]);
+        assert_eq!(used(), [(0, false), (0, true)]);
         assert_eq!(doubts(dir.path(), 1), "", "the epoch is in the index");
         drop(Journal::open(&Layout::new(dir.path()), LOG, SHEET, 1, true).unwrap());
         assert_eq!(used(), [(0, false), (0, false)]);
@@ -725,6 +725,12 @@ mod tests {
         torn[ends[2] + 5] ^= 1;
         std::fs::write(path, &torn).unwrap();
         assert_eq!(doubts(dir.path(), 0), "");
+        // A later epoch begins only when all of this one is on the disk.
+        journal.turn().unwrap();
+        put(&mut journal, "d");
+        let doubt = doubts(dir.path(), 0);
+        assert!(doubt.contains("epoch 1 does not check, and epoch 2 came after it"), "{doubt}");
+        assert_eq!(doubts(dir.path(), 1), "", "it is needed no more");
     }
     #[test]
     fn reading_ends_where_a_crash_tore_the_last_record() {
