@@ -224,8 +224,8 @@ impl Identity {
     }
 
     /// Changes an account as long as it is this identity's, without a new epoch and without a word to
-    /// its owner: details, counters. `None` as with [`Identity::commit`]; `change` may be asked
-    /// several times.
+    /// its owner: details, counters. `None` where that account is not there any more as it was.
+    /// `change` may be asked several times.
     pub async fn update(
         &self,
         account: &Account,
