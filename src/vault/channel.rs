@@ -16,7 +16,7 @@ const WORDS: usize = 5;
 
 /// Phrases that may be hashed or wait for it at a time, for grants: fewer than the relay has workers,
 /// so that mail to other domains goes on.
-pub(super) const PHRASES: usize = 64;
+pub(super) const PHRASES: usize = 128;
 
 /// What a grant is to ask beyond the mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
