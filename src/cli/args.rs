@@ -366,9 +366,9 @@ pub enum Keys {
     },
     /// Add a key that wraps what is new, and retire the older ones
     ///
-    /// What older keys wrapped is wrapped again in the background, also after a restart; `status` shows
-    /// how far it is. Then the older keys leave the key ring, and a copy of the data directory from
-    /// before does not open with the new one. Back the key ring up as soon as this command has answered.
+    /// Messages whose keys an older key wrapped are wrapped again in the background, also after a
+    /// restart; `status` shows how far it is. Then the older keys leave the key ring, and a copy of the
+    /// data directory from before does not open with the new one. Back the key ring up as soon as this command has answered.
     /// Where `vault.keys` names a credential or a command, add the key there, with the next number, and
     /// use `reload`.
     Rotate {

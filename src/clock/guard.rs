@@ -46,9 +46,9 @@ impl TrustedTime {
 /// The clock is not where it should be, and it is not known which of the two is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct ClockDoubt {
-    /// What the clock says.
+    /// The time of the wall clock.
     pub clock: Timestamp,
-    /// What it should say: the last time seen and the monotonic time since.
+    /// The time expected: the last one seen, and the monotonic time since.
     pub expected: Timestamp,
     /// Running time after which it is relied on, if it goes steadily.
     pub left: SignedDuration,
@@ -69,7 +69,7 @@ impl fmt::Display for ClockDoubt {
     }
 }
 
-/// What is known of the time, to be kept beyond the process.
+/// The state of the guard, to be kept beyond the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptTime {
     /// The last time seen by a clock that could be relied on, and the monotonic time since.
@@ -85,7 +85,7 @@ impl KeptTime {
 /// A clock in doubt, to be kept beyond the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptDoubt {
-    /// What it said.
+    /// The time of the wall clock then.
     clock: Timestamp,
     /// Running time for which it had gone steadily.
     watched: SignedDuration,
@@ -106,7 +106,7 @@ impl ClockGuard {
             Some(KeptTime { seen, doubt: None }) => {
                 State { line: Line { clock: seen, ahead: OFF, ..Line::new(now) }, doubt: None }
             }
-            // What it was in doubt about is not made good by a restart.
+            // A restart does not end a doubt: the clock is the same.
             Some(KeptTime { seen, doubt: Some(KeptDoubt { clock, watched }) }) => State {
                 line: Line { clock: seen, ..Line::new(now) },
                 doubt: Some(Doubt {

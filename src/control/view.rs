@@ -145,7 +145,7 @@ impl ClockStatus {
 /// What `restante clock confirm` did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockConfirmed {
-    /// What the clock says.
+    /// The time of the wall clock.
     pub clock: Timestamp,
     /// False if it was not in doubt.
     pub changed: bool,

@@ -128,7 +128,7 @@ fn markers_planted_in_a_message_are_nowhere_but_at_the_reader_and_the_partner() 
     assert_absent(&MARKERS, "the inside host", &house.inside.bytes());
 }
 
-/// DESIGN, "What never happens", 7: the store and the log see hashes of tokens and passwords.
+/// The store and the log see hashes of tokens and passwords only.
 #[test]
 fn link_tokens_passwords_and_cookies_are_kept_as_hashes_only() {
     let dir = tempfile::tempdir().expect("temp dir");

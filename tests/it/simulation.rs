@@ -1,7 +1,7 @@
 //! The whole gateway on virtual time and a network in memory: real intake, vault, relay and SMTP
 //! sessions, with partitions, lost replies, greylisting, slow hosts, doubtful DNS, a failing store, a
 //! clock that is set, and a process that ends anywhere and is started again. Each run comes from one
-//! number, and is judged by what DESIGN says never happens.
+//! number, and is judged by what must never happen (`check`).
 //!
 //! `RESTANTE_SEED=N` runs that one and prints its trace; `RESTANTE_RUNS=N` runs so many.
 

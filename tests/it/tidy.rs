@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Floor of each room (DESIGN, "Floors"): a room may import rooms of lower floors; of its own floor
+/// Floor of each room: a room may import rooms of lower floors; of its own floor
 /// only those named.
 const FLOORS: &[(&str, u8, &[&str])] = &[
     ("language", 1, &[]),

@@ -66,7 +66,7 @@ impl State {
             let row: Option<MessageRow> = self.book.get(&book::message(id))?;
             let Some(mut row) = row.filter(|row| row.body == at) else { continue };
             let Locator::Segment { segment, offset, length } = at else { continue };
-            // From here on nothing fails: no second copy stays behind.
+            // Opened before the copy is made: `leave` does not fail then, and no second copy stays.
             self.segments.reach(segment)?;
             row.body = self.segments.append(id, &Bytes::from(sealed))?;
             let mut changes = Changes::default();

@@ -1,4 +1,5 @@
-//! What must hold when all is quiet (DESIGN, "What never happens", 1, 4 and 6).
+//! The invariants when all is quiet: nothing is acknowledged before it is durable, doubt becomes neither
+//! plaintext nor a bounce, and each recipient has exactly one outcome.
 
 use super::{
     ledger::{Book, Event},
